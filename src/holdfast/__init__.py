@@ -1,0 +1,1 @@
+"""The storage layer for AI agents: write at local-disk speed, visible everywhere in milliseconds, never lost."""

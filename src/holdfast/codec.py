@@ -1,0 +1,219 @@
+"""Values to bytes and back: JSON, text or bytes; compressed when that pays; never pickled.
+
+What is hashed is the serialised value *before* compression, so that a body may be recompressed anywhere and
+still be checked. Every decompression in Holdfast goes through `inflate`, which stops at a cap: one-shot
+decompressors believe the size a frame declares (32 KB became 1 GiB in our tests).
+"""
+
+from __future__ import annotations
+
+import _thread
+import math
+import zlib
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from holdfast.errors import IntegrityError, UsageError
+
+JsonValue: TypeAlias = Any
+"""None, bool, int, float, str, list or dict with text keys: what JSON can say."""
+
+FMT_BYTES: Final = 0
+FMT_TEXT: Final = 1
+FMT_JSON: Final = 2
+
+RAW: Final = 0
+ZSTD: Final = 1
+# Codec ids 16 and above are reserved for dictionaries: a trained one holds users' text, which an erasure could
+# not reach, so none is used yet.
+
+COMPRESS_MIN: Final = 128
+"""Below this a frame's header eats what it saves (research: 128 B raw, zstd-3 above)."""
+ZSTD_LEVEL: Final = 3
+INFLATE_BYTES_MAX: Final = 64 << 20
+_WINDOW_MAX: Final = 1 << 23
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder().decode
+_zstd: Any = None
+_compressor: Any = None
+_decompressor: Any = None
+_lock = _thread.allocate_lock()
+"""A zstd context must not be used by two threads at once (the library says so); ours are shared."""
+
+
+def serialise(value: JsonValue) -> tuple[int, bytes]:
+    """The bytes that stand for `value` for ever, and their format.
+
+    Args:
+        value: bytes, text, or anything JSON can say.
+
+    Returns:
+        The format (`FMT_BYTES`, `FMT_TEXT` or `FMT_JSON`) and the bytes.
+
+    Raises:
+        UsageError: JSON cannot say it, or would say something else (NaN, infinity).
+    """
+    if isinstance(value, bytes | bytearray | memoryview):
+        return FMT_BYTES, bytes(value)
+    try:
+        if isinstance(value, str):
+            return FMT_TEXT, value.encode()
+        data = _encode(value)
+    except UnicodeEncodeError as error:
+        raise UsageError("text holds half a surrogate pair", hint="store bytes instead") from error
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        hint = "store JSON values, text or bytes; for an object, store its fields"
+        raise UsageError(f"cannot store {type(value).__name__}: {error}", hint=hint) from error
+    if b"null" in data and _has_nan(value):
+        # The encoder writes null for NaN: a silent change of the value, so it is refused.
+        raise UsageError("NaN and infinity are not JSON", hint="store None or text instead")
+    return FMT_JSON, data
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(_has_nan(x) for x in value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(_has_nan(x) for x in value)
+    return False
+
+
+def deserialise(fmt: int, payload: bytes) -> JsonValue:
+    """The value that `payload` stands for.
+
+    Raises:
+        UsageError: a format this version does not know, or bytes that are not of their format.
+    """
+    try:
+        if fmt == FMT_BYTES:
+            return payload
+        if fmt == FMT_TEXT:
+            return payload.decode()
+        if fmt == FMT_JSON:
+            return _decode(payload)
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise UsageError(f"payload is not of format {fmt}: {error}") from error
+    raise UsageError(f"unknown payload format {fmt}", hint="written by a newer Holdfast? update")
+
+
+def pack(payload: bytes) -> tuple[int, bytes]:
+    """What to store for `payload`: its codec and bytes, compressed only where that makes it smaller."""
+    if len(payload) < COMPRESS_MIN:
+        return RAW, payload
+    global _compressor
+    if _compressor is None:
+        _compressor = _library().ZstdCompressor(
+            level=ZSTD_LEVEL, write_checksum=False, write_content_size=True
+        )
+    with _lock:
+        squeezed: bytes = _compressor.compress(payload)
+    return (ZSTD, squeezed) if len(squeezed) < len(payload) else (RAW, payload)
+
+
+def unpack(codec: int, stored: bytes, payload_len: int) -> bytes:
+    """The payload behind stored bytes; exactly `payload_len` bytes of it.
+
+    Raises:
+        IntegrityError: damaged bytes, or another length than was recorded.
+        UsageError: an unknown codec.
+    """
+    if codec == RAW:
+        payload = stored
+    elif codec == ZSTD:
+        try:
+            payload = _read_capped(stored, payload_len)
+        except UsageError as error:
+            raise IntegrityError(f"stored body: {error}") from error
+    else:
+        raise UsageError(f"unknown codec {codec}", hint="written by a newer Holdfast? update")
+    if len(payload) != payload_len:
+        raise IntegrityError(f"stored body holds {len(payload)} bytes, {payload_len} were recorded")
+    return payload
+
+
+def deflate(encoding: str, data: bytes) -> bytes:
+    """`data` in an HTTP content coding: ``zstd``, ``gzip`` or ``identity``."""
+    if encoding == "zstd":
+        return bytes(_library().ZstdCompressor(level=1).compress(data))
+    if encoding == "gzip":
+        maker = zlib.compressobj(1, wbits=31)
+        return maker.compress(data) + maker.flush()
+    return data
+
+
+def inflate(encoding: str, data: bytes, cap: int = INFLATE_BYTES_MAX) -> bytes:
+    """The bytes behind an HTTP content coding, refused as soon as they exceed `cap` bytes.
+
+    Args:
+        encoding: ``zstd``, ``gzip``, ``identity`` or empty.
+        data: the coded bytes.
+        cap: the most bytes that may come out.
+
+    Raises:
+        UsageError: an unknown coding, damaged or cut bytes, or more than `cap`.
+    """
+    if encoding in ("", "identity"):
+        if len(data) > cap:
+            raise UsageError(f"body is {len(data)} bytes, the most is {cap}", limit=cap)
+        return data
+    if encoding == "gzip":
+        return _gunzip(data, cap)
+    if encoding == "zstd":
+        return _unzstd(data, cap)
+    raise UsageError(f"unknown content encoding {encoding!r}", hint="use zstd, gzip or identity")
+
+
+def _too_much(cap: int) -> UsageError:
+    return UsageError(f"body inflates to more than {cap} bytes", hint="send less at once", limit=cap)
+
+
+def _gunzip(data: bytes, cap: int) -> bytes:
+    maker = zlib.decompressobj(31)
+    try:
+        out = maker.decompress(data, cap + 1)
+    except zlib.error as error:
+        raise UsageError(f"damaged gzip body: {error}") from error
+    if len(out) > cap:
+        raise _too_much(cap)
+    if not maker.eof or maker.unused_data:
+        raise UsageError("damaged gzip body: cut short, or bytes behind its end")
+    return out
+
+
+def _unzstd(data: bytes, cap: int) -> bytes:
+    out = _read_capped(data, cap)
+    # Only now, with the size known to be within the cap, is the whole-frame decoder allowed to look: it tells
+    # a frame that was cut short, and bytes behind its end, which the stream reader passes over in silence.
+    whole = _library().ZstdDecompressor(max_window_size=_WINDOW_MAX).decompressobj()
+    whole.decompress(data)
+    if not whole.eof or whole.unused_data:
+        raise UsageError("damaged zstd body: cut short, or bytes behind its end")
+    return out
+
+
+def _read_capped(data: bytes, cap: int) -> bytes:
+    global _decompressor
+    if _decompressor is None:
+        _decompressor = _library().ZstdDecompressor(max_window_size=_WINDOW_MAX)
+    with _lock:
+        try:
+            out: bytes = _decompressor.stream_reader(data).read(cap + 1)
+        except _library().ZstdError as error:
+            raise UsageError(f"damaged zstd body: {error}") from error
+    if len(out) > cap:
+        raise _too_much(cap)
+    return out
+
+
+def _library() -> Any:
+    # Lazy: 7 ms of every command that never meets a body over 128 bytes.
+    global _zstd
+    if _zstd is None:
+        import zstandard
+
+        _zstd = zstandard
+    return _zstd

@@ -1,0 +1,230 @@
+"""Every error that Holdfast raises: one tree, to catch as widely or as narrowly as you like.
+
+    HoldfastError                        code             status exit
+    ├── UsageError       (ValueError)    usage            400    2    the call asks for something impossible
+    │   ├── StoreClosed                  closed           400    2    used after close, or in a forked child
+    │   └── MissingExtra (ImportError)   missing_extra    501    2    an optional package is not installed
+    ├── Denied           (PermissionError) denied         403    4    known, but not allowed
+    │   └── Unauthenticated              unauthenticated  401    4    no token, or an unknown one
+    ├── NotFound         (LookupError)   not_found        404    5    nothing there
+    │   └── NotCached                    not_cached       503    7    it exists; its bytes are not here and the hub is away
+    ├── Conflict                         conflict         409    6    somebody was faster
+    ├── CapacityError    (OSError)       full             507    8    no room
+    │   ├── NodeFull                     node_full        507    8    this machine's disk; reads go on
+    │   └── HubFull                      hub_full         507    8    the hub's disk; the outbox keeps it all
+    ├── IntegrityError                   integrity        422    9    bytes are not what was recorded
+    │   ├── ChainBroken                  chain_broken     422    9    a link does not follow from its neighbour
+    │   └── BlobCorrupt                  blob_corrupt     422    9    a blob's bytes do not have its digest
+    ├── NoStore          (FileNotFoundError) no_store     404    10   no node directory at this path
+    ├── Locked                           locked           423    11   held by another process
+    └── HubError                         hub              502    7    the hub and this node disagree
+        ├── HubUnavailable (ConnectionError) hub_unavailable 503 7    no answer; the outbox retries for ever
+        └── HubRejected                  rejected         400    1    the hub will not take it, now or later
+
+A message says what failed, with the value, in lower case; `hint` says what to do. `exit_code` is what the
+command line returns (its meaning is listed in docs/errors.md), `status` what the hub answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "BlobCorrupt",
+    "CapacityError",
+    "ChainBroken",
+    "Conflict",
+    "Denied",
+    "HoldfastError",
+    "HubError",
+    "HubFull",
+    "HubRejected",
+    "HubUnavailable",
+    "IntegrityError",
+    "Locked",
+    "MissingExtra",
+    "NoStore",
+    "NodeFull",
+    "NotCached",
+    "NotFound",
+    "StoreClosed",
+    "Unauthenticated",
+    "UsageError",
+    "from_wire",
+]
+
+
+class HoldfastError(Exception):
+    """Anything that went wrong and that Holdfast knows the name of.
+
+    Args:
+        message: what failed, with the value, in lower case.
+        hint: what the reader can do about it.
+        context: JSON values a program may want, such as ``current_version``.
+    """
+
+    code = "internal"
+    status = 500
+    exit_code = 1
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str = "", **context: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.context = context
+
+    def __str__(self) -> str:
+        return self.message
+
+    def to_wire(self) -> dict[str, Any]:
+        """The form in which a hub and the command line send it: ``{"error": {...}}``."""
+        body: dict[str, Any] = {
+            "code": self.code,
+            "exit": self.exit_code,
+            "message": self.message,
+            "hint": self.hint,
+        }
+        if self.context:
+            body["context"] = self.context
+        return {"error": body}
+
+
+class UsageError(HoldfastError, ValueError):
+    """The caller asked for something impossible; nothing was done."""
+
+    code, status, exit_code = "usage", 400, 2
+
+
+class StoreClosed(UsageError):
+    """The store was closed, or this process is a fork of the one that opened it."""
+
+    code = "closed"
+
+
+class MissingExtra(UsageError, ImportError):
+    """An optional package is needed; the message names the extra that brings it."""
+
+    code, status = "missing_extra", 501
+
+
+class Denied(HoldfastError, PermissionError):
+    """Known, but not allowed to do this."""
+
+    code, status, exit_code = "denied", 403, 4
+
+
+class Unauthenticated(Denied):
+    """No token was sent, or the hub does not know it."""
+
+    code, status = "unauthenticated", 401
+
+
+class NotFound(HoldfastError, LookupError):
+    """Nothing is stored there."""
+
+    code, status, exit_code = "not_found", 404, 5
+
+
+class NotCached(NotFound):
+    """It exists, but its bytes are not on this machine and the hub cannot be asked now."""
+
+    code, status, exit_code, retryable = "not_cached", 503, 7, True
+
+
+class Conflict(HoldfastError):
+    """The version you expected is not the current one."""
+
+    code, status, exit_code = "conflict", 409, 6
+
+
+class CapacityError(HoldfastError, OSError):
+    """There is no room; nothing that was written before is harmed."""
+
+    code, status, exit_code, retryable = "full", 507, 8, True
+
+
+class NodeFull(CapacityError):
+    """This machine's disk is full: writes stop, reads go on."""
+
+    code = "node_full"
+
+
+class HubFull(CapacityError):
+    """The hub's disk is full: the outbox keeps everything until it has room."""
+
+    code = "hub_full"
+
+
+class IntegrityError(HoldfastError):
+    """Bytes are not what was recorded."""
+
+    code, status, exit_code = "integrity", 422, 9
+
+
+class ChainBroken(IntegrityError):
+    """A record's link does not follow from its neighbour's."""
+
+    code = "chain_broken"
+
+
+class BlobCorrupt(IntegrityError):
+    """A blob's bytes do not have the digest it is named by."""
+
+    code = "blob_corrupt"
+
+
+class NoStore(HoldfastError, FileNotFoundError):
+    """There is no node directory at this path."""
+
+    code, status, exit_code = "no_store", 404, 10
+
+
+class Locked(HoldfastError):
+    """Another process holds it."""
+
+    code, status, exit_code, retryable = "locked", 423, 11, True
+
+
+class HubError(HoldfastError):
+    """The hub answered, but not as this node's protocol expects."""
+
+    code, status, exit_code = "hub", 502, 7
+
+
+class HubUnavailable(HubError, ConnectionError):
+    """The hub did not answer; whatever was written locally is kept and will be shipped."""
+
+    code, status, retryable = "hub_unavailable", 503, True
+
+
+class HubRejected(HubError):
+    """The hub will not take it, now or later."""
+
+    code, status, exit_code = "rejected", 400, 1
+
+
+def _tree(root: type[HoldfastError]) -> dict[str, type[HoldfastError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+def from_wire(body: Any, *, status: int = 500) -> HoldfastError:
+    """Rebuild the error that a hub sent, as the class its code names.
+
+    Args:
+        body: the decoded answer; anything that has not our form becomes a `HubError`.
+        status: the HTTP status, kept in the context when the form is not ours.
+    """
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("code"), str):
+        return HubError(f"the hub answered {status} without saying why", status=status)
+    context = error.get("context")
+    cls = _tree(HoldfastError).get(error["code"], HubError)
+    return cls(
+        str(error.get("message", error["code"])),
+        hint=str(error.get("hint", "")),
+        **(context if isinstance(context, dict) else {}),
+    )

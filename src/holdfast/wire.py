@@ -1,0 +1,266 @@
+"""What nodes and hubs say to each other: messages, limits, cursors. Pure; the I/O is in node/ and hub/.
+
+Bodies are msgpack (optionally zstd) with the Content-Type below; the same structures serve every transport.
+A record travels as its header's bytes, so that both sides hash exactly what was recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from holdfast.errors import UsageError
+
+PROTOCOL: Final = 1
+MEDIA: Final = "application/vnd.holdfast+msgpack"
+HUB_HEADER: Final = "Holdfast-Hub"
+"""Each answer of a hub carries its generation here: an answer without it came from a proxy or a captive portal."""
+
+RECORDS_MAX: Final = 500
+"""Records in a segment, a batch or a feed page (2,000 push the hub past 50 MB; 100 lose a third of the rate)."""
+SEGMENT_BYTES_MAX: Final = 1 << 20
+"""Stored body bytes in a segment or batch; one record may exceed it alone by at most its own inline limit."""
+BODY_BYTES_MAX: Final = 8 << 20
+"""Decoded bytes of one request."""
+PAGE_MAX: Final = 1000
+PROBES_MAX: Final = 64
+LINEAGE_MAX: Final = 8
+"""Generations that a cursor carries; an older reader re-reads from the start, and dedupes."""
+
+HERE: Final = 0
+EVICTED: Final = 1
+QUARANTINED: Final = 2
+REDACTED: Final = 3
+"""Why a body is missing; anything else without a body is a finding."""
+
+T = TypeVar("T")
+
+
+class Item(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One record as it travels.
+
+    `body` is the stored (perhaps compressed) payload in `codec`, or None with `why` it is missing.
+    """
+
+    header: bytes
+    salt: bytes
+    codec: int
+    body: bytes | None
+    why: int = HERE
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A place in a chain: the record number and its link; number 0 is the genesis."""
+
+    seq: int
+    link: bytes
+
+
+class Segment(msgspec.Struct, frozen=True, gc=False):
+    """Consecutive records of one stream, with the signed head that authorises them.
+
+    `prev` is the link before the first item; `base` is where this incarnation left its parent (seq 0: the genesis);
+    `signature` is the stream key's over `records.head_message` of the last item. Never cut behind `MORE`.
+    """
+
+    stream: bytes
+    inc: bytes
+    agent: str
+    public_key: bytes
+    base: Mark
+    first: int
+    prev: bytes
+    items: list[Item]
+    signature: bytes
+
+
+class HelloStream(msgspec.Struct, frozen=True, gc=False):
+    """Where a node believes a stream stands; `probes` (newest first, exponentially spaced) find a fork at once."""
+
+    stream: bytes
+    inc: bytes
+    agent: str
+    public_key: bytes
+    head: Mark
+    probes: list[Mark]
+
+
+class Hello(msgspec.Struct, frozen=True, gc=False):
+    """The first thing a node says, and again after any surprise; only the answer to the latest nonce counts."""
+
+    node: str
+    nonce: bytes
+    streams: list[HelloStream]
+    version: int = PROTOCOL
+
+
+class StreamState(msgspec.Struct, frozen=True, gc=False):
+    """Where the hub knows a stream to stand.
+
+    ok: `at` is the hub's head of this incarnation, to be found in the node's chain · unknown: the hub has never
+    seen this incarnation, `at` is the newest probe it holds (seq 0: none) · ahead: it holds records behind the
+    node's head (up to `at`) · fork: it holds others than the node's behind `at`, the newest probe in common.
+    """
+
+    stream: bytes
+    inc: bytes
+    state: Literal["ok", "unknown", "ahead", "fork"]
+    at: Mark
+    settled: int = 0
+
+
+class Limits(msgspec.Struct, frozen=True, gc=False):
+    """What one request to this hub may hold."""
+
+    records: int = RECORDS_MAX
+    segment_bytes: int = SEGMENT_BYTES_MAX
+    body_bytes: int = BODY_BYTES_MAX
+
+
+class HelloAnswer(msgspec.Struct, frozen=True, gc=False):
+    """The hub's truth about each stream, its generation and lineage (`[(generation, first position)]`)."""
+
+    hub: str
+    gen: str
+    lineage: list[tuple[str, int]]
+    nonce: bytes
+    now_ms: int
+    streams: list[StreamState]
+    limits: Limits = Limits()
+    version: int = PROTOCOL
+
+
+class Append(msgspec.Struct, frozen=True, gc=False):
+    """Everything that waited while the last request was under way."""
+
+    gen: str
+    req: int
+    segments: list[Segment]
+    node: str = ""
+
+
+class Rejected(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A record whose payload the hub will not take; its envelope (without payload) it always will."""
+
+    seq: int
+    code: str
+    reason: str
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """What became of one segment.
+
+    ack: the hub holds everything up to `at`, fsynced · gap: send from behind `at` · fork: say hello · blobs: send
+    these blobs first, nothing of the segment was stored · rejected: re-send these records as envelopes, nothing of
+    the segment was stored · denied: the signature or the token does not cover this stream.
+    """
+
+    stream: bytes
+    inc: bytes
+    state: Literal["ack", "gap", "fork", "blobs", "rejected", "denied"]
+    at: Mark
+    settled: int = 0
+    rejected: list[Rejected] = []
+    blobs: list[bytes] = []
+    reason: str = ""
+
+
+class AppendAnswer(msgspec.Struct, frozen=True, gc=False):
+    """One verdict a segment, in their order; `regen` means: not your generation, say hello, nothing was stored."""
+
+    gen: str
+    req: int
+    verdicts: list[Verdict]
+    regen: bool = False
+
+
+class Pulled(msgspec.Struct, frozen=True, gc=False):
+    """Consecutive records of a stream that the hub holds, for a node that lost them."""
+
+    stream: bytes
+    inc: bytes
+    first: int
+    prev: bytes
+    items: list[Item]
+    more: bool
+    public_key: bytes
+    signature: bytes = b""
+    """The hub's newest signed head of this branch, over `head`."""
+    head: Mark = Mark(0, b"")
+
+
+class Cursor(msgspec.Struct, frozen=True):
+    """A reader's place in a hub's feed: the last position it has seen, exclusive, and under which generations.
+
+    Its text is opaque to readers: ``<pos>.<generation>@<first position>`` and further generations, newest first.
+    """
+
+    pos: int
+    lineage: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        marks = (f"{gen}@{first}" for gen, first in reversed(self.lineage[-LINEAGE_MAX:]))
+        return ".".join((str(self.pos), *marks))
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor:
+        """The cursor with this text.
+
+        Raises:
+            UsageError: not a cursor of ours.
+        """
+        head, *rest = text.split(".")
+        try:
+            pairs = [(gen, int(first)) for gen, _, first in (mark.partition("@") for mark in rest)]
+            pos = int(head)
+            if pos < 0 or any(first < 0 or not gen.isalnum() for gen, first in pairs):
+                raise ValueError
+        except ValueError:
+            raise UsageError(f"not a cursor: {text!r}", hint="pass what the last page gave, or 0") from None
+        return cls(pos, tuple(reversed(pairs)))
+
+
+def resume(cursor: Cursor, lineage: list[tuple[str, int]], head: int) -> int:
+    """The position to read on from: the reader's own, or where its history and the hub's part.
+
+    A position means something only within a generation: after a restore or an unclean start the hub may give the
+    same numbers to other records. Reading again is harmless (readers dedupe by stream, seq and link); skipping is
+    not, so whatever cannot be placed starts at 0.
+
+    Args:
+        cursor: the reader's.
+        lineage: the hub's generations, oldest first, each with the last position before it began.
+        head: the hub's newest position.
+    """
+    if not cursor.lineage:
+        return 0 if cursor.pos == 0 or not lineage else min(cursor.pos, lineage[-1][1], head)
+    ends_here = _ends(lineage, head)
+    ends_there = _ends(list(cursor.lineage), cursor.pos)
+    common = [min(end, ends_there[gen]) for gen, end in ends_here.items() if gen in ends_there]
+    return min(cursor.pos, head, max(common, default=0))
+
+
+def _ends(lineage: list[tuple[str, int]], last: int) -> dict[str, int]:
+    following = [first for _, first in lineage[1:]] + [last]
+    return {gen: end for (gen, _), end in zip(lineage, following, strict=True)}
+
+
+_packer = msgspec.msgpack.Encoder()
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The message's bytes."""
+    return _packer.encode(message)
+
+
+def decode(kind: type[T], data: bytes) -> T:
+    """The message in `data`.
+
+    Raises:
+        UsageError: not a message of this kind; says which field.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=kind)
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"not a {kind.__name__}: {error}") from error
