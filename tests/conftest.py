@@ -1,0 +1,16 @@
+"""What every test gets: no settings from the machine it runs on, and no flaky deadlines."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+KEPT = {"HOLDFAST_SNAPSHOT"}  # tells tests/house/test_public_api.py to write instead of compare
+
+for _name in [name for name in os.environ if name.startswith("HOLDFAST_") and name not in KEPT]:
+    del os.environ[_name]
+
+# A shared two-core machine pauses at will, so time per example proves nothing.
+settings.register_profile("house", deadline=None, print_blob=True)
+settings.load_profile("house")
