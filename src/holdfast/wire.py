@@ -25,6 +25,9 @@ BODY_BYTES_MAX: Final = 8 << 20
 """Decoded bytes of one request."""
 PAGE_MAX: Final = 1000
 PROBES_MAX: Final = 64
+OTHERS_MAX: Final = 64
+STREAMS_MAX: Final = 500
+"""Streams in one hello; a node with more says it again for the rest."""
 LINEAGE_MAX: Final = 8
 """Generations that a cursor carries; an older reader re-reads from the start, and dedupes."""
 
@@ -60,15 +63,15 @@ class Mark(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Segment(msgspec.Struct, frozen=True, gc=False):
     """Consecutive records of one stream, with the signed head that authorises them.
 
-    `prev` is the link before the first item; `base` is where this incarnation left its parent (seq 0: the genesis);
-    `signature` is the stream key's over `records.head_message` of the last item. Never cut behind `MORE`.
+    `prev` is the link before the first item; `signature` is over `records.head_message` of the last item, by the
+    stream's key in force there; `public_key` is the key that the stream's name was made of. Never cut behind
+    `MORE`, and always behind a `rotate` record.
     """
 
     stream: bytes
     inc: bytes
     agent: str
     public_key: bytes
-    base: Mark
     first: int
     prev: bytes
     items: list[Item]
@@ -76,7 +79,7 @@ class Segment(msgspec.Struct, frozen=True, gc=False):
 
 
 class HelloStream(msgspec.Struct, frozen=True, gc=False):
-    """Where a node believes a stream stands; `probes` (newest first, exponentially spaced) find a fork at once."""
+    """Where a node believes a stream stands; `probes` (newest first, ever wider apart) find a fork at once."""
 
     stream: bytes
     inc: bytes
@@ -95,18 +98,31 @@ class Hello(msgspec.Struct, frozen=True, gc=False):
     version: int = PROTOCOL
 
 
+class Other(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A branch of the same stream with records that the node's own chain does not have, behind number `common`."""
+
+    inc: bytes
+    head: Mark
+    common: int
+
+
 class StreamState(msgspec.Struct, frozen=True, gc=False):
     """Where the hub knows a stream to stand.
 
     ok: `at` is the hub's head of this incarnation, to be found in the node's chain · unknown: the hub has never
-    seen this incarnation, `at` is the newest probe it holds (seq 0: none) · ahead: it holds records behind the
-    node's head (up to `at`) · fork: it holds others than the node's behind `at`, the newest probe in common.
+    seen this incarnation, send from behind `at` · ahead: it holds records behind the node's head, up to `at` on the
+    branch `along` · fork: its head of this incarnation, `at`, is not in the node's chain.
+    `common` is always the newest mark of the node's that the hub holds (seq 0: none); `others` the branches that
+    go another way, newest incarnation first, at most `OTHERS_MAX`.
     """
 
     stream: bytes
     inc: bytes
     state: Literal["ok", "unknown", "ahead", "fork"]
     at: Mark
+    common: Mark
+    along: bytes = b""
+    others: list[Other] = []
     settled: int = 0
 
 
@@ -176,7 +192,7 @@ class AppendAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Pulled(msgspec.Struct, frozen=True, gc=False):
-    """Consecutive records of a stream that the hub holds, for a node that lost them."""
+    """Consecutive records of a branch that the hub holds, for a node that lost them; asked by (stream, inc, first)."""
 
     stream: bytes
     inc: bytes
