@@ -106,9 +106,7 @@ def pack(payload: bytes) -> tuple[int, bytes]:
         return RAW, payload
     global _compressor
     if _compressor is None:
-        _compressor = _library().ZstdCompressor(
-            level=ZSTD_LEVEL, write_checksum=False, write_content_size=True
-        )
+        _compressor = _library().ZstdCompressor(level=ZSTD_LEVEL, write_checksum=False, write_content_size=True)
     with _lock:
         squeezed: bytes = _compressor.compress(payload)
     return (ZSTD, squeezed) if len(squeezed) < len(payload) else (RAW, payload)

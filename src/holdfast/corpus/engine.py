@@ -1,0 +1,442 @@
+"""One SQLite file, opened the only way Holdfast opens one: checked first, page checksums on, WAL, one writer.
+
+What this refuses to know: records. It gives transactions (through group commit), readers, and `sync`, the barrier
+behind which a write survives a power cut.
+
+Traps this module exists for, each with a test:
+* A flipped bit in the WAL silently drops every commit behind it: the doctor looks before SQLite opens (and resets) it.
+* Opening and closing the live file with plain I/O, or with another SQLite library, drops SQLite's locks and loses
+  commits: nothing here does. The WAL is opened beside SQLite only to sync it, and is never locked.
+* `execute` runs a multi-statement PRAGMA only to its first row: pragmas go singly and are read back.
+* After a failed fsync the page cache can no longer be trusted: the engine is failed for good, and opening it again
+  verifies (Rebello et al., "Can Applications Recover from fsync Failures?", 2020).
+* SQLite before 3.51.3 corrupts a WAL that is reset while another connection writes: refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from holdfast.corpus import doctor
+from holdfast.corpus.commit import GroupCommit
+from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
+
+SQLITE_MIN: Final = (3, 51, 3)
+PAGE_BYTES: Final = 4096
+WAL_PAGES_PASSIVE: Final = 1000
+WAL_PAGES_INLINE: Final = 4000
+WAL_BYTES: Final = 4 << 20
+BUSY_S_MAX: Final = 600.0
+_VFS: Final = "cksmvfs"
+
+apsw_version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
+if apsw_version < SQLITE_MIN:  # pragma: no cover - the lock file forbids it
+    raise ImportError(
+        f"SQLite {apsw.sqlite_lib_version()} can corrupt a WAL; install apsw >= 3.51.3",
+    )
+
+_vfs_lock = threading.Lock()
+_vfs_ready = False
+_open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_inherited: list[Engine] = []
+"""In a forked child: the parent's engines, kept for ever so that nothing finalises (and so closes) them."""
+
+
+def _checksums() -> str:
+    """The name of the VFS that checks every page; loads it once a process."""
+    global _vfs_ready
+    with _vfs_lock:
+        if not _vfs_ready:
+            import apsw.sqlite_extra  # 2 ms, so not before the first file is opened
+
+            connection = apsw.Connection(":memory:")
+            apsw.sqlite_extra.load(connection, "cksumvfs")
+            connection.close()
+            _vfs_ready = True
+    return _VFS
+
+
+class Engine:
+    """An open file. Safe to share among threads; several processes may open the same file.
+
+    Args:
+        path: the database file; its directory exists.
+        roles: which migrations it gets, in this order (file name prefixes under ``migrations/``).
+        full: True commits with ``synchronous=FULL`` (level CRITICAL).
+        cache_kib: page cache of each connection.
+        vfs: the VFS to use instead of the checksumming one (the power-loss harness brings its own stack).
+        datasync: syncs a file descriptor; the harness records it.
+
+    Raises:
+        IntegrityError: the file is damaged in a way that opening would make worse.
+        NodeFull: no room to open it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        roles: Sequence[str] = ("",),
+        full: bool = False,
+        cache_kib: int = 8192,
+        vfs: str | None = None,
+        datasync: Callable[[int], None] = os.fdatasync,
+    ) -> None:
+        self.path = path
+        self.full = full
+        self.diagnosis: doctor.Diagnosis | None = None
+        self.quarantined: Path | None = None
+        self._vfs = vfs
+        self._datasync = datasync
+        self._failed: BaseException | None = None
+        self._closed = False
+        self._pid = os.getpid()
+        self._cache_kib = cache_kib
+        self._readers: list[apsw.Connection] = []
+        self._keeper: apsw.Connection | None = None  # checkpoints beside the writer; guarded by _keeper_lock
+        self._keeper_lock = threading.Lock()
+        self._wal: int | None = None
+        self._wal_lock = threading.Lock()  # guards _wal and orders syncs
+        self._sync_begun = self._sync_done = 0  # guarded by _wal_lock, but for one read of _sync_begun
+        self.on_rollback: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[], None] = lambda: None  # in the leader, before any caller returns
+        self._gate = _Gate(path)
+        try:
+            first = self._gate.enter()
+            if first:
+                self._look_first()
+            with _as_ours(path):
+                self._writer = self._connect()
+                self.writer_execute = self._writer.execute  # for jobs only, inside their transaction
+                self._migrate(roles)
+            if first and full:
+                self._prefill()
+        except BaseException:
+            self._gate.leave()
+            raise
+        self._gate.shared()
+        self.commits = GroupCommit(self._transact, name=f"holdfast-{path.parent.name}")
+        _open_engines.add(self)
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def _look_first(self) -> None:
+        self.diagnosis = doctor.examine(self.path)
+        if self.diagnosis.damaged:
+            # Opening replays the good prefix and resets the WAL: what lies behind the damage would be gone. So
+            # copies are taken first; what to do with them is recovery's business, not the engine's.
+            self.quarantined = doctor.quarantine(self.path, self.path.parent / "quarantine")
+
+    def _connect(self, *, read_only: bool = False) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else 0
+        flags = flags or apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        new = not read_only and not self.path.exists()
+        connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs or _checksums())
+        connection.set_busy_handler(_Patience())
+        if new:
+            # Two processes may both believe the file new; both then say the same, and the second is a no-op.
+            os.chmod(self.path, 0o600)
+        if not read_only:
+            connection.reserve_bytes(reserve=8)  # the checksum's place in each page; only before the first write
+            _pragma(connection, "page_size", PAGE_BYTES)
+            one = ctypes.c_int(1)
+            connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(one))
+            _pragma(connection, "journal_mode", "wal")
+            _pragma(connection, "synchronous", 2 if self.full else 1)
+            _pragma(connection, "wal_autocheckpoint", WAL_PAGES_INLINE)
+            _pragma(connection, "journal_size_limit", 64 << 20)
+            _pragma(connection, "secure_delete", 1)
+        _pragma(connection, "cache_size", -self._cache_kib)
+        _pragma(connection, "temp_store", 2)
+        _pragma(connection, "mmap_size", 0)
+        return connection
+
+    def _migrate(self, roles: Sequence[str]) -> None:
+        steps = migrations(roles)
+        have = self._writer.pragma("user_version")
+        if have == len(steps):
+            return
+        if have > len(steps):
+            raise UsageError(
+                f"{self.path} was written by a newer Holdfast (format {have}, this knows {len(steps)})",
+                hint="update holdfast on this machine",
+            )
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            have = self._writer.pragma("user_version")
+            for number, script in enumerate(steps[have:], have + 1):
+                self._writer.execute(script)
+                self._writer.execute(f"PRAGMA user_version={number}")
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+        _sync_directory(self.path.parent)
+
+    def _prefill(self) -> None:
+        # A file that already has its size syncs 40 % cheaper; worth 4 MiB only where each commit syncs.
+        doctor.prefill(self.path, WAL_BYTES)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _transact(self, jobs: Sequence[Callable[[Any], Any]]) -> list[Any]:
+        self.check()
+        connection = self._writer
+        with _as_ours(self.path):
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                results = [job(connection) for job in jobs]
+                connection.execute("COMMIT")
+            except BaseException as error:
+                self.on_rollback()
+                if connection.in_transaction:  # a full disk has already ended it
+                    connection.execute("ROLLBACK")
+                if isinstance(error, apsw.IOError):
+                    self.fail(error)
+                raise
+        self.on_commit()
+        return results
+
+    def sync(self) -> None:
+        """Returns when every commit made before the call survives a power cut.
+
+        Raises:
+            IntegrityError: the disk refused; the engine is failed and must be opened again.
+        """
+        self.check()
+        asked = self._sync_begun
+        with self._wal_lock:
+            if self._sync_done > asked:
+                return  # one that began after we asked has ended: callers who wait together share it
+            self._sync_begun += 1
+            path = f"{self.path}-wal"
+            try:
+                if self._wal is None or os.fstat(self._wal).st_ino != os.stat(path).st_ino:
+                    if self._wal is not None:
+                        os.close(self._wal)
+                    self._wal = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                self._datasync(self._wal)
+                self._sync_done = self._sync_begun
+            except FileNotFoundError:
+                return  # no WAL: every commit has been checkpointed, and a checkpoint syncs
+            except OSError as error:
+                self.fail(error)
+                raise IntegrityError(
+                    f"the disk could not sync {self.path.name}: {error}",
+                    hint="open the store again: it verifies what is really there",
+                ) from error
+
+    def checkpoint(self, *, most_pages: int = WAL_PAGES_PASSIVE) -> None:
+        """Moves the WAL's pages into the file when there are at least `most_pages`; never waits for readers."""
+        self.check()
+        size = 0
+        with contextlib.suppress(FileNotFoundError):
+            size = os.stat(f"{self.path}-wal").st_size
+        if size < most_pages * PAGE_BYTES:
+            return
+        with self._keeper_lock, _as_ours(self.path):
+            if self._keeper is None:
+                self._keeper = self._connect()
+            with contextlib.suppress(apsw.BusyError, apsw.LockedError):
+                self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def reader(self) -> Iterator[apsw.Connection]:
+        """A connection for reading, yours until the block ends; sees every commit made before its first query."""
+        self.check()
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._connect(read_only=True)
+        try:
+            with _as_ours(self.path):
+                yield connection
+        finally:
+            if self._closed:
+                connection.close()
+            else:
+                self._readers.append(connection)
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query, on a reader."""
+        with self.reader() as connection:
+            return list(connection.execute(sql, args))
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Any:
+        """The first row of a query, or None, on a reader."""
+        self.check()
+        # The hot path of `get`: no context managers (they cost more than the query), the same rules.
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._connect(read_only=True)
+        try:
+            return connection.execute(sql, args).fetchone()
+        except apsw.Error as error:
+            raise ours(error, self.path) from error
+        finally:
+            self._readers.append(connection)
+
+    def scrub(self) -> list[str]:
+        """What SQLite finds wrong with any page or index of the file, read anew from the disk; empty when sound."""
+        with self.reader() as connection:
+            try:
+                found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
+            except apsw.Error as error:
+                return [str(ours(error, self.path))]
+        return [] if found == ["ok"] else found
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def fail(self, error: BaseException) -> None:
+        """Ends all use of this engine: what it would read or write can no longer be trusted."""
+        self._failed = self._failed or error
+
+    def check(self) -> None:
+        """Returns only while the engine may be used.
+
+        Raises:
+            StoreClosed: closed, or inherited through a fork.
+            IntegrityError: an earlier write or sync failed.
+        """
+        if self._pid != os.getpid():
+            raise StoreClosed(
+                "this store was opened before a fork", hint="open a store of its own in the child process"
+            )
+        if self._closed:
+            raise StoreClosed(f"{self.path.name} is closed", hint="open the store again")
+        if self._failed is not None:
+            raise IntegrityError(
+                f"{self.path.name} failed earlier: {self._failed}",
+                hint="open the store again: it verifies what is really there",
+            )
+
+    def close(self) -> None:
+        """Commits what is queued, syncs it, and closes; the last to close leaves no WAL. A second close is fine."""
+        if self._closed or self._pid != os.getpid():
+            self._closed = True
+            return
+        self.commits.stop()
+        if self._failed is None:
+            with contextlib.suppress(IntegrityError):
+                self.sync()
+        self._closed = True
+        while self._readers:
+            self._readers.pop().close()
+        with contextlib.suppress(apsw.Error):
+            if self._keeper is not None:
+                self._keeper.close()
+            self._writer.close()
+        if self._wal is not None:
+            os.close(self._wal)
+        self._gate.leave()
+
+
+class _Gate:
+    """Who is first at a file: a lock beside it, held shared while open, exclusively while looking before opening."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_suffix(".lock")
+        self._fd = -1
+
+    def enter(self) -> bool:
+        """Returns True to the first opener, who alone may look and prefill until `shared`."""
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            return False
+
+    def shared(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+
+    def leave(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _Patience:
+    """A busy handler: a second writer waits its turn, in short random steps, for as long as a disk may stall."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+
+    def __call__(self, tries: int) -> bool:
+        if tries == 0:
+            self._since = time.monotonic()
+        time.sleep(random.uniform(0.0001, min(0.0002 * (tries + 1), 0.005)))  # SQLite's own steps reach 100 ms
+        return time.monotonic() - self._since < BUSY_S_MAX
+
+
+def migrations(roles: Sequence[str]) -> list[str]:
+    """The scripts that make a file of these roles, oldest first; the file's `user_version` counts them."""
+    folder = resources.files("holdfast.corpus") / "migrations"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    wanted = [n for role in roles for n in names if n.startswith(f"{role}_" if role else "0")]
+    return [(folder / name).read_text() for name in wanted]
+
+
+def ours(error: apsw.Error, path: Path) -> HoldfastError:
+    """The error of our tree that an SQLite error means; SQLite's never reach a caller."""
+    if isinstance(error, apsw.FullError):
+        return NodeFull(f"no room to write {path.name}", hint="free space on this disk; reads go on")
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return Locked(f"{path.name} stayed locked for {BUSY_S_MAX:.0f} s", hint="which process holds it?")
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.IOError):
+        return IntegrityError(f"{path.name} is damaged: {error}", hint="holdfast verify")
+    if isinstance(error, apsw.CantOpenError):
+        return NodeFull(f"cannot open {path.name}: {error}", hint="is the disk full, or not writable?")
+    return HoldfastError(f"{path.name}: {type(error).__name__}: {error}")
+
+
+@contextlib.contextmanager
+def _as_ours(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except apsw.Error as error:
+        raise ours(error, path) from error
+
+
+def _pragma(connection: apsw.Connection, name: str, value: int | str) -> None:
+    connection.execute(f"PRAGMA {name}={value}").fetchall()
+    got = connection.pragma(name)
+    if got != value:
+        raise IntegrityError(f"PRAGMA {name} is {got!r} after setting {value!r}")
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _after_fork() -> None:
+    # The child has the parent's connections but not its locks; closing them here could reset the parent's WAL. They
+    # are left alone (their memory is the price), and `check` tells whoever uses them.
+    _inherited.extend(_open_engines)
+    _open_engines.clear()
+    for engine in _inherited:
+        engine._closed = True
+
+
+os.register_at_fork(after_in_child=_after_fork)

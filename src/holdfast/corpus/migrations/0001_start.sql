@@ -1,0 +1,43 @@
+-- One layout everywhere: an agent's file holds its current branch only (pos = seq), a hub's holds everybody's.
+CREATE TABLE meta(k TEXT PRIMARY KEY, v ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE name(id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE stream(
+  id INTEGER PRIMARY KEY, stream BLOB NOT NULL UNIQUE, agent INTEGER NOT NULL,
+  public_key BLOB NOT NULL,              -- the genesis key: stream = hash(public_key, agent)
+  current_key BLOB NOT NULL,             -- after `rotate` records
+  own INTEGER NOT NULL DEFAULT 0         -- 1: written here
+) STRICT;
+CREATE TABLE branch(
+  id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES stream(id), inc BLOB NOT NULL UNIQUE,
+  base_seq INTEGER NOT NULL, base_link BLOB NOT NULL,
+  seq INTEGER NOT NULL, link BLOB NOT NULL,           -- head; kept up to date where several branches share a file
+  signed_seq INTEGER NOT NULL DEFAULT 0, signed_link BLOB, signature BLOB
+) STRICT;
+CREATE INDEX branch_stream ON branch(stream);
+CREATE TABLE rec(
+  pos INTEGER PRIMARY KEY, branch INTEGER NOT NULL, seq INTEGER NOT NULL, hlc INTEGER NOT NULL,
+  agent INTEGER NOT NULL, author INTEGER NOT NULL, kind INTEGER NOT NULL, coll INTEGER NOT NULL,
+  key TEXT NOT NULL, fmt INTEGER NOT NULL, flags INTEGER NOT NULL, version INTEGER NOT NULL,
+  prior INTEGER NOT NULL,                -- pos of the version this one replaces, 0: none (history walks it)
+  base BLOB, kid BLOB,                   -- NULL: all zeros
+  plen INTEGER NOT NULL, phash BLOB NOT NULL, salt BLOB NOT NULL, link BLOB NOT NULL,
+  codec INTEGER NOT NULL, why INTEGER NOT NULL,       -- why a body is missing: 0 it is not
+  body BLOB
+) STRICT;
+CREATE INDEX rec_coll ON rec(coll);     -- and within a collection by pos, which is the rowid
+CREATE TABLE state(
+  agent INTEGER NOT NULL, coll INTEGER NOT NULL, key TEXT NOT NULL,
+  pos INTEGER NOT NULL,                  -- a reference, not a copy
+  PRIMARY KEY(agent, coll, key)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE scope(                      -- tombstones that cover every key with a prefix
+  agent INTEGER NOT NULL, coll INTEGER NOT NULL, prefix TEXT NOT NULL, pos INTEGER NOT NULL,
+  PRIMARY KEY(agent, coll, prefix, pos)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tag(
+  k INTEGER NOT NULL, v TEXT NOT NULL, pos INTEGER NOT NULL, PRIMARY KEY(k, v, pos)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE refused(                    -- payloads that a hub would not take; the body stays here
+  pos INTEGER NOT NULL, dest TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(pos, dest)
+) STRICT, WITHOUT ROWID;
+CREATE VIRTUAL TABLE fts USING fts5(t, a, k, content='', contentless_delete=1);

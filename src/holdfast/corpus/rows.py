@@ -1,0 +1,127 @@
+"""How a record lies in a row, and comes back out of one."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from holdfast import codec, wire
+from holdfast.errors import IntegrityError, NotCached
+from holdfast.records import BLOB, TOMBSTONE, ZERO16, ZERO32, Record, encode_header, verify_payload
+
+COLUMNS: Final = (
+    "r.pos, r.branch, r.seq, r.hlc, r.agent, r.author, r.kind, r.coll, r.key, r.fmt, r.flags, r.version, r.prior,"
+    " r.base, r.kid, r.plen, r.phash, r.salt, r.link, r.codec, r.why, r.body"
+)
+INSERT: Final = f"INSERT INTO rec({COLUMNS.replace('r.', '')}) VALUES({','.join('?' * 22)})"
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """A record where it lies: its header, and the bytes behind it as they are stored.
+
+    `pos` is the file's commit order; `agent` whose log it is in (`record.author` is who wrote it through a hub);
+    `prior` the position of the version it replaces (0: none); `body` None when the bytes are elsewhere or gone, and
+    `why` says which.
+    """
+
+    pos: int
+    branch: int
+    agent: str
+    prior: int
+    record: Record
+    salt: bytes
+    codec: int
+    body: bytes | None
+    why: int = wire.HERE
+
+    @property
+    def gone(self) -> bool:
+        """Whether this version says that its key has no value."""
+        return bool(self.record.flags & TOMBSTONE)
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether the payload is a reference to bytes kept outside the log."""
+        return bool(self.record.flags & BLOB)
+
+    def payload(self) -> bytes:
+        """The payload, proven to be what was recorded.
+
+        Raises:
+            IntegrityError: damaged, erased or quarantined.
+            NotCached: evicted; the hub holds it.
+        """
+        record = self.record
+        if self.body is None:
+            where = f"{record.collection}/{record.key} seq {record.seq} of {self.agent}"
+            if self.why == wire.EVICTED:
+                raise NotCached(f"{where} was evicted from this node", hint="reach the hub and ask again")
+            what = {wire.QUARANTINED: "is quarantined", wire.REDACTED: "was erased"}
+            raise IntegrityError(f"{where} {what.get(self.why, 'has lost its body')}", seq=record.seq)
+        payload = codec.unpack(self.codec, self.body, record.payload_len)
+        verify_payload(record, self.salt, payload)
+        return payload
+
+    def item(self) -> wire.Item:
+        """The record as it travels."""
+        return wire.Item(encode_header(self.record), self.salt, self.codec, self.body, self.why)
+
+
+def bind(pos: int, branch: int, prior: int, ids: tuple[int, int, int, int], record: Record, rest: Any) -> Any:
+    """The values for `INSERT`; `ids` are agent, author, kind and collection, `rest` an `Item`-like's stored part."""
+    agent, author, kind, coll = ids
+    return (
+        pos,
+        branch,
+        record.seq,
+        record.hlc,
+        agent,
+        author,
+        kind,
+        coll,
+        record.key,
+        record.fmt,
+        record.flags,
+        record.key_version,
+        prior,
+        None if record.base == ZERO32 else record.base,
+        None if record.kid == ZERO16 else record.kid,
+        record.payload_len,
+        record.payload_hash,
+        rest.salt,
+        record.link,
+        rest.codec,
+        rest.why,
+        rest.body,
+    )
+
+
+def unbind(row: tuple[Any, ...], names: Any, streams: Any) -> Stored:
+    """The record in a row of `COLUMNS`.
+
+    Args:
+        row: the values.
+        names: finds the text of an interned name by its id.
+        streams: finds the 16-byte stream of a branch by its id.
+    """
+    (pos, branch, seq, hlc, agent, author, kind, coll, key, fmt, flags, version, prior) = row[:13]
+    (base, kid, plen, phash, salt, link, codec_id, why, body) = row[13:]
+    record = Record(
+        streams(branch),
+        fmt,
+        flags,
+        seq,
+        hlc,
+        base or ZERO32,
+        version,
+        plen,
+        names(kind),
+        names(author),
+        names(coll),
+        key,
+        kid or ZERO16,
+        phash,
+        link,
+    )
+    return Stored(pos, branch, names(agent), prior, record, salt, codec_id, body, why)

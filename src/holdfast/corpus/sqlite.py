@@ -1,0 +1,463 @@
+"""The corpus on SQLite: an agent's log (pos = seq, one branch) or a hub's (many branches), by one set of tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from holdfast.corpus.engine import Engine
+from holdfast.corpus.port import Body, Branch, Filter, Head, Prior
+from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind
+from holdfast.records import DELETE_PREFIX, MORE, TOMBSTONE, Record, genesis
+from holdfast.wire import RECORDS_MAX
+
+T = TypeVar("T")
+
+TAGS: Final = {"to": 1, "task": 2, "thread": 3, "msg_id": 4}
+"""Declared fields that records can be found by; the numbers are in every file, so they never change."""
+
+_TOP: Final = chr(0x10FFFF)
+_ARRIVAL_SLACK_MS: Final = 60_000
+_SCOPED: Final = (
+    "EXISTS(SELECT 1 FROM scope s WHERE s.agent=st.agent AND s.coll=st.coll AND s.pos>st.pos"
+    " AND substr(st.key,1,length(s.prefix))=s.prefix)"
+)
+_HEAD_AGENT: Final = "SELECT seq, link, hlc FROM rec ORDER BY pos DESC LIMIT 1"
+_HEAD_HUB: Final = (
+    "SELECT b.seq, b.link, coalesce((SELECT max(hlc) FROM rec WHERE branch=b.id AND seq=b.seq), 0)"
+    " FROM branch b WHERE b.id=?"
+)
+_PRIOR: Final = (
+    f"SELECT r.pos, r.link, r.version, (r.flags&{TOMBSTONE}) OR {_SCOPED}, r.hlc"
+    " FROM state st JOIN rec r ON r.pos=st.pos WHERE st.agent=? AND st.coll=? AND st.key=?"
+)
+_NEWEST: Final = (
+    f"SELECT {COLUMNS} FROM state st JOIN rec r ON r.pos=st.pos"
+    f" WHERE st.agent=? AND st.coll=? AND st.key=? AND NOT (r.flags&{TOMBSTONE}) AND NOT {_SCOPED}"
+)
+_STATE: Final = (
+    "INSERT INTO state(agent,coll,key,pos) VALUES(?,?,?,?) ON CONFLICT(agent,coll,key) DO UPDATE SET pos=excluded.pos"
+)
+_BRANCH: Final = (
+    "SELECT b.id, s.stream, b.inc, n.s, s.public_key, s.current_key, s.own, b.base_seq, b.base_link, b.seq, b.link"
+    " FROM branch b JOIN stream s ON s.id=b.stream JOIN name n ON n.id=s.agent"
+)
+
+
+class SqliteCorpus:
+    """All records of one file. Safe to share among threads and processes.
+
+    Args:
+        path: the database file; its directory exists.
+        hub: whether many streams share it (then several branches of each may).
+        full: commit with an fsync each (level CRITICAL).
+        options: passed to `Engine`.
+    """
+
+    def __init__(self, path: Path, *, hub: bool = False, full: bool = False, **options: Any) -> None:
+        self.hub = hub
+        self.engine = Engine(path, roles=("", "hub") if hub else ("",), full=full, **options)
+        self.engine.on_rollback = self._forget
+        # Caches of what never changes once committed; a rollback may undo what was learnt inside it.
+        self._ids: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._streams: dict[int, bytes] = {}
+        self.tx = SqliteTransaction(self)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def write(self, job: Callable[[SqliteTransaction], T]) -> T:
+        """Runs a job in a (shared) transaction and returns its result once committed."""
+        tx = self.tx
+        return self.engine.commits.run(lambda _: job(tx))
+
+    def submit(
+        self,
+        job: Callable[[SqliteTransaction], Any],
+        sink: Callable[[list[Any]], None],
+        token: Any = None,
+    ) -> None:
+        """Queues a job; `sink` gets its outcome with those of its batch."""
+        tx = self.tx
+        self.engine.commits.submit(lambda _: job(tx), sink, token)
+
+    def sync(self) -> None:
+        """Returns when every commit made before the call survives a power cut."""
+        self.engine.sync()
+
+    def close(self) -> None:
+        """Commits what is queued and closes; a second close is fine."""
+        self.engine.close()
+
+    def _forget(self) -> None:
+        self._ids.clear()
+        self._names.clear()
+        self._streams.clear()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def last(self) -> int:
+        """The newest pos, 0 when empty."""
+        row = self.engine.one("SELECT max(pos) FROM rec")
+        return (row and row[0]) or 0
+
+    def at(self, pos: int) -> Stored | None:
+        """The record at a pos."""
+        row = self.engine.one(f"SELECT {COLUMNS} FROM rec r WHERE r.pos=?", (pos,))
+        return row and self._stored(row)
+
+    def newest(self, agent: str, collection: str, key: str) -> Stored | None:
+        """The key's value, or None if it has none (never had, or deleted)."""
+        ids = self._known(agent, collection)
+        if ids is None:
+            return None
+        row = self.engine.one(_NEWEST, (*ids, key))
+        return row and self._stored(row)
+
+    def versions(self, agent: str, collection: str, key: str) -> Iterator[Stored]:
+        """Every version of the key, newest first, tombstones (also of a prefix) included."""
+        ids = self._known(agent, collection)
+        if ids is None:
+            return
+        row = self.engine.one("SELECT pos FROM state WHERE agent=? AND coll=? AND key=?", (*ids, key))
+        pos = row[0] if row else 0
+        # A prefix tombstone is a version of every key under it that existed then.
+        scopes = self.engine.query(
+            "SELECT pos FROM scope WHERE agent=? AND coll=? AND substr(?,1,length(prefix))=prefix ORDER BY pos DESC",
+            (*ids, key),
+        )
+        wide = [row[0] for row in scopes]
+        while pos:
+            found = self.at(pos)
+            if found is None:
+                return  # pruned: the history begins later
+            while wide and wide[0] > pos:
+                cover = self.at(wide.pop(0))
+                if cover is not None:
+                    yield cover
+            yield found
+            pos = found.prior
+
+    def keys(self, agent: str, collection: str, prefix: str = "", after: str = "", limit: int = 1000) -> list[Stored]:
+        """The newest values of keys that start with `prefix`, in key order, behind `after`."""
+        ids = self._known(agent, collection)
+        if ids is None:
+            return []
+        sql = (
+            f"SELECT {COLUMNS} FROM state st JOIN rec r ON r.pos=st.pos WHERE st.agent=? AND st.coll=? AND st.key>=?"
+            f" AND st.key<? AND st.key>? AND NOT (r.flags&{TOMBSTONE}) AND NOT {_SCOPED} ORDER BY st.key LIMIT ?"
+        )
+        args = (*ids, prefix, prefix + _TOP, after or "", limit)
+        if not after:  # the empty key is a key too
+            sql, args = sql.replace(" AND st.key>?", ""), (*ids, prefix, prefix + _TOP, limit)
+        return [self._stored(row) for row in self.engine.query(sql, args)]
+
+    def collections(self, agent: str) -> list[tuple[str, int]]:
+        """The agent's collections and how many live keys each has."""
+        sql = (
+            "SELECT n.s, count(*) FROM state st JOIN rec r ON r.pos=st.pos JOIN name n ON n.id=st.coll"
+            f" WHERE st.agent=(SELECT id FROM name WHERE s=?) AND NOT (r.flags&{TOMBSTONE}) AND NOT {_SCOPED}"
+            " GROUP BY st.coll ORDER BY n.s"
+        )
+        return self.engine.query(sql, (agent,))
+
+    def agents(self) -> list[str]:
+        """Every agent that this file holds a log of."""
+        sql = "SELECT DISTINCT n.s FROM stream st JOIN name n ON n.id=st.agent ORDER BY n.s"
+        return [row[0] for row in self.engine.query(sql)]
+
+    def page(self, which: Filter) -> list[Stored]:
+        """Records in commit order, or newest first."""
+        where, args = self._where(which)
+        if which.after is not None:
+            where += " AND r.pos<?" if which.newest_first else " AND r.pos>?"
+            args = (*args, which.after)
+        order = "DESC" if which.newest_first else "ASC"
+        sql = f"SELECT {COLUMNS} FROM {where} ORDER BY r.pos {order} LIMIT ?"
+        return [self._stored(row) for row in self.engine.query(sql, (*args, which.limit))]
+
+    def count(self, which: Filter, most: int = 10_000) -> int:
+        """How many records `which` matches, counted up to `most`."""
+        where, args = self._where(which)
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM {where} LIMIT ?)"
+        return int(self.engine.one(sql, (*args, most))[0])
+
+    def find_tag(self, tag: str, value: str) -> Stored | None:
+        """The first record that carries a tag with this value."""
+        sql = f"SELECT {COLUMNS} FROM tag t JOIN rec r ON r.pos=t.pos WHERE t.k=? AND t.v=? ORDER BY t.pos LIMIT 1"
+        row = self.engine.one(sql, (TAGS[tag], value))
+        return row and self._stored(row)
+
+    def feed(self, after: int, limit: int = RECORDS_MAX, bytes_max: int = 1 << 20) -> list[Stored]:
+        """Records behind a pos in commit order; never cut inside a batch."""
+        return self._run("r.pos>? ORDER BY r.pos", (after,), limit, bytes_max)
+
+    def chain(self, branch: int, after: int, limit: int = RECORDS_MAX, bytes_max: int = 1 << 20) -> list[Stored]:
+        """Records of one branch's chain behind a seq, its ancestors' included; never cut inside a batch."""
+        if not self.hub:
+            return self.feed(after, limit, bytes_max)
+        for owner, low, high in self._ancestry(branch):
+            if after < high or owner == branch:
+                where = "r.branch=? AND r.seq>? AND r.seq<=? ORDER BY r.seq"
+                return self._run(where, (owner, max(after, low), high), limit, bytes_max)
+        return []
+
+    def link_at(self, branch: int, seq: int) -> bytes | None:
+        """The link of a record of a branch's chain, also below its base; None if the file does not hold it."""
+        if not self.hub:
+            row = self.engine.one("SELECT link FROM rec WHERE pos=?", (seq,)) if seq else None
+            if seq == 0:
+                found = self.branch(branch)
+                return found and genesis(found.stream)
+            return row and row[0]
+        for owner, low, high in self._ancestry(branch):
+            if low < seq <= high:
+                row = self.engine.one("SELECT link FROM rec WHERE branch=? AND seq=?", (owner, seq))
+                return row and row[0]
+        found = self.branch(branch)
+        return genesis(found.stream) if found and seq == 0 else None
+
+    def branch(self, branch: int) -> Branch | None:
+        """A branch by its number in this file."""
+        row = self.engine.one(f"{_BRANCH} WHERE b.id=?", (branch,))
+        return row and Branch(*row[:6], bool(row[6]), *row[7:])
+
+    def branches(self, agent: str | None = None, stream: bytes | None = None) -> list[Branch]:
+        """All branches, of one agent or stream where given, oldest first."""
+        sql, args = _BRANCH, ()
+        if agent is not None:
+            sql, args = f"{_BRANCH} WHERE n.s=?", (agent,)
+        if stream is not None:
+            sql, args = f"{_BRANCH} WHERE s.stream=?", (stream,)
+        rows = self.engine.query(f"{sql} ORDER BY b.id", args)
+        return [Branch(*row[:6], bool(row[6]), *row[7:]) for row in rows]
+
+    def meta(self, key: str) -> Any:
+        """A value kept beside the records, or None."""
+        row = self.engine.one("SELECT v FROM meta WHERE k=?", (key,))
+        return row and row[0]
+
+    def size_bytes(self) -> int:
+        """What the file and its WAL take on disk."""
+        return sum(os.stat(p).st_size for p in (self.engine.path, f"{self.engine.path}-wal") if os.path.exists(p))
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _stored(self, row: tuple[Any, ...]) -> Stored:
+        return unbind(row, self._name, self._stream)
+
+    def _known(self, *names: str) -> tuple[int, ...] | None:
+        ids = self._ids
+        try:
+            return tuple([ids[name] for name in names])
+        except KeyError:
+            for name in names:
+                row = self.engine.one("SELECT id FROM name WHERE s=?", (name,))
+                if row is None:
+                    return None
+                ids[name] = row[0]
+            return tuple([ids[name] for name in names])
+
+    def _name(self, number: int) -> str:
+        try:
+            return self._names[number]
+        except KeyError:
+            text = self._names[number] = self.engine.one("SELECT s FROM name WHERE id=?", (number,))[0]
+            return text
+
+    def _stream(self, branch: int) -> bytes:
+        try:
+            return self._streams[branch]
+        except KeyError:
+            sql = "SELECT s.stream FROM branch b JOIN stream s ON s.id=b.stream WHERE b.id=?"
+            stream = self._streams[branch] = self.engine.one(sql, (branch,))[0]
+            return stream
+
+    def _run(self, where: str, args: Sequence[Any], limit: int, bytes_max: int) -> list[Stored]:
+        out: list[Stored] = []
+        size = 0
+        with self.engine.reader() as connection:
+            rows = connection.execute(
+                f"SELECT {COLUMNS} FROM rec r WHERE {where} LIMIT ?", (*args, limit + RECORDS_MAX)
+            )
+            for row in rows:
+                if out and (len(out) >= limit or size >= bytes_max) and not out[-1].record.flags & MORE:
+                    break
+                out.append(self._stored(row))
+                size += len(row[-1] or b"") + 256
+        return out
+
+    def _ancestry(self, branch: int) -> list[tuple[int, int, int]]:
+        """Which branch holds which part (low, high] of this branch's chain, oldest part first."""
+        parts: list[tuple[int, int, int]] = []
+        here = self.branch(branch)
+        high = here.seq if here else 0
+        while here is not None:
+            parts.append((here.id, here.base_seq, high))
+            if here.base_seq == 0:
+                break
+            sql = (
+                "SELECT r.branch FROM branch b JOIN rec r ON r.branch=b.id AND r.seq=?"
+                " WHERE b.stream=(SELECT stream FROM branch WHERE id=?) AND r.link=?"
+            )
+            row = self.engine.one(sql, (here.base_seq, here.id, here.base_link))
+            high = here.base_seq
+            here = self.branch(row[0]) if row else None
+        return parts[::-1]
+
+    def _where(self, which: Filter) -> tuple[str, tuple[Any, ...]]:
+        tables, tests, args = "rec r", ["1"], []
+        for field in ("to", "task", "thread"):
+            value = getattr(which, field)
+            if value is not None:
+                if tables == "rec r":
+                    tables = "tag t CROSS JOIN rec r ON r.pos=t.pos"
+                    tests.append("t.k=? AND t.v=?")
+                else:
+                    tests.append("r.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
+                args += [TAGS[field], value]
+        if which.agents:
+            # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
+            tests.append(f"r.agent IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.agents))}))")
+            args += which.agents
+        for column, values in (("coll", (which.collection,)), ("kind", which.kinds)):
+            if values and values[0] is not None:
+                tests.append(f"+r.{column} IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(values))}))")
+                args += values
+        if not which.agents and tables == "rec r":
+            tests = [test.replace("+r.coll", "r.coll") for test in tests]
+        if which.key is not None:
+            tests.append("r.key=?")
+            args.append(which.key)
+        if which.since:
+            tests.append("r.hlc>=? AND r.pos>?")
+            args += [which.since, self._arrived_before(which.since)]
+        if which.until < 1 << 62:
+            tests.append("r.hlc<?")
+            args.append(which.until)
+        return f"{tables} WHERE {' AND '.join(tests)}", tuple(args)
+
+    def _arrived_before(self, stamp: int) -> int:
+        if not self.hub:
+            return 0
+        sql = "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1"
+        row = self.engine.one(sql, ((stamp >> 16) - _ARRIVAL_SLACK_MS,))
+        return row[0] if row else 0
+
+
+class SqliteTransaction:
+    """What a job may do; valid only inside the job, in the thread that leads."""
+
+    def __init__(self, corpus: SqliteCorpus) -> None:
+        self._corpus = corpus
+        self.many_branches = self._hub = corpus.hub
+
+    @property
+    def _execute(self) -> Callable[..., apsw.Cursor]:
+        return self._corpus.engine.writer_execute
+
+    def name(self, text: str) -> int:
+        """The number that stands for a name in this file."""
+        ids = self._corpus._ids
+        try:
+            return ids[text]
+        except KeyError:
+            row = self._execute("SELECT id FROM name WHERE s=?", (text,)).fetchone()
+            if row is None:
+                row = self._execute("INSERT INTO name(s) VALUES(?) RETURNING id", (text,)).fetchone()
+            number: int = row[0]
+            ids[text] = number
+            return number
+
+    def head(self, branch: int) -> Head:
+        """Where the branch stands now, inside the transaction."""
+        if self._hub:
+            return Head(*self._execute(_HEAD_HUB, (branch,)).fetchone())
+        row = self._execute(_HEAD_AGENT).fetchone()
+        if row is None:
+            row = self._execute("SELECT base_seq, base_link, 0 FROM branch WHERE id=?", (branch,)).fetchone()
+        return Head(*row)
+
+    def last(self) -> int:
+        """The newest pos inside the transaction."""
+        return self._execute("SELECT max(pos) FROM rec").fetchone()[0] or 0
+
+    def prior(self, agent: str, collection: str, key: str) -> Prior | None:
+        """The key's newest version, also if it is a tombstone; None if it never had one."""
+        row = self._execute(_PRIOR, (self.name(agent), self.name(collection), key)).fetchone()
+        return row and Prior(row[0], row[1], row[2], bool(row[3]), row[4])
+
+    def insert(
+        self, branch: Branch, record: Record, item: Body, prior: int, tags: Sequence[tuple[int, str]] = ()
+    ) -> int:
+        """Adds the record behind the branch's head and returns its pos; updates state and scopes."""
+        name, execute = self.name, self._execute
+        agent, coll = name(branch.agent), name(record.collection)
+        pos = self.last() + 1 if self._hub else record.seq
+        ids = (agent, name(record.author), name(record.kind), coll)
+        execute(INSERT, bind(pos, branch.id, prior, ids, record, item))
+        if record.kind == DELETE_PREFIX and record.flags & TOMBSTONE:
+            execute("INSERT INTO scope VALUES(?,?,?,?)", (agent, coll, record.key, pos))
+        elif record.is_value and not (self._hub and self._older(agent, coll, record, prior)):
+            execute(_STATE, (agent, coll, record.key, pos))
+        for number, value in tags:
+            execute("INSERT OR IGNORE INTO tag VALUES(?,?,?)", (number, value, pos))
+        return pos
+
+    def _older(self, agent: int, coll: int, record: Record, prior: int) -> bool:
+        """Whether another branch's value of the key is newer than this one, which does not replace it."""
+        sql = "SELECT r.pos, r.hlc FROM state st JOIN rec r ON r.pos=st.pos WHERE st.agent=? AND st.coll=? AND st.key=?"
+        row = self._execute(sql, (agent, coll, record.key)).fetchone()
+        return row is not None and row[0] != prior and row[1] > record.hlc
+
+    def advance(self, branch: int, seq: int, link: bytes, signature: bytes | None = None) -> None:
+        """Moves the head of a branch (in files with several); keeps the head's signature where given."""
+        if signature is None:
+            self._execute("UPDATE branch SET seq=?, link=? WHERE id=?", (seq, link, branch))
+        else:
+            sql = "UPDATE branch SET seq=?, link=?, signed_seq=?, signed_link=?, signature=? WHERE id=?"
+            self._execute(sql, (seq, link, seq, link, signature, branch))
+
+    def open_branch(self, branch: Branch) -> Branch:
+        """Adds a branch (its `id` is ignored) and, if new, its stream; returns it as stored."""
+        self._execute(
+            "INSERT INTO stream(stream, agent, public_key, current_key, own) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
+            (branch.stream, self.name(branch.agent), branch.public_key, branch.current_key, int(branch.own)),
+        )
+        self._execute(
+            "INSERT INTO branch(stream, inc, base_seq, base_link, seq, link)"
+            " SELECT id, ?, ?, ?, ?, ? FROM stream WHERE stream=? ON CONFLICT DO NOTHING",
+            (branch.inc, branch.base_seq, branch.base_link, branch.seq, branch.link, branch.stream),
+        )
+        row = self._execute(f"{_BRANCH} WHERE b.inc=?", (branch.inc,)).fetchone()
+        return Branch(*row[:6], bool(row[6]), *row[7:])
+
+    def branches(self, stream: bytes) -> list[Branch]:
+        """All incarnations of a stream, oldest first."""
+        rows = self._execute(f"{_BRANCH} WHERE s.stream=? ORDER BY b.id", (stream,))
+        return [Branch(*row[:6], bool(row[6]), *row[7:]) for row in rows]
+
+    def rekey(self, stream: bytes, public_key: bytes) -> None:
+        """The stream is signed by another key from here on."""
+        self._execute("UPDATE stream SET current_key=? WHERE stream=?", (public_key, stream))
+
+    def drop_body(self, pos: int, why: int) -> None:
+        """Takes a record's body away, and says why; the record stays."""
+        self._execute("UPDATE rec SET body=NULL, why=? WHERE pos=? AND why=0", (why, pos))
+
+    def meta(self, key: str) -> Any:
+        """A value kept beside the records, or None."""
+        row = self._execute("SELECT v FROM meta WHERE k=?", (key,)).fetchone()
+        return row and row[0]
+
+    def set_meta(self, key: str, value: int | str | bytes | None) -> None:
+        """Keeps a value beside the records, in the same transaction."""
+        self._execute("INSERT INTO meta VALUES(?,?) ON CONFLICT(k) DO UPDATE SET v=excluded.v", (key, value))
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """Rows of a statement run inside the transaction: for tables beside the records (index, arrivals, lineage)."""
+        return self._execute(sql, args).fetchall()

@@ -1,0 +1,137 @@
+"""What users see of a record: a version of a key, with its value. One shape in Python, HTTP, the feed and `--json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from holdfast import clock, codec
+from holdfast.corpus import Stored
+from holdfast.log.reading import BlobReader, load
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of one key, as it was written.
+
+    Attributes:
+        agent: whose log it is in.
+        collection, key: what it is a version of.
+        version: 1, 2, 3… per key.
+        seq: its number in the agent's log.
+        time: seconds since 1970, by the writer's clock.
+        kind: put, delete, message, report, merge…
+        author: who wrote it, where a hub wrote it for a client; else empty.
+        etag: its link in hex: changes with any bit of it or of its past; good for ``expect=``.
+        gone: True when this version takes the value away (then `value` says why, as ``{"reason": …}``).
+        value: what was put.
+        pos: its position in the corpus it was read from.
+        stream: the 16-byte id of the log, in hex.
+    """
+
+    agent: str
+    collection: str
+    key: str
+    version: int
+    seq: int
+    time: float
+    kind: str
+    etag: str
+    value: Any
+    pos: int = 0
+    stream: str = ""
+    author: str = ""
+    gone: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form, with the time as RFC 3339 text; bytes come as text in ``base64``."""
+        out = {name: getattr(self, name) for name in self.__struct_fields__}
+        out["time"] = clock.iso(round(self.time * 1000))
+        return out
+
+
+def version_of(stored: Stored, blobs: BlobReader | None, value: Any = msgspec.UNSET) -> Version:
+    """The version that a stored record is; reads and proves its value unless it is handed in.
+
+    Raises:
+        IntegrityError: the bytes are not what was recorded.
+        NotCached: they are not on this machine.
+    """
+    record = stored.record
+    return Version(
+        agent=stored.agent,
+        collection=record.collection,
+        key=record.key,
+        version=record.key_version,
+        seq=record.seq,
+        time=clock.millis(record.hlc) / 1000,
+        kind=record.kind,
+        etag=record.link.hex(),
+        value=load(stored, blobs) if value is msgspec.UNSET else value,
+        pos=stored.pos,
+        stream=record.stream.hex(),
+        author=record.author,
+        gone=stored.gone,
+    )
+
+
+class _Frame(msgspec.Struct):
+    pos: int
+    agent: str
+    stream: str
+    seq: int
+    time: str
+    kind: str
+    collection: str
+    key: str
+    version: int
+    etag: str
+    author: str
+    gone: bool
+    value: Any
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def frame(stored: Stored, blobs: BlobReader | None) -> bytes:
+    """The version's JSON, without decoding a JSON payload only to encode it again.
+
+    A body that is not here (evicted, erased, a blob above the inline limit when `blobs` is None) leaves ``value`` null
+    and says so in ``missing``.
+    """
+    record = stored.record
+    value: Any = None
+    missing = ""
+    if stored.body is None:
+        missing = ("", "evicted", "quarantined", "redacted")[stored.why] or "lost"
+    elif stored.is_blob and blobs is None:
+        missing = "blob"
+    elif record.fmt == codec.FMT_JSON and not stored.is_blob:
+        value = msgspec.Raw(stored.payload())
+    else:
+        value = load(stored, blobs)
+    made = _Frame(
+        stored.pos,
+        stored.agent,
+        record.stream.hex(),
+        record.seq,
+        clock.to_iso(record.hlc),
+        record.kind,
+        record.collection,
+        record.key,
+        record.key_version,
+        record.link.hex(),
+        record.author,
+        stored.gone,
+        value,
+    )
+    data = _encode(made)
+    return data if not missing else data[:-1] + b',"missing":"' + missing.encode() + b'"}'
+
+
+def from_json(data: dict[str, Any]) -> Version:
+    """The version in a `frame` or a `to_json` dict."""
+    known = {name: data[name] for name in Version.__struct_fields__ if name in data}
+    known["time"] = clock.parse_time(data["time"]) / 1000
+    return Version(**known)
