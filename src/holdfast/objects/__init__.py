@@ -1,0 +1,5 @@
+"""Named bytes. A blob is an object named by its SHA-256; its files lie here, on nodes and hubs alike."""
+
+from holdfast.objects.blobs import BlobFiles, BlobReader
+
+__all__ = ["BlobFiles", "BlobReader"]
