@@ -36,14 +36,15 @@ class Rng(Protocol):
 class StreamInfo(msgspec.Struct, frozen=True, gc=False):
     """One agent's log as it stands now.
 
-    `public_key` is the key that the stream's name was made of (not a later one); `inc` the current incarnation and
-    `base` where it left its parent; `begin` the mark before the first record kept (seq 0 and the genesis, unless
-    pruned: then the first record kept is a prune record); `head` the newest committed record.
+    `public_key` is the key that the stream's name was made of, `key` the one in force (after rotations); `inc` the
+    current incarnation and `base` where it left its parent; `begin` the mark before the first record kept (seq 0 and
+    the genesis, unless pruned: then the first record kept is a prune record); `head` the newest committed record.
     """
 
     stream: bytes
     agent: str
     public_key: bytes
+    key: bytes
     inc: bytes
     base: Mark
     begin: Mark
@@ -153,6 +154,7 @@ class Branch(msgspec.Struct, frozen=True, gc=False):
     """
 
     id: int
+    stream: bytes
     inc: bytes
     parent: int | None
     base: Mark
@@ -221,14 +223,23 @@ class IngestStore(Protocol):
         ...
 
 
-class Plan(msgspec.Struct):
-    """What one group commit writes: facts as they are afterwards for each stream it touched, and the new rows."""
+class NewStream(msgspec.Struct, frozen=True, gc=False):
+    """A stream that the hub sees for the first time."""
 
-    streams: dict[bytes, StreamFacts] = {}
-    """Every stream that changed, as it is afterwards: the store writes what differs."""
-    new_branches: list[Branch] = []
-    """With their stream's name in `branch_streams`, same order."""
-    branch_streams: list[bytes] = []
+    stream: bytes
+    agent: str
+    public_key: bytes
+
+
+class Plan(msgspec.Struct):
+    """What one group commit writes; empty lists when it only repeats what is there."""
+
+    streams: list[NewStream] = []
+    branches: dict[int, Branch] = {}
+    """New ones (ids below 0), parents first, with their tips after the rows."""
     rows: list[Row] = []
-    touched: list[tuple[bytes, bytes]] = []
-    """(stream, incarnation) of each label that moved; `streams` has it."""
+    """In log order; a branch's tip is its last row."""
+    labels: dict[tuple[bytes, bytes], Label] = {}
+    """(stream, incarnation) -> where it stands now; new, or moved."""
+    keys: dict[bytes, bytes] = {}
+    """Streams whose public key was rotated."""

@@ -1,0 +1,129 @@
+"""What an outbox remembers of one stream, and how records are cut and pulled records checked. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from holdfast import codec, records
+from holdfast.errors import HoldfastError
+from holdfast.wire import QUARANTINED, Item, Mark, Pulled
+
+DENSE: Final = 16
+"""So many numbers behind the head are probed one by one: recent forks are found to the record."""
+
+# Where a version 1 header keeps its flags and its kind: reading two fields of every record on its way out must not
+# cost decoding them all.
+_FLAGS: Final = 26
+_KIND: Final = 91
+_ROTATE: Final = bytes((len(records.ROTATE),)) + records.ROTATE.encode()
+
+
+class Lane:
+    """One stream toward one hub.
+
+    `ready`: the latest hello covers this incarnation. `is_behind`: the hub has records behind our head that we are
+    pulling; what is written meanwhile becomes a fork, so nothing is sent before that is known.
+    """
+
+    def __init__(self, inc: bytes, acked: Mark, settled: Mark) -> None:
+        self.inc, self.acked, self.settled = inc, acked, settled
+        self.ready = False
+        self.silent_until = 0.0
+        self.wants: list[Want] = []
+        self.blobs: list[bytes] = []
+        self.blob_users: dict[bytes, int] = {}
+        self.strikes: dict[int, int] = {}
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether records of our own are still to be taken back."""
+        return any(want.ahead for want in self.wants)
+
+
+class Want:
+    """A branch being pulled: whole pages come in, and nothing of it counts before its signed head.
+
+    Args:
+        inc: the incarnation on the hub.
+        first: the first number wanted.
+        before: the link that must come before it; None: the signed head vouches for it alone.
+        ahead: these continue our own head (else they are another branch's, to be weighed).
+    """
+
+    def __init__(self, inc: bytes, first: int, before: bytes | None = None, *, ahead: bool = False) -> None:
+        self.inc, self.start, self.ahead = inc, first, ahead
+        self.before = before or b""
+        self.items: list[Item] = []
+        self.head = Mark(0, b"")
+        self.is_whole = False
+        self._link = before
+
+    @property
+    def next(self) -> int:
+        """The number to ask for."""
+        return self.start + len(self.items)
+
+    def add(self, pulled: Pulled) -> str:
+        """Take one page; says what is wrong with it, or nothing."""
+        if self._link is not None and pulled.prev != self._link:
+            return "it does not continue what is here"
+        link = pulled.prev
+        for seq, item in enumerate(pulled.items, pulled.first):
+            link = records.next_link(link, item.header)
+            try:
+                record = records.decode_header(item.header, link)
+                if record.stream != pulled.stream or record.seq != seq:
+                    return f"record {seq} is another's"
+                if item.body is not None:
+                    payload = codec.unpack(item.codec, item.body, record.payload_len)
+                    records.verify_payload(record, item.salt, payload)
+            except HoldfastError as error:
+                return error.message
+        self._link = link
+        self.items += pulled.items
+        self.head = pulled.head
+        if pulled.more and pulled.items:
+            return ""
+        self.is_whole = True
+        return "" if (self.next - 1, link) == (pulled.head.seq, pulled.head.link) else "its end is not its signed head"
+
+
+def probe_seqs(head: int, begin: int) -> list[int]:
+    """The numbers to probe behind `head`: dense at first, then ever wider apart, down to the log's beginning."""
+    seqs, step = list(range(head - 1, max(begin, head - DENSE) - 1, -1)), 2
+    at = head - DENSE - step
+    while at > begin:
+        seqs.append(at)
+        step *= 2
+        at -= step
+    return [*seqs, begin] if begin and begin not in seqs else [s for s in seqs if s > 0]
+
+
+def is_unit_end(item: Item) -> bool:
+    """Whether a segment may be cut behind this record."""
+    return not item.header[_FLAGS] & records.MORE
+
+
+def whole_units(items: Sequence[Item], *, only_first: bool = False) -> list[Item]:
+    """The items up to the last place where a segment may be cut, and never past a rotate record."""
+    end = 0
+    for k, item in enumerate(items, 1):
+        if is_unit_end(item):
+            end = k
+            if only_first or item.header.startswith(_ROTATE, _KIND):
+                break
+    return list(items[:end])
+
+
+def envelope(item: Item) -> Item:
+    """The record without its payload: what a hub always takes."""
+    return msgspec.structs.replace(item, salt=b"", codec=codec.RAW, body=None, why=item.why or QUARANTINED)
+
+
+def blob_of(item: Item) -> bytes | None:
+    """The digest of the blob that a record refers to, if it does."""
+    refers = item.header[_FLAGS] & records.BLOB and item.body
+    return item.body[:32] if refers and item.body else None

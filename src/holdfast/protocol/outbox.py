@@ -1,0 +1,493 @@
+"""A node's side toward one hub: what to send next, for all its streams; what each answer means. Pure decisions.
+
+Level-triggered: `next` looks at the log's heads each time, so no wake-up can be lost. One request is in flight; the
+next append carries everything that waits. The hub's heads are the truth, the cursor here is only what the latest
+answer said; numbers are never trusted without their links. Every request that could go wrong is answered, in the
+end, by saying hello again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from holdfast import records, wire
+from holdfast.clock import Clock
+from holdfast.protocol.actions import (
+    Action,
+    Pull,
+    Refresh,
+    SendAppend,
+    SendBlob,
+    SendHello,
+    State,
+    Status,
+    Wait,
+)
+from holdfast.protocol.lanes import Lane, Want, blob_of, envelope, is_unit_end, probe_seqs, whole_units
+from holdfast.protocol.ports import OutboxStore, Position, Rng, StreamInfo, Verify
+from holdfast.protocol.retry import FULL_CAP, SLOW, Backoff, Reaction, reaction, retry_after
+from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer, HelloStream, Mark, Pulled, Rejected, Segment
+
+HELLO_EVERY: Final = 60.0
+"""Heads, settled marks and other branches are looked at again this often, traffic or not."""
+STRIKES: Final = 3
+NONCE_BYTES: Final = 16
+
+
+class Outbox:
+    """Everything a node owes one hub, and what to do about it next.
+
+    One caller at a time. Every `on_…` returns False for what is not the answer to the request in flight, and then
+    changes nothing: a transport that has one answer for each request calls ``failed("echo")`` for it.
+
+    Args:
+        hub: the hub's name in this node's memory (its address).
+        store: the node's logs and cursors.
+        clock: monotonic for waiting, wall only for `Retry-After` dates.
+        rng: for jitter and nonces.
+        verify: checks the signature under what is pulled.
+        node: this node's name, for the hub's log.
+    """
+
+    def __init__(self, hub: str, store: OutboxStore, *, clock: Clock, rng: Rng, verify: Verify, node: str = "") -> None:
+        self.hub, self.node = hub, node
+        self.forks = 0
+        self.gen = ""
+        self._store, self._clock, self._rng, self._verify = store, clock, rng, verify
+        self._backoff = Backoff(rng)
+        self._not_before = 0.0
+        self._state: State = "offline"
+        self._alert = ""
+        self._last_contact: float | None = None
+        self._limits = wire.Limits()
+        self._cap = wire.RECORDS_MAX
+        self._lanes: dict[bytes, Lane] = {}
+        self._refused = {s: set(seqs) for s, seqs in store.quarantined(hub).items()}
+        self._hello_due = 0.0
+        self._flight: Action | None = None
+        self._req = 0
+        self._turn = 0
+        self._may_pull = True
+        self._refresh = False
+        self._refreshed = False
+        for stream, position in store.positions(hub).items():
+            self._lanes[stream] = Lane(position.inc, position.acked, position.settled)
+
+    # ---- what to do next
+
+    def next(self) -> Action:
+        """The one thing to do now; call it again after every answer, failure, wait or write."""
+        now = self._clock.monotonic()
+        if self._flight is not None:
+            return Wait(None)
+        if self._refresh:
+            self._refresh = False
+            return Refresh()
+        if now < self._not_before:
+            return Wait(self._not_before)
+        action = self._choose(now)
+        if isinstance(action, Wait):
+            return action
+        self._flight = action
+        return action
+
+    def _choose(self, now: float) -> Action:
+        infos = [i for i in self._store.streams() if i.head.seq > 0]
+        if now >= self._hello_due:
+            for lane in self._lanes.values():
+                lane.ready = False
+            self._hello_due = now + HELLO_EVERY
+        strangers = [i for i in infos if self._is_strange(i)]
+        if strangers or not self.gen:
+            return self._hello(strangers)
+        blob = next((SendBlob(s, lane.blobs[0]) for s, lane in self._lanes.items() if lane.blobs), None)
+        if blob:
+            return blob
+        pull = self._pull()
+        if pull and self._may_pull:
+            self._may_pull = False
+            return pull
+        self._may_pull = True
+        append = self._append(infos, now)
+        if append:
+            return SendAppend(append)
+        if pull:
+            return pull
+        return Wait(min([self._hello_due, *(x.silent_until for x in self._lanes.values() if x.silent_until > now)]))
+
+    def _is_strange(self, info: StreamInfo) -> bool:
+        lane = self._lanes.get(info.stream)
+        return lane is None or not lane.ready or lane.inc != info.inc
+
+    def _hello(self, infos: Sequence[StreamInfo]) -> SendHello:
+        asked = []
+        for info in infos[: wire.STREAMS_MAX]:
+            wanted = probe_seqs(info.head.seq, info.begin.seq)
+            links = self._store.links(info.stream, wanted)
+            probes = [Mark(seq, links[seq]) for seq in wanted if seq in links]
+            asked.append(HelloStream(info.stream, info.inc, info.agent, info.public_key, info.head, probes))
+        return SendHello(Hello(self.node, self._rng.randbytes(NONCE_BYTES), asked))
+
+    def _pull(self) -> Pull | None:
+        for stream, lane in self._lanes.items():
+            if lane.wants and lane.ready:
+                want = lane.wants[0]
+                return Pull(stream, want.inc, want.next)
+        return None
+
+    def _append(self, infos: Sequence[StreamInfo], now: float) -> Append | None:
+        segments: list[Segment] = []
+        count, size = min(self._limits.records, self._cap), self._limits.segment_bytes
+        self._turn += 1
+        for k in range(len(infos)):
+            info = infos[(k + self._turn) % len(infos)]
+            lane = self._lanes[info.stream]
+            if lane.acked.seq >= info.head.seq or now < lane.silent_until or lane.is_behind:
+                continue
+            items = self._take(info, lane, count, size, not segments)
+            if not items:
+                continue
+            segment = self._segment(info, lane, items)
+            if segment is None:
+                lane.ready = False
+                continue
+            segments.append(segment)
+            count -= len(items)
+            size -= sum(len(i.body or b"") for i in items)
+            if count <= 0 or size <= 0:
+                break
+        if not segments:
+            return None
+        self._req += 1
+        return Append(self.gen, self._req, segments, self.node)
+
+    def _take(self, info: StreamInfo, lane: Lane, count: int, size: int, alone: bool) -> list[wire.Item]:
+        """What waits, in whole batches: as much as fits, or (first in the request) at least one batch."""
+        first, last = max(lane.acked.seq, info.begin.seq) + 1, self.sync(info.stream).seq
+        if last < first:
+            return []
+        items = whole_units(self._store.read(info.stream, first, last, count, size))
+        if not items and alone:
+            most, room = self._limits.records, self._limits.segment_bytes
+            items = whole_units(self._store.read(info.stream, first, last, most, room), only_first=True)
+        refused = self._refused.get(info.stream)
+        if refused:
+            items = [envelope(i) if first + k in refused else i for k, i in enumerate(items)]
+        return items
+
+    def sync(self, stream: bytes) -> Mark:
+        """Nothing leaves before it would survive a power cut here: else a cut would look like a fork there."""
+        return self._store.sync(stream)
+
+    def _segment(self, info: StreamInfo, lane: Lane, items: list[wire.Item]) -> Segment | None:
+        before = max(lane.acked, info.begin, key=lambda m: m.seq)
+        last = before.seq + len(items)
+        links = self._store.links(info.stream, [before.seq, last])
+        if not self.is_same(links.get(before.seq), before.link) or last not in links:
+            return None
+        signature = self._store.sign(info.stream, Mark(last, links[last]))
+        prev = links.get(before.seq, before.link)
+        return Segment(info.stream, lane.inc, info.agent, info.public_key, before.seq + 1, prev, items, signature)
+
+    def is_same(self, mine: bytes | None, theirs: bytes) -> bool:
+        """Whether my link is the hub's: numbers alone prove nothing."""
+        return mine == theirs
+
+    # ---- answers
+
+    def on_hello(self, answer: HelloAnswer) -> bool:
+        """The hub's truth: move every cursor to it, forwards or backwards. False: not the answer to my latest."""
+        flight = self._flight
+        if not isinstance(flight, SendHello) or answer.nonce != flight.message.nonce:
+            return False
+        asked = {s.stream: s for s in flight.message.streams}
+        if {s.stream for s in answer.streams} != set(asked):
+            return False
+        self._flight = None
+        if answer.version != wire.PROTOCOL:
+            self._slow("mismatch", f"the hub speaks protocol {answer.version}, this node {wire.PROTOCOL}")
+            return True
+        self.gen, self._limits = answer.gen, answer.limits
+        self._success()
+        infos = {i.stream: i for i in self._store.streams()}
+        for state in answer.streams:
+            info = infos.get(state.stream)
+            if info is not None and info.inc == asked[state.stream].inc == state.inc:
+                self._settle(info, asked[state.stream], state)
+        self._remember(asked)
+        return True
+
+    def _settle(self, info: StreamInfo, asked: HelloStream, state: wire.StreamState) -> None:
+        stream = info.stream
+        marks = (state.at, state.common, *(o.head for o in state.others))
+        links = self._store.links(stream, sorted({m.seq for m in marks} | {state.settled}))
+        at = state.common if state.state == "ahead" else state.at
+        if state.state == "fork" or not self.is_same(links.get(at.seq), at.link):
+            # What the hub holds under my name is not mine: leave the name to it, take a new one for my tail.
+            if self.is_same(links.get(state.common.seq), state.common.link) or state.common.seq == 0:
+                self._fork(info, state)
+            return
+        old = self._lanes.get(stream)
+        lane = self._lanes[stream] = Lane(info.inc, at, self._settled(links, at, state.settled))
+        lane.silent_until = old.silent_until if old else 0.0
+        lane.strikes = old.strikes if old else {}
+        lane.ready = True
+        if state.state == "ahead":
+            if info.head != asked.head:
+                lane.ready = False
+                return
+            lane.wants.append(Want(state.along, info.head.seq + 1, info.head.link, ahead=True))
+        weighed = self._store.weighed(stream)
+        for other in reversed(state.others):
+            if other.head.seq in links and links[other.head.seq] == other.head.link:
+                continue
+            done = weighed.get(other.inc, Mark(other.common, b""))
+            if done != other.head:
+                first = max(done.seq if done.seq < other.head.seq else 0, other.common)
+                lane.wants.append(Want(other.inc, first + 1))
+
+    def _fork(self, info: StreamInfo, state: wire.StreamState) -> None:
+        self.forks += 1
+        above = max([state.inc, info.inc, state.along, *(o.inc for o in state.others)])
+        self._store.mint(info.stream, state.common, above)
+        lane = self._lanes.get(info.stream)
+        if lane:
+            lane.ready = False
+
+    def _settled(self, links: Mapping[int, bytes], at: Mark, settled: int) -> Mark:
+        """The hub's settled number as a mark of my own chain; void where I cannot name it."""
+        seq = min(settled, at.seq)
+        return Mark(seq, links[seq]) if seq in links else Mark(0, b"")
+
+    def on_append(self, answer: AppendAnswer) -> bool:
+        """What became of each segment. False: not the answer to my request."""
+        flight = self._flight
+        if not isinstance(flight, SendAppend) or answer.req != flight.message.req:
+            return False
+        sent = flight.message.segments
+        if not answer.regen and [(v.stream, v.inc) for v in answer.verdicts] != [(s.stream, s.inc) for s in sent]:
+            return False
+        self._flight = None
+        if answer.regen or not self.is_my_gen(answer.gen):
+            self.say_hello()
+            self._last_contact = self._clock.monotonic()
+            return True
+        self._success()
+        self._cap = min(self._cap * 2, wire.RECORDS_MAX)
+        for segment, verdict in zip(sent, answer.verdicts, strict=True):
+            self._on_verdict(segment, verdict)
+        self._remember(s.stream for s in sent)
+        return True
+
+    def is_my_gen(self, gen: str) -> bool:
+        """Whether an ack comes from the hub that my cursors are about, and not from what it was restored to."""
+        return gen == self.gen
+
+    def _on_verdict(self, segment: Segment, verdict: wire.Verdict) -> None:
+        stream, lane = segment.stream, self._lanes[segment.stream]
+        if verdict.state == "ack":
+            self._on_ack(stream, lane, verdict)
+        elif verdict.state == "rejected" and verdict.rejected:
+            self._quarantine(stream, verdict.rejected, lane)
+        elif verdict.state == "blobs" and verdict.blobs:
+            lane.blobs = list(verdict.blobs)
+            lane.blob_users = {d: segment.first + k for k, i in enumerate(segment.items) if (d := blob_of(i))}
+        elif verdict.state == "denied":
+            lane.silent_until = self._clock.monotonic() + SLOW
+            self._alert = f"the hub denies stream {stream.hex()}: {verdict.reason}"
+        else:
+            lane.ready = False
+
+    def _on_ack(self, stream: bytes, lane: Lane, verdict: wire.Verdict) -> None:
+        settled = min(verdict.settled, verdict.at.seq)
+        links = self._store.links(stream, [verdict.at.seq, settled])
+        if not self.is_same(links.get(verdict.at.seq), verdict.at.link):
+            lane.ready = False
+            return
+        lane.acked, lane.settled = verdict.at, self._settled(links, verdict.at, settled)
+        lane.strikes.clear()
+
+    def on_pulled(self, pulled: Pulled) -> bool:
+        """Records that I lost, or that another branch of mine has; applied once they are whole and verified."""
+        flight = self._flight
+        if not isinstance(flight, Pull) or (pulled.stream, pulled.inc, pulled.first) != (
+            flight.stream,
+            flight.inc,
+            flight.first,
+        ):
+            return False
+        self._flight = None
+        self._success()
+        lane = self._lanes.get(flight.stream)
+        if lane is None or not lane.wants or lane.wants[0].inc != flight.inc:
+            return True
+        want = lane.wants[0]
+        info = next((i for i in self._store.streams() if i.stream == flight.stream), None)
+        problem = want.add(pulled) if info else "the stream is gone"
+        if info and not problem and want.is_whole:
+            message = records.head_message(info.stream, want.head.seq, want.head.link)
+            if not any(self._verify(key, message, pulled.signature) for key in {info.key, info.public_key}):
+                problem = "its signed head is not signed by this stream's key"
+        if problem or info is None:
+            # Not applied, and asked for again with the next hello; meanwhile nothing else waits for it.
+            self._alert = f"cannot use what the hub has of stream {flight.stream.hex()}: {problem}"
+            lane.wants.pop(0)
+        elif want.is_whole:
+            lane.wants.pop(0)
+            self._apply(info, lane, want)
+        return True
+
+    def _apply(self, info: StreamInfo, lane: Lane, want: Want) -> None:
+        if not want.ahead:
+            if want.items:
+                self._store.merge(info.stream, want.inc, want.head, want.items)
+            return
+        mine = Mark(want.start - 1, want.before)
+        if want.items and self._store.fast_forward(info.stream, mine, want.items, want.inc):
+            lane.inc, lane.acked = want.inc, want.head
+            self._remember([info.stream])
+        else:
+            lane.ready = False
+
+    def on_blob(self, digest: bytes, ok: bool) -> bool:
+        """The hub has the blob; or not ok: it is not readable here, so its record goes as an envelope."""
+        flight = self._flight
+        if not isinstance(flight, SendBlob) or digest != flight.digest:
+            return False
+        self._flight = None
+        lane = self._lanes[flight.stream]
+        lane.blobs = [d for d in lane.blobs if d != digest]
+        if ok:
+            self._success()
+        elif digest in lane.blob_users:
+            missing = Rejected(lane.blob_users[digest], "blob_missing", "the blob is not readable on the node")
+            self._quarantine(flight.stream, [missing], lane)
+        return True
+
+    def _quarantine(self, stream: bytes, refused: Sequence[Rejected], lane: Lane) -> None:
+        known = self._refused.setdefault(stream, set())
+        fresh = [r for r in refused if r.seq not in known]
+        if not fresh:
+            # The hub refuses even the envelope: no hurry, but never for good.
+            lane.silent_until = self._clock.monotonic() + SLOW
+            self._alert = f"the hub refuses the envelope of record {refused[0].seq}: {refused[0].reason}"
+            return
+        known.update(r.seq for r in fresh)
+        self._store.quarantine(self.hub, stream, fresh)
+
+    def _remember(self, streams: Iterable[bytes]) -> None:
+        lanes = {s: self._lanes[s] for s in streams if s in self._lanes}
+        self._store.keep(self.hub, {s: Position(x.inc, x.acked, x.settled) for s, x in lanes.items() if x.ready})
+
+    # ---- failures
+
+    def failed(
+        self, kind: str, status: int | None = None, retry_after_header: str | None = None, hub_header: bool = False
+    ) -> None:
+        """The request in flight brought no answer of ours: wait as its cause deserves, and try for ever.
+
+        Args:
+            kind: ``network``, ``timeout``, ``echo`` (an answer to something else) or ``status``.
+            status: of the HTTP answer, if there was one.
+            retry_after_header: as it was sent.
+            hub_header: whether the answer bore a hub's header.
+        """
+        flight, self._flight = self._flight, None
+        what = reaction(status if kind == "status" else None, hub_header)
+        after = retry_after(retry_after_header, self._clock.now_ms())
+        now = self._clock.monotonic()
+        if what is Reaction.SMALLER and isinstance(flight, SendAppend):
+            self._last_contact = now
+            if self._smaller(flight.message):
+                return
+        elif what in (Reaction.SMALLER, Reaction.MISMATCH):
+            self._slow("mismatch", f"the hub answered {status}: not a protocol that this node speaks")
+            return
+        elif what is Reaction.DENIED:
+            self._state = "denied"
+            self._alert = f"the hub answered {status}: this node's credential is not accepted"
+            self._refresh = True
+            self._not_before = now if not self._refreshed else now + SLOW
+            self._refreshed = True
+            self._backoff.failures += 1
+            return
+        full = what is Reaction.FULL
+        self._state = "hub_full" if full else "offline"
+        if full:
+            self._alert = "the hub's disk is full; everything is kept here"
+        self._not_before = now + self._backoff.delay(after, FULL_CAP if full else 30.0)
+
+    def _smaller(self, message: Append) -> bool:
+        """Half as much next time; a single batch refused three times goes as envelopes. True: no need to wait."""
+        sent = sum(len(s.items) for s in message.segments)
+        ends = sum(is_unit_end(i) for s in message.segments for i in s.items)
+        if ends > 1:
+            self._cap = max(1, sent // 2)
+            return True
+        segment = message.segments[0]
+        self._cap = 1
+        lane = self._lanes[segment.stream]
+        strikes = lane.strikes[segment.first] = lane.strikes.get(segment.first, 0) + 1
+        if strikes >= STRIKES:
+            lane.strikes.clear()
+            seqs = [segment.first + k for k, i in enumerate(segment.items)]
+            refused = [Rejected(seq, "refused", "the hub refused the request that carried it") for seq in seqs]
+            self._quarantine(segment.stream, refused, lane)
+        return False
+
+    def _slow(self, state: State, alert: str) -> None:
+        self._state, self._alert = state, alert
+        self._backoff.failures += 1
+        self._not_before = self._clock.monotonic() + SLOW
+        self.say_hello()
+
+    def _success(self) -> None:
+        self._backoff.reset()
+        self._not_before = 0.0
+        self._state, self._alert, self._refreshed = "in_sync", "", False
+        self._last_contact = self._clock.monotonic()
+
+    # ---- for the rooms around
+
+    def poke(self) -> None:
+        """The hub was just heard (its feed connected, a person asks): do not sit out the back-off."""
+        self._not_before = 0.0
+        self._backoff.reset()
+
+    def say_hello(self) -> None:
+        """Ask where everything stands before sending more."""
+        self._hello_due = 0.0
+
+    def evictable(self, stream: bytes) -> int:
+        """The newest number whose body this hub and its backups hold for sure; 0 for none.
+
+        A body may go when every hub of the node says so: the smallest of their numbers counts.
+        """
+        lane = self._lanes.get(stream)
+        if lane is None:
+            return 0
+        mine = self._store.links(stream, [lane.acked.seq, lane.settled.seq])
+        if any(mine.get(m.seq) != m.link for m in (lane.acked, lane.settled)):
+            return 0
+        return min(lane.acked.seq, lane.settled.seq)
+
+    def status(self) -> Status:
+        """A snapshot for health, metrics and people."""
+        depth = {}
+        for info in self._store.streams():
+            lane = self._lanes.get(info.stream)
+            depth[info.stream] = max(0, info.head.seq - (lane.acked.seq if lane else 0))
+        waiting = any(depth.values()) or any(x.wants for x in self._lanes.values())
+        state: State = "catching_up" if self._state == "in_sync" and waiting else self._state
+        return Status(
+            hub=self.hub,
+            state=state,
+            gen=self.gen,
+            last_contact=self._last_contact,
+            failures=self._backoff.failures,
+            depth=depth,
+            forks=self.forks,
+            quarantined=sum(map(len, self._refused.values())),
+            alert=self._alert,
+        )
