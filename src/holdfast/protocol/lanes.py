@@ -50,16 +50,20 @@ class Want:
         inc: the incarnation on the hub.
         first: the first number wanted.
         before: the link that must come before it; None: the signed head vouches for it alone.
+        restart: where to begin again should it not come before it.
         ahead: these continue our own head (else they are another branch's, to be weighed).
     """
 
-    def __init__(self, inc: bytes, first: int, before: bytes | None = None, *, ahead: bool = False) -> None:
+    def __init__(
+        self, inc: bytes, first: int, before: bytes | None = None, *, ahead: bool = False, restart: int = 0
+    ) -> None:
         self.inc, self.start, self.ahead = inc, first, ahead
         self.before = before or b""
         self.items: list[Item] = []
         self.head = Mark(0, b"")
         self.is_whole = False
         self._link = before
+        self._restart = restart
 
     @property
     def next(self) -> int:
@@ -69,6 +73,9 @@ class Want:
     def add(self, pulled: Pulled) -> str:
         """Take one page; says what is wrong with it, or nothing."""
         if self._link is not None and pulled.prev != self._link:
+            if self._restart and not self.items:
+                self.start, self._restart, self._link = self._restart, 0, None
+                return ""
             return "it does not continue what is here"
         link = pulled.prev
         for seq, item in enumerate(pulled.items, pulled.first):

@@ -26,12 +26,13 @@ from holdfast.protocol.actions import (
 )
 from holdfast.protocol.lanes import Lane, Want, blob_of, envelope, is_unit_end, probe_seqs, whole_units
 from holdfast.protocol.ports import OutboxStore, Position, Rng, StreamInfo, Verify
-from holdfast.protocol.retry import FULL_CAP, SLOW, Backoff, Reaction, reaction, retry_after
+from holdfast.protocol.retry import BASE, CAP, FULL_CAP, SLOW, Backoff, Reaction, reaction, retry_after
 from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer, HelloStream, Mark, Pulled, Rejected, Segment
 
 HELLO_EVERY: Final = 60.0
 """Heads, settled marks and other branches are looked at again this often, traffic or not."""
 STRIKES: Final = 3
+SURPRISES: Final = 3
 NONCE_BYTES: Final = 16
 
 
@@ -50,6 +51,8 @@ class Outbox:
         node: this node's name, for the hub's log.
     """
 
+    hello_every: float = HELLO_EVERY
+
     def __init__(self, hub: str, store: OutboxStore, *, clock: Clock, rng: Rng, verify: Verify, node: str = "") -> None:
         self.hub, self.node = hub, node
         self.forks = 0
@@ -66,7 +69,9 @@ class Outbox:
         self._refused = {s: set(seqs) for s, seqs in store.quarantined(hub).items()}
         self._hello_due = 0.0
         self._flight: Action | None = None
-        self._req = 0
+        # Not from 0: a late answer to the request of an earlier process must not look like one to ours.
+        self._req = int.from_bytes(rng.randbytes(4), "big")
+        self._surprises = 0
         self._turn = 0
         self._may_pull = True
         self._refresh = False
@@ -94,10 +99,11 @@ class Outbox:
 
     def _choose(self, now: float) -> Action:
         infos = [i for i in self._store.streams() if i.head.seq > 0]
-        if now >= self._hello_due:
+        if now >= self._hello_due and not (self._hello_due and any(x.wants for x in self._lanes.values())):
+            # (A routine look waits for pulls under way: a long one must not begin again every minute.)
             for lane in self._lanes.values():
                 lane.ready = False
-            self._hello_due = now + HELLO_EVERY
+            self._hello_due = now + self.hello_every
         strangers = [i for i in infos if self._is_strange(i)]
         if strangers or not self.gen:
             return self._hello(strangers)
@@ -216,7 +222,17 @@ class Outbox:
             if info is not None and info.inc == asked[state.stream].inc == state.inc:
                 self._settle(info, asked[state.stream], state)
         self._remember(asked)
+        if asked and not any(self._lanes[s].ready for s in asked if s in self._lanes):
+            self._surprise()
         return True
+
+    def _surprise(self) -> None:
+        """Hello and hello again without a record acknowledged between: ever more slowly, whatever the cause is."""
+        self._surprises += 1
+        if self._surprises > SURPRISES:
+            pause = min(CAP, BASE * 2.0 ** min(self._surprises - SURPRISES, 20))
+            self._not_before = self._clock.monotonic() + pause * (0.5 + self._rng.random() / 2)
+            self._alert = "the hub and this node keep disagreeing about where a stream stands"
 
     def _settle(self, info: StreamInfo, asked: HelloStream, state: wire.StreamState) -> None:
         stream = info.stream
@@ -243,9 +259,10 @@ class Outbox:
             if other.head.seq in links and links[other.head.seq] == other.head.link:
                 continue
             done = weighed.get(other.inc, Mark(other.common, b""))
-            if done != other.head:
-                first = max(done.seq if done.seq < other.head.seq else 0, other.common)
-                lane.wants.append(Want(other.inc, first + 1))
+            if done.seq > other.common and done.seq < other.head.seq:
+                lane.wants.append(Want(other.inc, done.seq + 1, done.link, restart=other.common + 1))
+            elif done != other.head:
+                lane.wants.append(Want(other.inc, other.common + 1))
 
     def _fork(self, info: StreamInfo, state: wire.StreamState) -> None:
         self.forks += 1
@@ -272,11 +289,16 @@ class Outbox:
         if answer.regen or not self.is_my_gen(answer.gen):
             self.say_hello()
             self._last_contact = self._clock.monotonic()
+            self._surprise()
             return True
         self._success()
         self._cap = min(self._cap * 2, wire.RECORDS_MAX)
         for segment, verdict in zip(sent, answer.verdicts, strict=True):
             self._on_verdict(segment, verdict)
+        if any(v.state == "ack" for v in answer.verdicts):
+            self._surprises = 0
+        elif any(not self._lanes[s.stream].ready for s in sent):
+            self._surprise()
         self._remember(s.stream for s in sent)
         return True
 
@@ -289,7 +311,8 @@ class Outbox:
         if verdict.state == "ack":
             self._on_ack(stream, lane, verdict)
         elif verdict.state == "rejected" and verdict.rejected:
-            self._quarantine(stream, verdict.rejected, lane)
+            sent = range(segment.first, segment.first + len(segment.items))
+            self._quarantine(stream, [r for r in verdict.rejected if r.seq in sent], lane)
         elif verdict.state == "blobs" and verdict.blobs:
             lane.blobs = list(verdict.blobs)
             lane.blob_users = {d: segment.first + k for k, i in enumerate(segment.items) if (d := blob_of(i))}
@@ -369,9 +392,9 @@ class Outbox:
         known = self._refused.setdefault(stream, set())
         fresh = [r for r in refused if r.seq not in known]
         if not fresh:
-            # The hub refuses even the envelope: no hurry, but never for good.
+            # Nothing left to leave out: the hub refuses even the envelope: no hurry, but never for good.
             lane.silent_until = self._clock.monotonic() + SLOW
-            self._alert = f"the hub refuses the envelope of record {refused[0].seq}: {refused[0].reason}"
+            self._alert = f"the hub refuses the envelope of a record of {stream.hex()}"
             return
         known.update(r.seq for r in fresh)
         self._store.quarantine(self.hub, stream, fresh)
@@ -401,6 +424,8 @@ class Outbox:
             self._last_contact = now
             if self._smaller(flight.message):
                 return
+            self._state, self._not_before = "in_sync", now + self._backoff.delay()
+            return
         elif what in (Reaction.SMALLER, Reaction.MISMATCH):
             self._slow("mismatch", f"the hub answered {status}: not a protocol that this node speaks")
             return
@@ -416,7 +441,7 @@ class Outbox:
         self._state = "hub_full" if full else "offline"
         if full:
             self._alert = "the hub's disk is full; everything is kept here"
-        self._not_before = now + self._backoff.delay(after, FULL_CAP if full else 30.0)
+        self._not_before = now + self._backoff.delay(after, FULL_CAP if full else CAP)
 
     def _smaller(self, message: Append) -> bool:
         """Half as much next time; a single batch refused three times goes as envelopes. True: no need to wait."""

@@ -86,6 +86,8 @@ class OutboxStore(Protocol):
       they came (a missing body stays missing with its why), `base` the link of the record it takes over and an hlc
       above both. It remembers (inc, head) as weighed with its own head at that moment; `weighed` shows only those
       whose own mark is still in the log. Returns how many records it appended.
+    * `quarantine` names records by seq; the store keeps their links too, and `quarantined` shows only those still in
+      the log.
     * `keep`, `quarantine` may be lost by a power cut (they are told again), never half written.
     """
 
@@ -205,8 +207,8 @@ class IngestStore(Protocol):
     Laws: `streams` locks what it returns until the transaction ends (PostgreSQL: FOR UPDATE in the order of the ids),
     leaves out streams that it has never seen, and is asked once per group; `held` and `blobs` at most once each. A
     blob counts as held only when its bytes are fsynced. The plan is written in the same transaction: streams,
-    branches (new ones have ids below 0, parents before children), rows in their order, labels, keys. An ack leaves
-    the hub after the fsync; the feed may show rows before it. The newest value of a private key is the row with the
+    branches (new ones have ids below 0, parents before children), rows in their order, labels, keys. An ack, and
+    an answer to hello, leaves the hub after the fsync of what it speaks of; the feed may show rows before it. The newest value of a private key is the row with the
     highest (hlc, seq, link) of its stream, whatever its branch: merge records make every node agree with that.
     """
 
