@@ -58,7 +58,7 @@ class Want:
         self, inc: bytes, first: int, before: bytes | None = None, *, ahead: bool = False, restart: int = 0
     ) -> None:
         self.inc, self.start, self.ahead = inc, first, ahead
-        self.before = before or b""
+        self.origin = Mark(first - 1, before or b"")
         self.items: list[Item] = []
         self.head = Mark(0, b"")
         self.is_whole = False
@@ -77,6 +77,8 @@ class Want:
                 self.start, self._restart, self._link = self._restart, 0, None
                 return ""
             return "it does not continue what is here"
+        if not self.items:
+            self.origin = Mark(self.start - 1, pulled.prev)
         link = pulled.prev
         for seq, item in enumerate(pulled.items, pulled.first):
             link = records.next_link(link, item.header)

@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast import records
 from holdfast.records import Record
-from holdfast.wire import Item
+from holdfast.wire import Item, Mark
 
 Newest = Callable[[str, str], "Record | None"]
 """(collection, key) -> the newest record here that says what the key's value is, tombstones and deletions by
@@ -54,6 +54,15 @@ class Takeover(msgspec.Struct, frozen=True, gc=False):
         if self.source.kind == records.DELETE_PREFIX:
             return Item(b"", b"", 0, b"")
         return self.item
+
+
+def linked(before: Mark, items: Iterable[Item]) -> list[tuple[Record, Item]]:
+    """The records in items, with the links that follow from the mark before them."""
+    found, link = [], before.link
+    for item in items:
+        link = records.next_link(link, item.header)
+        found.append((records.decode_header(item.header, link), item))
+    return found
 
 
 def order(record: Record) -> tuple[int, int, bytes]:

@@ -364,10 +364,9 @@ class Outbox:
     def _apply(self, info: StreamInfo, lane: Lane, want: Want) -> None:
         if not want.ahead:
             if want.items:
-                self._store.merge(info.stream, want.inc, want.head, want.items)
+                self._store.merge(info.stream, want.inc, want.origin, want.items)
             return
-        mine = Mark(want.start - 1, want.before)
-        if want.items and self._store.fast_forward(info.stream, mine, want.items, want.inc):
+        if want.items and self._store.fast_forward(info.stream, want.origin, want.items, want.inc):
             lane.inc, lane.acked = want.inc, want.head
             self._remember([info.stream])
         else:

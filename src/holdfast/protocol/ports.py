@@ -81,11 +81,12 @@ class OutboxStore(Protocol):
     * `fast_forward` appends the items, already verified, if and only if the head is still `expected`, and goes on
       under incarnation `inc`; in one transaction, keyed values included, durable when it returns True. False: an
       agent wrote meanwhile, nothing was changed.
-    * `merge` weighs another branch's records by `holdfast.protocol.merge.weigh` inside one transaction with what it
-      appends: one record of kind `merge` for each key it names, with the value's header fields, salt and body as
-      they came (a missing body stays missing with its why), `base` the link of the record it takes over and an hlc
-      above both. It remembers (inc, head) as weighed with its own head at that moment; `weighed` shows only those
-      whose own mark is still in the log. Returns how many records it appended.
+    * `merge` weighs another branch's records (`merge.linked`) by `holdfast.protocol.merge.weigh` inside one
+      transaction with what it appends: one record of kind `merge` for each key it names, with the value's header
+      fields, salt and body as they came (a missing body stays missing with its why), `base` the link of the record
+      it takes over and an hlc above both. It remembers (inc, the last item's mark) as weighed, with its own head at
+      that moment; `weighed` shows only those whose own mark is still in the log. Returns how many records it
+      appended.
     * `quarantine` names records by seq; the store keeps their links too, and `quarantined` shows only those still in
       the log.
     * `keep`, `quarantine` may be lost by a power cut (they are told again), never half written.
@@ -139,8 +140,8 @@ class OutboxStore(Protocol):
         """The other branches that were merged already, and up to where."""
         ...
 
-    def merge(self, stream: bytes, inc: bytes, head: Mark, items: Sequence[Item]) -> int:
-        """Take over the keyed values that are newer on another branch; how many records that took."""
+    def merge(self, stream: bytes, inc: bytes, before: Mark, items: Sequence[Item]) -> int:
+        """Take over the keyed values that are newer on another branch (its records behind `before`); how many."""
         ...
 
 
@@ -204,12 +205,13 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 class IngestStore(Protocol):
     """The hub's corpus as ingest sees it, inside the transaction of one group commit.
 
-    Laws: `streams` locks what it returns until the transaction ends (PostgreSQL: FOR UPDATE in the order of the ids),
-    leaves out streams that it has never seen, and is asked once per group; `held` and `blobs` at most once each. A
-    blob counts as held only when its bytes are fsynced. The plan is written in the same transaction: streams,
-    branches (new ones have ids below 0, parents before children), rows in their order, labels, keys. An ack, and
-    an answer to hello, leaves the hub after the fsync of what it speaks of; the feed may show rows before it. The newest value of a private key is the row with the
-    highest (hlc, seq, link) of its stream, whatever its branch: merge records make every node agree with that.
+    Laws: `streams` locks what it returns until the transaction ends (PostgreSQL: FOR UPDATE in the order of the
+    ids), leaves out streams that it has never seen, and is asked once per group; `held` and `blobs` at most once
+    each. A blob counts as held only when its bytes are fsynced. The plan is written in the same transaction:
+    streams, branches (new ones have ids below 0, parents before children), rows in their order, labels, keys. An
+    ack, and an answer to hello, leaves the hub after the fsync of what it speaks of; the feed may show rows before
+    it. The newest value of a private key is the row with the highest (hlc, seq, link) of its stream, whatever its
+    branch: merge records make every node agree with that.
     """
 
     def streams(self, ids: Sequence[bytes]) -> Mapping[bytes, StreamFacts]:

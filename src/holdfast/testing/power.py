@@ -103,15 +103,11 @@ class Faults:
         calls: which calls count: write, sync, truncate, delete, open.
     """
 
-    def __init__(
-        self, calls: frozenset[str] = frozenset({"write", "sync", "truncate", "delete", "open"})
-    ) -> None:
+    def __init__(self, calls: frozenset[str] = frozenset({"write", "sync", "truncate", "delete", "open"})) -> None:
         self.seen = 0
         self.hits = 0
 
-    def arm(
-        self, at: int, error: Literal["ioerr", "fsync", "full"], *, sticky: bool, torn: bool
-    ) -> None:
+    def arm(self, at: int, error: Literal["ioerr", "fsync", "full"], *, sticky: bool, torn: bool) -> None:
         """Makes the `at`-th call from now fail.
 
         Args:
