@@ -95,7 +95,7 @@ def parse_time(value: float | str | datetime) -> int:
             value = float(value)
         except ValueError:
             try:
-                value = datetime.fromisoformat(value)
+                value = datetime.fromisoformat(str(value))
             except ValueError:
                 hint = "seconds since 1970, or ISO 8601 such as 2026-01-06T12:00:00Z"
                 raise UsageError(f"not a time: {value!r}", hint=hint) from None

@@ -34,6 +34,7 @@ ZSTD_LEVEL: Final = 3
 INFLATE_BYTES_MAX: Final = 64 << 20
 _WINDOW_MAX: Final = 1 << 23
 
+_BINARY = (bytes, bytearray, memoryview)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 _zstd: Any = None
@@ -55,7 +56,7 @@ def serialise(value: JsonValue) -> tuple[int, bytes]:
     Raises:
         UsageError: JSON cannot say it, or would say something else (NaN, infinity).
     """
-    if isinstance(value, bytes | bytearray | memoryview):
+    if isinstance(value, _BINARY):
         return FMT_BYTES, bytes(value)
     try:
         if isinstance(value, str):

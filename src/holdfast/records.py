@@ -14,6 +14,7 @@ covers the payload only through its hash: a body can be evicted, quarantined or 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from typing import Final
@@ -195,24 +196,37 @@ def check_names(kind: str, collection: str, key: str, author: str = "") -> None:
     Raises:
         UsageError: with the rule that the name breaks.
     """
-    for what, name, most in (
-        ("kind", kind, KIND_BYTES_MAX),
-        ("collection", collection, NAME_BYTES_MAX),
-        ("key", key, KEY_BYTES_MAX),
-        ("author", author, NAME_BYTES_MAX),
-    ):
-        if not isinstance(name, str):
-            raise UsageError(f"{what} must be text, got {type(name).__name__}")
-        if name.isascii() and name.isprintable() and len(name) <= most:
-            continue
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise UsageError(f"{what} holds half a surrogate pair") from None
-        if size > most:
-            raise UsageError(f"{what} is {size} bytes long, the most is {most}", hint="put it in the value")
-        if any(ord(c) < 32 or ord(c) == 127 for c in name):
-            raise UsageError(f"{what} holds a control character: {name!r}")
+    _check_steady(kind, collection, author)
+    if not (type(key) is str and key.isascii() and key.isprintable() and len(key) <= KEY_BYTES_MAX):
+        _check_name("key", key, KEY_BYTES_MAX)
+
+
+def _check_steady(kind: str, collection: str, author: str) -> None:
+    try:
+        _check_three(kind, collection, author)
+    except TypeError:  # unhashable, so not text; without the cache the right complaint comes out
+        _check_three.__wrapped__(kind, collection, author)
+
+
+@functools.lru_cache(maxsize=1024)
+def _check_three(kind: str, collection: str, author: str) -> None:
+    # The same few names over and over; only what passed is remembered.
+    _check_name("kind", kind, KIND_BYTES_MAX)
+    _check_name("collection", collection, NAME_BYTES_MAX)
+    _check_name("author", author, NAME_BYTES_MAX)
+
+
+def _check_name(what: str, name: object, most: int) -> None:
+    if not isinstance(name, str):
+        raise UsageError(f"{what} must be text, got {type(name).__name__}")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} holds half a surrogate pair") from None
+    if size > most:
+        raise UsageError(f"{what} is {size} bytes long, the most is {most}", hint="put it in the value")
+    if any(ord(c) < 32 or ord(c) == 127 for c in name):
+        raise UsageError(f"{what} holds a control character: {name!r}")
 
 
 def verify_payload(record: Record, salt: bytes, payload: bytes) -> None:

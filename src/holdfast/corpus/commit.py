@@ -69,18 +69,21 @@ class GroupCommit:
         Raises:
             Exception: what the job or its commit raised; nothing of the job was kept.
         """
-        job = _Job(fn)
         with self._lock:
             lead = not self._busy
             if lead:
                 self._busy = True
             else:
+                job = _Job(fn)
                 job.gate.acquire()
                 self._queue.append(job)
-        if lead:
-            self._lead([job])
-        else:
-            self._wait(job)
+        if lead:  # nobody else: inline, and alone, so that a lone caller pays for no machinery
+            try:
+                alone: T = self._transact((fn,))[0]
+                return alone
+            finally:
+                self._hand_over()
+        self._wait(job)
         if job.error is not None:
             raise job.error
         result: T = job.result

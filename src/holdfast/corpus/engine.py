@@ -112,6 +112,7 @@ class Engine:
         self._wal_lock = threading.Lock()  # guards _wal and orders syncs
         self._sync_begun = self._sync_done = 0  # guarded by _wal_lock, but for one read of _sync_begun
         self.on_rollback: Callable[[], None] = lambda: None
+        self.hands: Any = self  # what jobs are given to work with: the corpus puts its transaction here
         self.on_commit: Callable[[], None] = lambda: None  # in the leader, before any caller returns
         self._gate = _Gate(path)
         try:
@@ -120,7 +121,9 @@ class Engine:
                 self._look_first()
             with _as_ours(path):
                 self._writer = self._connect()
-                self.writer_execute = self._writer.execute  # for jobs only, inside their transaction
+                self.writer_execute: Callable[..., Any] = (
+                    self._writer.execute
+                )  # for jobs only, inside their transaction
                 self._migrate(roles)
             if first and full:
                 self._prefill()
@@ -193,20 +196,23 @@ class Engine:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def _transact(self, jobs: Sequence[Callable[[Any], Any]]) -> list[Any]:
-        self.check()
-        connection = self._writer
-        with _as_ours(self.path):
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                results = [job(connection) for job in jobs]
-                connection.execute("COMMIT")
-            except BaseException as error:
-                self.on_rollback()
-                if connection.in_transaction:  # a full disk has already ended it
-                    connection.execute("ROLLBACK")
+        # The hot path of every write: checks inlined, no context managers.
+        if self._closed or self._failed is not None:  # a fork has set _closed
+            self.check()
+        execute = self.writer_execute
+        try:
+            execute("BEGIN IMMEDIATE")
+            results = [job(self.hands) for job in jobs]
+            execute("COMMIT")
+        except BaseException as error:
+            self.on_rollback()
+            if self._writer.in_transaction:  # a full disk has already ended it
+                execute("ROLLBACK")
+            if isinstance(error, apsw.Error):
                 if isinstance(error, apsw.IOError):
                     self.fail(error)
-                raise
+                raise ours(error, self.path) from error
+            raise
         self.on_commit()
         return results
 
@@ -279,8 +285,9 @@ class Engine:
 
     def one(self, sql: str, args: Sequence[Any] = ()) -> Any:
         """The first row of a query, or None, on a reader."""
-        self.check()
         # The hot path of `get`: no context managers (they cost more than the query), the same rules.
+        if self._closed or self._failed is not None:
+            self.check()
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -306,6 +313,11 @@ class Engine:
     def fail(self, error: BaseException) -> None:
         """Ends all use of this engine: what it would read or write can no longer be trusted."""
         self._failed = self._failed or error
+
+    @property
+    def unusable(self) -> bool:
+        """Whether it is closed, failed, or another process's."""
+        return self._closed or self._failed is not None or self._pid != os.getpid()
 
     def check(self) -> None:
         """Returns only while the engine may be used.

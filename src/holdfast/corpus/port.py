@@ -55,12 +55,12 @@ class Head(msgspec.Struct, frozen=True, gc=False):
 
 
 class Prior(msgspec.Struct, frozen=True, gc=False):
-    """The version of a key that the next one replaces."""
+    """The version of a key that the next one replaces; `gone` is the pos of the tombstone that hides it, or 0."""
 
     pos: int
     link: bytes
     version: int
-    gone: bool
+    gone: int
     hlc: int
 
 

@@ -33,15 +33,12 @@ class Anchor:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._turn = 0
-        for turn, (count, _) in enumerate(self._slots()):
-            self._turn = max(self._turn, count) if count else self._turn
-            del turn
+        self._turn = max(count for count, _ in self._slots())
 
     def read(self) -> Mark | None:
         """The newest mark whose slot is whole, or None if there never was one."""
-        marks = [(count, mark) for count, mark in self._slots() if mark is not None]
-        return max(marks)[1] if marks else None
+        # By number and not by turn: two processes count their turns apart, and a head only grows.
+        return max((mark for _, mark in self._slots() if mark is not None), key=lambda mark: mark.seq, default=None)
 
     def write(self, mark: Mark, *, durable: bool = False) -> None:
         """Moves the anchor; call only for a head that the log has synced.

@@ -28,9 +28,10 @@ CREATE INDEX rec_coll ON rec(coll);     -- and within a collection by pos, which
 CREATE TABLE state(
   agent INTEGER NOT NULL, coll INTEGER NOT NULL, key TEXT NOT NULL,
   pos INTEGER NOT NULL,                  -- a reference, not a copy
+  gone INTEGER NOT NULL,                 -- pos of the tombstone (the key's own, or of a prefix) that hides it; 0: none
   PRIMARY KEY(agent, coll, key)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE scope(                      -- tombstones that cover every key with a prefix
+CREATE TABLE scope(                      -- tombstones of prefixes: part of the history of every key that they hid
   agent INTEGER NOT NULL, coll INTEGER NOT NULL, prefix TEXT NOT NULL, pos INTEGER NOT NULL,
   PRIMARY KEY(agent, coll, prefix, pos)
 ) STRICT, WITHOUT ROWID;
@@ -40,4 +41,4 @@ CREATE TABLE tag(
 CREATE TABLE refused(                    -- payloads that a hub would not take; the body stays here
   pos INTEGER NOT NULL, dest TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(pos, dest)
 ) STRICT, WITHOUT ROWID;
-CREATE VIRTUAL TABLE fts USING fts5(t, a, k, content='', contentless_delete=1);
+CREATE VIRTUAL TABLE fts USING fts5(t, a, k, content='', contentless_delete=1, tokenize="unicode61 remove_diacritics 0 separators '_'");

@@ -1,0 +1,109 @@
+"""What a log does on its own while it is open: sync the WAL, move the anchor, keep the WAL small, fill the index.
+
+One thread a log. Level-triggered: a commit sets a flag (if it is not set yet: that is all a write pays), the thread
+clears it, waits a little so that commits share the sync, and then looks at what is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from holdfast.corpus import Head, SqliteCorpus, search
+from holdfast.errors import HoldfastError
+from holdfast.log.anchor import Anchor, Mark
+from holdfast.log.levels import Level
+
+logger = logging.getLogger(__name__)
+
+GATHER_SHARE = 0.5
+"""The part of the level's promise spent waiting for more commits; the rest is for the sync itself."""
+INDEX_PAUSE_S = 0.2
+IDLE_S = 30.0
+
+
+class Duties:
+    """Background work on one log.
+
+    Args:
+        corpus: the agent's file.
+        branch: its branch there.
+        anchor: where durable heads go.
+        level: how soon they must be durable.
+    """
+
+    def __init__(self, corpus: SqliteCorpus, branch: int, anchor: Anchor, level: Level) -> None:
+        self._corpus = corpus
+        self._branch = branch
+        self._anchor = anchor
+        self._level = level
+        self._lock = threading.Lock()  # guards _anchor and _synced
+        self._synced = Head(0, b"", 0)
+        self._dirty = threading.Event()
+        self._stop = threading.Event()
+        self.error: BaseException | None = None
+        corpus.engine.on_commit = self._committed
+        self._thread = threading.Thread(
+            target=self._run, name=f"holdfast-{corpus.engine.path.parent.name}", daemon=True
+        )
+        self._started = False
+
+    def sync(self) -> Head:
+        """Makes what is committed survive a power cut, and returns how far that is.
+
+        Raises:
+            IntegrityError: the disk refused.
+        """
+        head = self._corpus.head(self._branch)
+        with self._lock:
+            if head.seq <= self._synced.seq and head.link == self._synced.link:
+                return head
+        self._corpus.sync()
+        self._anchored(head, durable=False)
+        return head
+
+    def stop(self) -> None:
+        """Ends the thread; what is committed is synced by the corpus's own close."""
+        self._stop.set()
+        self._dirty.set()
+        if self._started:
+            self._thread.join()
+
+    def _committed(self) -> None:
+        # In the leader, behind COMMIT and before any caller returns.
+        if self._level.anchor_each:
+            self._anchored(self._corpus.tx.head(self._branch), durable=True)
+        if not self._dirty.is_set():
+            self._dirty.set()
+            if not self._started:
+                self._started = True
+                self._thread.start()
+
+    def _anchored(self, head: Head, *, durable: bool) -> None:
+        with self._lock:
+            if head.seq > self._synced.seq:
+                self._synced = head
+                self._anchor.write(Mark(self._corpus.stream_of(self._branch), *self._as_tuple(head)), durable=durable)
+
+    @staticmethod
+    def _as_tuple(head: Head) -> tuple[int, bytes, int]:
+        return head.seq, head.link, head.hlc
+
+    def _run(self) -> None:
+        backlog = True
+        while not self._stop.is_set():
+            woken = self._dirty.wait(INDEX_PAUSE_S if backlog else IDLE_S)
+            try:
+                if woken:
+                    self._stop.wait(self._level.sync_s * GATHER_SHARE)
+                    self._dirty.clear()
+                    if self._level.sync_s:
+                        self.sync()
+                    self._corpus.engine.checkpoint()
+                # A writer in full flow is left alone: the index may lag, the searcher scans the tail.
+                backlog = search.fill(self._corpus) > 0 if not self._dirty.is_set() else True
+            except HoldfastError as error:
+                if not self._stop.is_set():
+                    self.error = error
+                    logger.error("background work failed", extra={"log": str(self._corpus.engine.path)}, exc_info=error)
+                    self._stop.wait(1.0)

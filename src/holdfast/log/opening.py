@@ -1,0 +1,136 @@
+"""Opening one agent's log: the doctor's word, the anchor's word, and then the log and its duties."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from holdfast import clock
+from holdfast.clock import SYSTEM, Clock
+from holdfast.corpus import Branch, Head, SqliteCorpus
+from holdfast.errors import IntegrityError
+from holdfast.log.anchor import Anchor
+from holdfast.log.duty import Duties
+from holdfast.log.levels import ADVANCED, Level
+from holdfast.log.log import Log
+from holdfast.objects import BlobFiles
+from holdfast.records import genesis, stream_id
+
+
+class Incident(msgspec.Struct, frozen=True):
+    """Something found wrong while opening; nothing was repaired, and what was there is kept aside."""
+
+    what: str
+    detail: str
+    at: str
+    quarantine: str = ""
+
+
+class Keys(Protocol):
+    """The public half of what signs this log."""
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes."""
+        ...
+
+
+class OpenLog:
+    """An agent's log, open: `log` to write and read, `sync` for the shipper, `incidents` for health.
+
+    Args:
+        directory: the agent's own; made if missing.
+        agent: its name.
+        public_key: the node's key in force.
+        blobs: where large payloads go.
+        level: what a returned write survives.
+        wall: the clock.
+
+    Raises:
+        IntegrityError: the log is another key's; or, at level critical, it is damaged or was rolled back.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        agent: str,
+        *,
+        public_key: bytes,
+        blobs: BlobFiles,
+        level: Level = ADVANCED,
+        wall: Clock = SYSTEM,
+    ) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.agent = agent
+        self.level = level
+        self.incidents: list[Incident] = []
+        self.corpus = SqliteCorpus(directory / "log.db", full=level.full)
+        self._anchor = Anchor(directory / "log.anchor")
+        try:
+            branch = self._branch(agent, public_key)
+            self._look(branch, wall)
+        except BaseException:
+            self._anchor.close()
+            self.corpus.close()
+            raise
+        self.log = Log(self.corpus, branch, blobs=blobs, wall=wall)
+        self._duties = Duties(self.corpus, branch.id, self._anchor, level)
+
+    def sync(self) -> Head:
+        """Makes everything committed survive a power cut; returns how far that is. Only that much may be shipped."""
+        return self._duties.sync()
+
+    def trouble(self) -> BaseException | None:
+        """What the background work last failed with, if it did."""
+        return self._duties.error
+
+    def close(self) -> None:
+        """Syncs, moves the anchor, closes; a second close is fine."""
+        self._duties.stop()
+        if self.level.sync_s and not self.corpus.engine.unusable:
+            self._duties.sync()
+        self.corpus.close()
+        self._anchor.close()
+
+    def _branch(self, agent: str, public_key: bytes) -> Branch:
+        found = self.corpus.branches()
+        if not found:
+            stream = stream_id(public_key, agent)
+            start = genesis(stream)
+            new = Branch(0, stream, new_incarnation(), agent, public_key, public_key, True, 0, start, 0, start)
+            return self.corpus.write(lambda tx: (tx.branches(stream) or [tx.open_branch(new)])[0])
+        branch = found[-1]
+        if branch.current_key != public_key:
+            raise IntegrityError(
+                f"the log of {agent} is signed by another key than this node's",
+                hint="put the node's own keys.db back; a copied log is read with `holdfast import`",
+            )
+        return branch
+
+    def _look(self, branch: Branch, wall: Clock) -> None:
+        diagnosis, kept = self.corpus.engine.diagnosis, self.corpus.engine.quarantined
+        at = clock.iso(wall.now_ms())
+        if diagnosis is not None and diagnosis.damaged:
+            self.incidents.append(Incident("wal-damaged", str(diagnosis), at, str(kept or "")))
+        mark = self._anchor.read()
+        if mark is not None and mark.stream == branch.stream and self.corpus.link_at(branch.id, mark.seq) != mark.link:
+            head = self.corpus.head(branch.id)
+            detail = f"the anchor saw seq {mark.seq}, the log ends at {head.seq}"
+            self.incidents.append(Incident("rolled-back", detail, at))
+        if self.incidents and self.level.full:
+            raise IntegrityError(
+                f"the log of {branch.agent} has lost commits: {self.incidents[0].detail}",
+                hint="open it once at level advanced: it takes back what the hub has, and says what is missing",
+            )
+
+
+def new_incarnation(above: bytes = b"") -> bytes:
+    """16 bytes that sort by time (as RFC 9562's version 7), greater than `above`."""
+    made = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
+    if made > above:
+        return made
+    return (int.from_bytes(above[:6], "big") + 1).to_bytes(6, "big") + os.urandom(10)
