@@ -1,39 +1,53 @@
 """Loss of power, full disks and I/O errors, on demand: two VFSs, and what a machine may find after a power cut.
 
-`kill -9` proves nothing about syncs, since the kernel keeps what was written. Here a VFS records every write,
-sync, truncation and deletion, and `crash_state` makes from any prefix of them a directory as a machine may find
-it: what was synced is there, of what was not any part may be.
+`kill -9` proves nothing about syncs, since the kernel keeps what was written. Here a VFS records every
+write, sync, truncation and deletion, and `crash_state` makes from any prefix of them the files as a
+machine may find them: what was synced is there, of what was not any part may be.
 
-    recorder = Recorder()
-    with recording(recorder) as vfs:            # or recording(recorder, checksums=True)
-        connection = apsw.Connection(path, vfs=vfs)
-        ...
-        acknowledged.append(recorder.mark())
+    recorder = Recorder(directory)
+    with recording(recorder) as vfs:  # checksums=True puts the page checksums on top
+        connection = apsw.Connection(str(directory / "a.db"), vfs=vfs)
+        ...                            # after each commit: acknowledged.append(recorder.mark())
+        connection.close()
     files = crash_state(recorder.ops, k, random.Random(seed), "torn")
 
-Model: data are durable up to the file's last sync; of later writes any subset survives, whole or torn at 512
-bytes; creations and deletions survive as a prefix (journalled metadata), forced by a sync of the directory or of
-a file created since. Writes outside SQLite are told by `Recorder.wrote` and `Recorder.synced`.
+Model: data are durable up to the file's last sync; of later writes any subset survives, whole or torn at
+512 bytes; creations and deletions survive as a prefix (journalled metadata), forced by a sync of the
+directory or of a file created since. A sector is never spoilt outside of what was being written (SQLite
+assumes the same: "powersafe overwrite"). Writes outside SQLite are told by `wrote` and `synced`.
 
 Source: SQLite's src/test6.c; Pillai et al., "All File Systems Are Not Created Equal" (2014).
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple
+
+import apsw
+import apsw.sqlite_extra
 
 Mode = Literal["subset", "torn", "drop", "garbage"]
-"""What becomes of unsynced writes: any subset; every one torn; none survives; sectors hold random bytes."""
-MODES: tuple[Mode, ...] = ("subset", "torn", "drop", "garbage")
+"""What becomes of unsynced writes: any subset; each torn or lost; none survives; sectors hold random bytes."""
+MODES: Final[tuple[Mode, ...]] = ("subset", "torn", "drop", "garbage")
+SECTOR_BYTES: Final = 512
+CALLS: Final = frozenset({"write", "sync", "truncate", "delete", "open"})
+_CHECKSUMS: Final = "cksmvfs"
+_numbers = itertools.count(1)
 
 
 class Op(NamedTuple):
-    """One change of a file: `kind` is write, sync, truncate or delete; `offset` is the size for truncate and 1
-    for a delete that syncs its directory."""
+    """One change: `kind` is write, truncate (to `offset`), sync (of all before op `offset`), delete, or exists.
+
+    `exists` is a file that was there before; a delete has offset 1 when it syncs its directory.
+    """
 
     kind: str
     name: str
@@ -42,38 +56,111 @@ class Op(NamedTuple):
 
 
 class Recorder:
-    """Everything that was done to files, in order.
+    """Everything that was done to files, in order. Threads may share it.
 
     Args:
-        root: names are relative to it; without it, the last part of the path.
+        root: names are relative to it, and files that are in it now are the state before; without it, a
+            name is the last part of a path and every file is new.
     """
 
     def __init__(self, root: Path | None = None) -> None:
+        self._root = root.absolute() if root else None
         self.ops: list[Op] = []
+        for path in sorted(root.rglob("*")) if root else ():
+            if path.is_file():
+                self.ops.append(Op("exists", self.name(path), 0, path.read_bytes()))
+
+    def name(self, path: str | Path) -> str:
+        """What a file is called in `ops`."""
+        whole = Path(path).absolute()
+        if self._root is not None and whole.is_relative_to(self._root):
+            return whole.relative_to(self._root).as_posix()
+        return whole.name
 
     def mark(self) -> int:
         """How many operations there were so far: the `k` of a power cut right now."""
-        raise NotImplementedError
+        return len(self.ops)
 
-    def synced(self, name: str | Path) -> None:
-        """Says that a file was synced by somebody else than SQLite (an own fdatasync of the -wal)."""
-        raise NotImplementedError
+    def synced(self, path: str | Path, upto: int | None = None) -> None:
+        """Says that a file was synced by somebody else than SQLite.
 
-    def wrote(self, name: str | Path, offset: int, data: bytes) -> None:
+        Args:
+            path: the file.
+            upto: the mark when the sync began, if others may have written meanwhile.
+        """
+        self.ops.append(Op("sync", self.name(path), self.mark() if upto is None else upto))
+
+    def wrote(self, path: str | Path, offset: int, data: bytes) -> None:
         """Says that a file was written by somebody else than SQLite."""
-        raise NotImplementedError
+        self.ops.append(Op("write", self.name(path), offset, bytes(data)))
+
+    def datasync(self, path: str | Path) -> Callable[[int], None]:
+        """An `os.fdatasync` for a descriptor of this file that records itself, to hand to an engine."""
+
+        def sync(fd: int) -> None:
+            upto = self.mark()
+            os.fdatasync(fd)
+            self.synced(path, upto)
+
+        return sync
+
+
+class RecordingVFS(apsw.VFS):
+    """A VFS that passes everything on to the operating system's, and records it; see `recording`."""
+
+    def __init__(self, name: str, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.label = name
+        super().__init__(name, _system())
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        return _RecordingFile(self._recorder, name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:
+        super().xDelete(filename, syncdir)
+        self._recorder.ops.append(Op("delete", self._recorder.name(filename), int(syncdir)))
+
+
+class _RecordingFile(apsw.VFSFile):
+    def __init__(self, recorder: Recorder, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        self._ops = recorder.ops
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        self._name = recorder.name(path) if path else ""  # "": a temporary file, gone with the power
+        super().__init__(_system(), name, flags)
+
+    def _note(self, kind: str, offset: int, data: bytes = b"") -> None:
+        if self._name:
+            self._ops.append(Op(kind, self._name, offset, data))
+
+    # A write is recorded before it is done, a sync after: a power cut in between is then a state of its own.
+    def xWrite(self, data: Any, offset: int) -> None:
+        self._note("write", offset, bytes(data))
+        super().xWrite(data, offset)
+
+    def xTruncate(self, newsize: int) -> None:
+        self._note("truncate", newsize)
+        super().xTruncate(newsize)
+
+    def xSync(self, flags: int) -> None:
+        upto = len(self._ops)
+        super().xSync(flags)
+        self._note("sync", upto)
 
 
 @contextmanager
 def recording(recorder: Recorder, *, checksums: bool = False) -> Iterator[str]:
     """Registers a recording VFS for the block and gives its name, for ``apsw.Connection(path, vfs=name)``.
 
+    Close every connection inside the block.
+
     Args:
         recorder: what it records into.
-        checksums: put the page-checksum VFS on top; the name is then that one's, ``cksmvfs``.
+        checksums: put the page-checksum VFS on top; the name is then that one's, ``cksmvfs``, and for the
+            length of the block every connection with page checksums in this process is recorded.
     """
-    raise NotImplementedError
-    yield ""
+    vfs = RecordingVFS(f"holdfast-recording-{next(_numbers)}", recorder)
+    with _registered(vfs, checksums=checksums) as name:
+        yield name
 
 
 def crash_state(ops: Sequence[Op], k: int, rng: random.Random, mode: Mode) -> dict[str, bytes]:
@@ -86,50 +173,268 @@ def crash_state(ops: Sequence[Op], k: int, rng: random.Random, mode: Mode) -> di
         mode: see `Mode`.
 
     Returns:
-        Content by name; files of shared memory are left out, as no machine keeps them.
+        Content by name. Shared memory (``-shm``) is left out: no machine keeps it.
     """
-    raise NotImplementedError
+    past = _past(ops[:k])
+    content: dict[int, bytearray] = defaultdict(bytearray)
+    for i, inode, op in past.changes:
+        durable = i < past.synced.get(inode, 0)
+        if op.kind == "truncate":
+            if durable or rng.random() < 0.5:
+                del content[inode][op.offset :]
+        else:
+            for at, piece in [(0, op.data)] if durable else _survivors(op.data, rng, mode):
+                _put(content[inode], op.offset + at, piece)
+    steps = past.forced if mode == "drop" else rng.randint(past.forced, len(past.names))
+    found: dict[str, int] = {}
+    for name, held in past.names[:steps]:
+        if held is None:
+            found.pop(name, None)
+        else:
+            found[name] = held
+    return {name: bytes(content[inode]) for name, inode in found.items()}
+
+
+class _Past(NamedTuple):
+    """What happened, by inode: a name may be deleted and made again, and only the new file was synced."""
+
+    changes: list[tuple[int, int, Op]]
+    synced: dict[int, int]
+    names: list[tuple[str, int | None]]
+    forced: int
+
+
+def _past(ops: Sequence[Op]) -> _Past:
+    changes: list[tuple[int, int, Op]] = []
+    synced: dict[int, int] = {}
+    names: list[tuple[str, int | None]] = []
+    forced = 0
+    places: dict[int, int] = {}
+    now: dict[str, int] = {}
+    for i, op in enumerate(ops):
+        if op.name.endswith("-shm"):
+            continue
+        if op.kind == "delete":
+            if now.pop(op.name, None) is not None:
+                names.append((op.name, None))
+            forced = len(names) if op.offset else forced
+            continue
+        if op.name not in now:
+            now[op.name] = i
+            names.append((op.name, i))
+            places[i] = len(names)
+        inode = now[op.name]
+        if op.kind == "exists":
+            changes.append((i, inode, op))
+            synced[inode] = i + 1
+            forced = len(names)
+        elif op.kind == "sync":
+            synced[inode] = max(op.offset, synced.get(inode, 0))
+            forced = max(forced, places[inode])
+        else:
+            changes.append((i, inode, op))
+    return _Past(changes, synced, names, forced)
+
+
+def _survivors(data: bytes, rng: random.Random, mode: Mode) -> Iterator[tuple[int, bytes]]:
+    chance = rng.random()
+    if mode == "drop" or chance < 0.4:
+        return
+    if mode == "subset" and chance >= 0.7:
+        yield 0, data
+        return
+    for at in range(0, len(data), SECTOR_BYTES):
+        piece = data[at : at + SECTOR_BYTES]
+        fate = rng.random()
+        if mode == "garbage" and fate < 0.3:
+            yield at, rng.randbytes(len(piece))
+        elif fate >= 0.5:
+            yield at, piece
+
+
+def _put(content: bytearray, offset: int, piece: bytes) -> None:
+    if len(content) < offset:
+        content.extend(bytes(offset - len(content)))
+    content[offset : offset + len(piece)] = piece
 
 
 def write_state(files: dict[str, bytes], directory: Path) -> None:
-    """Puts a crash state on the disk, under `directory`."""
-    raise NotImplementedError
+    """Puts a crash state on the disk, under `directory`, which is made."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 class Faults:
-    """When and how the fault VFS fails; set it between two tries.
+    """When and how a `FaultVFS` fails: set it between two tries. It starts letting everything through.
 
     Args:
         calls: which calls count: write, sync, truncate, delete, open.
     """
 
-    def __init__(self, calls: frozenset[str] = frozenset({"write", "sync", "truncate", "delete", "open"})) -> None:
+    def __init__(self, calls: frozenset[str] = CALLS) -> None:
+        self.calls = calls
         self.seen = 0
+        """Calls counted since `arm` or `disarm`."""
         self.hits = 0
+        """Calls failed since `arm` or `disarm`."""
+        self._at = 0
+        self._full = self._sticky = self._torn = False
 
-    def arm(self, at: int, error: Literal["ioerr", "fsync", "full"], *, sticky: bool, torn: bool) -> None:
+    def arm(
+        self,
+        at: int,
+        error: Literal["ioerr", "full"] = "ioerr",
+        *,
+        sticky: bool = False,
+        torn: bool = False,
+    ) -> None:
         """Makes the `at`-th call from now fail.
 
         Args:
             at: number of the call, from 1.
-            error: what it fails with.
+            error: "full" fails writes as a full disk does; all else fails as an I/O error of its kind.
             sticky: every later call fails too.
             torn: half of a failing write reaches the file.
         """
-        raise NotImplementedError
+        self.seen = self.hits = 0
+        self._at, self._full, self._sticky, self._torn = at, error == "full", sticky, torn
 
     def disarm(self) -> None:
-        """Lets every call through again."""
-        raise NotImplementedError
+        """Lets every call through again, and counts from 0."""
+        self.arm(0)
+
+    def due(self, call: str) -> Exception | None:
+        """Counts a call; the error that it must fail with, or None. For the VFS and for writers beside it."""
+        if call not in self.calls:
+            return None
+        self.seen += 1
+        if not self._at or self.seen < self._at or (self.seen > self._at and not self._sticky):
+            return None
+        self.hits += 1
+        codes = {
+            "write": apsw.SQLITE_FULL if self._full else apsw.SQLITE_IOERR_WRITE,
+            "sync": apsw.SQLITE_IOERR_FSYNC,
+            "truncate": apsw.SQLITE_IOERR_TRUNCATE,
+            "delete": apsw.SQLITE_IOERR_DELETE,
+            "open": apsw.SQLITE_CANTOPEN,
+        }
+        error = apsw.exception_for(codes[call])
+        error.args = (f"injected: {call} number {self.seen}",)
+        return error
+
+    def part(self, size: int) -> int:
+        """How many bytes of a failing write of `size` reach the file."""
+        return size // 2 if self._torn else 0
+
+
+class FaultVFS(apsw.VFS):
+    """A VFS that fails when its `Faults` say so; see `faulty`."""
+
+    def __init__(self, name: str, faults: Faults) -> None:
+        self._faults = faults
+        self.label = name
+        super().__init__(name, _system())
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        if error := self._faults.due("open"):
+            raise error
+        return _FaultFile(self._faults, name, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:
+        if error := self._faults.due("delete"):
+            raise error
+        super().xDelete(filename, syncdir)
+
+    def excepthook(
+        self,
+        etype: type[BaseException] | None,
+        evalue: BaseException | None,
+        etraceback: TracebackType | None,
+    ) -> bool:
+        return _quiet(evalue)
+
+
+class _FaultFile(apsw.VFSFile):
+    def __init__(self, faults: Faults, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
+        self._faults = faults
+        super().__init__(_system(), name, flags)
+
+    def xWrite(self, data: Any, offset: int) -> None:
+        if error := self._faults.due("write"):
+            if size := self._faults.part(len(data)):
+                super().xWrite(data[:size], offset)
+            raise error
+        super().xWrite(data, offset)
+
+    def xSync(self, flags: int) -> None:
+        if error := self._faults.due("sync"):
+            raise error
+        super().xSync(flags)
+
+    def xTruncate(self, newsize: int) -> None:
+        if error := self._faults.due("truncate"):
+            raise error
+        super().xTruncate(newsize)
+
+    def excepthook(
+        self,
+        etype: type[BaseException] | None,
+        evalue: BaseException | None,
+        etraceback: TracebackType | None,
+    ) -> bool:
+        return _quiet(evalue)
+
+
+def _quiet(error: BaseException | None) -> bool:
+    # An injected error on a path where SQLite asks nobody (a close, a cleanup) is not worth a message.
+    return isinstance(error, apsw.Error)
 
 
 @contextmanager
 def faulty(faults: Faults, *, checksums: bool = False) -> Iterator[str]:
-    """Registers a failing VFS for the block and gives its name.
+    """Registers a failing VFS for the block and gives its name. Close every connection inside the block.
 
     Args:
         faults: when it fails.
-        checksums: put the page-checksum VFS on top; the name is then that one's, ``cksmvfs``.
+        checksums: put the page-checksum VFS on top, as `recording` does.
     """
-    raise NotImplementedError
-    yield ""
+    vfs = FaultVFS(f"holdfast-faulty-{next(_numbers)}", faults)
+    with _registered(vfs, checksums=checksums) as name:
+        yield name
+
+
+@contextmanager
+def _registered(vfs: RecordingVFS | FaultVFS, *, checksums: bool) -> Iterator[str]:
+    before = apsw.vfs_names()
+    try:
+        if checksums:
+            _stack_checksums(vfs.label)
+        yield _CHECKSUMS if checksums else vfs.label
+    finally:
+        if checksums:
+            # Back to where it was, or its next opener would call into a VFS that is gone.
+            _stack_checksums(_system())
+            if _CHECKSUMS not in before:
+                apsw.unregister_vfs(_CHECKSUMS)
+            apsw.set_default_vfs(before[0])
+        vfs.unregister()
+
+
+def _stack_checksums(base: str) -> None:
+    """Puts the page-checksum VFS on top of another: it takes the default, once, when it is loaded."""
+    if _CHECKSUMS in apsw.vfs_names():
+        apsw.unregister_vfs(_CHECKSUMS)
+    apsw.set_default_vfs(base)
+    connection = apsw.Connection(":memory:", vfs=_system())
+    try:
+        apsw.sqlite_extra.load(connection, "cksumvfs")
+    finally:
+        connection.close()
+
+
+def _system() -> str:
+    # By name: the default may be the page-checksum VFS, which must lie on top of ours and not below it.
+    return "unix" if "unix" in apsw.vfs_names() else "win32"
