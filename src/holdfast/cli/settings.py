@@ -1,0 +1,149 @@
+"""Where a command works: which store, hub, agent and token. Flags before environment before what init wrote."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from holdfast.cli.show import Show
+from holdfast.errors import NoStore, UsageError
+
+if TYPE_CHECKING:
+    from holdfast.node.store import Store
+
+CONFIG = "config.json"
+
+
+class Settings:
+    """The global options of one command line, and what follows from them."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.store: str | None = None
+        self.hub: str | None = None
+        self.agent: str | None = None
+        self.token_file: str | None = None
+        self.as_json = as_json
+        self.no_color = False
+        self.quiet = False
+        self.verbose = False
+        self._show: Show | None = None
+        self._config: dict[str, Any] | None = None
+
+    @property
+    def show(self) -> Show:
+        """How to print."""
+        if self._show is None:
+            self._show = Show(as_json=self.as_json, color=not self.no_color, quiet=self.quiet)
+        return self._show
+
+    @property
+    def path(self) -> Path:
+        """The store's directory; whether it is there is another question."""
+        given = self.store or os.environ.get("HOLDFAST_STORE")
+        if given:
+            return Path(given).expanduser()
+        home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+        return (Path(home) / "holdfast").expanduser()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What init wrote; empty if it never ran here.
+
+        Raises:
+            UsageError: the file is no JSON object.
+        """
+        if self._config is None:
+            path = self.path / CONFIG
+            try:
+                found = msgspec.json.decode(path.read_bytes())
+            except FileNotFoundError:
+                found = {}
+            except msgspec.DecodeError as error:
+                raise UsageError(f"{path} is not JSON: {error}", hint="put it right, or run holdfast init") from error
+            if not isinstance(found, dict):
+                raise UsageError(f"{path} holds no JSON object", hint="put it right, or run holdfast init")
+            self._config = found
+        return self._config
+
+    @property
+    def me(self) -> str:
+        """The agent that this machine's commands act as, whatever `--agent` says."""
+        return os.environ.get("HOLDFAST_AGENT") or self.config.get("agent") or "main"
+
+    @property
+    def who(self) -> str:
+        """The agent that the command is about."""
+        return self.agent or self.me
+
+    @property
+    def hub_url(self) -> str | None:
+        """The hub's address, or None if there is none."""
+        hubs = self.config.get("hubs") or []
+        return self.hub or os.environ.get("HOLDFAST_HUB") or (hubs[0] if hubs else None)
+
+    @property
+    def token(self) -> str | None:
+        """The hub's token, read from its file; None without one.
+
+        Raises:
+            UsageError: the file is empty, or others may read it.
+        """
+        path = self.token_path
+        if path is None:
+            return None
+        token = path.read_text("utf-8").strip()
+        if not token:
+            raise UsageError(f"{path} holds no token", hint="one line of text, known to the hub")
+        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            self.show.warn(f"others may read {path}", hint=f"chmod 600 {path}")
+        return token
+
+    @property
+    def token_path(self) -> Path | None:
+        """The file that holds the hub's token."""
+        given = self.token_file or os.environ.get("HOLDFAST_TOKEN_FILE") or self.config.get("token_file")
+        return Path(given).expanduser() if given else None
+
+    def need_store(self) -> Path:
+        """The store's directory.
+
+        Raises:
+            NoStore: there is none.
+        """
+        path = self.path
+        if not (path / CONFIG).exists() and not (path / "node.db").exists():
+            at = f" --store {path}" if self.store else ""
+            raise NoStore(f"no store at {path}", hint=f"holdfast init{at}")
+        return path
+
+    def need_hub(self) -> str:
+        """The hub's address.
+
+        Raises:
+            UsageError: none was given.
+        """
+        url = self.hub_url
+        if url is None:
+            raise UsageError("no hub is known", hint="--hub URL, or holdfast init --hub URL")
+        return url
+
+    def open_store(self, *, agent: str | None = None, hub: bool = True) -> Store:
+        """The store, open; close it, best by ``with``.
+
+        Args:
+            agent: whose log; the command's agent if None.
+            hub: False leaves the hub alone, so that nothing waits for it.
+
+        Raises:
+            NoStore: there is none at the path.
+        """
+        path = self.need_store()
+        from holdfast.node.store import Store
+
+        url = self.hub_url if hub else None
+        level = self.config.get("level", "advanced")
+        return Store(path, agent=agent or self.who, hub=url, token=self.token if url else None, level=level)
