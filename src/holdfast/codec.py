@@ -62,14 +62,14 @@ def serialise(value: JsonValue) -> tuple[int, bytes]:
         if isinstance(value, str):
             return FMT_TEXT, value.encode()
         data = _encode(value)
+        # The encoder writes null for NaN: a silent change of the value, so it is refused.
+        if b"null" in data and _has_nan(value):
+            raise ValueError("NaN and infinity are not JSON")
     except UnicodeEncodeError as error:
         raise UsageError("text holds half a surrogate pair", hint="store bytes instead") from error
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         hint = "store JSON values, text or bytes; for an object, store its fields"
         raise UsageError(f"cannot store {type(value).__name__}: {error}", hint=hint) from error
-    if b"null" in data and _has_nan(value):
-        # The encoder writes null for NaN: a silent change of the value, so it is refused.
-        raise UsageError("NaN and infinity are not JSON", hint="store None or text instead")
     return FMT_JSON, data
 
 
@@ -96,7 +96,7 @@ def deserialise(fmt: int, payload: bytes) -> JsonValue:
             return payload.decode()
         if fmt == FMT_JSON:
             return _decode(payload)
-    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise UsageError(f"payload is not of format {fmt}: {error}") from error
     raise UsageError(f"unknown payload format {fmt}", hint="written by a newer Holdfast? update")
 
@@ -123,6 +123,9 @@ def unpack(codec: int, stored: bytes, payload_len: int) -> bytes:
     if codec == RAW:
         payload = stored
     elif codec == ZSTD:
+        if payload_len > INFLATE_BYTES_MAX:
+            # The reader allocates what it is asked for, and the length comes from whoever wrote the header.
+            raise IntegrityError(f"a compressed body of {payload_len} bytes; the most is {INFLATE_BYTES_MAX}")
         try:
             payload = _read_capped(stored, payload_len)
         except UsageError as error:

@@ -1,0 +1,250 @@
+"""Values survive the way to bytes and back, and no bytes that somebody sends can hurt who reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import struct
+import threading
+import zlib
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast import codec
+from holdfast.errors import IntegrityError, UsageError
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+    max_leaves=20,
+)
+
+
+@given(json_values | st.binary())
+def test_a_value_comes_back_as_it_went(value: Any) -> None:
+    fmt, payload = codec.serialise(value)
+    back = codec.deserialise(fmt, payload)
+    assert back == value
+    assert type(back) is type(value)
+
+
+@given(st.binary(max_size=2000))
+def test_a_payload_comes_back_from_its_packing(payload: bytes) -> None:
+    how, stored = codec.pack(payload)
+    assert codec.unpack(how, stored, len(payload)) == payload
+    assert len(stored) <= len(payload)
+
+
+def test_equal_values_have_equal_bytes() -> None:
+    assert codec.serialise({"b": 1, "a": {"d": 2, "c": 3}}) == codec.serialise({"a": {"c": 3, "d": 2}, "b": 1})
+
+
+def test_the_format_says_what_it_was() -> None:
+    assert codec.serialise(b"x") == (codec.FMT_BYTES, b"x")
+    assert codec.serialise(bytearray(b"x")) == (codec.FMT_BYTES, b"x")
+    assert codec.serialise(memoryview(b"x")) == (codec.FMT_BYTES, b"x")
+    assert codec.serialise("x") == (codec.FMT_TEXT, b"x")
+    assert codec.serialise(None) == (codec.FMT_JSON, b"null")
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": [{"b": float("-inf")}]}, (float("nan"),)])
+def test_nan_and_infinity_are_refused_and_not_changed_into_null(value: Any) -> None:
+    with pytest.raises(UsageError, match="NaN"):
+        codec.serialise(value)
+
+
+def test_null_itself_is_a_value() -> None:
+    assert codec.deserialise(*codec.serialise({"a": None, "b": 1.5})) == {"a": None, "b": 1.5}
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\udfff"], {"a": "\ud800"}, {"\ud800": 1}])
+def test_half_a_surrogate_pair_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="surrogate"):
+        codec.serialise(value)
+
+
+@pytest.mark.parametrize("value", [2**63, 2**64, -(2**63) - 1, 10**300, -(10**300)])
+def test_a_big_integer_stays_exact(value: int) -> None:
+    assert codec.deserialise(*codec.serialise({"n": value})) == {"n": value}
+
+
+@pytest.mark.parametrize("value", [object(), {1: "a"}, {(1, 2): 3}, lambda: 0, 1j])
+def test_what_json_cannot_say_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="cannot store"):
+        codec.serialise(value)
+
+
+def nested(depth: int) -> list[Any]:
+    out: list[Any] = []
+    for _ in range(depth):
+        out = [out, None]
+    return out
+
+
+@pytest.mark.parametrize("depth", [600, 5_000, 100_000])
+def test_a_value_nested_too_deeply_is_refused_and_not_a_crash(depth: int) -> None:
+    try:
+        fmt, payload = codec.serialise(nested(depth))
+    except UsageError:
+        return
+    with pytest.raises(UsageError):
+        # Python may have gone deeper than its JSON reader will.
+        codec.deserialise(fmt, b"[" * depth + payload)
+
+
+def test_json_nested_too_deeply_by_somebody_else_is_refused_and_not_a_crash() -> None:
+    with pytest.raises(UsageError, match="format 2"):
+        codec.deserialise(codec.FMT_JSON, b"[" * 200_000)
+
+
+@pytest.mark.parametrize(("fmt", "payload"), [(1, b"\xff"), (2, b"{"), (2, b""), (2, b"1 2"), (2, b"NaN"), (9, b"")])
+def test_bytes_that_are_not_of_their_format_are_refused(fmt: int, payload: bytes) -> None:
+    with pytest.raises(UsageError):
+        codec.deserialise(fmt, payload)
+
+
+@pytest.mark.parametrize(("size", "how"), [(0, codec.RAW), (127, codec.RAW), (128, codec.ZSTD), (129, codec.ZSTD)])
+def test_compression_begins_at_128_bytes(size: int, how: int) -> None:
+    assert codec.pack(b"a" * size)[0] == how
+
+
+@pytest.mark.parametrize("size", [65535, 65536, 65537])
+def test_sizes_around_the_inline_limit_survive(size: int) -> None:
+    for payload in (b"ab" * (size // 2) + b"a" * (size % 2), os.urandom(size)):
+        how, stored = codec.pack(payload)
+        assert codec.unpack(how, stored, size) == payload
+
+
+def test_what_does_not_shrink_is_stored_as_it_is() -> None:
+    noise = os.urandom(4096)
+    assert codec.pack(noise) == (codec.RAW, noise)
+
+
+@pytest.mark.parametrize("length", [999, 1001, 0])
+def test_a_body_of_another_length_than_recorded_is_refused(length: int) -> None:
+    for how, stored in (codec.pack(b"a" * 1000), (codec.RAW, b"a" * 1000)):
+        with pytest.raises(IntegrityError):
+            codec.unpack(how, stored, length)
+
+
+@pytest.mark.parametrize("length", [1 << 40, 1 << 63, 1 << 64])
+def test_a_length_that_no_memory_holds_is_refused_before_it_is_asked_for(length: int) -> None:
+    with pytest.raises(IntegrityError, match="the most is"):
+        codec.unpack(codec.ZSTD, codec.pack(b"a" * 1000)[1], length)
+
+
+def test_an_unknown_codec_says_that_an_update_may_help() -> None:
+    with pytest.raises(UsageError, match="unknown codec 17") as caught:
+        codec.unpack(17, b"", 0)
+    assert "update" in caught.value.hint
+
+
+def test_a_stored_body_cut_or_flipped_anywhere_never_passes_for_another() -> None:
+    payload = b"the quick brown fox " * 50
+    _, stored = codec.pack(payload)
+    for size in range(len(stored)):
+        with pytest.raises(IntegrityError):
+            codec.unpack(codec.ZSTD, stored[:size], len(payload))
+    for bit in range(len(stored) * 8):
+        bad = bytearray(stored)
+        bad[bit // 8] ^= 1 << bit % 8
+        try:
+            codec.unpack(codec.ZSTD, bytes(bad), len(payload))  # may inflate to something: its hash tells
+        except IntegrityError:
+            pass
+
+
+def bomb_zstd(size: int, *, declared: bool = True) -> bytes:
+    maker = zstandard.ZstdCompressor(level=3, write_content_size=declared)
+    if declared:
+        return maker.compress(bytes(size))
+    stream = maker.compressobj()
+    return stream.compress(bytes(size)) + stream.flush()
+
+
+LIAR = bytes.fromhex("28b52ffd") + b"\xe0" + struct.pack("<Q", 1 << 40) + b"\x01\x00\x00"
+"""A frame that declares 1 TiB and holds nothing."""
+
+BOMBS = {
+    "zstd, declared": ("zstd", bomb_zstd(64 << 20)),
+    "zstd, undeclared": ("zstd", bomb_zstd(64 << 20, declared=False)),
+    "zstd, a liar": ("zstd", LIAR),
+    "gzip": ("gzip", gzip.compress(bytes(64 << 20), 1)),
+    "identity": ("identity", bytes((1 << 20) + 1)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_at_the_cap(name: str) -> None:
+    encoding, data = BOMBS[name]
+    with pytest.raises(UsageError):
+        codec.inflate(encoding, data, 1 << 20)
+
+
+@pytest.mark.parametrize("name", ["zstd, declared", "zstd, undeclared", "zstd, a liar"])
+def test_a_bomb_as_a_stored_body_is_refused(name: str) -> None:
+    with pytest.raises(IntegrityError):
+        codec.unpack(codec.ZSTD, BOMBS[name][1], 1000)
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip", "identity", ""])
+@pytest.mark.parametrize("size", [0, 1, 1000, (1 << 20) - 1, 1 << 20])
+def test_a_coded_body_up_to_the_cap_comes_back(encoding: str, size: int) -> None:
+    data = b"x" * size
+    assert codec.inflate(encoding, codec.deflate(encoding, data), 1 << 20) == data
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+def test_a_coded_body_one_byte_over_the_cap_is_refused(encoding: str) -> None:
+    with pytest.raises(UsageError, match="inflates to more"):
+        codec.inflate(encoding, codec.deflate(encoding, bytes(1001)), 1000)
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip"])
+def test_a_coded_body_cut_short_or_with_a_tail_is_refused(encoding: str) -> None:
+    whole = codec.deflate(encoding, os.urandom(500))
+    for size in range(len(whole)):
+        with pytest.raises(UsageError):
+            codec.inflate(encoding, whole[:size])
+    for tail in (b"x", whole):
+        with pytest.raises(UsageError):
+            codec.inflate(encoding, whole + tail)
+
+
+def test_a_coding_that_is_not_named_is_refused() -> None:
+    for encoding in ("br", "deflate", "zstd, gzip"):
+        with pytest.raises(UsageError, match="unknown content encoding"):
+            codec.inflate(encoding, zlib.compress(b"x"))
+
+
+@given(st.binary(max_size=400))
+def test_bytes_of_no_form_never_raise_anything_but_our_errors(data: bytes) -> None:
+    for encoding in ("zstd", "gzip"):
+        with contextlib.suppress(UsageError):
+            codec.inflate(encoding, data, 1000)
+    for how in (codec.RAW, codec.ZSTD):
+        with contextlib.suppress(IntegrityError):
+            codec.unpack(how, data, 100)
+
+
+def test_threads_may_pack_and_unpack_at_once() -> None:
+    wrong: list[int] = []
+
+    def work(number: int) -> None:
+        for turn in range(200):
+            payload = f"{number}/{turn} ".encode() * 60
+            if codec.unpack(*codec.pack(payload), len(payload)) != payload:
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
