@@ -206,6 +206,31 @@ class Pulled(msgspec.Struct, frozen=True, gc=False):
     head: Mark = Mark(0, b"")
 
 
+class Rotation(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A `rotate` record with what proves it by itself: the link before it, and the head that the old key signed."""
+
+    item: Item
+    prev: bytes
+    signature: bytes
+
+
+class Proof(msgspec.Struct, frozen=True, gc=False):
+    """One record, and what proves it to a reader who has nothing else of its stream.
+
+    `prev` is the link before it; `trail` the SHA-256 of each header behind it, up to a head that `signature` signs
+    (`records.head_message`) with the key in force there: `public_key`, which the stream is named by, unless
+    `rotations` (oldest first) hand over to another.
+    """
+
+    item: Item
+    agent: str
+    public_key: bytes
+    prev: bytes
+    trail: list[bytes]
+    signature: bytes
+    rotations: list[Rotation] = []
+
+
 class Cursor(msgspec.Struct, frozen=True):
     """A reader's place in a hub's feed: the last position it has seen, exclusive, and under which generations.
 
