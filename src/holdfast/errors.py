@@ -7,7 +7,7 @@
     ├── Denied           (PermissionError) denied         403    4    known, but not allowed
     │   └── Unauthenticated              unauthenticated  401    4    no token, or an unknown one
     ├── NotFound         (LookupError)   not_found        404    5    nothing there
-    │   └── NotCached                    not_cached       503    7    it exists; its bytes are not here and the hub is away
+    │   └── NotCached                    not_cached       503    7    it exists; its bytes are not here, the hub is away
     ├── Conflict                         conflict         409    6    somebody was faster
     ├── CapacityError    (OSError)       full             507    8    no room
     │   ├── NodeFull                     node_full        507    8    this machine's disk; reads go on

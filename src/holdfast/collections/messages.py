@@ -1,4 +1,4 @@
-"""Messages: records from one agent to people, to another agent, or to whoever looks. A report is a message for people."""
+"""Messages: records from one agent to people, to another agent, or to whoever looks. A report is one for people."""
 
 from __future__ import annotations
 

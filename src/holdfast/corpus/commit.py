@@ -1,9 +1,10 @@
 """Group commit: whoever finds nobody committing commits for everybody who waits. One mechanism, two colours.
 
 Theory of operation. A *job* is a callable that gets the open transaction and returns a result. Sync callers
-(`GroupCommit.run`) lead when nobody does, inline and without a hand-off; otherwise they queue, and the leader, when it is
-done, *hands leadership to the first waiter* (a plain lock only ever gathers two). Async callers (`submit`) queue and are led
-by one writer thread, which wakes their event loop once a batch. Either kind of leader takes everything that queued.
+(`GroupCommit.run`) lead when nobody does, inline and without a hand-off; otherwise they queue, and the leader, when
+it is done, *hands leadership to the first waiter* (a plain lock only ever gathers two). Async callers (`submit`)
+queue and are led by one writer thread, which wakes their event loop once a batch. Either kind of leader takes
+everything that queued.
 
 Rules that tests hold it to:
 1. State advances only after COMMIT: a job must keep what it learns to itself until it has returned and been committed.
@@ -11,8 +12,8 @@ Rules that tests hold it to:
    fails alone. (SQLite does the same to us on a full disk: it drops the transaction, savepoints included.)
 3. Every waiter is resolved on every path, also when the leader is struck by KeyboardInterrupt.
 
-Rejected: a linger timer (adds its own length to every write, gathers nothing that the commit itself does not); a savepoint
-a job (2 µs each for what happens once in a million).
+Rejected: a linger timer (adds its own length to every write, gathers nothing that the commit itself does not); a
+savepoint a job (2 µs each for what happens once in a million).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Full-text search that never slows a write: the index is filled in the background, behind a watermark.
 
-The index (FTS5, contentless: it holds no text that an erasure could not reach) is filled in lots inside the filler's own
-transaction. A search reads the index and then scans what is not indexed yet, up to a bound; beyond it, it says so.
-Results come newest first: ranking a common word over millions of records costs a third of a second, the newest 20 cost
-0.1 ms (and newest is what people look for in a log).
+The index (FTS5, contentless: it holds no text that an erasure could not reach) is filled in lots inside the filler's
+own transaction. A search reads the index and then scans what is not indexed yet, up to a bound; beyond it, it says so.
+Results come newest first: ranking a common word over millions of records costs a third of a second, the newest 20
+cost 0.1 ms (and newest is what people look for in a log).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -105,10 +106,8 @@ def text_of(stored: Stored) -> str:
         return ""
     parts = [record.key]
     if stored.body is not None and not stored.is_blob and record.fmt != codec.FMT_BYTES:
-        try:
+        with contextlib.suppress(HoldfastError):  # damage is `verify`'s to report; a search must not stop at it
             parts += _texts(codec.deserialise(record.fmt, stored.payload()))
-        except HoldfastError:
-            pass  # damage is `verify`'s to report; a search must not stop at it
     return " ".join(parts)[:TEXT_CHARS_MAX]
 
 
@@ -165,8 +164,8 @@ def _candidates(corpus: SqliteCorpus, terms: list[_Term], tail: list[Stored]) ->
     query = "t:(" + " AND ".join(term.query for term in terms) + ")"
     below, step = 1 << 62, _CANDIDATES
     sql = (
-        f"SELECT {COLUMNS} FROM (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?) f"
-        " CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
+        f"SELECT {COLUMNS} FROM (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?)"
+        " f CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
     )
     while rows := corpus.rows(sql, (query, below, step)):
         yield from rows

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import apsw
-
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.port import Body, Branch, Filter, Head, Prior
 from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind

@@ -30,7 +30,8 @@ PRIORITIES = ("low", "normal", "high", "hot")
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """A record to be: `fmt` and `payload` from `codec.serialise`; `expect` the key version that must be current.
 
-    `expect` is a version number (0: the key must have no value), an etag (a link in hex), or None for whatever is there.
+    `expect` is a version number (0: the key must have no value), an etag (a link in hex), or None for whatever
+    is there.
     """
 
     kind: str

@@ -8,3 +8,7 @@ CREATE TABLE position(                   -- how far a hub has a stream: marks, v
 CREATE TABLE hub(                        -- how each hub stood when somebody last shipped, for other processes
   url TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, status TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE refused(                    -- payloads that a hub would not take; the bodies stay in the logs
+  hub TEXT NOT NULL, stream BLOB NOT NULL, seq INTEGER NOT NULL, link BLOB NOT NULL,
+  code TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(hub, stream, seq)
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,89 @@
+"""What opening notices: another key, a log that was copied back, damage before SQLite resets the evidence."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from holdfast.errors import IntegrityError
+from holdfast.log import ADVANCED, BASIC, CRITICAL, OpenLog, level, load, value
+from holdfast.log.anchor import Anchor, Mark
+from holdfast.objects import BlobFiles
+from holdfast.seal import Signer
+
+
+@pytest.mark.parametrize("name", ["basic", "advanced", "critical"])
+def test_what_was_written_is_there_after_opening_again_at_each_level(open_log, name):
+    first = open_log(level=level(name))
+    for n in range(50):
+        first.log.append([value("state", f"k{n}", n)])
+    first.close()
+    again = open_log(level=level(name))
+    assert [load(again.log.newest("state", f"k{n}"), None) for n in range(50)] == list(range(50))
+    assert again.incidents == []
+
+
+def test_the_incarnation_outlives_the_process(open_log):
+    first = open_log()
+    branch = first.log.branch
+    first.close()
+    assert open_log().log.branch == branch
+
+
+def test_a_log_of_another_key_is_refused(open_log, tmp_path):
+    open_log().close()
+    stranger = Signer(bytes(32)).public_key
+    with pytest.raises(IntegrityError, match="another key"):
+        OpenLog(tmp_path / "ada", "ada", public_key=stranger, blobs=BlobFiles(tmp_path / "blobs"))
+
+
+def test_a_log_copied_back_is_noticed_by_its_anchor(open_log, tmp_path):
+    opened = open_log()
+    opened.log.append([value("state", "a", 1)])
+    opened.close()
+    shutil.copy(tmp_path / "ada" / "log.db", tmp_path / "old.db")
+    opened = open_log()
+    for n in range(9):
+        opened.log.append([value("state", "a", n)])
+    opened.close()
+    shutil.copy(tmp_path / "old.db", tmp_path / "ada" / "log.db")
+    found = open_log().incidents
+    assert [each.what for each in found] == ["rolled-back"]
+    assert "seq 10" in found[0].detail
+
+
+def test_critical_refuses_a_log_that_has_lost_commits(open_log, tmp_path):
+    opened = open_log(level=CRITICAL)
+    opened.log.append([value("state", "a", 1)])
+    opened.close()
+    shutil.copy(tmp_path / "ada" / "log.db", tmp_path / "old.db")
+    opened = open_log(level=CRITICAL)
+    opened.log.append([value("state", "a", 2)])
+    opened.close()
+    shutil.copy(tmp_path / "old.db", tmp_path / "ada" / "log.db")
+    with pytest.raises(IntegrityError, match="lost commits"):
+        open_log(level=CRITICAL)
+    assert [each.what for each in open_log(level=ADVANCED).incidents] == ["rolled-back"]
+
+
+def test_critical_moves_its_anchor_before_the_write_returns(open_log, tmp_path):
+    opened = open_log(level=CRITICAL)
+    for n in range(3):
+        opened.log.append([value("state", "a", n)])
+        assert Anchor(tmp_path / "ada" / "log.anchor").read().seq == n + 1
+
+
+def test_sync_says_how_far_it_reached_and_the_anchor_follows_it(open_log, tmp_path):
+    opened = open_log(level=BASIC)
+    opened.log.append([value("state", "a", 1)])
+    assert Anchor(tmp_path / "ada" / "log.anchor").read() is None
+    head = opened.sync()
+    mark = Anchor(tmp_path / "ada" / "log.anchor").read()
+    assert mark == Mark(opened.log.branch.stream, 1, head.link, head.hlc)
+
+
+def test_an_unknown_level_names_the_known_ones():
+    with pytest.raises(ValueError, match="unknown level") as caught:
+        level("paranoid")
+    assert "critical" in caught.value.hint

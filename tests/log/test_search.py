@@ -1,0 +1,85 @@
+"""Search finds what is current, whether the index has it yet or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.corpus import search
+from holdfast.errors import UsageError
+from holdfast.log import load, message, remove, value
+
+
+@pytest.fixture(params=["tail", "index", "both"])
+def corpus(request, open_log):
+    """The same records, found in the unindexed tail, in the index, or half in each."""
+    opened = open_log()
+    log = opened.log
+    log.append([value("state", "plan", {"goal": "Reserve a flight to Zürich", "steps": ["search", "book_now"]})])
+    log.append([value("state", "old", "flight of the bumblebee")])
+    if request.param != "tail":
+        _fill(opened.corpus)
+    log.append([value("state", "old", "nothing of the kind"), message({"body": "flight delayed", "to": "bob"})])
+    log.append([value("notes", "n", "flights"), value("notes", "raw", b"flight")])
+    log.append([remove("notes", "gone"), value("notes", "gone", "flight"), remove("notes", "gone")])
+    if request.param == "index":
+        _fill(opened.corpus)
+    return opened.corpus
+
+
+def _fill(corpus):
+    while search.fill(corpus):
+        pass
+
+
+def _keys(corpus, text, **narrow):
+    return [each.record.collection for each in search.search(corpus, text, **narrow).found]
+
+
+def test_current_values_and_messages_are_found_newest_first(corpus):
+    assert _keys(corpus, "flight") == ["messages", "state"]
+    assert _keys(corpus, "FLIGHT zürich") == ["state"]
+    assert _keys(corpus, "flight*") == ["notes", "messages", "state"]
+
+
+def test_a_phrase_needs_its_words_in_order(corpus):
+    assert _keys(corpus, '"to Zürich"') == ["state"]
+    assert _keys(corpus, '"Zürich to"') == []
+
+
+def test_words_within_identifiers_are_words(corpus):
+    assert _keys(corpus, "book") == ["state"]
+    assert _keys(corpus, "book_now") == ["state"]
+
+
+def test_results_can_be_narrowed(corpus):
+    assert _keys(corpus, "flight*", collection="notes") == ["notes"]
+    assert _keys(corpus, "flight", kinds=("message",)) == ["messages"]
+    assert _keys(corpus, "flight", agents=("nobody",)) == []
+    assert _keys(corpus, "flight*", limit=1) == ["notes"]
+
+
+@pytest.mark.parametrize("text", ["", "  ", '""', "***", "a " * 40])
+def test_a_search_for_nothing_or_everything_is_refused(corpus, text):
+    with pytest.raises(UsageError):
+        search.search(corpus, text)
+
+
+@pytest.mark.parametrize("text", ['" OR t', "a AND", "NEAR(a b)", "t:flight", "(a)", "flight)", "^flight", "-flight"])
+def test_query_syntax_is_only_words(corpus, text):
+    search.search(corpus, text)
+
+
+def test_a_long_unindexed_tail_is_scanned_in_part_and_says_so(open_log, monkeypatch):
+    opened = open_log()
+    opened.close()
+    corpus = open_log("bob")
+    for start in range(0, 600, 100):
+        corpus.log.append([value("state", f"k{n}", "needle") for n in range(start, start + 100)])
+    hits = search.search(corpus.corpus, "needle", limit=10)
+    indexed = corpus.corpus.meta("fts_pos") or 0
+    assert hits.partial is (600 - indexed > search.TAIL_MAX)
+    _fill(corpus.corpus)
+    hits = search.search(corpus.corpus, "needle", limit=1000)
+    assert len(hits.found) == 600
+    assert not hits.partial
+    assert load(hits.found[0], None) == "needle"
