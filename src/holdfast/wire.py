@@ -26,6 +26,7 @@ BODY_BYTES_MAX: Final = 8 << 20
 PAGE_MAX: Final = 1000
 PROBES_MAX: Final = 64
 OTHERS_MAX: Final = 64
+ENVELOPES_MAX: Final = 1000
 STREAMS_MAX: Final = 500
 """Streams in one hello; a node with more says it again for the rest."""
 LINEAGE_MAX: Final = 8
@@ -113,7 +114,9 @@ class StreamState(msgspec.Struct, frozen=True, gc=False):
     seen this incarnation, send from behind `at` · ahead: it holds records behind the node's head, up to `at` on the
     branch `along` · fork: its head of this incarnation, `at`, is not in the node's chain.
     `common` is always the newest mark of the node's that the hub holds (seq 0: none); `others` the branches that
-    go another way, newest incarnation first, at most `OTHERS_MAX`.
+    go another way, newest incarnation first, at most `OTHERS_MAX`; `settled` the newest number that the hub's two
+    newest verified backups hold as well; `envelopes` every number up to it that the hub holds without its body
+    (at most `ENVELOPES_MAX`; `settled` ends before the next), because its body must stay with the node.
     """
 
     stream: bytes
@@ -124,6 +127,7 @@ class StreamState(msgspec.Struct, frozen=True, gc=False):
     along: bytes = b""
     others: list[Other] = []
     settled: int = 0
+    envelopes: list[int] = []
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):
@@ -176,7 +180,6 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
     inc: bytes
     state: Literal["ack", "gap", "fork", "blobs", "rejected", "denied"]
     at: Mark
-    settled: int = 0
     rejected: list[Rejected] = []
     blobs: list[bytes] = []
     reason: str = ""

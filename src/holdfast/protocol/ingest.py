@@ -44,7 +44,7 @@ class _Stream:
         self.labels = dict(facts.labels)
 
 
-class _Parcel(msgspec.Struct):
+class Parcel(msgspec.Struct):
     """A segment taken apart: its records with their links, or why that was impossible."""
 
     segment: Segment
@@ -56,7 +56,7 @@ class _Parcel(msgspec.Struct):
         return Mark(self.records[-1].seq, self.records[-1].link)
 
 
-class _Place(msgspec.Struct):
+class Place(msgspec.Struct):
     """Where a segment's records go: the first `known` of them are held already."""
 
     known: int
@@ -110,7 +110,7 @@ class Ingest:
         """Whether a request of this generation is for us."""
         return gen == self._gen
 
-    def _ask(self, parcels: list[_Parcel]) -> None:
+    def _ask(self, parcels: list[Parcel]) -> None:
         if not parcels:
             return
         ids = sorted({p.segment.stream for p in parcels})
@@ -126,13 +126,13 @@ class Ingest:
         digests = {d for p in parcels for d in map(_digest, p.records, p.segment.items) if d}
         self._blobs = self._store.blobs(sorted(digests)) if digests else set()
 
-    def _decide(self, request: Append, parcel: _Parcel) -> Verdict:
+    def _decide(self, request: Append, parcel: Parcel) -> Verdict:
         segment = parcel.segment
         reason = parcel.damage or self.refuse(request, segment)
         if reason:
             return self._verdict(segment, "denied", reason=reason)
         place = self.place(parcel)
-        if not isinstance(place, _Place):
+        if not isinstance(place, Place):
             return self._verdict(segment, place)
         fresh = parcel.records[place.known :]
         if fresh:
@@ -163,25 +163,26 @@ class Ingest:
     ) -> Verdict:
         known = self._streams.get(segment.stream)
         label = known.labels.get(segment.inc) if known else None
-        at, settled = Mark(0, records.genesis(segment.stream)), 0
-        if known and label:
-            at, settled = label.head, tree.settled(known.branches, (label.branch, label.head.seq))
+        at = label.head if label else Mark(0, records.genesis(segment.stream))
         return Verdict(
             stream=segment.stream,
             inc=segment.inc,
             state=state,  # type: ignore[arg-type]
             at=at,
-            settled=settled,
             rejected=list(rejected),
             blobs=list(blobs),
             reason=reason,
         )
 
-    def place(self, parcel: _Parcel) -> _Place | str:
+    def label(self, parcel: Parcel) -> Label | None:
+        """Where the segment's incarnation stands on the hub, as of now in this group."""
+        known = self._streams.get(parcel.segment.stream)
+        return known.labels.get(parcel.segment.inc) if known else None
+
+    def place(self, parcel: Parcel) -> Place | str:
         """Where the records belong in the tree, or the verdict (``gap``, ``fork``) that says why they do not."""
         segment, stream = parcel.segment, parcel.segment.stream
-        known = self._streams.get(stream)
-        label = known.labels.get(segment.inc) if known else None
+        known, label = self._streams.get(stream), self.label(parcel)
         base = Mark(segment.first - 1, segment.prev)
         parent = self._held.get((stream, base.seq, base.link))
         if base == Mark(0, records.genesis(stream)):
@@ -189,7 +190,7 @@ class Ingest:
         elif parent is None:
             behind = label.head.seq if label else -1
             if parcel.records[0].kind == records.PRUNE and behind < base.seq:
-                return _Place(0, None, base)
+                return Place(0, None, base)
             return "fork" if base.seq <= behind or base.seq == 0 else "gap"
         if known and label and not self._follows(known, label, parcel, parent):
             return "fork"
@@ -199,9 +200,9 @@ class Ingest:
             if holder is None:
                 break
             parent, base, count = holder, Mark(record.seq, record.link), count + 1
-        return _Place(count, parent, base)
+        return Place(count, parent, base)
 
-    def _follows(self, known: _Stream, label: Label, parcel: _Parcel, parent: int | None) -> bool:
+    def _follows(self, known: _Stream, label: Label, parcel: Parcel, parent: int | None) -> bool:
         """Whether the incarnation's head and the segment lie on one chain."""
         head, first, last = label.head, parcel.segment.first, parcel.last
         if head.seq >= first:
@@ -230,7 +231,7 @@ class Ingest:
         refused = self.reject(record, payload)
         return Rejected(record.seq, *refused) if refused else None
 
-    def _write(self, parcel: _Parcel, place: _Place) -> None:
+    def _write(self, parcel: Parcel, place: Place) -> None:
         segment, stream = parcel.segment, parcel.segment.stream
         known = self._streams.get(stream)
         if known is None:
@@ -251,7 +252,7 @@ class Ingest:
             label = Label(segment.inc, holder, parcel.last, segment.signature)
             known.labels[segment.inc] = self.plan.labels[(stream, segment.inc)] = label
 
-    def _extend(self, known: _Stream, inc: bytes, place: _Place, tip: Mark) -> int:
+    def _extend(self, known: _Stream, inc: bytes, place: Place, tip: Mark) -> int:
         """The branch that takes the rows: the one they follow if it is this incarnation's and ends there, or new."""
         branch = known.branches.get(place.parent) if place.parent is not None else None
         if branch is None or branch.inc != inc or branch.tip != place.base:
@@ -264,27 +265,27 @@ class Ingest:
         return branch.id
 
 
-def _open(segment: Segment) -> _Parcel:
+def _open(segment: Segment) -> Parcel:
     """The records with their links recomputed from the headers, or why they cannot be."""
     if records.stream_id(segment.public_key, segment.agent) != segment.stream:
-        return _Parcel(segment, damage="the stream is not that of this key and agent")
+        return Parcel(segment, damage="the stream is not that of this key and agent")
     if not segment.items or segment.first < 1:
-        return _Parcel(segment, damage="an empty segment")
+        return Parcel(segment, damage="an empty segment")
     found, link = [], segment.prev
     for seq, item in enumerate(segment.items, segment.first):
         link = records.next_link(link, item.header)
         try:
             record = records.decode_header(item.header, link)
         except IntegrityError as error:
-            return _Parcel(segment, damage=error.message)
+            return Parcel(segment, damage=error.message)
         if record.stream != segment.stream or record.seq != seq:
-            return _Parcel(segment, damage=f"the header at {seq} is another record's")
+            return Parcel(segment, damage=f"the header at {seq} is another record's")
         found.append(record)
     if found[-1].flags & records.MORE:
-        return _Parcel(segment, damage="cut within a batch")
+        return Parcel(segment, damage="cut within a batch")
     if any(record.kind == records.ROTATE for record in found[:-1]):
-        return _Parcel(segment, damage="a rotate record must end its segment")
-    return _Parcel(segment, found)
+        return Parcel(segment, damage="a rotate record must end its segment")
+    return Parcel(segment, found)
 
 
 def _digest(record: Record, item: wire.Item) -> bytes | None:
@@ -318,18 +319,20 @@ def hello(store: IngestStore, me: Identity, message: Hello, now_ms: int) -> wire
         if mark.seq
     }
     held = store.held([Span(stream, seq, seq) for stream, seq in sorted(marks)]) if marks else {}
-    states = [_state(facts.get(ask.stream), ask, dict(held)) for ask in asked]
+    bare = store.envelopes(sorted(facts)) if facts else {}
+    states = [_state(facts.get(ask.stream), ask, dict(held), bare.get(ask.stream, ())) for ask in asked]
     return wire.HelloAnswer(me.hub, me.gen, me.lineage, message.nonce, now_ms, states, me.limits)
 
 
-def _state(facts: StreamFacts | None, ask: HelloStream, held: Held) -> wire.StreamState:
+def _state(
+    facts: StreamFacts | None, ask: HelloStream, held: Held, bare: Sequence[tuple[int, int]]
+) -> wire.StreamState:
     nothing = Mark(0, records.genesis(ask.stream))
     if facts is None:
         return wire.StreamState(ask.stream, ask.inc, "unknown", nothing, nothing)
     marks = (ask.head, *ask.probes[: wire.PROBES_MAX])
     common = next((m for m in marks if (ask.stream, m.seq, m.link) in held), nothing)
     spot = (held.get((ask.stream, common.seq, common.link)), common.seq)
-    label = facts.labels.get(ask.inc)
     state, at, along = _standing(facts, ask, common, spot)
     mine = along if state == "ahead" else ask.inc if state == "ok" else b""
     top = facts.labels.get(mine)
@@ -340,8 +343,12 @@ def _state(facts: StreamFacts | None, ask: HelloStream, held: Held) -> wire.Stre
         where = tree.meet(facts.branches, tip, (other.branch, other.head.seq))
         if where < other.head.seq and len(others) < wire.OTHERS_MAX:
             others.append(wire.Other(inc, other.head, min(where, common.seq)))
-    settled = tree.settled(facts.branches, tip if label and state == "ok" else spot)
-    return wire.StreamState(ask.stream, ask.inc, state, at, common, along, others, settled)  # type: ignore[arg-type]
+    tip = tip if state == "ok" else spot
+    settled = tree.settled(facts.branches, tip)
+    kept = sorted(seq for branch, seq in bare if seq <= settled and tree.contains(facts.branches, tip, (branch, seq)))
+    if len(kept) > wire.ENVELOPES_MAX:
+        settled, kept = kept[wire.ENVELOPES_MAX] - 1, kept[: wire.ENVELOPES_MAX]
+    return wire.StreamState(ask.stream, ask.inc, state, at, common, along, others, settled, kept)  # type: ignore[arg-type]
 
 
 def _standing(

@@ -24,13 +24,15 @@ _ROTATE: Final = bytes((len(records.ROTATE),)) + records.ROTATE.encode()
 class Lane:
     """One stream toward one hub.
 
-    `ready`: the latest hello covers this incarnation. `is_behind`: the hub has records behind our head that we are
-    pulling; what is written meanwhile becomes a fork, so nothing is sent before that is known.
+    `ready`: the latest hello covers this incarnation; `told`: some hello of this process did; `bare`: what the hub
+    holds as envelopes. `is_behind`: the hub has records behind our head that we are pulling; what is written
+    meanwhile becomes a fork, so nothing is sent before that is known.
     """
 
     def __init__(self, inc: bytes, acked: Mark, settled: Mark) -> None:
         self.inc, self.acked, self.settled = inc, acked, settled
-        self.ready = False
+        self.ready = self.told = False
+        self.bare: frozenset[int] = frozenset()
         self.silent_until = 0.0
         self.wants: list[Want] = []
         self.blobs: list[bytes] = []

@@ -220,7 +220,7 @@ class Outbox:
         for state in answer.streams:
             info = infos.get(state.stream)
             if info is not None and info.inc == asked[state.stream].inc == state.inc:
-                self._settle(info, asked[state.stream], state)
+                self.settle(info, asked[state.stream], state)
         self._remember(asked)
         if asked and not any(self._lanes[s].ready for s in asked if s in self._lanes):
             self._surprise()
@@ -234,7 +234,7 @@ class Outbox:
             self._not_before = self._clock.monotonic() + pause * (0.5 + self._rng.random() / 2)
             self._alert = "the hub and this node keep disagreeing about where a stream stands"
 
-    def _settle(self, info: StreamInfo, asked: HelloStream, state: wire.StreamState) -> None:
+    def settle(self, info: StreamInfo, asked: HelloStream, state: wire.StreamState) -> None:
         stream = info.stream
         marks = (state.at, state.common, *(o.head for o in state.others))
         links = self._store.links(stream, sorted({m.seq for m in marks} | {state.settled}))
@@ -248,7 +248,8 @@ class Outbox:
         lane = self._lanes[stream] = Lane(info.inc, at, self._settled(links, at, state.settled))
         lane.silent_until = old.silent_until if old else 0.0
         lane.strikes = old.strikes if old else {}
-        lane.ready = True
+        lane.ready = lane.told = True
+        lane.bare = frozenset(state.envelopes)
         if state.state == "ahead":
             if info.head != asked.head:
                 lane.ready = False
@@ -323,12 +324,11 @@ class Outbox:
             lane.ready = False
 
     def _on_ack(self, stream: bytes, lane: Lane, verdict: wire.Verdict) -> None:
-        settled = min(verdict.settled, verdict.at.seq)
-        links = self._store.links(stream, [verdict.at.seq, settled])
+        links = self._store.links(stream, [verdict.at.seq])
         if not self.is_same(links.get(verdict.at.seq), verdict.at.link):
             lane.ready = False
             return
-        lane.acked, lane.settled = verdict.at, self._settled(links, verdict.at, settled)
+        lane.acked = verdict.at
         lane.strikes.clear()
 
     def on_pulled(self, pulled: Pulled) -> bool:
@@ -484,17 +484,23 @@ class Outbox:
         self._hello_due = 0.0
 
     def evictable(self, stream: bytes) -> int:
-        """The newest number whose body this hub and its backups hold for sure; 0 for none.
+        """Up to which number this hub and its backups hold every body for sure, but those that `kept` names.
 
-        A body may go when every hub of the node says so: the smallest of their numbers counts.
+        Only hello moves it, because hello names those in the same breath. A body may go when every hub of the node
+        says so: the smallest of their numbers counts, and nothing that any of them names.
         """
         lane = self._lanes.get(stream)
-        if lane is None:
+        if lane is None or not lane.told:
             return 0
         mine = self._store.links(stream, [lane.acked.seq, lane.settled.seq])
         if any(mine.get(m.seq) != m.link for m in (lane.acked, lane.settled)):
             return 0
         return min(lane.acked.seq, lane.settled.seq)
+
+    def kept(self, stream: bytes) -> frozenset[int]:
+        """The numbers whose bodies must stay here because this hub took, or will take, only their envelopes."""
+        lane = self._lanes.get(stream)
+        return (lane.bare if lane else frozenset()) | self._refused.get(stream, set())
 
     def status(self) -> Status:
         """A snapshot for health, metrics and people."""

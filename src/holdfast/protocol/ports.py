@@ -70,7 +70,7 @@ class OutboxStore(Protocol):
     * A stream's log is one chain: record n+1's link follows from record n's; `streams` and `links` show committed
       records only. The answers change at any time because agents write; they change at the tail only.
     * `sync(stream)` makes everything committed so far survive a power cut, and returns the newest mark for which
-      that is true. `read` is never asked for more than that.
+      that is true; opening a log does it once, for what a killed process left. `read` is never asked for more than that.
     * `read(stream, first, last, records, size)` returns items first, first+1, … up to `last`: at most `records`, and
       no more than `size` bytes of bodies, but always one. A body that is gone comes as None with `why`; a body that
       was quarantined is returned (the outbox leaves it out).
@@ -206,12 +206,12 @@ class IngestStore(Protocol):
     """The hub's corpus as ingest sees it, inside the transaction of one group commit.
 
     Laws: `streams` locks what it returns until the transaction ends (PostgreSQL: FOR UPDATE in the order of the
-    ids), leaves out streams that it has never seen, and is asked once per group; `held` and `blobs` at most once
-    each. A blob counts as held only when its bytes are fsynced. The plan is written in the same transaction:
-    streams, branches (new ones have ids below 0, parents before children), rows in their order, labels, keys. An
-    ack, and an answer to hello, leaves the hub after the fsync of what it speaks of; the feed may show rows before
-    it. The newest value of a private key is the row with the highest (hlc, seq, link) of its stream, whatever its
-    branch: merge records make every node agree with that.
+    ids), leaves out streams that it has never seen, and is asked once per group; `held`, `blobs` and `envelopes` at
+    most once each. A blob counts as held only when its bytes are fsynced. The plan is written in the same
+    transaction: streams, branches (new ones have ids below 0, parents before children), rows in their order,
+    labels, keys. An ack, and an answer to hello, leaves the hub after the fsync of what it speaks of; the feed may
+    show rows before it. The newest value of a private key is the row with the highest (hlc, seq, link) of its
+    stream, whatever its branch: merge records make every node agree with that.
     """
 
     def streams(self, ids: Sequence[bytes]) -> Mapping[bytes, StreamFacts]:
@@ -224,6 +224,10 @@ class IngestStore(Protocol):
 
     def blobs(self, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these blobs the hub holds."""
+        ...
+
+    def envelopes(self, ids: Sequence[bytes]) -> Mapping[bytes, Sequence[tuple[int, int]]]:
+        """The rows of these streams held without a body though not redacted: (branch, seq); few, indexed."""
         ...
 
 

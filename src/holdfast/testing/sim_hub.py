@@ -18,6 +18,7 @@ from holdfast.protocol.ports import Branch, Label, NewStream, Plan, Row, Span, S
 from holdfast.records import Record
 from holdfast.testing.sim_node import verify
 from holdfast.wire import (
+    REDACTED,
     Append,
     AppendAnswer,
     Cursor,
@@ -66,6 +67,7 @@ class Corpus:
         self.at: dict[bytes, dict[int, list[tuple[bytes, int]]]] = {}
         self.index: dict[tuple[int, int], Row] = {}
         self.stored: dict[bytes, bytes] = {}
+        self.bare: dict[bytes, list[tuple[int, int]]] = {}
         self._ids = 0
 
     def apply(self, plan: Plan) -> None:
@@ -86,6 +88,8 @@ class Corpus:
             self.where[(r.stream, r.seq, r.link)] = number
             self.at[r.stream].setdefault(r.seq, []).append((r.link, number))
             self.index[(number, r.seq)] = row
+            if row.item.body is None and row.item.why != REDACTED:
+                self.bare.setdefault(r.stream, []).append((number, r.seq))
             branch = self.branches[r.stream][number]
             self.branches[r.stream][number] = msgspec.structs.replace(branch, tip=Mark(r.seq, r.link))
         for (stream, inc), label in plan.labels.items():
@@ -130,6 +134,10 @@ class Corpus:
     def blobs(self, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these blobs are here."""
         return {d for d in digests if d in self.stored}
+
+    def envelopes(self, ids: Sequence[bytes]) -> Mapping[bytes, Sequence[tuple[int, int]]]:
+        """The rows of these streams held without a body."""
+        return {s: self.bare[s] for s in ids if s in self.bare}
 
 
 class Hub:

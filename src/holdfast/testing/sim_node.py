@@ -17,7 +17,7 @@ from holdfast import records
 from holdfast.clock import tick
 from holdfast.protocol import merge as merging
 from holdfast.protocol.ports import Position, StreamInfo
-from holdfast.records import MORE, ZERO16, ZERO32, Record
+from holdfast.records import ZERO16, ZERO32, Record
 from holdfast.wire import EVICTED, HERE, Item, Mark, Rejected
 
 
@@ -362,12 +362,12 @@ def draft(log: Log, kind: str, name: tuple[str, str], payload: bytes, flags: int
     return record, Item(b"", b"", 0, payload, HERE)
 
 
-def evict(log: Log, upto: int) -> int:
-    """Let bodies go up to a number; how many went."""
+def evict(log: Log, upto: int, kept: frozenset[int]) -> int:
+    """Let bodies go up to a number, but these; how many went."""
     count = 0
     for at in range(min(upto, len(log.entries))):
         entry = log.entries[at]
-        if entry.item.body and not entry.record.flags & MORE:
+        if entry.item.body and at + 1 not in kept:
             item = msgspec.structs.replace(entry.item, body=None, why=EVICTED)
             log.entries[at] = Entry(entry.record, item, entry.at)
             count += 1
