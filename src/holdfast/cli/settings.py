@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from holdfast.cli.show import Show
-from holdfast.errors import NoStore, UsageError
+from holdfast.errors import NoStore, NotCached, NotFound, UsageError
 
 if TYPE_CHECKING:
     from holdfast.node.store import Store
 
 CONFIG = "config.json"
+T = TypeVar("T")
 
 
 class Settings:
@@ -115,7 +118,7 @@ class Settings:
             NoStore: there is none.
         """
         path = self.path
-        if not (path / CONFIG).exists() and not (path / "node.db").exists():
+        if not (path / CONFIG).is_file():
             at = f" --store {path}" if self.store else ""
             raise NoStore(f"no store at {path}", hint=f"holdfast init{at}")
         return path
@@ -144,6 +147,37 @@ class Settings:
         path = self.need_store()
         from holdfast.node.store import Store
 
-        url = self.hub_url if hub else None
+        given = self.hub or os.environ.get("HOLDFAST_HUB")
+        known = hub and self.hub_url is not None
         level = self.config.get("level", "advanced")
-        return Store(path, agent=agent or self.who, hub=url, token=self.token if url else None, level=level)
+        token = self.token if known else None
+        return Store(path, agent or self.who, hub=given if known else (), token=token, level=level)
+
+    @contextlib.contextmanager
+    def reading(self, *, need_hub: bool = False) -> Iterator[tuple[Store, str | None]]:
+        """A store to read from and the ``agent=`` to read: from this machine where it lies here, else through the hub.
+
+        Args:
+            need_hub: something on this machine turned out not to be (all) here: open the hub too.
+        """
+        from holdfast.node.directory import Directory
+
+        path = self.need_store()
+        here = self.who == self.me or Directory(path).has_agent(self.who)
+        agent = self.who if here else self.me
+        with self.open_store(agent=agent, hub=need_hub or not here) as store:
+            if not here and not store.hubs:
+                hint = "--hub URL asks a hub; holdfast ls --agents shows who is here"
+                raise NotFound(f"no agent {self.who} on this machine", hint=hint)
+            yield store, None if here else self.who
+
+    def read(self, job: Callable[[Store, str | None], T]) -> T:
+        """What `job` returns on a `reading` store; asks the hub too if part of it turns out not to be here."""
+        try:
+            with self.reading() as (store, agent):
+                return job(store, agent)
+        except NotCached:
+            if self.hub_url is None:
+                raise
+            with self.reading(need_hub=True) as (store, agent):
+                return job(store, agent)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 import click
@@ -140,7 +140,7 @@ class _Lazy(MutableMapping[str, click.Command]):
         return len(self._modules)
 
 
-def command(name: str, **kwargs: Any) -> Any:
+def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function the command `name`; its docstring is the help. Bind it to ``<name>_command``."""
     return click.command(name, cls=Command, **kwargs)
 

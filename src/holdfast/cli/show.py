@@ -46,9 +46,20 @@ class Show:
         """A line of data for people."""
         print(text)
 
+    def flush(self) -> None:
+        """Lets a reader of a live stream have what was printed."""
+        sys.stdout.flush()
+
+    def result(self, text: str, document: Any) -> None:
+        """What a command has done: a line for people (none when quiet), a document for programs."""
+        if self.as_json:
+            self.document(document)
+        elif not self.quiet:
+            self.line(text)
+
     def table(self, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Aligned columns; on a terminal the last one is cut to fit."""
-        cells = [[_one_line(cell) for cell in row] for row in rows]
+        cells = [[safe(str(cell)) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
         room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
         for number, row in enumerate([list(head), *cells]):
@@ -156,9 +167,9 @@ def value_text(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _one_line(cell: Any) -> str:
-    # Keys and bodies are other people's text: what would move the cursor is shown, not obeyed.
-    return "".join(c if c.isprintable() else "�" for c in str(cell))
+def safe(text: str) -> str:
+    """Other people's text for a terminal: what would move the cursor or change a colour is shown, not obeyed."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _to_stderr(text: str) -> None:

@@ -1,0 +1,141 @@
+"""Commands that set things up: init, serve, version, completion."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from holdfast.cli import shell
+from holdfast.cli.settings import Settings
+from holdfast.errors import MissingExtra, UsageError
+
+
+@shell.command("init")
+@click.argument("path", required=False)
+@click.option("--level", type=click.Choice(["basic", "advanced", "critical"]), help="what a returned write survives")
+@click.pass_obj
+def init_command(settings: Settings, path: str | None, level: str | None) -> None:
+    """Make a store on this machine, or change what an existing one remembers.
+
+    A store is one directory: the node's keys, each agent's log, and which hub to ship to. Running init again keeps
+    everything and changes only what you name.
+
+    \b
+      holdfast init
+      holdfast init --agent recruiter-1 --hub http://10.0.0.42:8084 --token-file ~/.holdfast-token
+    """
+    from holdfast.node.directory import Directory, check_agent, write_config
+
+    if path is not None:
+        settings.store = path
+    if settings.agent is not None:
+        check_agent(settings.agent)
+    if settings.hub is not None:
+        _check_url(settings.hub)
+    home = settings.path
+    made = Directory.init(home, level=level or "advanced")
+    config = dict(settings.config)
+    changes: dict[str, Any] = {}
+    if settings.agent or "agent" not in config:
+        changes["agent"] = settings.agent or _agent_of_this_machine()
+    if settings.hub:
+        changes["hubs"] = [settings.hub]
+    if settings.token_file:
+        changes["token_file"] = str(Path(settings.token_file).expanduser().absolute())
+    if level:
+        changes["level"] = level
+    config |= changes
+    write_config(home, config)
+    hubs = config.get("hubs") or []
+    if settings.as_json:
+        told = {"store": str(home), "made": made, "agent": config["agent"], "hubs": hubs, "level": config["level"]}
+        settings.show.document(told)
+        return
+    settings.show.line(f"{'made' if made else 'kept'} the store at {home}")
+    settings.show.line(f"agent {config['agent']}, level {config['level']}, {f'hub {hubs[0]}' if hubs else 'no hub'}")
+
+
+def _agent_of_this_machine() -> str:
+    # Keys are an agent's own, so two machines should not both be "main".
+    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower().partition(".")[0]).strip("-") or "main"
+
+
+def _check_url(url: str) -> None:
+    if not re.match(r"https?://[^/\s]+", url):
+        raise UsageError(f"not a hub's address: {url!r}", hint="such as http://10.0.0.42:8084")
+
+
+@shell.command("serve")
+@click.option("--data", type=click.Path(path_type=Path), default=Path("hub"), show_default=True, help="its directory")
+@click.option("--host", default="127.0.0.1", show_default=True, help="beyond loopback it needs a token")
+@click.option("--port", default=8084, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="written with the address once it listens")
+@click.option("--settle", type=click.Choice(["acked", "backups"]), default="backups", show_default=True,
+              help="when nodes may drop what they shipped")  # fmt: skip
+@click.pass_obj
+def serve_command(settings: Settings, data: Path, host: str, port: int, ready_file: Path | None, settle: str) -> None:
+    """Run a hub: the place where every machine's records meet.
+
+    It ends within three seconds of SIGTERM or Ctrl-C. Killed outright, it loses nothing that it acknowledged.
+
+    \b
+      holdfast serve --data /srv/holdfast
+      holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
+    """
+    try:
+        from holdfast.hub import serve
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"a hub needs {error.name}", hint="pip install 'holdfast[hub]'") from error
+
+    serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle)
+
+
+@shell.command("version")
+@click.pass_obj
+def version_command(settings: Settings) -> None:
+    """Show the versions of holdfast and of what it stands on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from holdfast import __version__
+    from holdfast.corpus.engine import apsw_version
+    from holdfast.wire import PROTOCOL
+
+    told: dict[str, Any] = {
+        "holdfast": __version__,
+        "protocol": PROTOCOL,
+        "python": platform.python_version(),
+        "sqlite": ".".join(map(str, apsw_version)),
+    }
+    for name in ("click", "cryptography", "msgspec", "zstandard", "starlette", "uvicorn"):
+        try:
+            told[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    if settings.as_json:
+        settings.show.document(told)
+        return
+    for name, number in told.items():
+        settings.show.line(f"{name} {number}")
+
+
+@shell.command("completion")
+@click.argument("name", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_obj
+def completion_command(settings: Settings, name: str) -> None:
+    """Print the script that teaches a shell to complete holdfast's commands and options.
+
+    \b
+      holdfast completion bash > ~/.local/share/bash-completion/completions/holdfast
+    """
+    from click.shell_completion import get_completion_class
+
+    from holdfast.cli import main
+
+    made = get_completion_class(name)
+    assert made is not None
+    settings.show.line(made(main, {}, "holdfast", "_HOLDFAST_COMPLETE").source())
