@@ -195,9 +195,9 @@ class _Scan:
 
     def diagnosis(self, size: int, file: BinaryIO) -> Diagnosis:
         """What the pass amounts to."""
-        flipped = self._one_bit_off(file)
+        evidence = self._one_bit_off(file)
         state: State
-        if self.commits_behind + flipped >= COMMITS_BEHIND_MIN:
+        if self.commits_behind + evidence >= COMMITS_BEHIND_MIN:
             state = "damaged"
         elif self.begun or not self.ends_in_commit:
             state = "torn-tail"
@@ -209,32 +209,32 @@ class _Scan:
             page_size=self.page_size,
             frames=self.frames,
             commits=self.commits,
-            first_bad=self.stopped if self.begun or flipped else None,
+            first_bad=self.stopped if self.begun or evidence else None,
             frames_behind=self.valid_behind,
             commits_behind=self.commits_behind,
-            flipped=flipped,
+            flipped=evidence > 0,
         )
 
-    def _one_bit_off(self, file: BinaryIO) -> bool:
-        """Whether one turned bit explains why the frame at the stop does not fit."""
+    def _one_bit_off(self, file: BinaryIO) -> int:
+        """How many commits behind it is worth that one turned bit explains the frame at the stop."""
         if self.stopped is None:
-            return False
+            return 0
         file.seek(_HEADER_BYTES + self.stopped * self.frame_bytes)
         frame = _read(file, self.frame_bytes)
         salts = int.from_bytes(frame[8:16], "big") ^ int.from_bytes(self.salts, "big")
         if len(frame) < self.frame_bytes or salts.bit_count() > 1:
-            return False
+            return 0
         stored = _stored(frame)
         have = self._sum(frame, self.stopped_seed)
         if salts or have == stored:
-            return have == stored and salts > 0
+            return 2 if have == stored and salts else 0  # a frame of ours, for certain
         if (have[0] ^ stored[0]).bit_count() + (have[1] ^ stored[1]).bit_count() == 1:
             # The checksum itself was hit, so the frame behind was judged from a wrong one.
             following = _read(file, self.frame_bytes)
             if following[8:16] == self.salts and self._sum(following, have) == _stored(following):
                 self.valid_behind += 1
                 self.commits_behind += any(following[4:8])
-            return True
+            return 1
         # The checksum is linear: a bit b that turned in word k of n moved it by ± 2^b × (F(n-1-k), F(n-k)) mod 2^32,
         # Fibonacci numbers. Of two neighbours one is odd, so b can be read off the difference. Which k it was cannot
         # be told for high b (they repeat), so this finds a flip but must not be used to turn it back.
@@ -245,9 +245,9 @@ class _Scan:
         first, second = 0, 1
         for _ in range((self.frame_bytes - 16) // 4):
             if (first << bit & _WORD, second << bit & _WORD) in signs:
-                return True
+                return 1
             first, second = second, (first + second) & _WORD
-        return False
+        return 0
 
     def _sum(self, frame: bytes, seed: tuple[int, int]) -> tuple[int, int]:
         half = _checksum(frame[:8], seed, big=self.big)
