@@ -22,7 +22,8 @@ _TOP: Final = chr(0x10FFFF)
 _ARRIVAL_SLACK_MS: Final = 60_000
 _HEAD_AGENT: Final = "SELECT seq, link, hlc FROM rec ORDER BY pos DESC LIMIT 1"
 _HEAD_HUB: Final = (
-    "SELECT b.seq, b.link, coalesce((SELECT max(hlc) FROM rec WHERE branch=b.id AND seq=b.seq), 0)"
+    "SELECT b.seq, b.link, coalesce((SELECT hlc FROM rec WHERE branch=b.id AND seq=b.seq),"
+    " (SELECT hlc FROM rec WHERE branch=b.parent AND seq=b.seq), 0)"
     " FROM branch b WHERE b.id=?"
 )
 # Scalar subqueries and not joins: with STAT4 a join on bound values is prepared anew at each call (7 µs against 1.6).
@@ -303,16 +304,11 @@ class SqliteCorpus:
         here = self.branch(branch)
         high = here.seq if here else 0
         while here is not None:
-            parts.append((here.id, here.base_seq, high))
-            if here.base_seq == 0:
-                break
-            sql = (
-                "SELECT r.branch FROM branch b JOIN rec r ON r.branch=b.id AND r.seq=?"
-                " WHERE b.stream=(SELECT stream FROM branch WHERE id=?) AND r.link=?"
-            )
-            row = self.engine.one(sql, (here.base_seq, here.id, here.base_link))
-            high = here.base_seq
-            here = self.branch(row[0]) if row else None
+            if high > here.base_seq or here.id == branch:
+                parts.append((here.id, here.base_seq, high))
+            high = min(high, here.base_seq)
+            row = self.engine.one("SELECT parent FROM branch WHERE id=?", (here.id,))
+            here = self.branch(row[0]) if row and row[0] is not None else None
         return parts[::-1]
 
     def _where(self, which: Filter) -> tuple[str, tuple[Any, ...]]:
@@ -436,25 +432,21 @@ class SqliteTransaction:
 
     def advance(self, branch: int, seq: int, link: bytes, signature: bytes | None = None) -> None:
         """Moves the head of a branch (in files with several); keeps the head's signature where given."""
-        if signature is None:
-            self._execute("UPDATE branch SET seq=?, link=? WHERE id=?", (seq, link, branch))
-        else:
-            sql = "UPDATE branch SET seq=?, link=?, signed_seq=?, signed_link=?, signature=? WHERE id=?"
-            self._execute(sql, (seq, link, seq, link, signature, branch))
+        self._execute("UPDATE branch SET seq=?, link=?, signature=? WHERE id=?", (seq, link, signature, branch))
 
-    def open_branch(self, branch: Branch) -> Branch:
+    def open_branch(self, branch: Branch, parent: int | None = None) -> Branch:
         """Adds a branch (its `id` is ignored) and, if new, its stream; returns it as stored."""
         self._execute(
             "INSERT INTO stream(stream, agent, public_key, current_key, own) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
             (branch.stream, self.name(branch.agent), branch.public_key, branch.current_key, int(branch.own)),
         )
         self._execute(
-            "INSERT INTO branch(stream, inc, base_seq, base_link, seq, link)"
-            " SELECT id, ?, ?, ?, ?, ? FROM stream WHERE stream=? ON CONFLICT DO NOTHING",
-            (branch.inc, branch.base_seq, branch.base_link, branch.seq, branch.link, branch.stream),
+            "INSERT INTO branch(stream, inc, parent, base_seq, base_link, seq, link)"
+            " SELECT id, ?, ?, ?, ?, ?, ? FROM stream WHERE stream=? ON CONFLICT DO NOTHING",
+            (branch.inc, parent, branch.base_seq, branch.base_link, branch.seq, branch.link, branch.stream),
         )
-        row = self._execute(f"{_BRANCH} WHERE b.inc=?", (branch.inc,)).fetchone()
-        return _branch(row)
+        where = f"{_BRANCH} WHERE s.stream=? AND b.inc=? AND b.base_seq=?"
+        return _branch(self._execute(where, (branch.stream, branch.inc, branch.base_seq)).fetchone())
 
     def branches(self, stream: bytes) -> list[Branch]:
         """All incarnations of a stream, oldest first."""

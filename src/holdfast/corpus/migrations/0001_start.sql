@@ -7,13 +7,15 @@ CREATE TABLE stream(
   current_key BLOB NOT NULL,             -- after `rotate` records
   own INTEGER NOT NULL DEFAULT 0         -- 1: written here
 ) STRICT;
-CREATE TABLE branch(
-  id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES stream(id), inc BLOB NOT NULL UNIQUE,
+CREATE TABLE branch(                     -- a run of records behind (parent, base); only its incarnation appends to it
+  id INTEGER PRIMARY KEY, stream INTEGER NOT NULL REFERENCES stream(id), inc BLOB NOT NULL,
+  parent INTEGER,                        -- NULL: begins at the genesis, or at a prune record
   base_seq INTEGER NOT NULL, base_link BLOB NOT NULL,
   seq INTEGER NOT NULL, link BLOB NOT NULL,           -- head; kept up to date where several branches share a file
-  signed_seq INTEGER NOT NULL DEFAULT 0, signed_link BLOB, signature BLOB
+  signature BLOB,                        -- of that head, where it is kept
+  settled INTEGER NOT NULL DEFAULT 0,    -- its newest record that both newest verified backups hold
+  UNIQUE(stream, inc, base_seq)
 ) STRICT;
-CREATE INDEX branch_stream ON branch(stream);
 CREATE TABLE rec(
   pos INTEGER PRIMARY KEY, branch INTEGER NOT NULL, seq INTEGER NOT NULL, hlc INTEGER NOT NULL,
   agent INTEGER NOT NULL, author INTEGER NOT NULL, kind INTEGER NOT NULL, coll INTEGER NOT NULL,

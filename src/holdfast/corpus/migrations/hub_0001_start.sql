@@ -7,3 +7,14 @@ CREATE TABLE lineage(
 CREATE TABLE arrival(                    -- sparse: what had arrived by when, so that a time becomes a range of pos
   at_ms INTEGER PRIMARY KEY, pos INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE label(                      -- where each incarnation stands; never dropped: repeats are known for ever
+  stream INTEGER NOT NULL REFERENCES stream(id), inc BLOB NOT NULL, branch INTEGER NOT NULL REFERENCES branch(id),
+  seq INTEGER NOT NULL, link BLOB NOT NULL, signature BLOB NOT NULL, PRIMARY KEY(stream, inc)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE signed(                     -- signed heads on the way, one in 32 records or so: the proofs of old records
+  branch INTEGER NOT NULL, seq INTEGER NOT NULL, signature BLOB NOT NULL, rotates INTEGER NOT NULL,
+  PRIMARY KEY(branch, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE told(                       -- the time that a plain client gave its message, where it gave one
+  pos INTEGER PRIMARY KEY, ms INTEGER NOT NULL
+) STRICT;
