@@ -90,7 +90,7 @@ def examine(path: Path) -> Diagnosis:
         path: the database file (not the WAL).
 
     Returns:
-        The diagnosis. The WAL is read once, at some 400 MB/s; zeros and an older run's frames faster.
+        The diagnosis. The WAL is read once, at some 250 MB/s; zeros and an older run's frames faster.
 
     Raises:
         OSError: the file cannot be read.
@@ -168,6 +168,11 @@ class _Scan:
         numbers = struct.unpack(f">{2 * n}I", quads[0::width].tobytes())
         part = quads[low * width : high * width]
         bad = _misfits(part, width, stored[2 * low : 2 * high], before, big=self.big)
+        if self.stopped is None and hits == n and not any(bad) and all(numbers[0::2]):
+            self.frames += n  # the usual case, without a look at each frame
+            self.commits += n - numbers[1::2].count(0)
+            self.ends_in_commit = numbers[-1] > 0
+            return
         for i in range(low, high):
             page, size = numbers[2 * i], numbers[2 * i + 1]
             ours = salts[i] == want and page != 0
@@ -258,7 +263,7 @@ def _misfits(quads: array[int], width: int, stored: tuple[int, ...], seed: tuple
     """Which of the frames do not have the checksum they carry.
 
     The checksum's recurrence runs in step over all frames of a batch, each frame a 64-bit lane of one big
-    integer, because Python adds a thousand lanes as fast as it adds two ints (measured: 430 MB/s; word
+    integer, because Python adds a thousand lanes as fast as it adds two ints (measured: 160 to 350 MB/s; word
     by word 30). Sums stay below 2^62 for 20 steps of two words, so they are cut to 32 bits only then.
     """
     n = len(stored) // 2
