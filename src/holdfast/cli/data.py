@@ -210,26 +210,17 @@ def ls_command(
 
 
 def _list_places(settings: Settings, *, agents: bool) -> None:
-    from holdfast.log import level
-    from holdfast.node.directory import attach, detach
-
-    directory = attach(settings.need_store(), make=False)
-    try:
+    rows: list[dict[str, Any]] = []
+    with settings.directory() as directory:
         wanted = directory.agents() if agents else [settings.who] if directory.has_agent(settings.who) else []
-        rows: list[dict[str, Any]] = []
         for agent in wanted:
-            opened = directory.open_log(agent, level(settings.config.get("level", "advanced")))
-            try:
+            with settings.open_log(agent) as opened:
+                corpus = opened.corpus
                 if agents:
-                    keys = sum(count for _, count in opened.corpus.collections(agent))
-                    size = opened.corpus.size_bytes()
-                    rows.append({"agent": agent, "records": opened.corpus.last(), "keys": keys, "bytes": size})
+                    keys = sum(count for _, count in corpus.collections(agent))
+                    rows.append({"agent": agent, "records": corpus.last(), "keys": keys, "bytes": corpus.size_bytes()})
                 else:
-                    rows += [{"collection": c, "keys": n} for c, n in opened.corpus.collections(agent)]
-            finally:
-                directory.release_log(opened)
-    finally:
-        detach(directory)
+                    rows += [{"collection": c, "keys": n} for c, n in corpus.collections(agent)]
     if settings.as_json:
         settings.show.document({"agents" if agents else "collections": rows})
     elif agents:

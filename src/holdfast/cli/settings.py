@@ -15,6 +15,8 @@ from holdfast.cli.show import Show
 from holdfast.errors import NoStore, NotCached, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from holdfast.log import OpenLog
+    from holdfast.node.directory import Directory
     from holdfast.node.store import Store
 
 CONFIG = "config.json"
@@ -152,6 +154,34 @@ class Settings:
         level = self.config.get("level", "advanced")
         token = self.token if known else None
         return Store(path, agent or self.who, hub=given if known else (), token=token, level=level)
+
+    @contextlib.contextmanager
+    def directory(self) -> Iterator[Directory]:
+        """The node directory, for what concerns all its agents.
+
+        Raises:
+            NoStore: there is none at the path.
+        """
+        path = self.need_store()
+        from holdfast.node.directory import attach, detach
+
+        directory = attach(path, make=False)
+        try:
+            yield directory
+        finally:
+            detach(directory)
+
+    @contextlib.contextmanager
+    def open_log(self, agent: str) -> Iterator[OpenLog]:
+        """An agent's log on this machine, shared with a store that has it open."""
+        from holdfast.log import level
+
+        with self.directory() as directory:
+            opened = directory.open_log(agent, level(self.config.get("level", "advanced")))
+            try:
+                yield opened
+            finally:
+                directory.release_log(opened)
 
     @contextlib.contextmanager
     def reading(self, *, need_hub: bool = False) -> Iterator[tuple[Store, str | None]]:

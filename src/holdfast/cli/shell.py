@@ -110,6 +110,12 @@ class Shell(click.Group):
         except OSError as error:
             settings.show.error(_of_system(error))
             return 1
+        except Exception as error:
+            if settings.verbose:
+                raise
+            what = f"{type(error).__name__}: {error}"
+            settings.show.error(HoldfastError(f"a fault of our own: {what}", hint="-v shows where; please report it"))
+            return 1
 
 
 class _Lazy(MutableMapping[str, click.Command]):
@@ -215,4 +221,4 @@ def _ours(error: click.ClickException) -> HoldfastError:
 
 def _of_system(error: OSError) -> HoldfastError:
     where = f"{error.filename}: " if error.filename else ""
-    return HoldfastError(f"{where}{error.strerror or error}".lower() if not where else f"{where}{error.strerror}")
+    return HoldfastError(f"{where}{error.strerror or error}")

@@ -75,6 +75,10 @@ class Show:
         if not self.quiet:
             _to_stderr(text)
 
+    def complain(self, text: str) -> None:
+        """A line about one thing that failed among many; said even when quiet."""
+        _to_stderr(safe(text))
+
     def warn(self, text: str, *, hint: str = "") -> None:
         """Something a person should know; said even when quiet."""
         _to_stderr(self.paint("warning: ", "yellow", sys.stderr) + text)
@@ -106,6 +110,9 @@ class Progress:
         self._total = max(total, 1)
         self._drawn = 0.0
 
+    drawn = False
+    """Whether a bar stands on the last line of this process's stderr."""
+
     def __enter__(self) -> Progress:
         return self
 
@@ -113,6 +120,7 @@ class Progress:
         if self._on:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
+        Progress.drawn = False
 
     def at(self, done: int, text: str = "") -> None:
         """Shows that so much of the total is done, at most twelve times a second."""
@@ -120,6 +128,7 @@ class Progress:
         if not self._on or now - self._drawn < 0.08:
             return
         self._drawn = now
+        Progress.drawn = True
         share = min(done / self._total, 1.0)
         filled = round(share * 24)
         bar = "█" * filled + "░" * (24 - filled)
@@ -173,4 +182,6 @@ def safe(text: str) -> str:
 
 
 def _to_stderr(text: str) -> None:
+    if sys.stderr.isatty():
+        text = f"\r\033[K{text}" if Progress.drawn else text  # over the bar, which is drawn again below it
     print(text, file=sys.stderr)

@@ -137,9 +137,7 @@ def _print(settings: Settings, message: Message) -> None:
 
 
 @shell.command("watch")
-@click.option(
-    "--since", metavar="CURSOR", default="now", show_default=True, help="where to begin: now, start, or a cursor"
-)
+@click.option("--since", metavar="CURSOR", default="now", show_default=True, help="now, start, or a cursor")
 @click.option("--from", "sender", metavar="AGENT", help="only this agent's")
 @click.option("--collection", "-c", help="only in this collection")
 @click.option("--kind", help="only of this kind")
