@@ -1,8 +1,10 @@
-"""Which keyed values of another branch win over this chain's: pure, and the same rule as the hub's.
+"""Which keyed values of another branch win over this chain's, and the records that take them over. Pure.
 
-Among the versions of a key within a stream the highest (hlc, seq, link) is its value. A chain's hlc only grows, so
-a key changed on the other branch alone wins there by itself, and a key changed on both goes to the later change:
-whatever the branch, every node and the hub then agree. Nothing is lost either way: both branches stay on the hub.
+Among the versions of a key within a stream the one with the highest `order` is its value, whatever its branch: the
+hub's rule and every node's. Stamps grow along a chain, so a key changed on the other branch alone wins by itself,
+and a key changed on both goes to the later change. A take-over keeps the stamp of what it takes: with a new one an
+old value would look young again, and live copies of a node would hand their values around for ever (simulated).
+Nothing is lost either way: both branches stay on the hub.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import msgspec
 
 from holdfast import records
 from holdfast.records import Record
-from holdfast.wire import Item, Mark
+from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Item, Mark
 
 Newest = Callable[[str, str], "Record | None"]
 """(collection, key) -> the newest record here that says what the key's value is, tombstones and deletions by
@@ -23,37 +25,12 @@ Under = Callable[[str, str], Iterable[str]]
 
 
 class Takeover(msgspec.Struct, frozen=True, gc=False):
-    """One `merge` record to append: this key takes the other branch's value (or its absence)."""
+    """This key takes the other branch's value, or its absence."""
 
     collection: str
     key: str
     source: Record
     item: Item
-
-    def record(self, stream: bytes, seq: int, hlc: int, key_version: int) -> Record:
-        """The record without its link; `hlc` must be above the source's and the log's."""
-        source = self.source
-        if source.kind == records.DELETE_PREFIX:
-            empty = records.payload_hash(b"", b"")
-            source = msgspec.structs.replace(source, fmt=0, payload_len=0, kid=records.ZERO16, payload_hash=empty)
-        return msgspec.structs.replace(
-            source,
-            stream=stream,
-            flags=source.flags & ~records.MORE,
-            seq=seq,
-            hlc=hlc,
-            base=self.source.link,
-            key_version=key_version,
-            kind=records.MERGE,
-            key=self.key,
-            link=records.ZERO32,
-        )
-
-    def body(self) -> Item:
-        """Salt, codec, body and why of the record to append (its header is another)."""
-        if self.source.kind == records.DELETE_PREFIX:
-            return Item(b"", b"", 0, b"")
-        return self.item
 
 
 def linked(before: Mark, items: Iterable[Item]) -> list[tuple[Record, Item]]:
@@ -65,13 +42,14 @@ def linked(before: Mark, items: Iterable[Item]) -> list[tuple[Record, Item]]:
     return found
 
 
-def order(record: Record) -> tuple[int, int, bytes]:
-    """The order among versions of a key."""
-    return (record.hlc, record.seq, record.link)
+def order(record: Record) -> tuple[int, bool, bytes]:
+    """The order among versions of a key; the same for a record and for whatever took it over."""
+    gone = bool(record.flags & records.TOMBSTONE)
+    return (record.hlc, gone, b"" if gone else record.payload_hash)
 
 
 def weigh(theirs: Sequence[tuple[Record, Item]], newest: Newest, under: Under) -> list[Takeover]:
-    """The keys whose value is the other branch's, in its order.
+    """The keys whose value is the other branch's, by age.
 
     Args:
         theirs: the other branch's records, oldest first, with links.
@@ -79,26 +57,92 @@ def weigh(theirs: Sequence[tuple[Record, Item]], newest: Newest, under: Under) -
         under: which keys of this chain start with a prefix.
     """
     keys: dict[tuple[str, str], tuple[Record, Item]] = {}
+
+    def note(at: tuple[str, str], record: Record, item: Item) -> None:
+        if at not in keys or order(keys[at][0]) < order(record):
+            keys[at] = (record, item)
+
     for record, item in theirs:
         if record.kind == records.DELETE_PREFIX:
-            gone = [at for at in keys if at[0] == record.collection and at[1].startswith(record.key)]
-            for at in (*gone, *((record.collection, key) for key in under(record.collection, record.key))):
-                keys[at] = (record, item)
+            covered = [at[1] for at in keys if at[0] == record.collection and at[1].startswith(record.key)]
+            for key in {*covered, *under(record.collection, record.key)}:
+                note((record.collection, key), record, item)
         elif record.is_value:
-            keys[(record.collection, record.key)] = (record, item)
+            note((record.collection, record.key), record, item)
     won = []
     for (collection, key), (record, item) in keys.items():
         mine = newest(collection, key)
-        if mine is not None and (order(mine) > order(record) or _same(mine, record)):
-            continue
-        if mine is None and record.flags & records.TOMBSTONE:
-            continue
-        won.append(Takeover(collection, key, record, item))
-    return sorted(won, key=lambda t: order(t.source))
+        if mine is None or order(mine) < order(record):
+            won.append(Takeover(collection, key, record, item))
+    return sorted(won, key=lambda t: (order(t.source), t.collection, t.key))
 
 
-def _same(mine: Record, theirs: Record) -> bool:
-    """Whether both say the same, so that two live copies do not answer each other for ever."""
-    if mine.flags & records.TOMBSTONE or theirs.flags & records.TOMBSTONE:
-        return bool(mine.flags & theirs.flags & records.TOMBSTONE)
-    return (mine.payload_hash, mine.fmt, mine.kid) == (theirs.payload_hash, theirs.fmt, theirs.kid)
+def appendix(
+    won: Sequence[Takeover], at: Mark, hlc: int, of: tuple[bytes, Mark], key_version: Callable[[str, str], int]
+) -> list[tuple[Record, Item]]:
+    """The records to append for what `weigh` found: batches, each closed by a record that names the other branch.
+
+    The closing record bears a fresh stamp, so that the newest record of a log is also its youngest. Links and
+    headers are the log's to make.
+
+    Args:
+        won: at least one.
+        at: the log's head.
+        hlc: a fresh stamp, above every stamp in the log and in `won`.
+        of: the other branch's incarnation, and up to where it was weighed.
+        key_version: the version number that a key's next record gets.
+    """
+    made: list[tuple[Record, Item]] = []
+    batch, size = 0, 0
+    for k, takeover in enumerate(won):
+        seq, item = at.seq + len(made) + 1, takeover.item
+        body = len(item.body or b"")
+        if batch and (batch >= RECORDS_MAX - 1 or size + body > SEGMENT_BYTES_MAX - 1024):
+            made.append(_closing(takeover.source, seq, hlc + k, of))
+            batch, size, seq = 0, 0, seq + 1
+        made.append(_taken(takeover, seq, key_version(takeover.collection, takeover.key)))
+        batch, size = batch + 1, size + body
+    made.append(_closing(won[-1].source, at.seq + len(made) + 1, hlc + len(won), of))
+    return made
+
+
+def _taken(takeover: Takeover, seq: int, key_version: int) -> tuple[Record, Item]:
+    source, item = takeover.source, takeover.item
+    flags = source.flags & ~records.MORE
+    if source.kind == records.DELETE_PREFIX:
+        # Its own payload and key speak of a prefix; what it did to this key is to delete it.
+        empty, item = records.payload_hash(b"", b""), Item(b"", b"", 0, b"")
+        source = msgspec.structs.replace(source, fmt=0, payload_len=0, kid=records.ZERO16, payload_hash=empty)
+    record = msgspec.structs.replace(
+        source,
+        flags=flags | records.MORE,
+        seq=seq,
+        base=source.link,
+        key_version=key_version,
+        kind=records.MERGE,
+        key=takeover.key,
+        link=records.ZERO32,
+    )
+    return record, item
+
+
+def _closing(source: Record, seq: int, hlc: int, of: tuple[bytes, Mark]) -> tuple[Record, Item]:
+    inc, head = of
+    payload = inc + head.seq.to_bytes(8, "big") + head.link
+    record = Record(
+        stream=source.stream,
+        fmt=0,
+        flags=0,
+        seq=seq,
+        hlc=hlc,
+        base=head.link,
+        key_version=0,
+        payload_len=len(payload),
+        kind=records.MERGE,
+        author="",
+        collection="",
+        key="",
+        kid=records.ZERO16,
+        payload_hash=records.payload_hash(b"", payload),
+    )
+    return record, Item(b"", b"", 0, payload)

@@ -70,7 +70,7 @@ class OutboxStore(Protocol):
     * A stream's log is one chain: record n+1's link follows from record n's; `streams` and `links` show committed
       records only. The answers change at any time because agents write; they change at the tail only.
     * `sync(stream)` makes everything committed so far survive a power cut, and returns the newest mark for which
-      that is true; opening a log does it once, for what a killed process left. `read` is never asked for more than that.
+      that is true; opening a log does it once, for what a killed process left. `read` is never asked for more.
     * `read(stream, first, last, records, size)` returns items first, first+1, … up to `last`: at most `records`, and
       no more than `size` bytes of bodies, but always one. A body that is gone comes as None with `why`; a body that
       was quarantined is returned (the outbox leaves it out).
@@ -81,12 +81,11 @@ class OutboxStore(Protocol):
     * `fast_forward` appends the items, already verified, if and only if the head is still `expected`, and goes on
       under incarnation `inc`; in one transaction, keyed values included, durable when it returns True. False: an
       agent wrote meanwhile, nothing was changed.
-    * `merge` weighs another branch's records (`merge.linked`) by `holdfast.protocol.merge.weigh` inside one
-      transaction with what it appends: one record of kind `merge` for each key it names, with the value's header
-      fields, salt and body as they came (a missing body stays missing with its why), `base` the link of the record
-      it takes over and an hlc above both. It remembers (inc, the last item's mark) as weighed, with its own head at
-      that moment; `weighed` shows only those whose own mark is still in the log. Returns how many records it
-      appended.
+    * `merge` weighs another branch's records (`merge.linked`, `merge.weigh`) and appends what `merge.appendix`
+      says, in one transaction (header, link and signature as for any append; salt, codec, body and why as they
+      came). A take-over keeps the stamp of what it takes; the log's next stamp is above all of them. It remembers
+      (inc, the last item's mark) as weighed, with its own head at that moment; `weighed` shows only those whose own
+      mark is still in the log. Returns how many records it appended.
     * `quarantine` names records by seq; the store keeps their links too, and `quarantined` shows only those still in
       the log.
     * `keep`, `quarantine` may be lost by a power cut (they are told again), never half written.
@@ -210,8 +209,8 @@ class IngestStore(Protocol):
     most once each. A blob counts as held only when its bytes are fsynced. The plan is written in the same
     transaction: streams, branches (new ones have ids below 0, parents before children), rows in their order,
     labels, keys. An ack, and an answer to hello, leaves the hub after the fsync of what it speaks of; the feed may
-    show rows before it. The newest value of a private key is the row with the highest (hlc, seq, link) of its
-    stream, whatever its branch: merge records make every node agree with that.
+    show rows before it. The value of a private key is its stream's version with the highest `merge.order`, whatever
+    its branch: merge records make every node agree with that.
     """
 
     def streams(self, ids: Sequence[bytes]) -> Mapping[bytes, StreamFacts]:

@@ -308,15 +308,14 @@ class MemoryStore:
         """Take over the keyed values that are newer on another branch."""
         log = self.disk.logs[stream]
         theirs = merging.linked(before, items)
+        head = Mark(theirs[-1][0].seq, theirs[-1][0].link)
         won = merging.weigh(theirs, log.newest, log.under)
-        for takeover in won:
-            hlc = log.next_hlc(self._now_ms(), takeover.source.hlc)
-            record = takeover.record(stream, log.head.seq + 1, hlc, 0)
-            self._watcher.wrote(self._added(log, record, takeover.body()))
-        last = theirs[-1][0]
-        self.disk.weighed.setdefault(stream, {})[inc] = (Mark(last.seq, last.link), log.head)
         if won:
             self._watcher.forked(stream, "merge")
+            hlc = log.next_hlc(self._now_ms(), won[-1].source.hlc)
+            for record, item in merging.appendix(won, log.head, hlc, (inc, head), lambda _c, _k: 0):
+                self._watcher.wrote(self._added(log, record, item))
+        self.disk.weighed.setdefault(stream, {})[inc] = (head, log.head)
         return len(won)
 
     def _added(self, log: Log, record: Record, item: Item) -> Entry:
