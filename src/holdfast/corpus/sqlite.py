@@ -86,9 +86,8 @@ class SqliteCorpus:
         self.engine.close()
 
     def _forget(self) -> None:
-        self._ids.clear()
-        self._names.clear()
-        self._streams.clear()
+        # New ones and not emptied: a reader may be between asking one and using the answer.
+        self._ids, self._names, self._streams = {}, {}, {}
 
     # -- reading ------------------------------------------------------------------------------------------------
 
