@@ -13,7 +13,7 @@ Two rules, either is enough to say damaged:
   the hub decide then, and a needless quarantine costs only a copy.
 * One valid commit frame lies there, and one flipped bit explains the bad frame. That finds a flip in
   the last commit but one. A flip in the last commit of all looks like a torn tail, and only the anchor
-  or the hub can tell: taking one flipped bit alone for damage was tried, and misjudged 4 in 1,600 honest
+  or the hub can tell: taking one flipped bit alone for damage was tried, and misjudged 4 in 3,200 honest
   power cuts (a lost sector may differ from the zeros before it in few bits, and the checksum is weak).
 
 Everything here touches files beside SQLite: call it only under the first opener's exclusive lock, and

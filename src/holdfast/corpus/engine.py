@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
+import msgspec
 
 from holdfast.corpus import doctor
 from holdfast.corpus.commit import GroupCommit
@@ -62,9 +63,11 @@ def _checksums() -> str:
         if not _vfs_ready:
             import apsw.sqlite_extra  # 2 ms, so not before the first file is opened
 
+            usual = apsw.vfs_names()[0]
             connection = apsw.Connection(":memory:")
             apsw.sqlite_extra.load(connection, "cksumvfs")
             connection.close()
+            apsw.set_default_vfs(usual)  # loading takes the default: other people's databases are none of our business
             _vfs_ready = True
     return _VFS
 
@@ -142,7 +145,8 @@ class Engine:
         if self.diagnosis.damaged:
             # Opening replays the good prefix and resets the WAL: what lies behind the damage would be gone. So
             # copies are taken first; what to do with them is recovery's business, not the engine's.
-            self.quarantined = doctor.quarantine(self.path, self.path.parent / "quarantine")
+            note = {"diagnosis": msgspec.to_builtins(self.diagnosis)}
+            self.quarantined = doctor.quarantine(self.path, self.path.parent / "quarantine", note=note)
 
     def _connect(self, *, read_only: bool = False) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else 0
