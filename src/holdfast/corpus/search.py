@@ -164,8 +164,9 @@ def _candidates(corpus: SqliteCorpus, terms: list[_Term], tail: list[Stored]) ->
     query = "t:(" + " AND ".join(term.query for term in terms) + ")"
     below, step = 1 << 62, _CANDIDATES
     sql = (
-        f"SELECT {COLUMNS} FROM (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?)"
-        " f CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
+        f"SELECT {COLUMNS} FROM"
+        " (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?) f"
+        " CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
     )
     while rows := corpus.rows(sql, (query, below, step)):
         yield from rows
