@@ -351,16 +351,20 @@ def _state(
     return wire.StreamState(ask.stream, ask.inc, state, at, common, along, others, settled, kept)  # type: ignore[arg-type]
 
 
+def _goes_on(facts: StreamFacts, tip: tuple[int, int], spot: tuple[int | None, int]) -> bool:
+    """Whether the chain that ends at `tip` contains the spot (the genesis is in all)."""
+    return spot[0] is None or tree.contains(facts.branches, tip, (spot[0], spot[1]))
+
+
 def _standing(
     facts: StreamFacts, ask: HelloStream, common: Mark, spot: tuple[int | None, int]
 ) -> tuple[str, Mark, bytes]:
     label = facts.labels.get(ask.inc)
-    if common == ask.head and spot[0] is not None:
+    if common == ask.head:
         longer = [
             inc
             for inc, other in facts.labels.items()
-            if other.head.seq > common.seq
-            and tree.contains(facts.branches, (other.branch, other.head.seq), (spot[0], spot[1]))
+            if other.head.seq > common.seq and _goes_on(facts, (other.branch, other.head.seq), spot)
         ]
         if longer:
             # The newest life that goes on from here: incarnations sort by when they were minted.

@@ -98,7 +98,7 @@ class Outbox:
         return action
 
     def _choose(self, now: float) -> Action:
-        infos = [i for i in self._store.streams() if i.head.seq > 0]
+        infos = self._store.streams()
         if now >= self._hello_due and not (self._hello_due and any(x.wants for x in self._lanes.values())):
             # (A routine look waits for pulls under way: a long one must not begin again every minute.)
             for lane in self._lanes.values():
