@@ -33,6 +33,23 @@ class Takeover(msgspec.Struct, frozen=True, gc=False):
     item: Item
 
 
+class Scope(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A deletion by prefix on another branch: remembered, because an older value may yet come from a third one."""
+
+    collection: str
+    prefix: str
+    hlc: int
+
+    def hides(self, collection: str, key: str, record: Record) -> bool:
+        """Whether it deleted what this record says of this key."""
+        return collection == self.collection and key.startswith(self.prefix) and record.hlc < self.hlc
+
+
+def scopes(theirs: Iterable[tuple[Record, Item]]) -> list[Scope]:
+    """The deletions by prefix among another branch's records."""
+    return [Scope(r.collection, r.key, r.hlc) for r, _ in theirs if r.kind == records.DELETE_PREFIX]
+
+
 def linked(before: Mark, items: Iterable[Item]) -> list[tuple[Record, Item]]:
     """The records in items, with the links that follow from the mark before them."""
     found, link = [], before.link
@@ -48,13 +65,16 @@ def order(record: Record) -> tuple[int, bool, bytes]:
     return (record.hlc, gone, b"" if gone else record.payload_hash)
 
 
-def weigh(theirs: Sequence[tuple[Record, Item]], newest: Newest, under: Under) -> list[Takeover]:
+def weigh(
+    theirs: Sequence[tuple[Record, Item]], newest: Newest, under: Under, hidden: Sequence[Scope] = ()
+) -> list[Takeover]:
     """The keys whose value is the other branch's, by age.
 
     Args:
         theirs: the other branch's records, oldest first, with links.
         newest: what this chain says of a key.
         under: which keys of this chain start with a prefix.
+        hidden: the `scopes` of the branches that were weighed before.
     """
     keys: dict[tuple[str, str], tuple[Record, Item]] = {}
 
@@ -72,6 +92,8 @@ def weigh(theirs: Sequence[tuple[Record, Item]], newest: Newest, under: Under) -
     won = []
     for (collection, key), (record, item) in keys.items():
         mine = newest(collection, key)
+        if any(scope.hides(collection, key, record) for scope in hidden):
+            continue
         if mine is None or order(mine) < order(record):
             won.append(Takeover(collection, key, record, item))
     return sorted(won, key=lambda t: (order(t.source), t.collection, t.key))

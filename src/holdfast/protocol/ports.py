@@ -84,8 +84,9 @@ class OutboxStore(Protocol):
     * `merge` weighs another branch's records (`merge.linked`, `merge.weigh`) and appends what `merge.appendix`
       says, in one transaction (header, link and signature as for any append; salt, codec, body and why as they
       came). A take-over keeps the stamp of what it takes; the log's next stamp is above all of them. It remembers
-      (inc, the last item's mark) as weighed, with its own head at that moment; `weighed` shows only those whose own
-      mark is still in the log. Returns how many records it appended.
+      (inc, the last item's mark) as weighed, with its own head at that moment and the branch's `merge.scopes` (all
+      of them are handed to the next `weigh`); `weighed` shows only those whose own mark is still in the log.
+      Returns how many records it appended.
     * `quarantine` names records by seq; the store keeps their links too, and `quarantined` shows only those still in
       the log.
     * `keep`, `quarantine` may be lost by a power cut (they are told again), never half written.
