@@ -25,14 +25,14 @@ from holdfast.protocol.actions import (
     Wait,
 )
 from holdfast.protocol.lanes import Lane, Want, blob_of, envelope, is_unit_end, probe_seqs, whole_units
+from holdfast.protocol.patience import Patience
 from holdfast.protocol.ports import OutboxStore, Position, Rng, StreamInfo, Verify
-from holdfast.protocol.retry import BASE, CAP, FULL_CAP, SLOW, Backoff, Reaction, reaction, retry_after
+from holdfast.protocol.retry import SLOW, Reaction, reaction, retry_after
 from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer, HelloStream, Mark, Pulled, Rejected, Segment
 
 HELLO_EVERY: Final = 60.0
 """Heads, settled marks and other branches are looked at again this often, traffic or not."""
 STRIKES: Final = 3
-SURPRISES: Final = 3
 NONCE_BYTES: Final = 16
 
 
@@ -58,11 +58,7 @@ class Outbox:
         self.forks = 0
         self.gen = ""
         self._store, self._clock, self._rng, self._verify = store, clock, rng, verify
-        self._backoff = Backoff(rng)
-        self._not_before = 0.0
-        self._state: State = "offline"
-        self._alert = ""
-        self._last_contact: float | None = None
+        self._patience = Patience(rng)
         self._limits = wire.Limits()
         self._cap = wire.RECORDS_MAX
         self._lanes: dict[bytes, Lane] = {}
@@ -71,11 +67,8 @@ class Outbox:
         self._flight: Action | None = None
         # Not from 0: a late answer to the request of an earlier process must not look like one to ours.
         self._req = int.from_bytes(rng.randbytes(4), "big")
-        self._surprises = 0
         self._turn = 0
         self._may_pull = True
-        self._refresh = False
-        self._refreshed = False
         for stream, position in store.positions(hub).items():
             self._lanes[stream] = Lane(position.inc, position.acked, position.settled)
 
@@ -86,11 +79,10 @@ class Outbox:
         now = self._clock.monotonic()
         if self._flight is not None:
             return Wait(None)
-        if self._refresh:
-            self._refresh = False
+        if self._patience.take_refresh():
             return Refresh()
-        if now < self._not_before:
-            return Wait(self._not_before)
+        if now < self._patience.until:
+            return Wait(self._patience.until)
         action = self._choose(now)
         if isinstance(action, Wait):
             return action
@@ -212,10 +204,12 @@ class Outbox:
             return False
         self._flight = None
         if answer.version != wire.PROTOCOL:
-            self._slow("mismatch", f"the hub speaks protocol {answer.version}, this node {wire.PROTOCOL}")
+            problem = f"the hub speaks protocol {answer.version}, this node {wire.PROTOCOL}"
+            self._patience.slow(self._clock.monotonic(), "mismatch", problem)
+            self.say_hello()
             return True
         self.gen, self._limits = answer.gen, answer.limits
-        self._success()
+        self._patience.worked(self._clock.monotonic())
         infos = {i.stream: i for i in self._store.streams()}
         for state in answer.streams:
             info = infos.get(state.stream)
@@ -223,16 +217,8 @@ class Outbox:
                 self.settle(info, asked[state.stream], state)
         self._remember(asked)
         if asked and not any(self._lanes[s].ready for s in asked if s in self._lanes):
-            self._surprise()
+            self._patience.surprised(self._clock.monotonic())
         return True
-
-    def _surprise(self) -> None:
-        """Hello and hello again without a record acknowledged between: ever more slowly, whatever the cause is."""
-        self._surprises += 1
-        if self._surprises > SURPRISES:
-            pause = min(CAP, BASE * 2.0 ** min(self._surprises - SURPRISES, 20))
-            self._not_before = self._clock.monotonic() + pause * (0.5 + self._rng.random() / 2)
-            self._alert = "the hub and this node keep disagreeing about where a stream stands"
 
     def settle(self, info: StreamInfo, asked: HelloStream, state: wire.StreamState) -> None:
         stream = info.stream
@@ -289,17 +275,16 @@ class Outbox:
         self._flight = None
         if answer.regen or not self.is_my_gen(answer.gen):
             self.say_hello()
-            self._last_contact = self._clock.monotonic()
-            self._surprise()
+            self._patience.surprised(self._clock.monotonic())
             return True
-        self._success()
+        self._patience.worked(self._clock.monotonic())
         self._cap = min(self._cap * 2, wire.RECORDS_MAX)
         for segment, verdict in zip(sent, answer.verdicts, strict=True):
             self._on_verdict(segment, verdict)
         if any(v.state == "ack" for v in answer.verdicts):
-            self._surprises = 0
+            self._patience.surprises = 0
         elif any(not self._lanes[s.stream].ready for s in sent):
-            self._surprise()
+            self._patience.surprised(self._clock.monotonic())
         self._remember(s.stream for s in sent)
         return True
 
@@ -319,7 +304,7 @@ class Outbox:
             lane.blob_users = {d: segment.first + k for k, i in enumerate(segment.items) if (d := blob_of(i))}
         elif verdict.state == "denied":
             lane.silent_until = self._clock.monotonic() + SLOW
-            self._alert = f"the hub denies stream {stream.hex()}: {verdict.reason}"
+            self._patience.alert = f"the hub denies stream {stream.hex()}: {verdict.reason}"
         else:
             lane.ready = False
 
@@ -341,7 +326,7 @@ class Outbox:
         ):
             return False
         self._flight = None
-        self._success()
+        self._patience.worked(self._clock.monotonic())
         lane = self._lanes.get(flight.stream)
         if lane is None or not lane.wants or lane.wants[0].inc != flight.inc:
             return True
@@ -354,7 +339,7 @@ class Outbox:
                 problem = "its signed head is not signed by this stream's key"
         if problem or info is None:
             # Not applied, and asked for again with the next hello; meanwhile nothing else waits for it.
-            self._alert = f"cannot use what the hub has of stream {flight.stream.hex()}: {problem}"
+            self._patience.alert = f"cannot use what the hub has of stream {flight.stream.hex()}: {problem}"
             lane.wants.pop(0)
         elif want.is_whole:
             lane.wants.pop(0)
@@ -381,11 +366,16 @@ class Outbox:
         lane = self._lanes[flight.stream]
         lane.blobs = [d for d in lane.blobs if d != digest]
         if ok:
-            self._success()
-        elif digest in lane.blob_users:
-            missing = Rejected(lane.blob_users[digest], "blob_missing", "the blob is not readable on the node")
-            self._quarantine(flight.stream, [missing], lane)
+            self._patience.worked(self._clock.monotonic())
+        else:
+            self._without_blob(flight, "the blob is not readable on the node")
         return True
+
+    def _without_blob(self, flight: SendBlob, reason: str) -> None:
+        lane = self._lanes[flight.stream]
+        lane.blobs = [d for d in lane.blobs if d != flight.digest]
+        if flight.digest in lane.blob_users:
+            self._quarantine(flight.stream, [Rejected(lane.blob_users[flight.digest], "blob", reason)], lane)
 
     def _quarantine(self, stream: bytes, refused: Sequence[Rejected], lane: Lane) -> None:
         known = self._refused.setdefault(stream, set())
@@ -393,7 +383,7 @@ class Outbox:
         if not fresh:
             # Nothing left to leave out: the hub refuses even the envelope: no hurry, but never for good.
             lane.silent_until = self._clock.monotonic() + SLOW
-            self._alert = f"the hub refuses the envelope of a record of {stream.hex()}"
+            self._patience.alert = f"the hub refuses the envelope of a record of {stream.hex()}"
             return
         known.update(r.seq for r in fresh)
         self._store.quarantine(self.hub, stream, fresh)
@@ -417,30 +407,28 @@ class Outbox:
         """
         flight, self._flight = self._flight, None
         what = reaction(status if kind == "status" else None, hub_header)
-        after = retry_after(retry_after_header, self._clock.now_ms())
         now = self._clock.monotonic()
-        if what is Reaction.SMALLER and isinstance(flight, SendAppend):
-            self._last_contact = now
-            if self._smaller(flight.message):
-                return
-            self._state, self._not_before = "in_sync", now + self._backoff.delay()
-            return
+        refused = hub_header and status is not None and 400 <= status < 500
+        if isinstance(flight, Pull) and refused and what is not Reaction.DENIED:
+            # The branch is not there any more (the hub was put back): what is, hello will tell.
+            self._patience.heard(now)
+            self._patience.retry(now)
+            self._lanes[flight.stream].ready = False
+        elif what is Reaction.SMALLER and isinstance(flight, SendAppend):
+            self._patience.heard(now)
+            if not self._smaller(flight.message):
+                self._patience.retry(now)
+        elif what is Reaction.SMALLER and isinstance(flight, SendBlob):
+            self._patience.heard(now)
+            self._without_blob(flight, "the hub refuses its blob")
         elif what in (Reaction.SMALLER, Reaction.MISMATCH):
-            self._slow("mismatch", f"the hub answered {status}: not a protocol that this node speaks")
-            return
+            self._patience.slow(now, "mismatch", f"the hub answered {status}: not a protocol that this node speaks")
+            self.say_hello()
         elif what is Reaction.DENIED:
-            self._state = "denied"
-            self._alert = f"the hub answered {status}: this node's credential is not accepted"
-            self._refresh = True
-            self._not_before = now if not self._refreshed else now + SLOW
-            self._refreshed = True
-            self._backoff.failures += 1
-            return
-        full = what is Reaction.FULL
-        self._state = "hub_full" if full else "offline"
-        if full:
-            self._alert = "the hub's disk is full; everything is kept here"
-        self._not_before = now + self._backoff.delay(after, FULL_CAP if full else CAP)
+            self._patience.deny(now, f"the hub answered {status}: this node's credential is not accepted")
+        else:
+            after = retry_after(retry_after_header, self._clock.now_ms())
+            self._patience.away(now, after, full=what is Reaction.FULL)
 
     def _smaller(self, message: Append) -> bool:
         """Half as much next time; a single batch refused three times goes as envelopes. True: no need to wait."""
@@ -460,24 +448,11 @@ class Outbox:
             self._quarantine(segment.stream, refused, lane)
         return False
 
-    def _slow(self, state: State, alert: str) -> None:
-        self._state, self._alert = state, alert
-        self._backoff.failures += 1
-        self._not_before = self._clock.monotonic() + SLOW
-        self.say_hello()
-
-    def _success(self) -> None:
-        self._backoff.reset()
-        self._not_before = 0.0
-        self._state, self._alert, self._refreshed = "in_sync", "", False
-        self._last_contact = self._clock.monotonic()
-
     # ---- for the rooms around
 
     def poke(self) -> None:
         """The hub was just heard (its feed connected, a person asks): do not sit out the back-off."""
-        self._not_before = 0.0
-        self._backoff.reset()
+        self._patience.forget()
 
     def say_hello(self) -> None:
         """Ask where everything stands before sending more."""
@@ -509,15 +484,16 @@ class Outbox:
             lane = self._lanes.get(info.stream)
             depth[info.stream] = max(0, info.head.seq - (lane.acked.seq if lane else 0))
         waiting = any(depth.values()) or any(x.wants for x in self._lanes.values())
-        state: State = "catching_up" if self._state == "in_sync" and waiting else self._state
+        patience = self._patience
+        state: State = "catching_up" if patience.state == "in_sync" and waiting else patience.state
         return Status(
             hub=self.hub,
             state=state,
             gen=self.gen,
-            last_contact=self._last_contact,
-            failures=self._backoff.failures,
+            last_contact=patience.last_contact,
+            failures=patience.failures,
             depth=depth,
             forks=self.forks,
             quarantined=sum(map(len, self._refused.values())),
-            alert=self._alert,
+            alert=patience.alert,
         )

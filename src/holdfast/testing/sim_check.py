@@ -9,7 +9,8 @@ from holdfast.protocol import merge as merging
 from holdfast.records import Record
 from holdfast.testing.sim_hub import Hub, Where
 from holdfast.testing.sim_node import Log
-from holdfast.testing.sim_world import Node, World
+from holdfast.testing.sim_process import Node
+from holdfast.testing.sim_world import World
 from holdfast.wire import QUARANTINED, Cursor
 
 

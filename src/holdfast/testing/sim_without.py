@@ -9,10 +9,10 @@ import msgspec
 from holdfast import records, wire
 from holdfast.protocol.ingest import Parcel, Place
 from holdfast.protocol.outbox import Outbox
-from holdfast.protocol.ports import Plan, StreamInfo
+from holdfast.protocol.ports import StreamInfo
 from holdfast.testing.sim_hub import Hub, SimIngest
 from holdfast.testing.sim_node import SplitStore
-from holdfast.testing.sim_world import Parts
+from holdfast.testing.sim_process import Parts
 from holdfast.wire import Append, AppendAnswer, Cursor, Hello, HelloAnswer, Mark, StreamState
 
 
@@ -115,6 +115,3 @@ def parts(without: frozenset[str]) -> Parts:
     for name in sorted(without):
         made = WITHOUT[name](made)
     return made
-
-
-__all__ = ["WITHOUT", "Plan", "parts"]
