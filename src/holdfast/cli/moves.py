@@ -124,7 +124,7 @@ class _Import:
     def __exit__(self, kind: object, *_: object) -> None:
         with self._open:
             if kind is None:
-                for store, intake, *_ in self._stores.values():
+                for store, intake, _restore in self._stores.values():
                     intake.flush()
                     self.waiting += _ship(store)
 
@@ -156,7 +156,7 @@ class _Import:
 
         for found in read(data):
             if isinstance(found, Entry):
-                *_, restore = self._store(self._settings.agent or found.agent)
+                _, _, restore = self._store(self._settings.agent or found.agent)
                 yield restore.take(found) or found.line
             else:
                 yield found

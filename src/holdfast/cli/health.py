@@ -1,0 +1,202 @@
+"""Commands that tell how things stand: status, doctor, verify."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from holdfast.cli import shell
+from holdfast.cli.settings import Settings
+from holdfast.cli.show import clock_text, count_text, seconds_text, size_text
+from holdfast.errors import HoldfastError, IntegrityError, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.node.directory import Directory
+
+_PING_S = 1.0
+
+
+@shell.command("status")
+@click.pass_obj
+def status_command(settings: Settings) -> int:
+    """What is on this machine, and what is not at the hub yet: what would be lost if this disk died now.
+
+    It works without the hub. The exit code is 1 when something is wrong here; that records wait for a hub is not.
+    """
+    with settings.directory() as directory:
+        hubs = [settings.hub_url] if settings.hub_url else []
+        agents = [_agent(settings, directory, name, hubs) for name in directory.agents()]
+        known = [_hub(settings, directory, url) for url in hubs]
+        space = directory.reserve.state()
+        told: dict[str, Any] = {
+            "store": str(directory.path),
+            "node": directory.node_id,
+            "level": settings.config.get("level", "advanced"),
+            "hubs": known,
+            "agents": agents,
+            "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
+        }
+    problems = [problem for agent in agents for problem in agent["problems"]]
+    if not space.writable:
+        problems.append(f"the disk is full: {size_text(space.free)} free, writes are refused")
+    told["problems"] = problems
+    told["ok"] = not problems
+    if settings.as_json:
+        settings.show.document(told)
+    else:
+        _print_status(settings, told)
+    return 1 if problems else 0
+
+
+def _agent(settings: Settings, directory: Directory, name: str, hubs: list[str]) -> dict[str, Any]:
+    from holdfast.node.health import health
+
+    try:
+        with settings.open_log(name) as opened:
+            found = health(directory, opened, hubs)
+            keys = sum(count for _, count in opened.corpus.collections(name))
+    except HoldfastError as error:
+        nothing = {"records": None, "keys": None, "bytes": None, "last_write": None, "outbox": None}
+        return {"agent": name, **nothing, "problems": [f"{name}: {error.message}"]}
+    problems = [f"{name}: {each['what']}: {each['detail']}" for each in found["log"]["incidents"]]
+    if found["log"]["trouble"]:
+        problems.append(f"{name}: {found['log']['trouble']}")
+    if found["refused"]:
+        problems.append(f"{name}: {count_text(len(found['refused']), 'payload')} refused by a hub, kept here only")
+    return {
+        "agent": name,
+        "records": found["head"]["seq"],
+        "keys": keys,
+        "bytes": found["log"]["bytes"],
+        "last_write": found["head"]["time"],
+        "outbox": max((each["depth"] for each in found["hubs"]), default=None),
+        "problems": problems,
+    }
+
+
+def _hub(settings: Settings, directory: Directory, url: str) -> dict[str, Any]:
+    from holdfast.node.health import hub_status
+
+    last = hub_status(directory, url)
+    reachable, took, why = ping(url, settings)
+    return {**last, "reachable": reachable, "ms": round(took * 1000, 1), "why": why}
+
+
+def ping(url: str, settings: Settings) -> tuple[bool, float, str]:
+    """Whether a hub answers at an address, within how many seconds, and else why not."""
+    from holdfast.node.client import HubClient
+
+    begun = time.perf_counter()
+    try:
+        answer = HubClient(url, settings.token).ask("GET", "/livez", timeout=_PING_S)
+    except HoldfastError as error:
+        return False, time.perf_counter() - begun, error.message
+    took = time.perf_counter() - begun
+    return answer.ok, took, "" if answer.ok else str(answer.error())
+
+
+def _print_status(settings: Settings, told: dict[str, Any]) -> None:
+    show, disk = settings.show, told["disk"]
+    free = f"disk {size_text(disk['free'])} of {size_text(disk['total'])} free"
+    show.line(f"store  {told['store']}   level {told['level']}   {free}")
+    for hub in told["hubs"]:
+        state = show.paint("● reachable", "green") if hub["reachable"] else show.paint("▲ not reached", "yellow")
+        show.line(
+            f"hub    {hub['url']}   {state}   {seconds_text(hub['ms'] / 1000) if hub['reachable'] else hub['why']}"
+        )
+    if not told["hubs"]:
+        show.line("hub    none: everything stays on this machine")
+    rows = []
+    for agent in told["agents"]:
+        waits = "-" if agent["outbox"] is None else count_text(agent["outbox"], "record")
+        at = agent["last_write"]
+        written = clock_text(_seconds(at)) if at else "-"
+        rows.append((agent["agent"], *(_number(agent[n]) for n in ("records", "keys")), waits, written))
+    show.table(("AGENT", "RECORDS", "KEYS", "NOT AT THE HUB", "LAST WRITE"), rows)
+    for problem in told["problems"]:
+        show.warn(problem)
+
+
+def _seconds(iso: str) -> float:
+    from holdfast.clock import parse_time
+
+    return parse_time(iso) / 1000
+
+
+def _number(count: int | None) -> str:
+    return "?" if count is None else f"{count:,}"
+
+
+_SIGNS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("fail", "red")}
+
+
+@shell.command("doctor")
+@click.pass_obj
+def doctor_command(settings: Settings) -> int:
+    """Look at this machine's setup and say what to put right. The exit code is 1 when a check failed."""
+    from holdfast.cli.checkup import checkup
+
+    found = list(checkup(settings))
+    failed = sum(check.state == "fail" for check in found)
+    warned = sum(check.state == "warn" for check in found)
+    if settings.as_json:
+        checks = [msgspec.structs.asdict(check) for check in found]
+        settings.show.document({"checks": checks, "failed": failed, "warnings": warned})
+    else:
+        width = max(len(check.name) for check in found)
+        for check in found:
+            sign, color = _SIGNS[check.state]
+            fix = f"   fix: {check.fix}" if check.fix else ""
+            settings.show.line(f"{settings.show.paint(sign, color)}  {check.name:{width}}  {check.text}{fix}")
+        settings.show.line(f"{failed} failed, {count_text(warned, 'warning')}")
+    return 1 if failed else 0
+
+
+@shell.command("verify")
+@click.pass_obj
+def verify_command(settings: Settings) -> int:
+    """Read every record of this store anew and prove it: pages, links, payloads, blobs, and the anchor's word.
+
+    Of all agents on this machine, or of --agent. The exit code is 9 when anything is not what was recorded.
+    """
+    with settings.directory() as directory:
+        agents = [settings.agent] if settings.agent else directory.agents()
+        for agent in agents:
+            if not directory.has_agent(agent):
+                raise NotFound(f"no agent {agent} on this machine", hint="holdfast ls --agents")
+        reports = [_verified(settings, directory, agent) for agent in agents]
+    findings = sum(len(report["findings"]) for report in reports)
+    if settings.as_json:
+        settings.show.document({"ok": not findings, "agents": reports})
+    else:
+        for report in reports:
+            sign, color = _SIGNS["fail" if report["findings"] else "ok"]
+            checked = f"{count_text(report['records'], 'record')} in {seconds_text(report['seconds'])}"
+            settings.show.line(f"{settings.show.paint(sign, color)}  {report['agent']}  {checked}")
+            for finding in report["findings"]:
+                settings.show.line(f"      {finding}")
+    if findings:
+        settings.show.warn(
+            f"{count_text(findings, 'finding')}: what is stored is not what was recorded",
+            hint="keep the directory as it is; the hub's copy of these records is whole as far as it has them",
+        )
+    return IntegrityError.exit_code if findings else 0
+
+
+def _verified(settings: Settings, directory: Directory, agent: str) -> dict[str, Any]:
+    from holdfast.node.health import verify
+
+    begun = time.perf_counter()
+    records, findings = 0, []
+    try:
+        with settings.open_log(agent) as opened:
+            findings = [f"{each.what}: {each.detail}" for each in opened.incidents]
+            records = opened.corpus.last()
+            report = verify(directory, opened)
+            findings += [str(finding) for finding in report.findings]
+    except IntegrityError as error:
+        findings.append(error.message)
+    return {"agent": agent, "records": records, "findings": findings, "seconds": time.perf_counter() - begun}
