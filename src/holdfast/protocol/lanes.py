@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast import codec, records
 from holdfast.errors import HoldfastError
-from holdfast.wire import QUARANTINED, Item, Mark, Pulled
+from holdfast.wire import QUARANTINED, Item, Mark, Other, Pulled
 
 DENSE: Final = 16
 """So many numbers behind the head are probed one by one: recent forks are found to the record."""
@@ -100,6 +100,16 @@ class Want:
             return ""
         self.is_whole = True
         return "" if (self.next - 1, link) == (pulled.head.seq, pulled.head.link) else "its end is not its signed head"
+
+
+def want_of(other: Other, weighed: Sequence[Mark]) -> Want | None:
+    """What to pull of another branch: nothing, what came since it was weighed, or all behind the common point."""
+    if other.head in weighed:
+        return None
+    since = max((m for m in weighed if other.common < m.seq < other.head.seq), key=lambda m: m.seq, default=None)
+    if since is None:
+        return Want(other.inc, other.common + 1)
+    return Want(other.inc, since.seq + 1, since.link, restart=other.common + 1)
 
 
 def probe_seqs(head: int, begin: int) -> list[int]:

@@ -24,7 +24,7 @@ from holdfast.protocol.actions import (
     Status,
     Wait,
 )
-from holdfast.protocol.lanes import Lane, Want, blob_of, envelope, is_unit_end, probe_seqs, whole_units
+from holdfast.protocol.lanes import Lane, Want, blob_of, envelope, is_unit_end, probe_seqs, want_of, whole_units
 from holdfast.protocol.patience import Patience
 from holdfast.protocol.ports import OutboxStore, Position, Rng, StreamInfo, Verify
 from holdfast.protocol.retry import SLOW, Reaction, reaction, retry_after
@@ -245,11 +245,9 @@ class Outbox:
         for other in reversed(state.others):
             if other.head.seq in links and links[other.head.seq] == other.head.link:
                 continue
-            done = weighed.get(other.inc, Mark(other.common, b""))
-            if done.seq > other.common and done.seq < other.head.seq:
-                lane.wants.append(Want(other.inc, done.seq + 1, done.link, restart=other.common + 1))
-            elif done != other.head:
-                lane.wants.append(Want(other.inc, other.common + 1))
+            want = want_of(other, [mark for inc, mark in weighed if inc == other.inc])
+            if want:
+                lane.wants.append(want)
 
     def _fork(self, info: StreamInfo, state: wire.StreamState) -> None:
         self.forks += 1

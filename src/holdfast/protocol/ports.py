@@ -85,8 +85,8 @@ class OutboxStore(Protocol):
       says, in one transaction (header, link and signature as for any append; salt, codec, body and why as they
       came). A take-over keeps the stamp of what it takes; the log's next stamp is above all of them. It remembers
       (inc, the last item's mark) as weighed, with its own head at that moment and the branch's `merge.scopes` (all
-      of them are handed to the next `weigh`); `weighed` shows only those whose own mark is still in the log.
-      Returns how many records it appended.
+      of them are handed to the next `weigh`), in place of what it remembered of (inc, `before`) if it went on from
+      there; `weighed` shows only those whose own mark is still in the log. Returns how many records it appended.
     * `quarantine` names records by seq; the store keeps their links too, and `quarantined` shows only those still in
       the log.
     * `keep`, `quarantine` may be lost by a power cut (they are told again), never half written.
@@ -136,8 +136,8 @@ class OutboxStore(Protocol):
         """Take back records that this node had lost; False if an agent wrote meanwhile."""
         ...
 
-    def weighed(self, stream: bytes) -> Mapping[bytes, Mark]:
-        """The other branches that were merged already, and up to where."""
+    def weighed(self, stream: bytes) -> Sequence[tuple[bytes, Mark]]:
+        """The other branches that were merged already, and up to where (hubs may differ: several for one)."""
         ...
 
     def merge(self, stream: bytes, inc: bytes, before: Mark, items: Sequence[Item]) -> int:

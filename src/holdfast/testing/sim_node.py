@@ -160,7 +160,7 @@ class Disk:
         self.logs: dict[bytes, Log] = {}
         self.positions: dict[str, dict[bytes, Position]] = {hub: {} for hub in hubs}
         self.refused: dict[str, dict[bytes, dict[int, bytes]]] = {hub: {} for hub in hubs}
-        self.weighed: dict[bytes, dict[bytes, tuple[Mark, Mark, list[merging.Scope]]]] = {}
+        self.weighed: dict[bytes, dict[tuple[bytes, Mark], tuple[Mark, list[merging.Scope]]]] = {}
         self.blobs: dict[bytes, bytes] = {}
         self.readers = {hub: Reader() for hub in hubs}
         self.sync()
@@ -298,11 +298,11 @@ class MemoryStore:
         self._watcher.forked(stream, "fast_forward")
         return True
 
-    def weighed(self, stream: bytes) -> Mapping[bytes, Mark]:
+    def weighed(self, stream: bytes) -> Sequence[tuple[bytes, Mark]]:
         """The other branches that were merged already."""
         log = self.disk.logs[stream]
         done = self.disk.weighed.get(stream, {}).items()
-        return {inc: theirs for inc, (theirs, mine, _) in done if log.link(mine.seq) == mine.link}
+        return [theirs for theirs, (mine, _) in done if log.link(mine.seq) == mine.link]
 
     def merge(self, stream: bytes, inc: bytes, before: Mark, items: Sequence[Item]) -> int:
         """Take over the keyed values that are newer on another branch."""
@@ -310,15 +310,15 @@ class MemoryStore:
         theirs = merging.linked(before, items)
         head = Mark(theirs[-1][0].seq, theirs[-1][0].link)
         known = self.disk.weighed.setdefault(stream, {})
-        valid = [s for _, mine, s in known.values() if log.link(mine.seq) == mine.link]
+        valid = [s for mine, s in known.values() if log.link(mine.seq) == mine.link]
         won = merging.weigh(theirs, log.newest, log.under, [scope for scopes in valid for scope in scopes])
         if won:
             self._watcher.forked(stream, "merge")
             hlc = log.next_hlc(self._now_ms(), won[-1].source.hlc)
             for record, item in merging.appendix(won, log.head, hlc, (inc, head), lambda _c, _k: 0):
                 self._watcher.wrote(self._added(log, record, item))
-        scopes = known[inc][2] if inc in self.weighed(stream) else []
-        known[inc] = (head, log.head, [*scopes, *merging.scopes(theirs)])
+        past = known.pop((inc, before))[1] if (inc, before) in self.weighed(stream) else []
+        known[(inc, head)] = (log.head, [*past, *merging.scopes(theirs)])
         return len(won)
 
     def _added(self, log: Log, record: Record, item: Item) -> Entry:
