@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bench import material, page
-from bench.harness import Effort, Report, Scenario, goals_table, load, machine, plain
+from bench.harness import Effort, Goal, Report, Scenario, goals_table, load, machine, plain
 
 SCENARIOS = ("put", "peers", "visibility", "catchup", "hub", "seed", "startup")
 QUICK = 0.08
@@ -54,7 +54,7 @@ def main(words: Sequence[str] | None = None) -> int:
         say=lambda text: print(f"  . {text}", file=sys.stderr, flush=True),
     )
     print(f"{machine()}; load {load()}\n{material.origin()}")
-    figures, missed = {}, []
+    figures, missed = {}, list[Goal]()
     command = shlex.join(["python", "-m", "bench", *(sys.argv[1:] if words is None else words)])
     for name in names:
         began = time.monotonic()
@@ -63,12 +63,17 @@ def main(words: Sequence[str] | None = None) -> int:
         show(found, report)
         print(f"  ({time.monotonic() - began:.0f} s)")
         figures[name] = report.figures
-        missed += [f"{goal.what}: {goal.value:.3g}{goal.unit}" for goal in report.goals if goal.met is False]
+        missed += [
+            f"{row[0]}: {row[2]} ({row[1]})"
+            for row in goals_table(each for each in report.goals if each.met is False).rows
+        ]
         if not (given.quick or given.no_page):
             page.write(PAGE, found, report, command)
     if given.json:
         given.json.write_text(json.dumps({"machine": machine(), "command": command, "figures": figures}, indent=1))
-    print(f"\n{len(missed)} goals not met" + "".join(f"\n  {each}" for each in missed))
+    print(f"\n{len(missed)} goals not met")
+    if missed:
+        print(plain(goals_table(missed)))
     return 1 if missed else 0
 
 

@@ -14,6 +14,8 @@ Figures = dict[str, float]
 """What one turn of one contestant gave: seconds unless the name says otherwise."""
 
 MARK = "—"
+FAILED = "FAILED"
+"""How the reason begins when a contestant is there and does not do what it must."""
 
 
 class Missing(Exception):
@@ -40,15 +42,17 @@ class Goal:
 
     @property
     def met(self) -> bool | None:
-        """Whether it holds; None: not measured."""
+        """Whether it holds; None: not measured, because somebody is missing."""
         if self.value is None:
-            return None
+            return False if self.reason.startswith(FAILED) else None
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     @property
     def verdict(self) -> str:
         """The last cell of its row."""
-        return {True: "met", False: "**NOT met**", None: f"not measured: {self.reason}"}[self.met]
+        reason = " ".join(self.reason.replace("|", "/").split())[:120]
+        missed = "**NOT met**" if self.value is not None else f"**NOT met** ({reason})"
+        return {True: "met", False: missed, None: f"not measured: {reason}"}[self.met]
 
 
 @dataclass
@@ -126,7 +130,7 @@ class Turns:
 
     def notes(self) -> list[str]:
         """Who did not take part, and why."""
-        return [f"{name}: not measured ({reason})" for name, reason in self.missing.items()]
+        return [f"{name}: not measured ({' '.join(reason.split())[:300]})" for name, reason in self.missing.items()]
 
 
 def take_turns(contestants: Mapping[str, Callable[[], Figures]], effort: Effort, rounds: int | None = None) -> Turns:
@@ -140,9 +144,11 @@ def take_turns(contestants: Mapping[str, Callable[[], Figures]], effort: Effort,
             began = time.monotonic()
             try:
                 figures = turn()
-            except (Missing, ImportError) as absent:
-                turns.missing[name] = str(absent)
-                effort.say(f"{name}: {absent}")
+            except (Missing, Wrong, ImportError) as absent:
+                why = f"{FAILED}: " * isinstance(absent, Wrong) + str(absent)
+                turns.missing[name] = why
+                turns.given.pop(name, None)
+                effort.say(f"{name}: {why}")
                 continue
             turns.given.setdefault(name, []).append(figures)
             shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())

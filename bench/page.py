@@ -21,7 +21,7 @@ not. A figure counts only if the bodies that were read are those that were writt
 ## The goals
 
 """
-_ROW = re.compile(r"^\|.*\| (?:met|\*\*NOT met\*\*|not measured.*) \|$")
+_ROW = re.compile(r"^\|.*\| (?:met|\*\*NOT met\*\*.*|not measured.*) \|$")
 
 
 def write(path: Path, scenario: Scenario, report: Report, command: str) -> None:

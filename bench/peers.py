@@ -141,8 +141,8 @@ def run(effort: Effort) -> Report:
         _together(durability, effort, report)
     report.notes.append(
         "Equal durability: basic is synchronous=NORMAL for everybody, critical is FULL, which is what LangGraph and "
-        "the OpenAI SDK run with unless told otherwise. LangGraph's append is one checkpoint holding one message. What a "
-        "store has no notion of is a dash."
+        "the OpenAI SDK run with unless told otherwise. LangGraph's append is one checkpoint holding one message. "
+        "What a store has no notion of is a dash."
     )
     return report
 

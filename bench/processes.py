@@ -67,13 +67,14 @@ class Process:
         env: Mapping[str, str] | None = None,
         log: str = "log",
         ending: int = signal.SIGTERM,
+        cwd: Path = HERE.parent,
     ) -> None:
         self._ending = ending
         self._log = folder / log
         with open(self._log, "ab") as out:
             self.popen = subprocess.Popen(
                 command,
-                cwd=HERE.parent,
+                cwd=cwd,
                 env=os.environ | dict(env or {}),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -193,10 +194,10 @@ class Process:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MEBI
 
 
-def child(role: str, folder: Path, **plan: Any) -> Process:
+def child(role: str, logs: Path, **plan: Any) -> Process:
     """A process of ours that plays a role of `bench.child`."""
     command = [sys.executable, "-m", "bench.child", role, json.dumps(plan)]
-    return Process(command, folder, log=f"{role.replace(':', '-')}.log", env={"PYTHONPATH": _python_path()})
+    return Process(command, logs, log=f"{role.replace(':', '-')}.log", env={"PYTHONPATH": _python_path()})
 
 
 def _python_path() -> str:
