@@ -10,7 +10,9 @@ Rules that tests hold it to:
 1. State advances only after COMMIT: a job must keep what it learns to itself until it has returned and been committed.
 2. A job that raises undoes the whole transaction; the batch is then rerun, one job a transaction, so that one bad job
    fails alone. (SQLite does the same to us on a full disk: it drops the transaction, savepoints included.)
-3. Every waiter is resolved on every path, also when the leader is struck by KeyboardInterrupt.
+3. Every waiter is resolved on every path, also when the leader is struck by KeyboardInterrupt. CPython raises it where a
+   function begins or a call returns, so the steps that others depend on are repeatable and tried again once.
+4. There is one leader: a `_turn` can be handed on once, and the writer thread leads only when it was given the turn.
 
 Rejected: a linger timer (adds its own length to every write, gathers nothing that the commit itself does not); a
 savepoint a job (2 µs each for what happens once in a million).
@@ -19,10 +21,13 @@ savepoint a job (2 µs each for what happens once in a million).
 from __future__ import annotations
 
 import _thread
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
+
+from holdfast.errors import HoldfastError
 
 JOBS_MAX: Final = 1000
 """Jobs in one transaction: bounds how long the first of them waits for the last."""
@@ -33,7 +38,7 @@ Sink = Callable[[list[Outcome]], None]
 
 
 class _Job:
-    __slots__ = ("error", "fn", "gate", "leads", "result", "sink", "token")
+    __slots__ = ("error", "fn", "gate", "result", "sink", "token", "turn")
 
     def __init__(self, fn: Callable[[Any], Any], sink: Sink | None = None, token: Any = None) -> None:
         self.fn = fn
@@ -42,7 +47,7 @@ class _Job:
         self.sink = sink
         self.token = token
         self.gate = _thread.allocate_lock()  # released when resolved, or when asked to lead
-        self.leads = False
+        self.turn = 0  # the turn in which it was asked to lead
 
 
 class GroupCommit:
@@ -60,9 +65,11 @@ class GroupCommit:
         self._lock = threading.Lock()
         self._queue: deque[_Job] = deque()  # guarded by _lock
         self._busy = False  # guarded by _lock: somebody leads, or has been asked to
-        self._thread: threading.Thread | None = None
+        self._turn = 1  # guarded by _lock: grows whenever leadership is handed on or put down
+        self._writers_turn = 0  # guarded by _lock: the turn in which the writer thread was asked to lead
+        self._thread: threading.Thread | None = None  # guarded by _lock
         self._wake = threading.Semaphore(0)
-        self._stopping = False
+        self._stopping = False  # guarded by _lock
 
     def run(self, fn: Callable[[Any], T]) -> T:
         """Returns the job's result once its transaction is committed.
@@ -70,21 +77,34 @@ class GroupCommit:
         Raises:
             Exception: what the job or its commit raised; nothing of the job was kept.
         """
-        with self._lock:
-            lead = not self._busy
-            if lead:
-                self._busy = True
-            else:
-                job = _Job(fn)
-                job.gate.acquire()
-                self._queue.append(job)
-        if lead:  # nobody else: inline, and alone, so that a lone caller pays for no machinery
-            try:
+        turn, job = 0, None
+        try:
+            with self._lock:
+                if self._busy:
+                    job = _Job(fn)
+                    job.gate.acquire()
+                    self._queue.append(job)
+                else:
+                    turn = self._turn
+                    self._busy = True
+            if turn:  # nobody else: inline, and alone, so that a lone caller pays for no machinery
                 alone: T = self._transact((fn,))[0]
                 return alone
-            finally:
-                self._hand_over()
-        self._wait(job)
+            assert job is not None
+            job.gate.acquire()
+            if job.turn:
+                self._lead([job], job.turn)
+        except BaseException:
+            if job is not None:
+                self._withdraw(job)
+            raise
+        finally:
+            if turn:
+                try:
+                    self._hand_over(turn)
+                except BaseException:
+                    self._hand_over(turn)
+                    raise
         if job.error is not None:
             raise job.error
         result: T = job.result
@@ -95,99 +115,150 @@ class GroupCommit:
 
         Args:
             fn: the job.
-            sink: gets ``[(token, result, error), ...]`` for all its jobs of the batch; must not block or raise.
+            sink: gets ``[(token, result, error), ...]`` for all its jobs of the batch; must not block or raise, and
+                bears to be told again when an interrupt struck while it was told.
             token: whatever the sink needs to know whose result this is.
         """
         with self._lock:
             self._queue.append(_Job(fn, sink, token))
-            if self._busy:
-                return
-            self._busy = True
-        self._wake_writer()
+            if not self._busy:
+                self._busy = True
+                try:
+                    self._call_writer(self._turn)
+                except BaseException:
+                    self._call_writer(self._turn)
+                    raise
 
     def stop(self) -> None:
         """Returns when everything queued is committed and the writer thread has ended."""
-        self._stopping = True
-        if self._thread is not None:
-            self._wake.release()
-            self._thread.join()
-
-    def _wait(self, job: _Job) -> None:
-        try:
-            job.gate.acquire()
-        except BaseException:
-            with self._lock:
-                waiting = job in self._queue
-                if waiting:
-                    self._queue.remove(job)
-            if not waiting and job.leads:
-                self._hand_over()
-            raise
-        if job.leads:
-            self._lead([job])
-
-    def _lead(self, batch: list[_Job]) -> None:
         with self._lock:
-            while self._queue and len(batch) < JOBS_MAX:
-                batch.append(self._queue.popleft())
+            self._stopping = True
+            thread, busy = self._thread, self._busy
+        if busy:
+            with contextlib.suppress(Exception):  # a failed engine commits nothing more, and says so to its callers
+                self.run(_nothing)
+        if thread is not None and thread is not threading.current_thread():
+            self._wake.release()
+            thread.join()
+
+    def _withdraw(self, job: _Job) -> None:
+        with self._lock, contextlib.suppress(ValueError):
+            self._queue.remove(job)
+        if job.turn:  # asked to lead, and perhaps struck before it began: handing a turn on twice is harmless
+            self._hand_over(job.turn)
+
+    def _lead(self, own: list[_Job], turn: int) -> None:
+        batch = own[:]
         try:
+            with self._lock:
+                while self._queue and len(batch) < JOBS_MAX:
+                    batch += (self._queue[0],)  # no call, so no interrupt, before it has left the queue
+                    del self._queue[0]
             self._commit(batch)
+        except Exception as error:  # cannot be, but nobody may wait for ever for what cannot be
+            _blame(batch, error)
+        except BaseException as error:
+            # An interrupt belongs to the leader; the others only lent it their jobs, and may not be told "done".
+            lost = HoldfastError(
+                "the thread that committed this write was interrupted: whether it was kept is not known",
+                hint="read it back before you write it again",
+            )
+            lost.__cause__ = error
+            _blame(own, error)
+            _blame(batch, lost)
+            raise
         finally:
-            self._resolve(batch)
-            self._hand_over()
+            try:
+                self._resolve(batch)
+                self._hand_over(turn)
+            except BaseException:
+                self._resolve(batch)
+                self._hand_over(turn)
+                raise
 
     def _commit(self, batch: list[_Job]) -> None:
+        if not batch:
+            return
         try:
-            for job, result in zip(batch, self._transact([job.fn for job in batch]), strict=True):
-                job.result = result
+            results = self._transact([job.fn for job in batch])
         except Exception as error:
             if len(batch) == 1:
                 batch[0].error = error
                 return
             for job in batch:
                 self._commit([job])
-        except BaseException as error:
-            # An interrupt belongs to the leader; the others only lent it their jobs and may not be told "done".
-            for job in batch:
-                job.error = job.error or error
-            raise
+            return
+        for job, result in zip(batch, results, strict=True):
+            job.result = result
+            job.fn = _done
 
-    def _resolve(self, batch: list[_Job]) -> None:
+    def _resolve(self, batch: Sequence[_Job]) -> None:
         sinks: dict[Sink, list[Outcome]] = {}
         for job in batch:
             if job.sink is not None:
                 sinks.setdefault(job.sink, []).append((job.token, job.result, job.error))
-            elif job.gate.locked() and not job.leads:
+            elif job.gate.locked() and not job.turn:
                 job.gate.release()
         for sink, outcomes in sinks.items():
-            sink(outcomes)
+            # Such as an event loop that has been closed: its own affair, and not that of whoever leads.
+            with contextlib.suppress(Exception):
+                sink(outcomes)
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, turn: int) -> None:
+        # What must happen once happens behind the last call that an interrupt could strike, or in one with it.
         with self._lock:
+            if turn != self._turn:
+                return
             if not self._queue:
+                if self._stopping:
+                    self._wake.release()
                 self._busy = False
-                return
-            if self._queue[0].sink is None:
-                job = self._queue.popleft()
-                job.leads = True
+                self._turn = turn + 1
+            elif self._queue[0].sink is None:
+                job = self._queue[0]
+                del self._queue[0]
+                job.turn = self._turn = turn + 1
                 job.gate.release()
-                return
-        self._wake_writer()
+            else:
+                self._call_writer(turn + 1)
+                self._turn = turn + 1
 
-    def _wake_writer(self) -> None:
+    def _call_writer(self, turn: int) -> None:
+        # Under the lock, and only by whoever has the turn to give; again is harmless.
+        self._writers_turn = turn
         if self._thread is None:
             # Daemon: a program that forgets to close must still be able to end; what was submitted and not yet
             # awaited is then not promised to anybody.
-            self._thread = threading.Thread(target=self._write, name=f"{self._name}-writer", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write, name=f"{self._name}-writer", daemon=True)
+            thread.start()
+            self._thread = thread
         self._wake.release()
 
     def _write(self) -> None:
         while True:
             self._wake.acquire()
             with self._lock:
-                batch = [self._queue.popleft()] if self._queue and self._busy else []
-            if batch:
-                self._lead(batch)
-            elif self._stopping:
-                return
+                turn = self._writers_turn if self._writers_turn == self._turn and self._busy else 0
+                self._writers_turn = 0
+                if not turn and self._stopping and not self._busy:
+                    self._thread = None
+                    return
+            if turn:
+                # A job that raises SystemExit has been told; the thread that serves all the others goes on.
+                with contextlib.suppress(BaseException):
+                    self._lead([], turn)
+
+
+def _nothing(_: Any) -> None:
+    """The job that comes after all those before it."""
+
+
+def _done(_: Any) -> Any:
+    raise AssertionError("committed")  # pragma: no cover - marks a job as committed
+
+
+def _blame(batch: Sequence[_Job], error: BaseException) -> None:
+    """Gives an error to every job that has neither been committed nor failed by itself."""
+    for job in batch:
+        if job.fn is not _done and job.error is None:
+            job.error = error

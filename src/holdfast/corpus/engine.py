@@ -474,6 +474,8 @@ def _after_fork() -> None:
     _open_engines.clear()
     for engine in _inherited:
         engine._closed = True
+        # The parent may have been committing: whoever led there does not exist here, and would be waited for.
+        engine.commits = GroupCommit(engine._transact)
 
 
 os.register_at_fork(after_in_child=_after_fork)
