@@ -116,15 +116,16 @@ def appendix(
     """
     made: list[tuple[Record, Item]] = []
     batch, size = 0, 0
-    for k, takeover in enumerate(won):
+    for takeover in won:
         seq, item = at.seq + len(made) + 1, takeover.item
         body = len(item.body or b"")
         if batch and (batch >= RECORDS_MAX - 1 or size + body > SEGMENT_BYTES_MAX - 1024):
-            made.append(_closing(takeover.source, seq, hlc + k, of))
+            made.append(_closing(takeover.source, seq, hlc, of))
+            hlc += 1
             batch, size, seq = 0, 0, seq + 1
         made.append(_taken(takeover, seq, key_version(takeover.collection, takeover.key)))
         batch, size = batch + 1, size + body
-    made.append(_closing(won[-1].source, at.seq + len(made) + 1, hlc + len(won), of))
+    made.append(_closing(won[-1].source, at.seq + len(made) + 1, hlc, of))
     return made
 
 
