@@ -10,8 +10,8 @@ Rules that tests hold it to:
 1. State advances only after COMMIT: a job must keep what it learns to itself until it has returned and been committed.
 2. A job that raises undoes the whole transaction; the batch is then rerun, one job a transaction, so that one bad job
    fails alone. (SQLite does the same to us on a full disk: it drops the transaction, savepoints included.)
-3. Every waiter is resolved on every path, also when the leader is struck by KeyboardInterrupt. CPython raises it where a
-   function begins or a call returns, so the steps that others depend on are repeatable and tried again once.
+3. Every waiter is resolved on every path, also when the leader is struck by KeyboardInterrupt. CPython raises it where
+   a function begins or a call returns, so the steps that others depend on are repeatable and tried again once.
 4. There is one leader: a `_turn` can be handed on once, and the writer thread leads only when it was given the turn.
 
 Rejected: a linger timer (adds its own length to every write, gathers nothing that the commit itself does not); a
