@@ -1,1 +1,67 @@
-"""The storage layer for AI agents: write at local-disk speed, visible everywhere in milliseconds, never lost."""
+"""The storage layer for AI agents: write at local-disk speed, visible everywhere in milliseconds, never lost.
+
+    with holdfast.Store("./node", agent="recruiter-1", hub="http://hub:8084") as store:
+        store.put("plan", {"step": 1})
+
+`Store` is what an agent calls, `AsyncStore` the same for asyncio, `Hub` reads what everybody wrote without a log of
+one's own. Names are looked up when first used, so that `import holdfast` stays light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.collections import Message
+    from holdfast.errors import (
+        Conflict,
+        HoldfastError,
+        HubUnavailable,
+        IntegrityError,
+        NodeFull,
+        NotFound,
+        UsageError,
+    )
+    from holdfast.log.versions import Version
+    from holdfast.node.aio import AsyncStore
+    from holdfast.node.directory import Limits
+    from holdfast.node.hub import Hub
+    from holdfast.node.store import Store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncStore",
+    "Conflict",
+    "HoldfastError",
+    "Hub",
+    "HubUnavailable",
+    "IntegrityError",
+    "Limits",
+    "Message",
+    "NodeFull",
+    "NotFound",
+    "Store",
+    "UsageError",
+    "Version",
+    "__version__",
+]
+
+_WHERE = {
+    "AsyncStore": "holdfast.node.aio",
+    "Hub": "holdfast.node.hub",
+    "Limits": "holdfast.node.directory",
+    "Message": "holdfast.collections",
+    "Store": "holdfast.node.store",
+    "Version": "holdfast.log.versions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(_WHERE.get(name, "holdfast.errors")), name)
+    globals()[name] = found
+    return found

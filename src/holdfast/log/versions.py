@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from holdfast import clock, codec
 from holdfast.corpus import Stored
 from holdfast.log.reading import BlobReader, load
+from holdfast.records import read_blob_reference
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +46,11 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     gone: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON form, with the time as RFC 3339 text; bytes come as text in ``base64``."""
+        """The JSON form, with the time as RFC 3339 text; bytes come as base64 text, and ``encoding`` says so."""
         out = {name: getattr(self, name) for name in self.__struct_fields__}
         out["time"] = clock.iso(round(self.time * 1000))
+        if isinstance(self.value, bytes):
+            out["value"], out["encoding"] = base64.b64encode(self.value).decode(), "base64"
         return out
 
 
@@ -98,7 +102,7 @@ def frame(stored: Stored, blobs: BlobReader | None) -> bytes:
     """The version's JSON, without decoding a JSON payload only to encode it again.
 
     A body that is not here (evicted, erased, a blob above the inline limit when `blobs` is None) leaves ``value`` null
-    and says so in ``missing``.
+    and says so in ``missing``; a blob's ``digest`` and ``size`` say where to get it.
     """
     record = stored.record
     value: Any = None
@@ -127,11 +131,19 @@ def frame(stored: Stored, blobs: BlobReader | None) -> bytes:
         value,
     )
     data = _encode(made)
-    return data if not missing else data[:-1] + b',"missing":"' + missing.encode() + b'"}'
+    if not missing:
+        return data[:-1] + b',"encoding":"base64"}' if record.fmt == codec.FMT_BYTES else data
+    where = ""
+    if missing == "blob":
+        digest, size = read_blob_reference(stored.payload())
+        where = f',"digest":"{digest.hex()}","size":{size},"fmt":{record.fmt}'
+    return data[:-1] + f',"missing":"{missing}"{where}}}'.encode()
 
 
 def from_json(data: dict[str, Any]) -> Version:
     """The version in a `frame` or a `to_json` dict."""
     known = {name: data[name] for name in Version.__struct_fields__ if name in data}
     known["time"] = clock.parse_time(data["time"]) / 1000
+    if data.get("encoding") == "base64":
+        known["value"] = base64.b64decode(data["value"])
     return Version(**known)

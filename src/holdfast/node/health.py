@@ -1,0 +1,106 @@
+"""How a node stands, for people and for metrics: derived from what is there, nothing is counted on the side."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from holdfast import clock
+from holdfast.errors import HoldfastError
+from holdfast.log import OpenLog
+from holdfast.node.directory import Directory, folder_of
+from holdfast.node.outbox_store import depth
+
+REFUSED_MAX = 100
+
+
+def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[str, Any]:
+    """Everything that can be said of a node and one of its agents, as JSON values; `problems` in words, worst first."""
+    corpus, branch = opened.corpus, opened.log.branch
+    head = corpus.head(branch.id)
+    space = directory.reserve.state()
+    diagnosis = corpus.engine.diagnosis
+    trouble = opened.trouble()
+    standing = [_hub(directory, opened, url) for url in hubs]
+    refused = _refused(directory, branch.stream)
+    found: dict[str, Any] = {
+        "node": directory.node_id,
+        "directory": str(directory.path),
+        "agent": opened.agent,
+        "level": opened.level.name,
+        "stream": branch.stream.hex(),
+        "key": directory.keyring.current().hex(),
+        "head": {"seq": head.seq, "link": head.link.hex(), "time": clock.to_iso(head.hlc) if head.hlc else None},
+        "log": {
+            "bytes": corpus.size_bytes(),
+            "wal": diagnosis.state if diagnosis is not None else None,
+            "incidents": [msgspec.structs.asdict(each) for each in opened.incidents],
+            "trouble": str(trouble) if trouble is not None else None,
+        },
+        "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
+        "hubs": standing,
+        "refused": refused,
+        "quarantine": _quarantine(directory, opened.agent),
+    }
+    found["problems"] = list(_problems(found))
+    found["ok"] = not found["problems"]
+    return found
+
+
+def hub_status(directory: Directory, url: str) -> dict[str, Any]:
+    """How a hub stood when somebody last shipped to it: `state` is unknown when nobody has."""
+    row = directory.node.one("SELECT at_ms, status FROM hub WHERE url=?", (url,))
+    if row is None:
+        return {"url": url, "state": "unknown", "at": None, "alert": "", "failures": 0}
+    return {"url": url, "at": clock.iso(row[0]), **json.loads(row[1])}
+
+
+def _hub(directory: Directory, opened: OpenLog, url: str) -> dict[str, Any]:
+    return {**hub_status(directory, url), "depth": depth(directory, opened, url)}
+
+
+def _refused(directory: Directory, stream: bytes) -> list[dict[str, Any]]:
+    rows = directory.node.query(
+        "SELECT hub, seq, code, reason FROM refused WHERE stream=? ORDER BY seq DESC LIMIT ?", (stream, REFUSED_MAX)
+    )
+    return [dict(zip(("hub", "seq", "code", "reason"), row, strict=True)) for row in rows]
+
+
+def _quarantine(directory: Directory, agent: str) -> list[str]:
+    try:
+        return sorted(os.listdir(directory.path / "agents" / folder_of(agent) / "quarantine"))
+    except FileNotFoundError:
+        return []
+
+
+def _problems(found: dict[str, Any]) -> list[str]:
+    out = [f"{each['what']}: {each['detail']}" for each in found["log"]["incidents"]]
+    if found["log"]["trouble"]:
+        out.append(f"background work failed: {found['log']['trouble']}")
+    if not found["disk"]["writable"]:
+        out.append(f"the disk is full: {found['disk']['free'] >> 20} MiB free, writes are refused")
+    for hub in found["hubs"]:
+        if hub["alert"]:
+            out.append(f"{hub['url']}: {hub['alert']}")
+        if hub["state"] == "offline" and hub["failures"]:
+            out.append(f"{hub['url']} does not answer; {hub['depth']} records wait")
+    if found["refused"]:
+        out.append(f"{len(found['refused'])} payloads were refused by a hub and are kept here only")
+    return out
+
+
+def verify(directory: Directory, opened: OpenLog) -> Any:
+    """The report of `holdfast.integrity.scan.verify_corpus` over one agent's log.
+
+    Raises:
+        HoldfastError: the log cannot be read at all.
+    """
+    from holdfast.integrity.scan import verify_corpus
+
+    if opened.corpus.engine.unusable:
+        raise HoldfastError(f"the log of {opened.agent} is not open", hint="open the store again")
+    return verify_corpus(opened.corpus, directory.blobs)

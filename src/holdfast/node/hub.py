@@ -1,0 +1,358 @@
+"""A hub as a reader sees it: everybody's records, without a log of one's own. Single reads are proven, lists are shown.
+
+hub = Hub("http://hub:8084")
+hub.get("plan", agent="recruiter-1")
+for change in hub.changes("now"): ...
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+
+from holdfast import clock, codec, seal, wire
+from holdfast.collections import Message, envelope, message_of
+from holdfast.corpus import Filter, Stored
+from holdfast.errors import HubError, HubUnavailable, IntegrityError, NotCached, NotFound, UsageError
+from holdfast.log import load
+from holdfast.log.drafts import MESSAGES
+from holdfast.log.versions import Version, from_json, version_of
+from holdfast.node.batch import STATE
+from holdfast.node.cache import Cache, Pins, trust
+from holdfast.node.client import Credential, HubClient
+from holdfast.node.proof import Proven, prove
+from holdfast.node.store import LIST_MAX, MISSING, When
+from holdfast.node.uploads import fetch
+from holdfast.records import read_blob_reference
+
+if TYPE_CHECKING:
+    from holdfast.node.changes import Changes, Wanted
+
+WAIT_SLACK_S: Final = 10.0
+
+
+class Hub:
+    """Reads, searches and follows what every node ships to a hub. Safe to share among threads.
+
+    Args:
+        url: such as ``http://hub:8084``.
+        token: what the hub knows this reader by, or the file that holds it.
+        pins: where the keys of agents are remembered; in memory unless handed in.
+    """
+
+    def __init__(self, url: str, token: str | Path | None = None, *, pins: Cache | Pins | None = None) -> None:
+        self.client = HubClient(url, Credential(token))
+        self.url = self.client.url
+        self._pins = pins or Pins()
+
+    # -- single reads, proven -----------------------------------------------------------------------------------
+
+    def get(
+        self,
+        key: str,
+        *,
+        agent: str,
+        at: When | None = None,
+        default: Any = MISSING,
+        collection: str = STATE,
+    ) -> Any:
+        """An agent's value of a key, proven to be what the agent wrote; see `Store.get`.
+
+        Raises:
+            NotFound: there is no value, and no default.
+            IntegrityError: what the hub sent is not what the agent wrote, or not under its key.
+            HubUnavailable: the hub does not answer.
+        """
+        try:
+            return self.value_of(self.prove(agent, collection, key, at))
+        except NotCached:
+            raise
+        except NotFound:
+            if default is MISSING:
+                raise
+            return default
+
+    def prove(self, agent: str, collection: str, key: str, at: When | None = None) -> Proven:
+        """The record behind a value, proven to be the agent's.
+
+        Raises:
+            NotFound: the hub has no value for it.
+            IntegrityError: the proof does not hold.
+        """
+        query: dict[str, Any] = {"agent": agent, "collection": collection, "key": key}
+        version = at if isinstance(at, int) and not isinstance(at, bool) else None
+        if version is not None:
+            query["version"] = version
+        elif at is not None:
+            query["at"] = clock.iso(clock.parse_time(at))
+        answer = self.client.want("GET", "/v1/latest", query=query, headers={"Accept": wire.MEDIA})
+        found = prove(answer.decode(wire.Proof), agent, seal.verify)
+        record = found.record
+        late = at is not None and version is None and clock.millis(record.hlc) > clock.parse_time(at)
+        if (record.collection, record.key) != (collection, key) or late or version not in (None, record.key_version):
+            raise IntegrityError(
+                f"the hub sent another record than {agent}'s {collection}/{key}", hint="ask another hub", seq=record.seq
+            )
+        trust(self._pins, found)
+        return found
+
+    def value_of(self, found: Proven) -> Any:
+        """The value in a proven record; a blob is fetched and proven too.
+
+        Raises:
+            IntegrityError: it was erased, or is not what was recorded.
+        """
+        return load(as_stored(found), _HubBlobs(self.client, found))
+
+    # -- lists --------------------------------------------------------------------------------------------------
+
+    def history(self, key: str, *, agent: str, collection: str = STATE, limit: int = LIST_MAX) -> list[Version]:
+        """Every version of an agent's key, newest first."""
+        query = {"agent": agent, "collection": collection, "key": key, "limit": limit}
+        return [self.version_of(each) for each in self._rows("/v1/history", query)]
+
+    def keys(
+        self, prefix: str = "", *, agent: str, collection: str = STATE, after: str = "", limit: int = LIST_MAX
+    ) -> list[str]:
+        """The keys of an agent that begin with `prefix` and have a value, in order, behind `after`."""
+        query = {"agent": agent, "collection": collection, "prefix": prefix, "after": after, "limit": limit}
+        found = self.client.want("GET", "/v1/keys", query=query).json()
+        return [each if isinstance(each, str) else each["key"] for each in found["keys"]]
+
+    def records(self, which: Filter) -> list[Version]:
+        """A page of records, newest first or in commit order; `which.after` is the `pos` of the last one seen."""
+        query = {
+            "agent": ",".join(which.agents),
+            "collection": which.collection,
+            "kind": ",".join(which.kinds),
+            "key": which.key,
+            "to": which.to,
+            "task": which.task,
+            "thread": which.thread,
+            "since": clock.to_iso(which.since) if which.since else None,
+            "until": clock.to_iso(which.until) if which.until < 1 << 62 else None,
+            "order": "desc" if which.newest_first else "asc",
+            "after": which.after,
+            "limit": which.limit,
+        }
+        return [self.version_of(each) for each in self._rows("/v1/records", query)]
+
+    def messages(
+        self,
+        *,
+        to: str | None = None,
+        task: str | None = None,
+        thread: str | None = None,
+        kind: str | None = None,
+        agent: str | None = None,
+        since: When | None = None,
+        limit: int = 100,
+    ) -> list[Message]:
+        """The newest `limit` messages that match, oldest of them first; see `Store.messages`."""
+        which = Filter(
+            agents=(agent,) if agent else (),
+            collection=MESSAGES,
+            kinds=(kind,) if kind else (),
+            to=to,
+            task=task,
+            thread=thread,
+            since=0 if since is None else clock.pack(clock.parse_time(since)),
+            limit=limit,
+        )
+        return self.messages_of(which)
+
+    def messages_of(self, which: Filter) -> list[Message]:
+        """The newest messages that a filter names, oldest of them first; what was deleted since is left out."""
+        found: list[Version] = []
+        while len(found) < which.limit:
+            page = self.records(which)
+            found += [each for each in page if not each.gone]
+            if len(page) < which.limit:
+                break
+            which = msgspec.structs.replace(which, after=page[-1].pos)
+        return [message_of(each) for each in found[: which.limit]][::-1]
+
+    def search(
+        self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
+    ) -> list[Version]:
+        """Current values and messages that hold every word of `q`, newest first."""
+        query = {"q": q, "agent": agent, "collection": collection, "limit": limit}
+        return [self.version_of(each) for each in self._rows("/v1/search", query)]
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Every agent that the hub holds records of, as JSON values."""
+        found: list[dict[str, Any]] = self.client.want("GET", "/v1/agents").json()["agents"]
+        return found
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Every node that was in contact with the hub, as JSON values."""
+        found: list[dict[str, Any]] = self.client.want("GET", "/v1/nodes").json()["nodes"]
+        return found
+
+    def health(self) -> dict[str, Any]:
+        """What the hub says of itself, as JSON values."""
+        found: dict[str, Any] = self.client.want("GET", "/health").json()
+        return found
+
+    # -- the feed -----------------------------------------------------------------------------------------------
+
+    def changes(
+        self,
+        since: str | None = None,
+        *,
+        live: bool = True,
+        agent: str | None = None,
+        collection: str | None = None,
+        kind: str | None = None,
+        prefix: str = "",
+    ) -> Changes:
+        """What was committed behind a cursor, in the hub's order; see `Store.changes`."""
+        from holdfast.node.changes import Changes, Wanted
+
+        return Changes.of_hub(
+            self, Wanted(agent=agent, collection=collection, kind=kind, prefix=prefix), since, live=live
+        )
+
+    def cursor(self) -> str:
+        """Where the feed stands now."""
+        return str(self.client.want("GET", "/v1/feed", query={"after": "now", "limit": 1}).json()["cursor"])
+
+    def feed(self, after: str, wanted: Wanted, *, wait: int = 0, limit: int = wire.RECORDS_MAX) -> dict[str, Any]:
+        """One page of the feed as the hub sends it; waits up to `wait` seconds for a first record."""
+        query = {**wanted.query(), "after": after, "wait": wait or None, "limit": limit}
+        found = self.client.want("GET", "/v1/feed", query=query, timeout=wait + WAIT_SLACK_S).json()
+        if not isinstance(found, dict) or "cursor" not in found:
+            raise HubError("the hub's feed is not one", hint="is it another version?")
+        return found
+
+    def events(self, after: str, wanted: Wanted) -> tuple[HTTPResponse, socket.socket]:
+        """The live feed, open; see `holdfast.node.changes`."""
+        query = {**wanted.query(), "after": after}
+        return self.client.stream("/v1/feed", query, {"Accept": "text/event-stream"})
+
+    # -- writing without a log ------------------------------------------------------------------------------------
+
+    def post(
+        self,
+        body: Any,
+        *,
+        agent: str,
+        to: str | None = None,
+        kind: str = "message",
+        msg_id: str = "",
+        **fields: Any,
+    ) -> str:
+        """Posts a message through the hub, in its log; returns its id once the hub would not lose it.
+
+        Args:
+            body: text or JSON values.
+            agent: who says it.
+            to, kind, msg_id: see `Store.post`; the same `msg_id` again changes nothing.
+            fields: priority, task, thread, role.
+
+        Raises:
+            HubUnavailable: the hub does not answer; with a `msg_id` of your own it is safe to try again.
+        """
+        words = envelope(body, to=to, **fields)
+        made = msg_id or _request_id("msg")
+        message = {
+            "msg_id": made,
+            "sender": agent,
+            "recipient": to,
+            "kind": kind,
+            "task_id": words.get("task"),
+            "content": body,
+        }
+        message |= {name: words[name] for name in ("thread", "role", "priority") if name in words}
+        body_bytes = msgspec.json.encode({name: each for name, each in message.items() if each is not None})
+        headers = {"Content-Type": "application/json"}
+        found = self.client.want("POST", "/sync/message", body=body_bytes, headers=headers).json()
+        return str(found["msg_id"])
+
+    def decide(self, asked: Mapping[str, Any]) -> Version:
+        """The hub's decision about one write in a cas collection, once the hub would not lose it.
+
+        Args:
+            asked: agent, collection, key, value or delete, expect.
+
+        Raises:
+            Conflict: `expect` was not current.
+            HubUnavailable: no answer; nothing was written, unless the answer alone was lost.
+        """
+        value = asked.get("value")
+        if isinstance(value, bytes | bytearray | memoryview):
+            raise UsageError("a cas collection takes JSON values and text", hint="keep bytes in another collection")
+        codec.serialise(value)
+        body = msgspec.json.encode({**asked, "id": _request_id("cas")})
+        headers = {"Content-Type": "application/json"}
+        try:
+            answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
+        except HubUnavailable as error:
+            if error.context.get("kind") != "timeout":
+                raise
+            # It may have been written: the same id asks for the same decision, and writes nothing twice.
+            answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
+        return from_json(answer.json())
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Closes the lines to the hub; a second close is fine."""
+        self.client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def version_of(self, data: dict[str, Any]) -> Version:
+        """The version in a list or the feed; a blob is fetched."""
+        if data.get("missing") == "blob" and data.get("digest"):
+            digest, size = bytes.fromhex(data["digest"]), int(data["size"])
+            value = codec.deserialise(int(data.get("fmt", codec.FMT_BYTES)), fetch(self.client, digest, size))
+            return msgspec.structs.replace(from_json(data), value=value)
+        return from_json(data)
+
+    def _rows(self, path: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        found = self.client.want("GET", path, query=query).json()
+        rows: list[dict[str, Any]] = found["records"]
+        return rows
+
+
+class _HubBlobs:
+    """The blobs of one record, straight from the hub."""
+
+    def __init__(self, client: HubClient, found: Proven) -> None:
+        self._client = client
+        self._found = found
+
+    def has(self, digest: bytes) -> bool:
+        return True
+
+    def read(self, digest: bytes) -> bytes:
+        _, size = read_blob_reference(as_stored(self._found).payload())
+        return fetch(self._client, digest, size)
+
+
+def as_stored(found: Proven) -> Stored:
+    """A proven record as one that lies in a corpus."""
+    item = found.item
+    return Stored(0, 0, found.agent, 0, found.record, item.salt, item.codec, item.body, item.why)
+
+
+def version_from(found: Proven, value: Any) -> Version:
+    """A proven record as users see it."""
+    return version_of(as_stored(found), None, value)
+
+
+def _request_id(prefix: str) -> str:
+    return f"{prefix}_{clock.SYSTEM.now_ms():012x}{os.urandom(10).hex()}"

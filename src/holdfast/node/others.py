@@ -1,0 +1,192 @@
+"""Reading what is not one's own: from another agent's log beside one's own, else from a hub, proven, and kept.
+
+What never changes (a version by its number) is taken from the cache; what may have changed is asked of the hubs in
+turn, and the cache answers only when none of them does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from holdfast import clock
+from holdfast.collections import Message
+from holdfast.corpus import Filter, Stored
+from holdfast.errors import HubUnavailable, IntegrityError, NotCached
+from holdfast.log import Log, load
+from holdfast.log.versions import Version, version_of
+from holdfast.node.batch import CAS_AGENT
+from holdfast.node.cache import Cache
+from holdfast.node.directory import Directory
+from holdfast.node.hub import Hub, as_stored
+from holdfast.node.proof import Proven
+from holdfast.node.store import When, as_of, newest
+from holdfast.node.uploads import download
+from holdfast.records import BLOB, read_blob_reference
+
+T = TypeVar("T")
+
+
+class Others:
+    """A store's view of everybody else. Safe to share among threads.
+
+    Args:
+        directory: the node's.
+        agent: who reads.
+        hubs: addresses, in the order in which they are asked.
+        token: what they know us by.
+    """
+
+    def __init__(self, directory: Directory, agent: str, hubs: Sequence[str], token: str | Path | None) -> None:
+        self._directory = directory
+        self._agent = agent
+        self._lock = threading.Lock()  # guards _cache
+        self._cache: Cache | None = None
+        self._hubs = [Hub(url, token, pins=self.cache) for url in hubs]
+
+    @property
+    def cache(self) -> Cache:
+        """cache.db; opened when first needed."""
+        with self._lock:
+            if self._cache is None:
+                self._cache = Cache(self._directory.path / "cache.db", self._directory.wall)
+            return self._cache
+
+    @property
+    def hub(self) -> Hub:
+        """The first of the hubs.
+
+        Raises:
+            HubUnavailable: there is none.
+        """
+        if not self._hubs:
+            raise HubUnavailable("this store has no hub", hint="open it with hub='http://…'")
+        return self._hubs[0]
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
+        """Another agent's value; see `Store.get`."""
+        with self._beside(agent) as log:
+            if log is not None:
+                return load(_read(log, collection, key, at), self._directory.blobs)
+        if isinstance(at, int) and not isinstance(at, bool):
+            kept = self.cache.version(agent, collection, key, at)
+            if kept is not None:
+                return self._value(kept)
+        try:
+            found = self._ask(lambda hub: hub.prove(agent, collection, key, at))
+        except HubUnavailable:
+            until = 1 << 62 if at is None else clock.pack(clock.parse_time(at), clock.COUNTER_MAX)
+            kept = self.cache.newest(agent, collection, key, until=until)
+            if kept is None:
+                raise
+            return self._value(kept)
+        self.cache.keep(found)
+        return self._value(as_stored(found))
+
+    def history(self, agent: str, collection: str, key: str, limit: int) -> list[Version]:
+        """Every version of another agent's key, newest first."""
+        with self._beside(agent) as log:
+            if log is not None:
+                found = itertools.islice(log.versions(collection, key), limit)
+                return [version_of(each, self._directory.blobs) for each in found]
+        return self._ask(lambda hub: hub.history(key, agent=agent, collection=collection, limit=limit))
+
+    def keys(self, agent: str, collection: str, prefix: str, after: str, limit: int) -> list[str]:
+        """Another agent's keys."""
+        with self._beside(agent) as log:
+            if log is not None:
+                rows = log.corpus.keys(agent, collection, prefix, after, limit)
+                return [each.record.key for each in rows]
+        return self._ask(lambda hub: hub.keys(prefix, agent=agent, collection=collection, after=after, limit=limit))
+
+    def messages(self, which: Filter) -> list[Message]:
+        """Everybody's messages."""
+        return self._ask(lambda hub: hub.messages_of(which))
+
+    def search(self, q: str, agent: str | None, collection: str | None, limit: int) -> list[Version]:
+        """Everybody's values and messages with these words."""
+        return self._ask(lambda hub: hub.search(q, agent=agent, collection=collection, limit=limit))
+
+    def fetch_back(self, stored: Stored) -> Any:
+        """The value of a record whose bytes are not on this machine, from a hub that holds them; kept, if a blob.
+
+        Raises:
+            NotCached: no hub answers.
+            IntegrityError: what came is something else.
+        """
+        record = stored.record
+        where = f"{record.collection}/{record.key} seq {record.seq} of {stored.agent}"
+        try:
+            if stored.body is None:
+                stored = as_stored(self._ask(lambda hub: self._same(hub, stored)))
+            return self._value(stored)
+        except HubUnavailable as error:
+            raise NotCached(
+                f"the bytes of {where} are not on this machine, and no hub answers", hint="try again when one does"
+            ) from error
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def decide(self, collection: str, key: str, write: dict[str, Any], expect: int | str | None) -> Version:
+        """A write that the first hub decides (of several deciders none would be one)."""
+        asked = {"agent": self._agent, "collection": collection, "key": key, **write}
+        if expect is not None:
+            asked["expect"] = expect
+        return self.hub.decide(asked)
+
+    def close(self) -> None:
+        """Closes the lines and the cache; a second close is fine."""
+        for hub in self._hubs:
+            hub.close()
+        if self._cache is not None:
+            self._cache.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _ask(self, question: Callable[[Hub], T]) -> T:
+        error: HubUnavailable | None = None
+        for hub in self._hubs:
+            try:
+                return question(hub)
+            except HubUnavailable as failed:
+                error = error or failed
+        if error is None:
+            self.hub  # noqa: B018 - raises
+            raise AssertionError("unreachable")
+        raise error
+
+    @contextlib.contextmanager
+    def _beside(self, agent: str) -> Iterator[Log | None]:
+        """The log of another agent of this very directory."""
+        if agent == CAS_AGENT or not self._directory.has_agent(agent):
+            yield None
+            return
+        opened = self._directory.open_log(agent, None)
+        try:
+            yield opened.log
+        finally:
+            self._directory.release_log(opened)
+
+    def _same(self, hub: Hub, stored: Stored) -> Proven:
+        record = stored.record
+        found = hub.prove(stored.agent, record.collection, record.key, record.key_version)
+        if found.record.link != record.link:
+            raise IntegrityError(f"the hub's version {record.key_version} of {record.key} is another than this node's")
+        return found
+
+    def _value(self, stored: Stored) -> Any:
+        if stored.record.flags & BLOB and stored.body is not None:
+            digest, size = read_blob_reference(stored.payload())
+            if not self._directory.blobs.has(digest):
+                self._ask(lambda hub: download(hub.client, self._directory.blobs, digest, size))
+        return load(stored, self._directory.blobs)
+
+
+def _read(log: Log, collection: str, key: str, at: When | None) -> Stored:
+    return newest(log, collection, key) if at is None else as_of(log, collection, key, at)

@@ -1,0 +1,293 @@
+"""The outbox's port over a node directory: every agent's log, whoever opened it, and how far each hub has it.
+
+There is no outbox table: what a hub lacks is the log behind its mark. Everything that a position says is checked
+against the log it speaks of, so a file that was copied back makes it void and not wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.corpus import Branch, Filter, SqliteCorpus
+from holdfast.corpus.sqlite import SqliteTransaction
+from holdfast.errors import HoldfastError
+from holdfast.log import OpenLog, new_incarnation, prune
+from holdfast.node.directory import Directory
+from holdfast.node.keys import Keyring
+from holdfast.node.taking import fast_forward, merge, remembered
+from holdfast.protocol.ports import Position, StreamInfo
+from holdfast.records import ROTATE, head_message
+from holdfast.wire import RECORDS_MAX, Item, Mark, Rejected
+
+_NOW: Final = (
+    "SELECT seq, link, (SELECT max(id) FROM branch), (SELECT current_key FROM stream WHERE own LIMIT 1)"
+    " FROM rec ORDER BY pos DESC LIMIT 1"
+)
+LOOK_AGAIN_S: Final = 1.0
+"""A folder appears before its log does, and a log that failed may be whole again: looked at this often."""
+
+
+class _Stream:
+    """One agent's log as the outbox knows it: what changes rarely is remembered, and looked at again when it did."""
+
+    def __init__(self, opened: OpenLog) -> None:
+        self.opened = opened
+        self.corpus: SqliteCorpus = opened.corpus
+        self.branch: Branch = self.corpus.branches()[-1]
+        self.keys: list[tuple[int, bytes]] = []  # (number of a rotate record, the key that it names), oldest first
+        self.keys_until = 0
+
+    def info(self) -> StreamInfo:
+        row = self.corpus.engine.one(_NOW)
+        branch = self.branch
+        if row is None:
+            return self._info(branch, Mark(branch.base_seq, branch.base_link))
+        seq, link, newest, key = row
+        if newest != branch.id or key != branch.current_key:
+            branch = self.branch = self.corpus.branches()[-1]
+        return self._info(branch, Mark(seq, link))
+
+    def _info(self, branch: Branch, head: Mark) -> StreamInfo:
+        return StreamInfo(
+            stream=branch.stream,
+            agent=branch.agent,
+            public_key=branch.public_key,
+            key=branch.current_key,
+            inc=branch.inc,
+            base=Mark(branch.base_seq, branch.base_link),
+            begin=prune.begin(self.corpus, branch.stream),
+            head=head,
+        )
+
+    def key_at(self, seq: int, keyring: Keyring) -> bytes:
+        """The public key in force at a record; a rotate record itself is signed by the key that it retires."""
+        if seq > self.keys_until:
+            which = Filter(collection="", kinds=(ROTATE,), after=self.keys_until, newest_first=False, limit=RECORDS_MAX)
+            for stored in self.corpus.page(which):
+                self.keys.append((stored.record.seq, stored.payload()))
+            self.keys_until = max(seq, *(at for at, _ in self.keys), 0)
+        before = b""
+        for at, named in self.keys:
+            if seq <= at:
+                # The rotate record before this one may have been pruned; the keyring knows their order.
+                return before or keyring.before(named) or self.branch.public_key
+            before = named
+        return before or self.branch.current_key
+
+
+class LogsOutbox:
+    """`protocol.ports.OutboxStore` over a directory. Safe to share among threads.
+
+    Logs that this process has open are used as they are; others' are opened beside them.
+
+    Args:
+        directory: the node's.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._lock = threading.RLock()  # guards _streams, _mine and _seen
+        self._streams: dict[bytes, _Stream] = {}
+        self._mine: dict[str, OpenLog] = {}  # opened here for agents of other processes
+        self._agents: dict[str, bytes] = {}
+        self._seen, self._again = 0, 0.0
+        self.errors: dict[str, str] = {}
+        """Logs that could not be opened or read, by agent; they are tried again."""
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def streams(self) -> list[StreamInfo]:
+        """Every stream of this directory, in a steady order."""
+        with self._lock:
+            self._look()
+            found = []
+            for agent, stream in list(self._agents.items()):
+                try:
+                    found.append(self._streams[stream].info())
+                except HoldfastError as error:
+                    self.errors[agent] = str(error)
+                    self._forget(agent)
+            return found
+
+    def close(self) -> None:
+        """Gives back the logs that were opened here."""
+        with self._lock:
+            for agent in list(self._agents):
+                self._forget(agent)
+
+    def _look(self) -> None:
+        """Finds agents that appeared; one `stat` while none did."""
+        now = self._directory.wall.monotonic()
+        try:
+            changed = os.stat(self._directory.path / "agents").st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed == self._seen and now < self._again:
+            return
+        self._seen, self._again = changed, now + LOOK_AGAIN_S
+        for agent in self._directory.agents():
+            if agent in self._agents:
+                continue
+            try:
+                opened = self._mine[agent] = self._directory.open_log(agent, None)
+                found = _Stream(opened)
+            except HoldfastError as error:
+                self.errors[agent] = str(error)
+                continue
+            self.errors.pop(agent, None)
+            self._agents[agent] = found.branch.stream
+            self._streams[found.branch.stream] = found
+
+    def _forget(self, agent: str) -> None:
+        self._streams.pop(self._agents.pop(agent, b""), None)
+        opened = self._mine.pop(agent, None)
+        if opened is not None:
+            self._directory.release_log(opened)
+
+    def _stream(self, stream: bytes) -> _Stream:
+        with self._lock:
+            return self._streams[stream]
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def sync(self, stream: bytes) -> Mark:
+        """Make what is committed survive a power cut; how far that is."""
+        head = self._stream(stream).opened.sync()
+        return Mark(head.seq, head.link)
+
+    def links(self, stream: bytes, seqs: Sequence[int]) -> dict[int, bytes]:
+        """The links at these numbers, as far as the log has them; number 0 is the genesis."""
+        known = self._stream(stream)
+        begin = prune.begin(known.corpus, stream)
+        found = {begin.seq: begin.link} if begin.seq in seqs else {}
+        for seq in seqs:
+            link = known.corpus.link_at(known.branch.id, seq)
+            if link is not None:
+                found[seq] = link
+        return found
+
+    def read(self, stream: bytes, first: int, last: int, records: int, size: int) -> list[Item]:
+        """The records from `first` on, as they travel."""
+        known = self._stream(stream)
+        found: list[Item] = []
+        total = 0
+        for stored in known.corpus.chain(known.branch.id, first - 1, min(records, last - first + 1), size):
+            total += len(stored.body or b"")
+            if stored.record.seq > last or len(found) >= records or (found and total > size):
+                break
+            found.append(stored.item())
+        return found
+
+    def sign(self, stream: bytes, mark: Mark) -> bytes:
+        """The signature over the head message of this mark."""
+        with self._lock:
+            key = self._streams[stream].key_at(mark.seq, self._directory.keyring)
+        return self._directory.keyring.signer(key).sign(head_message(stream, mark.seq, mark.link))
+
+    # -- how far a hub has it -------------------------------------------------------------------------------------
+
+    def positions(self, hub: str) -> dict[bytes, Position]:
+        """What `keep` kept for this hub."""
+        rows = self._directory.node.query(
+            "SELECT stream, inc, acked_seq, acked_link, settled_seq, settled_link FROM position WHERE hub=?", (hub,)
+        )
+        return {row[0]: Position(row[1], Mark(row[2], row[3]), Mark(row[4], row[5])) for row in rows}
+
+    def keep(self, hub: str, positions: Mapping[bytes, Position]) -> None:
+        """Remember how far this hub has these streams (others stay as they were)."""
+        if not positions:
+            return
+        rows = [(hub, stream, p.inc, *_flat(p.acked), *_flat(p.settled)) for stream, p in positions.items()]
+        engine = self._directory.node
+
+        def job(_: Any) -> None:
+            for row in rows:
+                engine.writer_execute("INSERT OR REPLACE INTO position VALUES(?,?,?,?,?,?,?)", row)
+
+        engine.commits.run(job)
+
+    def quarantined(self, hub: str) -> dict[bytes, list[int]]:
+        """The records whose bodies this hub refused, by stream."""
+        self.streams()
+        found: dict[bytes, list[int]] = {}
+        for stream, seq, link in self._directory.node.query(
+            "SELECT stream, seq, link FROM refused WHERE hub=?", (hub,)
+        ):
+            if stream in self._streams and self.links(stream, [seq]).get(seq) == link:
+                found.setdefault(stream, []).append(seq)
+        return found
+
+    def quarantine(self, hub: str, stream: bytes, refused: Sequence[Rejected]) -> None:
+        """Keep these bodies here, never to be sent to this hub again unless a person says so."""
+        links = self.links(stream, [each.seq for each in refused])
+        rows = [(hub, stream, r.seq, links[r.seq], r.code, r.reason[:500]) for r in refused if r.seq in links]
+        engine = self._directory.node
+
+        def job(_: Any) -> None:
+            for row in rows:
+                engine.writer_execute("INSERT OR REPLACE INTO refused VALUES(?,?,?,?,?,?)", row)
+
+        engine.commits.run(job)
+
+    # -- forks and rollbacks --------------------------------------------------------------------------------------
+
+    def mint(self, stream: bytes, base: Mark, above: bytes) -> bytes:
+        """Begin a new incarnation; its name."""
+        known = self._stream(stream)
+        branch = known.branch
+
+        def job(tx: SqliteTransaction) -> bytes:
+            inc = new_incarnation(max([above, *(each.inc for each in tx.branches(stream))]))
+            tx.open_branch(
+                msgspec.structs.replace(
+                    branch, inc=inc, base_seq=base.seq, base_link=base.link, seq=base.seq, link=base.link
+                )
+            )
+            return inc
+
+        inc = known.corpus.write(job)
+        known.corpus.sync()
+        return inc
+
+    def fast_forward(self, stream: bytes, expected: Mark, items: Sequence[Item], inc: bytes) -> bool:
+        """Take back records that this node had lost; False if an agent wrote meanwhile."""
+        known = self._stream(stream)
+        taken = known.corpus.write(lambda tx: fast_forward(tx, known.branch, expected, items, inc))
+        if taken:
+            known.corpus.sync()
+        return taken
+
+    def weighed(self, stream: bytes) -> list[tuple[bytes, Mark]]:
+        """The other branches that were merged already, and up to where (hubs may differ: several for one)."""
+        known = self._stream(stream)
+        found = remembered(known.corpus.engine.query, lambda seq: known.corpus.link_at(known.branch.id, seq))
+        return [(each.inc, each.theirs) for each in found]
+
+    def merge(self, stream: bytes, inc: bytes, before: Mark, items: Sequence[Item]) -> int:
+        """Take over the keyed values that are newer on another branch (its records behind `before`); how many."""
+        known = self._stream(stream)
+        wall = self._directory.wall
+        count = known.corpus.write(lambda tx: merge(tx, known.branch, inc, before, items, wall))
+        known.corpus.sync()
+        return count
+
+
+def depth(directory: Directory, opened: OpenLog, hub: str) -> int:
+    """How many records of a log a hub has not acknowledged, as far as this node knows."""
+    corpus, branch = opened.corpus, opened.log.branch
+    head = corpus.head(branch.id)
+    row = directory.node.one(
+        "SELECT acked_seq, acked_link FROM position WHERE hub=? AND stream=?", (hub, branch.stream)
+    )
+    if row is None or corpus.link_at(branch.id, row[0]) != row[1]:
+        return head.seq
+    return max(0, head.seq - int(row[0]))
+
+
+def _flat(mark: Mark) -> tuple[int, bytes]:
+    return mark.seq, mark.link

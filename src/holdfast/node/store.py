@@ -1,0 +1,491 @@
+"""What an agent calls. Reads and writes are local; the network is the shipper's business, and never a writer's.
+
+    with Store("./node", agent="recruiter-1", hub="http://hub:8084") as store:
+        store.put("plan", {"step": 1})      # durable here when it returns, on its way to the hub
+        store.get("plan")
+
+A `Store` is a thin face: records are made in `log`, carried by `ship`, others' are read by `others`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from holdfast import clock
+from holdfast.collections import Message, envelope, message_of
+from holdfast.corpus import Filter, Stored
+from holdfast.corpus.search import search
+from holdfast.errors import Conflict, NodeFull, NotCached, NotFound, UsageError
+from holdfast.log import Draft, Log, drafts, load
+from holdfast.log import level as level_named
+from holdfast.log.drafts import MESSAGES
+from holdfast.log.versions import Version, version_of
+from holdfast.node.batch import CAS_AGENT, STATE, Batch
+from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
+
+if TYPE_CHECKING:
+    from holdfast.node.changes import Changes
+    from holdfast.node.others import Others
+
+When = int | float | str | datetime
+MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
+"""Stands for: there is no default, raise."""
+LIST_MAX = 1000
+
+
+class Store:
+    """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
+
+    Args:
+        data_dir: the node directory, made if missing; many agents may share it.
+        agent: who writes.
+        hub: a hub's address, or several; None: those that `holdfast init` wrote down, if any. An empty list: none.
+        token: what the hub knows this node by; a Path is read anew when the hub refuses what was in it.
+        level: what a returned write survives: basic, advanced or critical.
+        cas: collections whose writes the hub decides (compare-and-set among all agents).
+        limits: how the node treats its disk.
+
+    Raises:
+        UsageError: an impossible name or level.
+        IntegrityError: the log is another key's, or (critical) has lost commits.
+    """
+
+    def __init__(
+        self,
+        data_dir: str | os.PathLike[str],
+        agent: str,
+        *,
+        hub: str | Iterable[str] | None = None,
+        token: str | Path | None = None,
+        level: str = "advanced",
+        cas: Iterable[str] = (),
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        check_agent(agent)
+        wanted = level_named(level)
+        self.agent = agent
+        self._directory: Directory = attach(data_dir, limits=limits)
+        self._closed = False
+        try:
+            self._opened = self._directory.open_log(agent, wanted)
+        except BaseException:
+            detach(self._directory)
+            raise
+        self._log = self._opened.log
+        self._blobs = self._directory.blobs
+        self._reserve = self._directory.reserve
+        self._cas = frozenset(cas)
+        self._token = token
+        self._others: Others | None = None
+        given = self._directory.config.get("hubs", ()) if hub is None else [hub] if isinstance(hub, str) else hub
+        self.hubs: tuple[str, ...] = tuple(url.rstrip("/") for url in given)
+        if self.hubs:
+            from holdfast.node.ship import start
+
+            start(self._directory, self.hubs, token)
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def put(
+        self, key: str, value: Any, *, collection: str = STATE, expect: int | str | None = None, durable: bool = False
+    ) -> Version:
+        """Sets a key, and returns the new version once it is durable at the store's level, whatever the network does.
+
+        Args:
+            key: at most 1,024 bytes.
+            value: JSON values, text or bytes; above 64 KiB it is kept as a file beside the log.
+            collection: a name space of keys.
+            expect: the version number (0: no value) or etag that must be current.
+            durable: survive a power cut before returning, whatever the level.
+
+        Raises:
+            Conflict: somebody was faster than `expect`.
+            NodeFull: this machine's disk is full; nothing was written, reads go on.
+            UsageError: a value that JSON cannot say, an impossible name.
+            HubUnavailable: only in a cas collection: the hub decides, and it is away; nothing was written.
+        """
+        if collection in self._cas:
+            return self._reader().decide(collection, key, {"value": value}, expect)
+        draft = drafts.value(collection, key, value, expect=expect)
+        return version_of(self._append((draft,), durable)[0], None, value)
+
+    def delete(
+        self,
+        key: str,
+        *,
+        reason: str = "",
+        prefix: bool = False,
+        collection: str = STATE,
+        expect: int | str | None = None,
+        durable: bool = False,
+    ) -> Version:
+        """Takes a key's value away (its history stays), or with `prefix` that of every key that begins with `key`.
+
+        Raises:
+            NotFound: there is nothing to delete (never for a prefix).
+            Conflict: somebody was faster than `expect`.
+        """
+        if collection in self._cas:
+            if prefix:
+                raise UsageError("a cas collection is deleted key by key", hint="list the keys, and delete each")
+            return self._reader().decide(collection, key, {"delete": True, "reason": reason}, expect)
+        self._check_there(collection, key, prefix, expect)
+        draft = drafts.remove(collection, key, reason=reason, prefix=prefix, expect=expect)
+        return version_of(self._append((draft,), durable)[0], None)
+
+    def rollback(self, key: str, version: int, *, collection: str = STATE) -> Version:
+        """Makes an earlier version's value the newest again, as a new version: history only grows.
+
+        Raises:
+            NotFound: there is no such version, or it was a deletion.
+        """
+        old = self._load(self._log.as_of(collection, key, version=version))
+        return self.put(key, old, collection=collection)
+
+    @contextmanager
+    def batch(self, *, durable: bool = False) -> Iterator[Batch]:
+        """A block whose writes happen all or none, in one commit when it ends: at most 500 records and 1 MiB.
+
+        Raises:
+            UsageError: too much, or a cas collection (in the block).
+            Conflict: one of its `expect` was not current; nothing was written.
+        """
+        made = Batch(self._cas)
+        yield made
+        if made.drafts:
+            made.versions = [version_of(each, self._blobs) for each in self._append(made.drafts, durable)]
+
+    def post(
+        self,
+        body: Any,
+        *,
+        to: str | None = None,
+        kind: str = "message",
+        priority: str = "normal",
+        task: str | None = None,
+        thread: str | None = None,
+        role: str | None = None,
+        msg_id: str = "",
+    ) -> Message:
+        """Posts a message, and returns it once it is durable here; posting its `msg_id` again changes nothing.
+
+        Args:
+            body: text or JSON values.
+            to: an agent, ``people``, or None for whoever looks.
+            kind: message, report (for people), or a word of your own.
+            priority: low, normal, high or hot.
+            task, thread: what it belongs to.
+            role: user, assistant, system or tool, in conversations.
+            msg_id: unique for ever; made here if empty.
+        """
+        words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
+        draft = drafts.message(words, msg_id=msg_id, kind=kind)
+        return self._post(draft, words)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get(
+        self,
+        key: str,
+        *,
+        agent: str | None = None,
+        at: When | None = None,
+        default: Any = MISSING,
+        collection: str = STATE,
+    ) -> Any:
+        """The value of a key: one's own from this machine, another agent's through the hub, proven either way.
+
+        Args:
+            key: the key.
+            agent: whose; None: one's own.
+            at: a version number, or a time (seconds, ISO 8601 text, datetime): the value that was current then.
+            default: returned when there is no value.
+            collection: the key's.
+
+        Raises:
+            NotFound: there is no value, and no default.
+            IntegrityError: the bytes are not what was recorded, or not the agent's.
+            HubUnavailable: it is not on this machine, and no hub answers.
+        """
+        try:
+            other = self._other(agent, collection)
+            if other is not None:
+                return self._reader().get(other, collection, key, at)
+            log = self._log
+            return self._load(newest(log, collection, key) if at is None else as_of(log, collection, key, at))
+        except NotCached:
+            raise  # it exists, so a default would be a lie
+        except NotFound:
+            if default is MISSING:
+                raise
+            return default
+
+    def history(
+        self, key: str, *, agent: str | None = None, collection: str = STATE, limit: int = LIST_MAX
+    ) -> list[Version]:
+        """Every version of a key, newest first, deletions included; of another agent's key through the hub."""
+        other = self._other(agent, collection)
+        if other is not None:
+            return self._reader().history(other, collection, key, limit)
+        out = []
+        for stored in self._log.versions(collection, key):
+            out.append(self._version(stored))
+            if len(out) == limit:
+                break
+        return out
+
+    def keys(
+        self,
+        prefix: str = "",
+        *,
+        agent: str | None = None,
+        collection: str = STATE,
+        after: str = "",
+        limit: int = LIST_MAX,
+    ) -> list[str]:
+        """The keys that begin with `prefix` and have a value, in order, behind `after`."""
+        other = self._other(agent, collection)
+        if other is not None:
+            return self._reader().keys(other, collection, prefix, after, limit)
+        found = self._log.corpus.keys(self.agent, collection, prefix, after, limit)
+        return [stored.record.key for stored in found]
+
+    def messages(
+        self,
+        *,
+        to: str | None = None,
+        task: str | None = None,
+        thread: str | None = None,
+        kind: str | None = None,
+        agent: str | None = None,
+        since: When | None = None,
+        limit: int = 100,
+    ) -> list[Message]:
+        """The newest `limit` messages that match, oldest of them first: everybody's through the hub, else one's own.
+
+        Args:
+            to, task, thread, kind: narrow it.
+            agent: only this one's; one's own are read here.
+            since: only later than this time.
+            limit: how many.
+
+        Raises:
+            HubUnavailable: a hub is configured and does not answer (``agent=`` one's own name needs none).
+        """
+        which = Filter(
+            agents=(agent,) if agent else (),
+            collection=MESSAGES,
+            kinds=(kind,) if kind else (),
+            to=to,
+            task=task,
+            thread=thread,
+            since=0 if since is None else clock.pack(clock.parse_time(since)),
+            limit=limit,
+        )
+        if self.hubs and agent != self.agent:
+            return self._reader().messages(which)
+        return [message_of(self._version(stored)) for stored in self._page(which)][::-1]
+
+    def changes(
+        self,
+        since: str | None = None,
+        *,
+        live: bool = True,
+        agent: str | None = None,
+        collection: str | None = None,
+        kind: str | None = None,
+        prefix: str = "",
+    ) -> Changes:
+        """What was written behind a cursor, mine and everyone's, in the hub's order; without a hub, mine.
+
+        The iterator's `cursor` is where to go on: kept anywhere, it resumes exactly. Its `close` ends a wait.
+
+        Args:
+            since: a cursor; None: from the beginning; "now": only what comes.
+            live: go on waiting for more, through hubs that go away and come back; else end at the newest.
+            agent, collection, kind, prefix: narrow it.
+        """
+        from holdfast.node.changes import Changes, Wanted
+
+        wanted = Wanted(agent=agent, collection=collection, kind=kind, prefix=prefix)
+        if self.hubs:
+            return Changes.of_hub(self._reader().hub, wanted, since, live=live)
+        return Changes.of_log(self._log, wanted, since, live=live)
+
+    def search(
+        self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
+    ) -> list[Version]:
+        """Current values and messages that hold every word of `q`, newest first: the hub's, or without one, mine.
+
+        Raises:
+            UsageError: nothing to look for.
+            HubUnavailable: a hub is configured and does not answer (``agent=`` one's own name needs none).
+        """
+        if self.hubs and agent != self.agent:
+            return self._reader().search(q, agent, collection, limit)
+        hits = search(self._log.corpus, q, agents=(agent,) if agent else (), collection=collection, limit=limit)
+        return [self._version(stored) for stored in hits.found]
+
+    # -- the outbox and the house ---------------------------------------------------------------------------------
+
+    @property
+    def outbox_depth(self) -> int:
+        """How many of this agent's records the slowest hub has not acknowledged; 0 without a hub."""
+        from holdfast.node.outbox_store import depth
+
+        return max((depth(self._directory, self._opened, url) for url in self.hubs), default=0)
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Waits until every hub holds what this agent has written so far; False when `timeout` seconds were not enough.
+
+        Without a hub there is nothing to wait for, and it returns True.
+        """
+        shipper = self._directory.shipper
+        return not self.hubs or bool(shipper.flush(self._opened, self.hubs, timeout))
+
+    def health(self) -> dict[str, Any]:
+        """How this node stands, as JSON values: level, head, hubs, disk, incidents, `problems` in words."""
+        from holdfast.node.health import health
+
+        return health(self._directory, self._opened, self.hubs)
+
+    def verify(self) -> Any:
+        """Reads this agent's whole log anew and proves it: every page, link, payload and blob; returns the report."""
+        from holdfast.node.health import verify
+
+        return verify(self._directory, self._opened)
+
+    def rotate(self) -> str:
+        """Puts a new signing key in force for the whole node directory; returns its public half in hex.
+
+        Every log here gets a record signed by the old key that names the new one; the old key is kept.
+        """
+        from holdfast.node.rotation import rotate
+
+        key = rotate(self._directory)
+        self._poke()
+        return key.hex()
+
+    def close(self) -> None:
+        """Syncs and closes; a second close is fine. A hub that answers gets up to a second to take the last records."""
+        if self._closed:
+            return
+        self._closed = True
+        if os.getpid() != self._directory.pid:
+            return  # a forked child: all of it is the parent's
+        shipper = self._directory.shipper
+        if self.hubs and shipper is not None:
+            shipper.linger(self._opened, self.hubs)
+        if self._others is not None:
+            self._others.close()
+        self._directory.release_log(self._opened)
+        detach(self._directory)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _append(self, made: Sequence[Draft], durable: bool) -> list[Stored]:
+        try:
+            self._reserve.check(len(made[0].payload))
+            stored = self._log.append(made, durable=durable)
+        except NodeFull:
+            self._directory.make_room()
+            raise
+        shipper = self._directory.shipper
+        if shipper is not None and not shipper.poked:
+            shipper.poke()
+        return stored
+
+    def _poke(self) -> None:
+        shipper = self._directory.shipper
+        if shipper is not None and not shipper.poked:
+            shipper.poke()
+
+    def _post(self, draft: Draft, words: dict[str, Any]) -> Message:
+        try:
+            return message_of(version_of(self._append((draft,), False)[0], None, words))
+        except Conflict:
+            return self._posted(draft.key)
+
+    def _posted(self, msg_id: str) -> Message:
+        stored = self._log.newest(MESSAGES, msg_id)
+        if stored is None:
+            raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
+        return message_of(self._version(stored))
+
+    def _check_there(self, collection: str, key: str, prefix: bool, expect: int | str | None) -> None:
+        if not prefix and expect is None:
+            newest(self._log, collection, key)
+
+    def _other(self, agent: str | None, collection: str) -> str | None:
+        """Whose keys are meant, if they are not this log's own: in a cas collection the hub's, whoever asks."""
+        if collection in self._cas:
+            return CAS_AGENT
+        return None if agent is None or agent == self.agent else agent
+
+    def _load(self, stored: Stored) -> Any:
+        try:
+            return load(stored, self._blobs)
+        except NotCached:
+            if not self.hubs:
+                raise
+            return self._reader().fetch_back(stored)
+
+    def _version(self, stored: Stored) -> Version:
+        return version_of(stored, None, self._load(stored))
+
+    def _page(self, which: Filter) -> Iterator[Stored]:
+        """Records of the messages that are still there, newest first."""
+        import msgspec
+
+        left = which.limit
+        while left > 0:
+            rows = self._log.corpus.page(which)
+            for stored in rows:
+                newest = None if stored.gone else self._log.newest(stored.record.collection, stored.record.key)
+                if newest is not None and newest.pos == stored.pos and left > 0:
+                    left -= 1
+                    yield stored
+            if len(rows) < which.limit:
+                return
+            which = msgspec.structs.replace(which, after=rows[-1].pos)
+
+    def _reader(self) -> Others:
+        if self._others is None:
+            from holdfast.node.others import Others
+
+            self._others = Others(self._directory, self.agent, self.hubs, self._token)
+        return self._others
+
+
+def newest(log: Log, collection: str, key: str) -> Stored:
+    """The key's value in a log.
+
+    Raises:
+        NotFound: it has none.
+    """
+    stored = log.newest(collection, key)
+    if stored is None:
+        raise NotFound(f"{log.branch.agent} has nothing at {collection}/{key}", hint="holdfast ls shows what there is")
+    return stored
+
+
+def as_of(log: Log, collection: str, key: str, at: When) -> Stored:
+    """The version that a number, or a time, names.
+
+    Raises:
+        NotFound: there is none, or it was deleted then.
+    """
+    if isinstance(at, int) and not isinstance(at, bool):
+        return log.as_of(collection, key, version=at)
+    return log.as_of(collection, key, stamp=clock.pack(clock.parse_time(at), clock.COUNTER_MAX))
