@@ -66,7 +66,7 @@ def test_a_deletion_by_prefix_there_takes_each_older_key_here_and_spares_the_new
     assert weigh(two, one) == {"p/old": None}
 
 
-def test_a_deletion_by_prefix_weighed_before_hides_an_older_value_that_comes_later() -> None:
+def test_an_older_value_that_comes_after_a_deletion_by_prefix_comes_deleted() -> None:
     one, two = branches()
     three = one.restored(one.disk.copy())
     three.time = one.time
@@ -75,8 +75,9 @@ def test_a_deletion_by_prefix_weighed_before_hides_an_older_value_that_comes_lat
     one.write("p/", b"", kind=records.DELETE_PREFIX, flags=TOMBSTONE)
     hidden = merge.scopes((e.record, e.item) for e in one.log.entries)
     theirs = [(e.record, e.item) for e in three.log.entries[1:]]
-    assert merge.weigh(theirs, two.log.newest, two.log.under, hidden) == []
-    assert len(merge.weigh(theirs, two.log.newest, two.log.under)) == 1
+    (gone,) = merge.weigh(theirs, two.log.newest, two.log.under, hidden)
+    assert (gone.key, gone.source.hlc) == ("p/a", hidden[0].hlc)
+    assert gone.source.flags == TOMBSTONE
 
 
 def test_a_take_over_keeps_stamp_salt_and_missing_body_and_its_batch_ends_with_a_fresh_stamp() -> None:

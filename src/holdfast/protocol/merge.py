@@ -92,8 +92,12 @@ def weigh(
     won = []
     for (collection, key), (record, item) in keys.items():
         mine = newest(collection, key)
-        if any(scope.hides(collection, key, record) for scope in hidden):
-            continue
+        for scope in hidden:
+            if scope.hides(collection, key, record):
+                # Said for this key by itself: a hub that has never seen the deletion must come to know of it.
+                record = msgspec.structs.replace(
+                    record, kind=records.DELETE_PREFIX, flags=records.TOMBSTONE, hlc=scope.hlc
+                )
         if mine is None or order(mine) < order(record):
             won.append(Takeover(collection, key, record, item))
     return sorted(won, key=lambda t: (order(t.source), t.collection, t.key))

@@ -221,6 +221,7 @@ class Outbox:
         return True
 
     def settle(self, info: StreamInfo, asked: HelloStream, state: wire.StreamState) -> None:
+        """Move one stream's cursor to where the hub stands, and see what there is to pull."""
         stream = info.stream
         marks = (state.at, state.common, *(o.head for o in state.others))
         links = self._store.links(stream, sorted({m.seq for m in marks} | {state.settled}))
