@@ -6,13 +6,13 @@ import platform
 import re
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
-from holdfast.errors import MissingExtra, UsageError
+from holdfast.errors import UsageError
 
 
 @shell.command("init")
@@ -78,7 +78,9 @@ def _check_url(url: str) -> None:
 @click.option("--settle", type=click.Choice(["acked", "backups"]), default="backups", show_default=True,
               help="when nodes may drop what they shipped")  # fmt: skip
 @click.pass_obj
-def serve_command(settings: Settings, data: Path, host: str, port: int, ready_file: Path | None, settle: str) -> None:
+def serve_command(
+    settings: Settings, data: Path, host: str, port: int, ready_file: Path | None, settle: Literal["acked", "backups"]
+) -> None:
     """Run a hub: the place where every machine's records meet.
 
     It ends within three seconds of SIGTERM or Ctrl-C. Killed outright, it loses nothing that it acknowledged.
@@ -87,10 +89,7 @@ def serve_command(settings: Settings, data: Path, host: str, port: int, ready_fi
       holdfast serve --data /srv/holdfast
       holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
     """
-    try:
-        from holdfast.hub import serve
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"a hub needs {error.name}", hint="pip install 'holdfast[hub]'") from error
+    from holdfast.hub.serve import serve
 
     serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle)
 

@@ -23,8 +23,9 @@ def read(data: bytes, name: str) -> Iterator[Found]:
 
     Args:
         data: the file's bytes.
-        name: the file's name without its ending: the session's id, where a line does not name it.
+        name: the file's path without its ending, which ends in the session's id, where a line does not name it.
     """
+    name = name.rpartition("/")[2]
     for found in objects(data):
         yield found if isinstance(found, Bad) else _line(*found, name)
 

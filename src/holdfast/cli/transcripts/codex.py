@@ -32,10 +32,10 @@ def read(data: bytes, name: str) -> Iterator[Found]:
 
     Args:
         data: the file's bytes.
-        name: the file's name without its ending; it ends in the session's id, used until a line names it.
+        name: the file's path without its ending; it ends in the session's id, used until a line names it.
     """
     own = _SESSION.search(name)
-    thread = own[0] if own else name
+    thread = own[0] if own else name.rpartition("/")[2]
     for found in objects(data):
         if isinstance(found, Bad):
             yield found

@@ -1,0 +1,155 @@
+"""Status, doctor and verify tell how things stand, and their exit codes say it too."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from holdfast.cli.checkup import file_system
+from holdfast.corpus import SqliteCorpus
+from tests.cli.conftest import Run
+
+
+def store_of(home: Path) -> Path:
+    """Where the commands of these tests keep their store."""
+    return home / ".local/share/holdfast"
+
+
+@pytest.fixture
+def nowhere() -> str:
+    """An address at which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_status_works_without_a_hub(hf: Run) -> None:
+    hf("put", "k", "1")
+    told = hf("status", "--json")
+    assert told.code == 0
+    (agent,) = told.json["agents"]
+    assert (agent["agent"], agent["records"], agent["keys"], agent["outbox"]) == ("me", 1, 1, None)
+    assert told.json["ok"] is True
+    assert "NOT AT THE HUB" in hf("status").text
+
+
+def test_status_counts_what_is_not_at_the_hub(hf: Run, nowhere: str) -> None:
+    hf("init", "--hub", nowhere)
+    assert hf("put", "k", "1").code == 0, "a hub that is away is not the writer's business"
+    told = hf("status", "--json")
+    assert told.code == 0
+    assert told.json["agents"][0]["outbox"] == 1
+    assert told.json["hubs"][0]["reachable"] is False
+    assert "1 record" in hf("status").text
+
+
+def test_put_says_that_the_hub_is_away(hf: Run, nowhere: str) -> None:
+    assert hf("put", "k", "1", "--hub", nowhere).text == "stored state/k v1; hub not reached, 1 record wait here\n"
+    assert hf("put", "k", "2", "--hub", nowhere, "--json").json["outbox"] == 2
+
+
+def test_what_needs_the_hub_ends_with_7_when_it_is_away(hf: Run, nowhere: str) -> None:
+    result = hf("inbox", "--hub", nowhere, "--json")
+    assert result.code == 7
+    assert result.error["code"] == "hub_unavailable"
+    assert hf("inbox", "--hub", nowhere, "--local").code == 0
+    assert hf("get", "k", "--agent", "far", "--hub", nowhere).code == 7
+
+
+def test_doctor_finds_a_store_in_order(hf: Run) -> None:
+    hf("put", "k", "1")
+    told = hf("doctor", "--json")
+    assert {check["name"]: check["state"] for check in told.json["checks"]} == dict.fromkeys(
+        ("sqlite", "store", "permissions", "file system", "logs", "wal", "disk", "ballast", "hub"), "ok"
+    )
+    assert told.code == 0
+
+
+def test_doctor_fails_where_there_is_no_store(empty: Run) -> None:
+    told = empty("doctor")
+    assert told.code == 1
+    assert "fail  store" in told.text
+    assert "fix: holdfast init" in told.text
+
+
+def test_doctor_sees_what_is_not_well(hf: Run, home: Path, nowhere: str) -> None:
+    store = store_of(home)
+    store.chmod(0o755)
+    (store / ".stfolder").mkdir()
+    (home / "token").write_text("secret")
+    (home / "token").chmod(0o644)
+    told = hf("doctor", "--hub", nowhere, "--token-file", home / "token", "--json")
+    states = {check["name"]: (check["state"], bool(check["fix"])) for check in told.json["checks"]}
+    for name, state in {"permissions": "warn", "file system": "warn", "token": "warn", "hub": "fail"}.items():
+        assert states[name] == (state, True), name
+    assert (told.code, told.json["failed"], told.json["warnings"]) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_doctor_needs_a_token_in_the_token_file(hf: Run, home: Path, content: str | None) -> None:
+    if content is not None:
+        (home / "token").write_text(content)
+    told = hf("doctor", "--token-file", home / "token", "--json").json
+    assert [check["state"] for check in told["checks"] if check["name"] == "token"] == ["fail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [("nfs4", "fail"), ("fuse.sshfs", "fail"), ("cifs", "fail"), ("ext4", "ok")]
+)
+def test_doctor_knows_network_file_systems(tmp_path: Path, kind: str, state: str) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\n")
+    assert file_system(tmp_path / "store", mounts).state == state
+
+
+def test_verify_proves_a_store(hf: Run) -> None:
+    for number in range(20):
+        hf("put", f"k{number}", "x" * 200)
+    hf("put", "large", "y" * 100_000)
+    told = hf("verify", "--json")
+    assert told.code == 0
+    assert told.json["ok"] is True
+    assert told.json["agents"][0]["records"] == 21
+    assert hf("verify", "--agent", "stranger").code == 5
+
+
+def test_verify_finds_a_changed_bit(hf: Run, home: Path) -> None:
+    for number in range(50):
+        hf("put", f"k{number}", "secret" * 30)
+    path = store_of(home) / "agents/me/log.db"
+    data = bytearray(path.read_bytes())
+    at = len(data) // 2
+    data[at] ^= 1
+    path.write_bytes(data)
+    assert hf("verify").code == 9
+
+
+def test_verify_finds_a_record_that_was_rewritten(hf: Run, home: Path) -> None:
+    """Page checksums are honest here: only the chain can tell."""
+    for number in range(5):
+        hf("put", f"k{number}", str(number))
+    corpus = SqliteCorpus(store_of(home) / "agents/me/log.db")
+    corpus.write(lambda tx: tx.execute("UPDATE rec SET body=? WHERE seq=3", (b"9",)))
+    corpus.close()
+    told = hf("verify", "--json")
+    assert told.code == 9
+    assert told.json["ok"] is False
+    assert told.json["agents"][0]["findings"]
+
+
+def test_verify_finds_a_missing_blob(hf: Run, home: Path) -> None:
+    hf("put", "large", "y" * 100_000, "--text")
+    (blob,) = [path for path in (store_of(home) / "blobs").rglob("*") if path.is_file()]
+    os.unlink(blob)
+    assert hf("verify").code == 9
+
+
+def test_a_file_that_is_no_database_is_an_error_and_no_traceback(hf: Run, home: Path) -> None:
+    hf("put", "k", "1")
+    (store_of(home) / "agents/me/log.db").write_bytes(b"not a database" * 1000)
+    result = hf("get", "k")
+    assert result.code == 9
+    assert result.err.startswith("error: ")
