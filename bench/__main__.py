@@ -63,10 +63,7 @@ def main(words: Sequence[str] | None = None) -> int:
         show(found, report)
         print(f"  ({time.monotonic() - began:.0f} s)")
         figures[name] = report.figures
-        missed += [
-            f"{row[0]}: {row[2]} ({row[1]})"
-            for row in goals_table(each for each in report.goals if each.met is False).rows
-        ]
+        missed += [goal for goal in report.goals if goal.met is False]
         if not (given.quick or given.no_page):
             page.write(PAGE, found, report, command)
     if given.json:

@@ -118,7 +118,9 @@ class Process:
             ready = select.select([out], [], [], max(0.0, left))[0]
             data = os.read(out.fileno(), 1 << 16) if ready else b""
             if not data:
-                raise Wrong(f"a process {'ended' if ready else f'was silent for {timeout:.0f} s'}:\n{self.said()}")
+                said = self.said().strip()
+                why = "ended" if ready else f"was silent for {timeout:.0f} s"
+                raise Wrong(f"a process {why}: {said.rpartition(chr(10))[2]}\n{said}")
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode()

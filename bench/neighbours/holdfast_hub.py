@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -36,7 +37,7 @@ class Server(served.Server):
         while time.monotonic() < end and self.process.popen.poll() is None:
             text = ready.read_text("utf-8") if ready.exists() else ""
             if text.endswith("\n"):
-                return text.strip()
+                return str(json.loads(text)["url"])
             time.sleep(0.005)
         self.process.stop()
         raise Wrong(f"the hub does not listen:\n{self.process.said()}")

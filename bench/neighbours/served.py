@@ -56,6 +56,7 @@ class Client(ABC):
     def __init__(self, address: str, folder: Path) -> None:
         self.address = address
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
     def follow(self) -> Iterator[Body | None]:
