@@ -15,6 +15,7 @@ from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import NotFound
 from holdfast.protocol import branches as tree
+from holdfast.protocol.merge import order
 from holdfast.protocol.ports import Branch, Label, Plan, Row, Span, StreamFacts
 from holdfast.records import DELETE_PREFIX, MORE, ROTATE, TOMBSTONE, Record, encode_header, genesis
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Item, Mark, Proof, Pulled, Rotation
@@ -36,7 +37,7 @@ _STREAM: Final = (
 _BRANCHES: Final = "SELECT id, inc, parent, base_seq, base_link, seq, link, settled FROM branch WHERE stream=?"
 _LABELS: Final = "SELECT inc, branch, seq, link, signature FROM label WHERE stream=?"
 _CURRENT: Final = (
-    "SELECT r.pos, r.hlc, r.seq, r.link, r.prior FROM rec r"
+    "SELECT r.pos, r.link, r.prior, r.hlc, r.flags, r.phash FROM rec r"
     " WHERE r.pos=(SELECT pos FROM state WHERE agent=? AND coll=? AND key=?)"
 )
 _FIRST: Final = "INSERT INTO state(agent,coll,key,pos,gone) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING 1"
@@ -110,6 +111,15 @@ class Chains:
     def blobs(self, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these blobs the hub holds."""
         return {digest for digest in digests if self._has_blob(digest)}
+
+    def envelopes(self, ids: Sequence[bytes]) -> Mapping[bytes, Sequence[tuple[int, int]]]:
+        """The rows of these streams held without a body though not redacted: (branch, seq)."""
+        sql = (
+            "SELECT branch, seq FROM rec WHERE body IS NULL AND why<>3 AND branch IN"
+            " (SELECT id FROM branch WHERE stream=(SELECT id FROM stream WHERE stream=?))"
+        )
+        found = {stream: [(b, seq) for b, seq in self._execute(sql, (stream,))] for stream in ids}
+        return {stream: rows for stream, rows in found.items() if rows}
 
     # -- what ingest decided --------------------------------------------------------------------------------------
 
@@ -351,7 +361,7 @@ class _Scribe:
         return number
 
     def _place(self, agent: int, coll: int, record: Record, pos: int) -> int:
-        """Puts the record among the versions of its key, the highest (hlc, seq, link) first; the pos it stands on."""
+        """Puts the record among the versions of its key, the highest `merge.order` first; the pos it stands on."""
         gone = pos if record.flags & TOMBSTONE else self._cover(agent, coll, record)
         at = (agent, coll, record.key)
         if record.key_version == 1 and self._execute(_FIRST, (*at, pos, gone)).fetchone():
@@ -360,16 +370,16 @@ class _Scribe:
         if row is None:
             self._execute(_FIRST, (*at, pos, gone)).fetchone()
             return 0
-        mine = (record.hlc, record.seq, record.link)
-        current, hlc, seq, link, prior = row
-        if record.base == link or mine > (hlc, seq, link):
+        mine = order(record)
+        current, link, prior = row[:3]
+        if record.base == link or mine > _order(*row[3:]):
             self._execute(_MOVE, (pos, gone, *at))
             return int(current)
         for _ in range(SPLICE_STEPS_MAX):
-            below = self._execute("SELECT hlc, seq, link, prior FROM rec WHERE pos=?", (prior,)).fetchone()
-            if below is None or mine > below[:3]:
+            below = self._execute("SELECT prior, hlc, flags, phash FROM rec WHERE pos=?", (prior,)).fetchone()
+            if below is None or mine > _order(*below[1:]):
                 break
-            current, prior = prior, below[3]
+            current, prior = prior, below[0]
         # `prior` is no part of a record: it is where its key's history goes on in this file.
         self._execute("UPDATE rec SET prior=? WHERE pos=?", (pos, current))
         return int(prior)
@@ -384,6 +394,12 @@ class _Scribe:
             return 0
         row = self._execute(_COVER, (agent, coll, record.key, record.hlc)).fetchone()
         return int(row[0]) if row else 0
+
+
+def _order(hlc: int, flags: int, phash: bytes) -> tuple[int, bool, bytes]:
+    """`merge.order` of a record as it lies in a row."""
+    gone = bool(flags & TOMBSTONE)
+    return (hlc, gone, b"" if gone else phash)
 
 
 def _flat(mark: Mark) -> tuple[int, bytes]:

@@ -108,7 +108,7 @@ class SqliteCorpus:
     def at(self, pos: int) -> Stored | None:
         """The record at a pos."""
         row = self.engine.one(f"SELECT {COLUMNS} FROM rec r WHERE r.pos=?", (pos,))
-        return self._stored(row) if row else None
+        return self.stored(row) if row else None
 
     def newest(self, agent: str, collection: str, key: str) -> Stored | None:
         """The key's value, or None if it has none (never had, or deleted)."""
@@ -116,7 +116,7 @@ class SqliteCorpus:
         if ids is None:
             return None
         row = self.engine.one(_NEWEST, (*ids, key))
-        return self._stored(row) if row else None
+        return self.stored(row) if row else None
 
     def versions(self, agent: str, collection: str, key: str) -> Iterator[Stored]:
         """Every version of the key, newest first, tombstones (also of a prefix) included."""
@@ -154,7 +154,7 @@ class SqliteCorpus:
         args = (*ids, prefix, prefix + _TOP, after or "", limit)
         if not after:  # the empty key is a key too
             sql, args = sql.replace(" AND st.key>?", ""), (*ids, prefix, prefix + _TOP, limit)
-        return [self._stored(row) for row in self.engine.query(sql, args)]
+        return [self.stored(row) for row in self.engine.query(sql, args)]
 
     def collections(self, agent: str) -> list[tuple[str, int]]:
         """The agent's collections and how many live keys each has."""
@@ -177,7 +177,7 @@ class SqliteCorpus:
             args = (*args, which.after)
         order = "DESC" if which.newest_first else "ASC"
         sql = f"SELECT {COLUMNS} FROM {where} ORDER BY r.pos {order} LIMIT ?"
-        return [self._stored(row) for row in self.engine.query(sql, (*args, which.limit))]
+        return [self.stored(row) for row in self.engine.query(sql, (*args, which.limit))]
 
     def count(self, which: Filter, most: int = 10_000) -> int:
         """How many records `which` matches, counted up to `most`."""
@@ -189,7 +189,7 @@ class SqliteCorpus:
         """The first record that carries a tag with this value."""
         sql = f"SELECT {COLUMNS} FROM tag t JOIN rec r ON r.pos=t.pos WHERE t.k=? AND t.v=? ORDER BY t.pos LIMIT 1"
         row = self.engine.one(sql, (TAGS[tag], value))
-        return self._stored(row) if row else None
+        return self.stored(row) if row else None
 
     def feed(self, after: int, limit: int = RECORDS_MAX, bytes_max: int = 1 << 20) -> list[Stored]:
         """Records behind a pos in commit order; never cut inside a batch."""
@@ -207,7 +207,7 @@ class SqliteCorpus:
 
     def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Stored]:
         """The records that a query of this package finds; it selects `COLUMNS`."""
-        return [self._stored(row) for row in self.engine.query(sql, args)]
+        return [self.stored(row) for row in self.engine.query(sql, args)]
 
     def link_at(self, branch: int, seq: int) -> bytes | None:
         """The link of a record of a branch's chain, also below its base; None if the file does not hold it."""
@@ -251,7 +251,8 @@ class SqliteCorpus:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _stored(self, row: tuple[Any, ...]) -> Stored:
+    def stored(self, row: tuple[Any, ...]) -> Stored:
+        """The record in a row of `COLUMNS`, for queries of this package."""
         return unbind(row, self._name, self._stream)
 
     def _known(self, *names: str) -> tuple[int, ...] | None:
@@ -293,7 +294,7 @@ class SqliteCorpus:
             for row in rows:
                 if out and (len(out) >= limit or size >= bytes_max) and not out[-1].record.flags & MORE:
                     break
-                out.append(self._stored(row))
+                out.append(self.stored(row))
                 size += len(row[-1] or b"") + 256
         return out
 

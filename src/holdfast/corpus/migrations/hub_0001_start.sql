@@ -1,6 +1,7 @@
 -- What only a file with many branches needs.
 CREATE UNIQUE INDEX rec_chain ON rec(branch, seq);
 CREATE INDEX rec_agent ON rec(agent);
+CREATE INDEX rec_bare ON rec(branch, seq) WHERE body IS NULL AND why<>3;    -- envelopes that may still get a body
 CREATE TABLE lineage(
   gen TEXT PRIMARY KEY, first INTEGER NOT NULL, at_ms INTEGER NOT NULL, ord INTEGER NOT NULL UNIQUE
 ) STRICT, WITHOUT ROWID;

@@ -1,0 +1,167 @@
+"""What the routes share: the directory, the writer, the feed, the threads that read, and the nodes that were seen."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from holdfast.clock import iso
+from holdfast.corpus import search
+from holdfast.errors import HoldfastError
+from holdfast.hub.directory import HubDirectory
+from holdfast.hub.feed import Feed
+from holdfast.hub.ingest import Writer
+from holdfast.hub.own import OwnStreams
+from holdfast.wire import Hello
+
+logger = logging.getLogger(__name__)
+
+READ_THREADS: Final = 2
+INDEX_PAUSE_S: Final = 0.2
+TEND_EVERY_S: Final = 30.0
+NODES_MAX: Final = 10_000
+
+T = TypeVar("T")
+
+
+class SeenNode(msgspec.Struct):
+    """A node as it last showed itself."""
+
+    node: str
+    seen_ms: int
+    agents: dict[str, int] = {}
+    """Agent -> the number that its log had reached."""
+
+
+class Core:
+    """One running hub, without its HTTP face.
+
+    Args:
+        home: its directory, open; closed by `stop`.
+        token: what clients must show, or None for a hub that listens on this machine only.
+    """
+
+    def __init__(self, home: HubDirectory, *, token: str | None = None) -> None:
+        self.home = home
+        self.corpus = home.corpus
+        self.token = token
+        self.started = time.monotonic()
+        self.feed = Feed(home.lineage, home.corpus.last())
+        self.writer = Writer(home, self.feed.publish)
+        self.own = OwnStreams(home, self.writer)
+        self.nodes: dict[str, SeenNode] = {}
+        self._nodes_changed = False
+        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="holdfast-read")
+        self._files = ThreadPoolExecutor(1, thread_name_prefix="holdfast-blobs")
+        self._stop_index = threading.Event()
+        self._indexer = threading.Thread(target=self._index, name="holdfast-index", daemon=True)
+        self._tender: asyncio.Task[None] | None = None
+        self.indexing_failed = ""
+
+    async def start(self) -> None:
+        """Begins to work, on the running loop."""
+        loop = asyncio.get_running_loop()
+        self.feed.start(loop)
+        self.writer.start(loop)
+        self._load_nodes()
+        self._indexer.start()
+        self._tender = asyncio.create_task(self._tend())
+
+    def end_streams(self) -> None:
+        """Sends every listener home; the first thing a stop does."""
+        self.feed.end()
+
+    async def stop(self) -> None:
+        """Answers what is queued, syncs, and closes the directory with the mark of a clean stop."""
+        self.end_streams()
+        if self._tender is not None:
+            self._tender.cancel()
+        self._stop_index.set()
+        self.writer.committed.set()
+        await asyncio.to_thread(self._indexer.join)
+        await asyncio.to_thread(self.writer.stop)
+        self._pool.shutdown(wait=True)
+        self._files.shutdown(wait=True)
+        if not self.corpus.engine.unusable:
+            self._save_nodes()
+        self.home.close(clean=self.writer.failure is None)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """What a reading function returns, run in a thread of its own kind so that the loop goes on."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def files(self, work: Callable[[], T]) -> T:
+        """The same for work on blob files, which may wait for the disk."""
+        return await asyncio.get_running_loop().run_in_executor(self._files, work)
+
+    # -- the nodes ----------------------------------------------------------------------------------------------
+
+    def saw(self, node: str, hello: Hello | None = None) -> None:
+        """Remembers that a node spoke to us, and where its logs stood."""
+        if not node or len(node) > 255:
+            return
+        seen = self.nodes.get(node)
+        if seen is None:
+            if len(self.nodes) >= NODES_MAX:
+                del self.nodes[next(iter(self.nodes))]
+            seen = self.nodes[node] = SeenNode(node, 0)
+        seen.seen_ms = self.home.wall.now_ms()
+        if hello is not None:
+            seen.agents = {stream.agent: stream.head.seq for stream in hello.streams} or seen.agents
+        self._nodes_changed = True
+
+    def nodes_json(self) -> list[dict[str, Any]]:
+        """The nodes, the latest seen first."""
+        latest = sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
+        return [{"node": n.node, "last_seen": iso(n.seen_ms), "agents": sorted(n.agents)} for n in latest]
+
+    def _load_nodes(self) -> None:
+        stored = self.corpus.meta("nodes")
+        if stored:
+            for seen in msgspec.msgpack.decode(stored, type=list[SeenNode]):
+                self.nodes[seen.node] = seen
+
+    def _save_nodes(self) -> None:
+        if not self._nodes_changed:
+            return
+        self._nodes_changed = False
+        data = msgspec.msgpack.encode(list(self.nodes.values()))
+        try:
+            self.corpus.write(lambda tx: tx.set_meta("nodes", data))
+        except HoldfastError as error:
+            logger.warning("could not keep the list of nodes", exc_info=error)
+
+    # -- what goes on by itself ---------------------------------------------------------------------------------
+
+    async def _tend(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_EVERY_S)
+            try:
+                await self.files(self.home.reserve.ensure)
+                await self.read(self._save_nodes)
+            except (HoldfastError, OSError) as error:
+                logger.warning("could not tend the hub's directory", exc_info=error)
+
+    def _index(self) -> None:
+        """Fills the search index behind the commits; what is not indexed yet is scanned by whoever searches."""
+        backlog = True
+        while not self._stop_index.is_set():
+            if not backlog:
+                self.writer.committed.wait()
+            self._stop_index.wait(INDEX_PAUSE_S)
+            self.writer.committed.clear()
+            try:
+                backlog = not self._stop_index.is_set() and search.fill(self.corpus) > 0
+                self.indexing_failed = ""
+            except HoldfastError as error:
+                backlog = False
+                self.indexing_failed = str(error)
+                if not self._stop_index.is_set():
+                    logger.error("the search index cannot be filled", exc_info=error)

@@ -1,0 +1,123 @@
+"""Whether the hub lives, is ready, and how it is: for probes, for people, and for `holdfast status`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from holdfast import wire
+from holdfast.errors import HoldfastError
+from holdfast.hub.core import Core
+from holdfast.hub.exchange import Receive, Scope, Send, answer_json
+
+
+def routes(core: Core) -> Iterator[tuple[Any, ...]]:
+    """(path, endpoint, methods…) of every probe."""
+    yield "/livez", Livez()
+    yield "/readyz", Readyz(core)
+    yield "/health", Health(core)
+    yield "/version", Version()
+
+
+class Livez:
+    """GET /livez: 200 for as long as the event loop turns."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        await answer_json(send, {"status": "ok"})
+
+
+class Version:
+    """GET /version: which Holdfast this is, and what it speaks."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        await answer_json(send, {"name": "holdfast", "version": _version(), "protocol": wire.PROTOCOL, "record": 1})
+
+
+class Readyz:
+    """GET /readyz: 200 while writes are taken, else 503; what is degraded stands in `warnings` either way."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        checks, warnings = await look(self._core)
+        ready = all(found == "ok" for found in checks.values())
+        body = {"ready": ready, "checks": checks, "warnings": warnings}
+        await answer_json(send, body, status=200 if ready else 503)
+
+
+class Health:
+    """GET /health: how the hub is, in figures."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        core = self._core
+        checks, warnings = await look(core)
+        space = await core.files(core.home.reserve.state)
+        good = all(found == "ok" for found in checks.values())
+        await answer_json(
+            send,
+            {
+                "status": "ok" if good and not warnings else "degraded" if good else "failing",
+                "version": _version(),
+                "hub": core.home.hub_id,
+                "generation": core.home.gen,
+                "settle": core.home.settle,
+                "pos": core.feed.head,
+                "cursor": core.feed.cursor(core.feed.head),
+                "uptime_s": round(time.monotonic() - core.started, 1),
+                "nodes": len(core.nodes),
+                "listeners": core.feed.listeners,
+                "overflows": core.feed.overflows,
+                "commits": core.writer.commits,
+                "syncs": core.writer.syncs,
+                "records": core.writer.records,
+                "wal_pages": core.corpus.engine.wal_pages,
+                "disk": msgspec.to_builtins(space),
+                "checks": checks,
+                "warnings": warnings,
+            },
+        )
+
+
+async def look(core: Core) -> tuple[dict[str, str], list[str]]:
+    """What must be well for writes to be taken, and what else is not as it should be."""
+    checks = {"corpus": "ok", "disk": "ok", "writer": "ok"}
+    if core.feed.ended:
+        checks["writer"] = "stopping"
+    if core.writer.failure is not None:
+        checks["writer"] = f"failed: {core.writer.failure}"
+    try:
+        await core.read(core.corpus.last)
+    except HoldfastError as error:
+        checks["corpus"] = f"failed: {error}"
+    space = await core.files(core.home.reserve.state)
+    if not space.writable:
+        checks["disk"] = f"full: {space.free >> 20} MiB free, {space.floor >> 20} MiB must stay free"
+    warnings = []
+    if core.home.settle == "backups":
+        warnings.append("nothing settles: this hub has no backups, so nodes keep every body (or: --settle=acked)")
+    if space.ballast < space.ballast_wanted:
+        warnings.append("the ballast file is not there: the way out of a full disk is not kept free")
+    if core.home.damage:
+        warnings.append(core.home.damage)
+    if core.indexing_failed:
+        warnings.append(f"the search index cannot be filled: {core.indexing_failed}")
+    return checks, warnings
+
+
+def _version() -> str:
+    try:
+        return version("holdfast")
+    except PackageNotFoundError:  # run from a source tree that nobody installed
+        return "0"

@@ -1,0 +1,240 @@
+"""What nodes ask: hello, append, pull, and blobs. Bare ASGI: these are the hub's hot paths."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from holdfast import wire
+from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
+from holdfast.hub.core import Core
+from holdfast.hub.exchange import (
+    MEDIA,
+    Gone,
+    Query,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_json,
+    body_of,
+    header,
+)
+from holdfast.protocol import ingest
+from holdfast.records import BLOB_BYTES_MAX
+
+PIECE_BYTES: Final = 1 << 20
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+BYTES: Final = b"application/octet-stream"
+
+
+class Hello:
+    """POST /v1/hello: where the hub knows a node's streams to stand."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        core = self._core
+        message = wire.decode(wire.Hello, await body_of(scope, receive))
+        if message.version != wire.PROTOCOL:
+            raise UsageError(
+                f"the node speaks protocol {message.version}, this hub {wire.PROTOCOL}",
+                hint="update the older of the two",
+            )
+
+        def look() -> wire.HelloAnswer:
+            with core.home.snapshot() as chains:
+                found = ingest.hello(chains, core.home.identity, message, core.home.wall.now_ms())
+            # What it may take for acknowledged must have survived a power cut first.
+            core.corpus.sync()
+            return found
+
+        found = await core.read(look)
+        core.saw(message.node, message)
+        await answer(send, wire.encode(found), kind=MEDIA)
+
+
+class Append:
+    """POST /v1/append: records of a node's agents, answered once they would survive a power cut."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        message = wire.decode(wire.Append, await body_of(scope, receive))
+        records = sum(len(segment.items) for segment in message.segments)
+        if records > 2 * wire.RECORDS_MAX or len(message.segments) > wire.STREAMS_MAX:
+            error = UsageError(
+                f"{records} records at once, the most is {wire.RECORDS_MAX}", hint="send less", limit=wire.RECORDS_MAX
+            )
+            error.status = 413
+            raise error
+        found = await self._core.writer.append(message)
+        self._core.saw(message.node)
+        await answer(send, wire.encode(found), kind=MEDIA)
+
+
+class Pull:
+    """GET /v1/pull: records of a branch, for the node that lost them."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        query = Query(scope)
+        stream, inc = _bytes(query.need("stream"), 16, "stream"), _bytes(query.need("inc"), 16, "inc")
+        after = query.number("after", 0)
+        limit = query.number("limit", wire.RECORDS_MAX, least=1, most=wire.RECORDS_MAX)
+
+        def look() -> wire.Pulled:
+            with self._core.home.snapshot() as chains:
+                return chains.pull(stream, inc, after, limit=limit)
+
+        await answer(send, wire.encode(await self._core.read(look)), kind=MEDIA)
+
+
+class Blobs:
+    """HEAD, GET (with Range) and PUT (whole, or resumed by Content-Range) of /v1/blobs/{sha256 in hex}."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        digest = _bytes(scope["path_params"]["digest"], 32, "digest")
+        if scope["method"] == "PUT":
+            await self._put(digest, scope, receive, send)
+        elif scope["method"] == "HEAD":
+            await self._head(digest, send)
+        else:
+            await self._get(digest, scope, send)
+
+    async def _head(self, digest: bytes, send: Send) -> None:
+        blobs = self._core.home.blobs
+        if await self._core.files(lambda: blobs.has(digest)):
+            size = await self._core.files(lambda: blobs.size(digest))
+            await _start(send, 200, size, [(b"accept-ranges", b"bytes"), (b"upload-offset", b"%d" % size)])
+        else:
+            offset = await self._core.files(lambda: blobs.resume(digest))
+            await _start(send, 404, 0, [(b"upload-offset", b"%d" % offset)])
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _get(self, digest: bytes, scope: Scope, send: Send) -> None:
+        blobs = self._core.home.blobs
+        size = await self._core.files(lambda: blobs.size(digest))
+        asked = header(scope, b"range").decode("latin-1")
+        first, last = _range(asked, size)
+        if first > last and asked:
+            error = UsageError(f"the range {asked!r} is not within {size} bytes")
+            error.status = 416
+            raise error
+        extra = [(b"accept-ranges", b"bytes"), (b"etag", b'"%s"' % digest.hex().encode())]
+        if asked:
+            extra.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+        await _start(send, 206 if asked else 200, last - first + 1, extra)
+        while first <= last:
+            # Whoever asks for a blob proves it by its name; the hub reads each byte once.
+            at, length = first, min(PIECE_BYTES, last - first + 1)
+            part = await self._core.files(lambda at=at, length=length: blobs.read(digest, at, length, verify=False))  # type: ignore[misc]
+            if len(part) != length:
+                raise NotFound(f"the blob {digest.hex()} is shorter than it was")
+            first += length
+            await send({"type": "http.response.body", "body": part, "more_body": first <= last})
+        if not size:
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _put(self, digest: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        blobs = self._core.home.blobs
+        length = header(scope, b"content-length")
+        size = int(length) if length.isdigit() else 0
+        try:
+            self._core.home.reserve.check(size)
+        except NodeFull as error:
+            raise HubFull(error.message, hint="free space on the hub", **error.context) from error
+        offset, total = _content_range(header(scope, b"content-range").decode("latin-1"))
+        if total is None and size:
+            total = size
+        if (total or 0) > BLOB_BYTES_MAX:
+            error_413 = UsageError(f"a blob of {total} bytes, the most is {BLOB_BYTES_MAX}")
+            error_413.status = 413
+            raise error_413
+        if await self._core.files(lambda: blobs.has(digest)):
+            await answer_json(
+                send, {"digest": digest.hex(), "size": await self._core.files(lambda: blobs.size(digest))}
+            )
+            return
+        at = await self._core.files(lambda: blobs.resume(digest))
+        if offset is not None and offset != at:
+            raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
+        # Sent whole again: what lies here already is not written twice; the digest proves the sum of both.
+        at = await self._take(digest, at, 0 if offset is not None else at, receive)
+        if total is not None and at < total:
+            await answer_json(send, {"digest": digest.hex(), "offset": at}, status=202)
+            return
+        stored = await self._core.files(lambda: blobs.finish(digest))
+        await answer_json(send, {"digest": digest.hex(), "size": stored}, status=201)
+
+    async def _take(self, digest: bytes, at: int, skip: int, receive: Receive) -> int:
+        """Stores what arrives, piece by piece; what came before the client left stays for a resume."""
+        blobs = self._core.home.blobs
+        more, waiting = True, bytearray()
+        while more:
+            message = await receive()
+            gone = message["type"] == "http.disconnect"
+            waiting += message.get("body", b"")
+            more = message.get("more_body", False) and not gone
+            if skip and waiting:
+                passed = min(skip, len(waiting))
+                del waiting[:passed]
+                skip -= passed
+            if waiting and (len(waiting) >= PIECE_BYTES or not more):
+                data, start = bytes(waiting), at
+                waiting.clear()
+                at = await self._core.files(lambda data=data, start=start: blobs.append(digest, start, data))  # type: ignore[misc]
+            if gone:
+                raise Gone
+        return at
+
+
+async def _start(send: Send, status: int, length: int, extra: Any) -> None:
+    headers = [(b"content-type", BYTES), (b"content-length", b"%d" % length), *extra]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+def _bytes(text: str, size: int, what: str) -> bytes:
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != size or len(text) != 2 * size:
+        raise UsageError(f"{what} must be {2 * size} hex digits, got {text!r:.80}")
+    return found
+
+
+def _range(text: str, size: int) -> tuple[int, int]:
+    """The first and last byte that are asked for; first > last if that is impossible."""
+    if not text:
+        return 0, size - 1
+    found = _RANGE.fullmatch(text.strip())
+    if not found or found.groups() == ("", ""):
+        raise UsageError(f"cannot read the range {text!r:.80}", hint="one range, such as bytes=0-1023")
+    first, last = found.groups()
+    if not first:
+        return max(0, size - int(last)), size - 1
+    return int(first), min(int(last), size - 1) if last else size - 1
+
+
+def _content_range(text: str) -> tuple[int | None, int | None]:
+    """Where an upload goes on and how long the whole is; None where it was not said."""
+    if not text:
+        return None, None
+    found = _CONTENT_RANGE.fullmatch(text.strip())
+    if not found:
+        raise UsageError(f"cannot read the content range {text!r:.80}", hint="such as bytes 0-1023/4096")
+    first, _, total = found.groups()
+    return int(first), None if total == "*" else int(total)

@@ -1,0 +1,307 @@
+"""The simple endpoints for messages, for any HTTP client: POST /sync/message, POST /sync/messages, GET /query/messages.
+
+A message is written into the hub's own stream of its sender. Its `msg_id` makes it one message for ever: sent again it
+is the same message, and another one under its id is refused. Shapes are those of the seed (docs/http.md), with one
+verdict per message beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from holdfast import clock, codec
+from holdfast.collections.messages import envelope
+from holdfast.corpus import Stored, pages
+from holdfast.corpus.sqlite import TAGS
+from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
+from holdfast.hub.core import Core
+from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json
+from holdfast.hub.own import Desk, check_agent, verdict_of
+from holdfast.log import Draft, Log, drafts, load
+from holdfast.log.drafts import MESSAGES, new_id
+from holdfast.records import KEY_BYTES_MAX, MESSAGE, read_blob_reference
+from holdfast.wire import PAGE_MAX, RECORDS_MAX
+
+ANONYMOUS: Final = "anonymous"
+"""The sender of a message that names none."""
+BATCH_MAX: Final = 10_000
+SKIP_MAX: Final = 10_000
+INLINE_BLOB_MAX: Final = 1 << 20
+ANSWER_BYTES_MAX: Final = 16 << 20
+_SEED = ("msg_id", "timestamp", "task_id", "sender", "recipient", "role", "content")
+_OURS = ("priority", "thread", "kind")
+_RESERVED = frozenset({"body", "to", "task"})
+
+
+class Post(msgspec.Struct, frozen=True):
+    """A message that passed every check: who sends it, its draft, and the time that it gave itself."""
+
+    msg_id: str
+    sender: str
+    draft: Draft
+    told_ms: int | None
+
+
+def routes(core: Core) -> Iterator[tuple[Any, ...]]:
+    """(path, endpoint, methods…) of what is not one of the hot routes."""
+    yield "/sync/messages", ManyMessages(core), "POST"
+    yield "/query/messages", Messages(core)
+
+
+class OneMessage:
+    """POST /sync/message: one message → ``{"status": "stored", "msg_id": …}``, visible to everybody when answered."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        data = await body_of(scope, receive)
+        post = read(parse_json(data))
+        log = await self._core.own.log_of(post.sender)
+        (verdict,) = await store(self._core, log, [post], len(data))
+        if isinstance(verdict, HoldfastError):
+            raise verdict
+        await answer(send, b'{"status":"stored","msg_id":%b}' % msgspec.json.encode(post.msg_id))
+
+
+class ManyMessages:
+    """POST /sync/messages: a batch → ``{"status": "acked", "batch_id": …, "verdicts": […]}``.
+
+    Each message has its own verdict: stored, duplicate, or rejected with the reason; a bad one never takes the others
+    with it. More than 500 are written in several transactions.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        data = await body_of(scope, receive)
+        batch = parse_json(data)
+        if not isinstance(batch, dict) or not isinstance(batch.get("messages"), list):
+            hint = '{"batch_id": "…", "node_id": "…", "messages": [{…}, …]}'
+            raise UsageError("a batch is an object with a list of messages", hint=hint)
+        messages = batch["messages"]
+        if len(messages) > BATCH_MAX:
+            error = UsageError(
+                f"{len(messages)} messages at once, the most is {BATCH_MAX}", hint="send several batches"
+            )
+            error.status = 413
+            raise error
+        batch_id = batch.get("batch_id")
+        if batch_id is None:
+            batch_id = new_id("batch")
+        if not isinstance(batch_id, str) or not batch_id:
+            raise UsageError(f"batch_id must be text, got {batch_id!r:.80}")
+        node = batch.get("node_id")
+        sender = node if isinstance(node, str) and node else ANONYMOUS
+        verdicts = await self._store(batch_id, sender, messages, len(data))
+        self._core.saw(node if isinstance(node, str) else "")
+        await answer_json(send, {"status": "acked", "batch_id": batch_id, "verdicts": verdicts})
+
+    async def _store(self, batch_id: str, sender: str, messages: list[Any], size: int) -> list[dict[str, Any]]:
+        verdicts: list[dict[str, Any]] = [{} for _ in messages]
+        good: dict[str, list[tuple[int, Post]]] = {}
+        for number, message in enumerate(messages):
+            try:
+                # Without an id of its own a message is known by its place in its batch, so a retry still adds nothing.
+                post = read(message, sender=sender, msg_id=f"{batch_id}:{number}")
+            except HoldfastError as error:
+                given = message.get("msg_id") if isinstance(message, dict) else None
+                verdicts[number] = _rejected(given, error)
+            else:
+                good.setdefault(post.sender, []).append((number, post))
+        for name, posts in good.items():
+            log = await self._core.own.log_of(name)
+            for first in range(0, len(posts), RECORDS_MAX):
+                part = posts[first : first + RECORDS_MAX]
+                share = size * len(part) // len(messages)
+                outcomes = await store(self._core, log, [post for _, post in part], share)
+                for (number, post), outcome in zip(part, outcomes, strict=True):
+                    if isinstance(outcome, HoldfastError):
+                        verdicts[number] = _rejected(post.msg_id, outcome)
+                    else:
+                        verdicts[number] = {"msg_id": post.msg_id, "status": outcome}
+        return verdicts
+
+
+class Messages:
+    """GET /query/messages: ``{"messages": […], "total": n, "page": 1}``, newest first.
+
+    `agent` finds what somebody sent or got; `since` compares with the time that a message gave itself. A total above
+    10,000 is not counted further: it is 10,000, with ``"total_capped": true``.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        query = Query(scope)
+        limit, page = query.number("limit", 100, least=1, most=PAGE_MAX), query.number("page", 1, least=1)
+        skip = (page - 1) * limit
+        if skip > SKIP_MAX:
+            raise UsageError(
+                f"page {page} begins behind {skip} messages, the most is {SKIP_MAX}",
+                hint="narrow it with since=, or read /v1/records?collection=messages with after=",
+            )
+        since = query.time_ms("since") or 0
+        newest = query.one_of("order", "newest", "oldest") == "newest"
+        agent, task = query.text("agent") or None, query.text("task") or None
+
+        def look() -> bytes:
+            corpus = self._core.corpus
+            found, total = pages.mailbox(
+                corpus, agent=agent, task=task, since_ms=since, newest_first=newest, skip=skip, limit=limit
+            )
+            told = pages.told_ms(corpus, [each.pos for each in found])
+            room = ANSWER_BYTES_MAX
+            shapes = []
+            for each in found:
+                shape, size = self._shape(each, told.get(each.pos), room)
+                room -= size
+                shapes.append(shape)
+            body: dict[str, Any] = {"messages": shapes, "total": min(total, pages.COUNT_MAX), "page": page}
+            if total > pages.COUNT_MAX:
+                body["total_capped"] = True
+            return msgspec.json.encode(body)
+
+        await answer(send, await self._core.read(look))
+
+    def _shape(self, stored: Stored, told: int | None, room: int) -> tuple[dict[str, Any], int]:
+        """The message as the seed shows it, and about how many bytes it takes."""
+        record = stored.record
+        shape: dict[str, Any] = {
+            "msg_id": record.key,
+            "timestamp": (told if told is not None else clock.millis(record.hlc)) / 1000,
+            "task_id": None,
+            "sender": record.author or stored.agent,
+            "recipient": None,
+            "role": None,
+            "content": None,
+        }
+        size = record.payload_len
+        try:
+            if stored.is_blob and stored.body is not None:
+                digest, size = read_blob_reference(stored.payload())
+                if size > min(INLINE_BLOB_MAX, room):
+                    return {**shape, "missing": "blob", "digest": digest.hex(), "size": size}, 0
+            value = load(stored, self._core.home.blobs)
+        except NotCached as error:
+            return {**shape, "missing": "blob", **error.context}, 0
+        except HoldfastError:
+            missing = ("", "evicted", "quarantined", "redacted")[stored.why] if stored.body is None else ""
+            return {**shape, "missing": missing or "lost"}, 0
+        found = value if isinstance(value, dict) and "body" in value else {"body": value}
+        shape |= {
+            "task_id": found.get("task"),
+            "recipient": found.get("to"),
+            "role": found.get("role"),
+            "content": found["body"],
+        }
+        if record.kind != MESSAGE:
+            shape["kind"] = record.kind
+        taken = ("body", "to", "task", "role", "timestamp")
+        shape |= {name: each for name, each in found.items() if name not in taken and name not in _SEED}
+        return shape, size
+
+
+def read(message: Any, *, sender: str = ANONYMOUS, msg_id: str = "") -> Post:
+    """A message from what a client sent, every field checked.
+
+    Args:
+        message: a MessageEnvelope.
+        sender: whose it is if it does not say.
+        msg_id: its id if it has none; made here if empty.
+
+    Raises:
+        UsageError: with the field that is wrong.
+    """
+    if not isinstance(message, dict):
+        raise UsageError(f"a message is an object, got {type(message).__name__}", hint="see docs/http.md")
+    if wrong := sorted(_RESERVED & set(message)):
+        hint = "the fields are msg_id, timestamp, task_id, sender, recipient, role, content"
+        raise UsageError(f"unknown field {wrong[0]!r}", hint=hint)
+    if "content" not in message:
+        raise UsageError("a message needs content", hint="any JSON value")
+    name = _text(message, "msg_id", KEY_BYTES_MAX - 64) or msg_id or new_id("msg")
+    who = _text(message, "sender") or sender
+    check_agent(who, hub=False)
+    found = envelope(
+        message["content"],
+        to=_text(message, "recipient"),
+        task=_text(message, "task_id"),
+        role=_text(message, "role"),
+        thread=_text(message, "thread"),
+        priority=_text(message, "priority") or "normal",
+    )
+    told = _time(message.get("timestamp"))
+    if told is not None:
+        found["timestamp"] = message["timestamp"]
+    known = (*_SEED, *_OURS)
+    found |= {key: value for key, value in message.items() if key not in known and key not in found}
+    draft = drafts.message(found, msg_id=name, kind=_text(message, "kind") or MESSAGE, author=who)
+    tagged = msgspec.structs.replace(draft, tags=(*draft.tags, (TAGS["msg_id"], name)))
+    return Post(name, who, tagged, told)
+
+
+async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[str | HoldfastError]:
+    """What became of each message of one sender, in one transaction: ``stored``, ``duplicate``, or why not."""
+    if len(posts) == 1 and len(posts[0].draft.payload) < codec.COMPRESS_MIN << 6:
+        ready = [core.own.ready(log, posts[0].draft)]
+    else:
+        ready = await core.read(lambda: [core.own.ready(log, post.draft) for post in posts])
+
+    def work(desk: Desk) -> list[str | HoldfastError]:
+        out: list[str | HoldfastError] = []
+        for post, write in zip(posts, ready, strict=True):
+            before = desk.request(post.msg_id) or desk.newest(MESSAGES, post.msg_id)
+            if before is not None:
+                out.append(_compare(core, before, post))
+                continue
+            stored = desk.append(write)
+            if post.told_ms is not None:
+                desk.tx.execute("INSERT INTO told(pos, ms) VALUES(?,?)", (stored.pos, post.told_ms))
+            out.append("stored")
+        return out
+
+    found: list[str | HoldfastError] = await core.own.write(log.branch.agent, work, size=size)
+    return found
+
+
+def _compare(core: Core, before: Stored, post: Post) -> str | HoldfastError:
+    """A message that is here already is the same one; something else under its id is refused, not dropped."""
+    try:
+        same = codec.serialise(load(before, core.home.blobs)) == (post.draft.fmt, post.draft.payload)
+    except HoldfastError:
+        same = True  # its body was erased or has gone bad: the id alone says that it was here
+    if same and (before.record.author or before.agent) == post.sender:
+        return "duplicate"
+    return Conflict(
+        f"another message with the id {post.msg_id!r} is stored already", hint="an id names one message, for ever"
+    )
+
+
+def _rejected(msg_id: Any, error: HoldfastError) -> dict[str, Any]:
+    return {"msg_id": msg_id if isinstance(msg_id, str) else None, "status": "rejected", "error": verdict_of(error)}
+
+
+def _text(message: dict[str, Any], field: str, most: int = 255) -> str | None:
+    value = message.get(field)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > most:
+        raise UsageError(f"{field} must be text of at most {most} letters, got {value!r:.80}")
+    return value
+
+
+def _time(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise UsageError(f"timestamp must be a time, got {value!r:.80}", hint="seconds since 1970, or ISO 8601")
+    return clock.parse_time(value)

@@ -1,0 +1,211 @@
+"""`serve`: one process, one event loop, one listening socket of our own, and a stop within three seconds.
+
+The socket is ours because of one option: uvicorn's own ways to share or inherit one leave Nagle's algorithm on (44 ms
+instead of 1 ms a request, `research` of the hub). uvicorn and Starlette are imported when a server really starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.errors import MissingExtra, UsageError
+
+if TYPE_CHECKING:
+    from holdfast.hub.directory import Settle
+
+logger = logging.getLogger(__name__)
+
+PORT: Final = 8084
+STOP_S: Final = 1.5
+"""What requests under way get to end in; with closing the files it stays below three seconds."""
+SWITCH_S: Final = 0.001
+"""The writer, the syncer and the readers share the interpreter with the loop: none may hold it for Python's 5 ms."""
+BACKLOG: Final = 2048
+
+
+def serve(
+    directory: str | os.PathLike[str],
+    host: str = "127.0.0.1",
+    port: int = PORT,
+    *,
+    token: str | None = None,
+    settle: Settle = "backups",
+    ready_file: str | os.PathLike[str] | None = None,
+) -> None:
+    """Serves a hub's directory until SIGTERM or SIGINT; returns when everything is synced and closed.
+
+    Args:
+        directory: the hub's directory; made if missing.
+        host: where to listen; anything but this machine itself needs a token.
+        port: 0 takes a free one, and says which.
+        token: what clients must show.
+        settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
+        ready_file: written, as a whole, once the hub listens: ``{"url": …, "port": …, "pid": …}``.
+
+    Raises:
+        Locked: another process serves this directory.
+        MissingExtra: the packages of ``holdfast[hub]`` are not installed.
+        UsageError: a host that is not this machine, without a token; or an address that cannot be listened at.
+    """
+    if not token and not is_loopback(host):
+        raise UsageError(
+            f"{host} can be reached from other machines, and no token is set",
+            hint="give --token-file FILE, or listen at 127.0.0.1",
+        )
+    uvicorn = _uvicorn()
+    from holdfast.hub.app import create_app
+
+    listener = listen(host, port)
+    try:
+        app = create_app(directory, token=token, settle=settle)
+    except BaseException:
+        listener.close()
+        raise
+    sys.setswitchinterval(SWITCH_S)
+    url = url_of(listener)
+    config = uvicorn.Config(
+        app,
+        http="httptools" if _has("httptools") else "h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=STOP_S,
+    )
+
+    def on_ready() -> None:
+        if ready_file is not None:
+            write_ready(Path(ready_file), url)
+        print(f"holdfast hub at {url}", flush=True)
+
+    server = _server_class(uvicorn)(config, on_ready)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_run(server, app.state.core.end_streams, listener))
+    if ready_file is not None:
+        Path(ready_file).unlink(missing_ok=True)
+
+
+async def _run(server: Any, end_streams: Callable[[], None], listener: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        # The streams first: uvicorn waits for answers to end, and these never would.
+        end_streams()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket with TCP_NODELAY, which the connections accepted from it inherit.
+
+    Raises:
+        UsageError: nothing can listen there.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )[0]
+        # The protocol is named because asyncio asks for it before it believes that this is TCP.
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise UsageError(f"cannot listen at {host}: {error}", hint="is it an address of this machine?") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UsageError(f"cannot listen at {host} port {port}: {error}", hint="--port 0 takes a free one") from error
+    listener.setblocking(False)
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether every address of this host name is this machine's own loopback."""
+    try:
+        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    addresses = [str(each[4][0]).split("%")[0] for each in found]
+    return bool(addresses) and all(ipaddress.ip_address(each).is_loopback for each in addresses)
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address that a client on this machine can use."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def write_ready(path: Path, url: str) -> None:
+    """Says where the hub listens: the file appears whole, or not at all."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps({"url": url, "port": int(url.rpartition(":")[2]), "pid": os.getpid()}) + "\n")
+    os.replace(partial, path)
+
+
+def _server_class(uvicorn: Any) -> Any:
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        """uvicorn's, which says when it listens and leaves the signals to us."""
+
+        def __init__(self, config: Any, on_ready: Callable[[], None]) -> None:
+            super().__init__(config)
+            self._on_ready = on_ready
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            if self.started:
+                self._on_ready()
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    return Server
+
+
+def _uvicorn() -> Any:
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise MissingExtra(
+            f"a hub needs a package that is not installed: {error.name}", hint="pip install 'holdfast[hub]'"
+        ) from error
+    return uvicorn
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _has(module: str) -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec(module) is not None
