@@ -201,27 +201,39 @@ class _Feed:
         self._quick = 0
         self._caught_up = False
         self._line: _Events | None = None
+        self._pulling = threading.Lock()  # held while a thread pulls; guards _line
 
     def pull(self) -> Page | None:
-        while not self._stop.is_set():
+        with self._pulling:
             try:
-                if not self._live:
-                    return self._poll(0) or (None if self._caught_up else [])
-                if self._quick >= QUICK_MAX:
-                    return self._poll(WAIT_S)
-                return self._listen()
-            except HubError as error:
-                self._drop()
-                if not self._live or not error.retryable:
-                    raise
-                self._stop.wait(self._backoff.delay())
-        return None
+                while not self._stop.is_set():
+                    try:
+                        return self._look()
+                    except HubError as error:
+                        self._drop()
+                        if not self._live or not error.retryable:
+                            raise
+                        self._stop.wait(self._backoff.delay())
+                return None
+            finally:
+                if self._stop.is_set():
+                    self._drop()
 
     def close(self) -> None:
         self._stop.set()
         line = self._line
         if line is not None:
             line.hang_up()
+        if self._pulling.acquire(timeout=QUICK_S):  # else whoever pulls drops the line when he is done
+            self._drop()
+            self._pulling.release()
+
+    def _look(self) -> Page | None:
+        if not self._live:
+            return self._poll(0) or (None if self._caught_up else [])
+        if self._quick >= QUICK_MAX:
+            return self._poll(WAIT_S)
+        return self._listen()
 
     def _poll(self, wait: int) -> Page:
         found = self._hub.feed(self.cursor, self._wanted, wait=wait, limit=PAGE)

@@ -312,6 +312,6 @@ class HubClient:
 
 
 def _target(path: str, query: Mapping[str, Any] | None) -> str:
-    # The empty text is a value (a key may be empty); None is none.
-    given = {name: str(value) for name, value in (query or {}).items() if value is not None}
-    return f"{path}?{urlencode(given)}" if given else path
+    # The empty text is a value (a key may be empty); None is none, and so is an empty tuple.
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path

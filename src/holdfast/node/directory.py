@@ -30,6 +30,7 @@ from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import BALLAST_BYTES, FLOOR_BYTES, Reserve
 from holdfast.errors import HoldfastError, IntegrityError, NodeFull, NoStore, UsageError
 from holdfast.log import ADVANCED, Level, OpenLog
+from holdfast.node.batch import CAS_AGENT
 from holdfast.node.keys import Keyring
 from holdfast.objects import BlobFiles
 from holdfast.records import NAME_BYTES_MAX, check_names
@@ -310,6 +311,8 @@ def check_agent(agent: str) -> None:
     if not isinstance(agent, str) or not agent:
         raise UsageError(f"an agent needs a name, got {agent!r}", hint="such as agent='recruiter-1'")
     check_names("put", "", "", agent)
+    if agent == CAS_AGENT:
+        raise UsageError("the name 'hub' is the hub's own", hint="take another")
     if len(quote(agent, safe="")) > _FILE_NAME_MAX:
         raise UsageError(
             f"the agent's name is too long for a folder: {agent!r:.60}", hint=f"at most {NAME_BYTES_MAX // 3} letters"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
 
 WAIT_SLACK_S: Final = 10.0
+AGENTS_MAX: Final = 100_000
 
 
 class Hub:
@@ -114,23 +115,22 @@ class Hub:
 
     def history(self, key: str, *, agent: str, collection: str = STATE, limit: int = LIST_MAX) -> list[Version]:
         """Every version of an agent's key, newest first."""
-        query = {"agent": agent, "collection": collection, "key": key, "limit": limit}
-        return [self.version_of(each) for each in self._rows("/v1/history", query)]
+        query = {"agent": agent, "collection": collection, "key": key}
+        return [self.version_of(each) for each in self._pages("/v1/history", "records", query, limit)]
 
     def keys(
         self, prefix: str = "", *, agent: str, collection: str = STATE, after: str = "", limit: int = LIST_MAX
     ) -> list[str]:
         """The keys of an agent that begin with `prefix` and have a value, in order, behind `after`."""
-        query = {"agent": agent, "collection": collection, "prefix": prefix, "after": after, "limit": limit}
-        found = self.client.want("GET", "/v1/keys", query=query).json()
-        return [each if isinstance(each, str) else each["key"] for each in found["keys"]]
+        query = {"agent": agent, "collection": collection, "prefix": prefix, "after": after or None}
+        return [each["key"] for each in self._pages("/v1/keys", "keys", query, limit)]
 
     def records(self, which: Filter) -> list[Version]:
         """A page of records, newest first or in commit order; `which.after` is the `pos` of the last one seen."""
         query = {
-            "agent": ",".join(which.agents),
+            "agent": which.agents,
             "collection": which.collection,
-            "kind": ",".join(which.kinds),
+            "kind": which.kinds,
             "key": which.key,
             "to": which.to,
             "task": which.task,
@@ -139,9 +139,8 @@ class Hub:
             "until": clock.to_iso(which.until) if which.until < 1 << 62 else None,
             "order": "desc" if which.newest_first else "asc",
             "after": which.after,
-            "limit": which.limit,
         }
-        return [self.version_of(each) for each in self._rows("/v1/records", query)]
+        return [self.version_of(each) for each in self._pages("/v1/records", "records", query, which.limit)]
 
     def messages(
         self,
@@ -169,26 +168,25 @@ class Hub:
 
     def messages_of(self, which: Filter) -> list[Message]:
         """The newest messages that a filter names, oldest of them first; what was deleted since is left out."""
-        found: list[Version] = []
-        while len(found) < which.limit:
+        most, found = which.limit, list[Version]()
+        while len(found) < most:
             page = self.records(which)
             found += [each for each in page if not each.gone]
             if len(page) < which.limit:
                 break
             which = msgspec.structs.replace(which, after=page[-1].pos)
-        return [message_of(each) for each in found[: which.limit]][::-1]
+        return [message_of(each) for each in found[:most]][::-1]
 
     def search(
         self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
     ) -> list[Version]:
         """Current values and messages that hold every word of `q`, newest first."""
-        query = {"q": q, "agent": agent, "collection": collection, "limit": limit}
-        return [self.version_of(each) for each in self._rows("/v1/search", query)]
+        query = {"q": q, "agent": agent, "collection": collection}
+        return [self.version_of(each) for each in self._pages("/v1/search", "records", query, limit)]
 
     def agents(self) -> list[dict[str, Any]]:
         """Every agent that the hub holds records of, as JSON values."""
-        found: list[dict[str, Any]] = self.client.want("GET", "/v1/agents").json()["agents"]
-        return found
+        return self._pages("/v1/agents", "agents", {}, AGENTS_MAX)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Every node that was in contact with the hub, as JSON values."""
@@ -318,13 +316,21 @@ class Hub:
         """The version in a list or the feed; a blob is fetched."""
         if data.get("missing") == "blob" and data.get("digest"):
             digest, size = bytes.fromhex(data["digest"]), int(data["size"])
-            value = codec.deserialise(int(data.get("fmt", codec.FMT_BYTES)), fetch(self.client, digest, size))
+            value = codec.deserialise(int(data["fmt"]), fetch(self.client, digest, size))
             return msgspec.structs.replace(from_json(data), value=value)
         return from_json(data)
 
-    def _rows(self, path: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
-        found = self.client.want("GET", path, query=query).json()
-        rows: list[dict[str, Any]] = found["records"]
+    def _pages(self, path: str, name: str, query: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
+        """Rows of a list, page by page until there are `limit` of them or no more."""
+        rows: list[dict[str, Any]] = []
+        asked = dict(query)
+        while len(rows) < limit:
+            asked["limit"] = min(limit - len(rows), wire.PAGE_MAX)
+            found = self.client.want("GET", path, query=asked).json()
+            rows += found[name]
+            if found.get("next") is None:
+                break
+            asked["after"] = found["next"]
         return rows
 
 

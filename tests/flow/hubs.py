@@ -1,0 +1,71 @@
+"""A hub in a process of its own, to be killed and started again at the same address; and waits that end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+DEADLINE_S = 30.0
+SERVE = (
+    "import sys; from holdfast.hub.serve import serve;"
+    " serve(sys.argv[1], port=int(sys.argv[2]), ready_file=sys.argv[3], token=sys.argv[4] or None, settle='acked')"
+)
+
+
+def until(met: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> None:
+    """Returns when `met()` is true; fails when it is not within the deadline."""
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end, f"waited {seconds:.0f} s in vain until {what}"
+        time.sleep(0.005)
+
+
+class HubProcess:
+    """`holdfast serve` of one directory."""
+
+    def __init__(self, directory: Path, token: str = "") -> None:
+        self.directory = directory
+        self.token = token
+        self.port = 0
+        self._ready = directory.with_suffix(".ready")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Its address; the same for every start."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts it and waits until it listens."""
+        self._ready.unlink(missing_ok=True)
+        command = [sys.executable, "-c", SERVE, str(self.directory), str(self.port), str(self._ready), self.token]
+        self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        until(lambda: self._ready.exists() or process.poll() is not None, "the hub listens")
+        assert process.poll() is None, "the hub did not start"
+        self.port = json.loads(self._ready.read_text())["port"]
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """Ends it without a word (SIGKILL)."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """Ends it in good order."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(20)
+            self._process = None
