@@ -21,7 +21,7 @@ def branches() -> tuple[Room, Room]:
 def weigh(mine: Room, theirs: Room) -> dict[str, bytes | None]:
     pairs = [(e.record, e.item) for e in theirs.log.entries[1:]]
     won = merge.weigh(pairs, mine.log.newest, mine.log.under)
-    return {t.key: None if t.source.flags & TOMBSTONE else t.item.body for t in won}
+    return {t.key: None if t.source.flags & TOMBSTONE else t.item.body for t in won if not t.only_stamp}
 
 
 def test_a_key_changed_only_there_is_taken_and_one_changed_later_here_is_not() -> None:
@@ -64,6 +64,20 @@ def test_a_deletion_by_prefix_there_takes_each_older_key_here_and_spares_the_new
     two.time += 9
     two.write("p/new")
     assert weigh(two, one) == {"p/old": None}
+
+
+def test_what_is_written_after_a_deletion_by_prefix_is_known_is_younger_whatever_the_clocks_say() -> None:
+    one, two = branches()
+    one.write("k")
+    one.settle()
+    one.time += 3000
+    one.write("p/", b"", kind=records.DELETE_PREFIX, flags=TOMBSTONE)
+    two.write("l")
+    two.settle()
+    one.settle()
+    two.outbox.say_hello()
+    two.settle()
+    assert two.write("p/new").hlc > one.log.entries[-1].record.hlc
 
 
 def test_an_older_value_that_comes_after_a_deletion_by_prefix_comes_deleted() -> None:

@@ -25,12 +25,17 @@ Under = Callable[[str, str], Iterable[str]]
 
 
 class Takeover(msgspec.Struct, frozen=True, gc=False):
-    """This key takes the other branch's value, or its absence."""
+    """This key takes the other branch's value, or its absence.
+
+    `only_stamp`: nothing is taken, but our next stamp must be above the source's: a deletion by prefix deletes what
+    is older, and what we write after we know of it is not.
+    """
 
     collection: str
     key: str
     source: Record
     item: Item
+    only_stamp: bool = False
 
 
 class Scope(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -77,6 +82,7 @@ def weigh(
         hidden: the `scopes` of the branches that were weighed before.
     """
     keys: dict[tuple[str, str], tuple[Record, Item]] = {}
+    won: list[Takeover] = []
 
     def note(at: tuple[str, str], record: Record, item: Item) -> None:
         if at not in keys or order(keys[at][0]) < order(record):
@@ -85,11 +91,11 @@ def weigh(
     for record, item in theirs:
         if record.kind == records.DELETE_PREFIX:
             covered = [at[1] for at in keys if at[0] == record.collection and at[1].startswith(record.key)]
+            won.append(Takeover(record.collection, record.key, record, item, only_stamp=True))
             for key in {*covered, *under(record.collection, record.key)}:
                 note((record.collection, key), record, item)
         elif record.is_value:
             note((record.collection, record.key), record, item)
-    won = []
     for (collection, key), (record, item) in keys.items():
         mine = newest(collection, key)
         for scope in hidden:
@@ -121,6 +127,8 @@ def appendix(
     made: list[tuple[Record, Item]] = []
     batch, size = 0, 0
     for takeover in won:
+        if takeover.only_stamp:
+            continue
         seq, item = at.seq + len(made) + 1, takeover.item
         body = len(item.body or b"")
         if batch and (batch >= RECORDS_MAX - 1 or size + body > SEGMENT_BYTES_MAX - 1024):

@@ -88,7 +88,12 @@ def _strike(world: World) -> None:
     elif chance < 0.24:
         world.stop_node(node, power=False)
     elif chance < 0.34:
-        world.stop_node(node, power=True)
+        if node.up and chance < 0.29:
+            # The worst moment: something was just written, and a request is under way.
+            node.write()
+            world.after(0.012 * rng.random(), lambda: world.stop_node(node, power=True))
+        else:
+            world.stop_node(node, power=True)
     elif chance < 0.42:
         world.stop_hub(hub, power=False)
     elif chance < 0.50:
