@@ -47,7 +47,7 @@ def test_status_counts_what_is_not_at_the_hub(hf: Run, nowhere: str) -> None:
 
 
 def test_put_says_that_the_hub_is_away(hf: Run, nowhere: str) -> None:
-    assert hf("put", "k", "1", "--hub", nowhere).text == "stored state/k v1; hub not reached, 1 record wait here\n"
+    assert hf("put", "k", "1", "--hub", nowhere).text == "stored state/k v1; not at the hub yet: 1 record\n"
     assert hf("put", "k", "2", "--hub", nowhere, "--json").json["outbox"] == 2
 
 

@@ -87,7 +87,7 @@ def _tell(settings: Settings, store: Store, made: Version, text: str) -> None:
         shipped = store.flush(SHIP_S)
         depth = store.outbox_depth
         document["outbox"] = depth
-        text += "; at the hub" if shipped else f"; hub not reached, {count_text(depth, 'record')} wait here"
+        text += "; at the hub" if shipped else f"; not at the hub yet: {count_text(depth, 'record')}"
     settings.show.result(text, document)
 
 

@@ -195,6 +195,6 @@ def _report(settings: Settings, tally: Tally, waiting: int, *, dry_run: bool) ->
         text += f", {count_text(len(tally.threads), 'conversation')}"
     settings.show.result(f"{text}; {tally.already:,} were there already", None)
     if waiting:
-        settings.show.note(f"{count_text(waiting, 'record')} wait here for the hub")
+        settings.show.note(f"not at the hub yet: {count_text(waiting, 'record')}")
     if tally.bad:
         settings.show.warn(f"{count_text(tally.bad, 'bad line')} left out", hint="each is named above")

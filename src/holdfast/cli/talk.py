@@ -52,7 +52,7 @@ def send_command(
         if store.hubs:
             shipped = store.flush(SHIP_S)
             depth = document["outbox"] = store.outbox_depth
-            told += "; at the hub" if shipped else f"; hub not reached, {count_text(depth, 'record')} wait here"
+            told += "; at the hub" if shipped else f"; not at the hub yet: {count_text(depth, 'record')}"
         settings.show.result(told, document)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 KILL_AT: Final = 0.40
 BACK_AT: Final = 0.65
 SECONDS: Final = 16.0
-RATE: Final = 60.0
+RATE: Final = 40.0
 REPORTS: Final = 5
 
 
