@@ -31,7 +31,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
-from holdfast.corpus import doctor
+from holdfast.corpus import doctor, scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
 
@@ -114,7 +114,7 @@ class Engine:
         self._wal: int | None = None
         self._wal_lock = threading.Lock()  # guards _wal and orders syncs
         self._sync_begun = self._sync_done = 0  # guarded by _wal_lock, but for one read of _sync_begun
-        self.wal_pages = 0  # as of the newest commit, where `watch_wal` was called
+        self.wal_pages = 0  # as of this process's newest commit
         self.on_rollback: Callable[[], None] = lambda: None
         self.hands: Any = self  # what jobs are given to work with: the corpus puts its transaction here
         self.on_commit: Callable[[], None] = lambda: None  # in the leader, before any caller returns
@@ -129,6 +129,7 @@ class Engine:
                     self._writer.execute
                 )  # for jobs only, inside their transaction
                 self._migrate(roles)
+                self.watch_wal(WAL_PAGES_INLINE)
             if first and full:
                 self._prefill()
         except BaseException:
@@ -257,10 +258,8 @@ class Engine:
     def checkpoint(self, *, most_pages: int = WAL_PAGES_PASSIVE) -> None:
         """Moves the WAL's pages into the file when there are at least `most_pages`; never waits for readers."""
         self.check()
-        size = 0
-        with contextlib.suppress(FileNotFoundError):
-            size = os.stat(f"{self.path}-wal").st_size
-        if size < most_pages * PAGE_BYTES:
+        # Not the file's size: the file keeps its size, and would be checkpointed at every look once it is large.
+        if self.wal_pages < most_pages:
             return
         with self._keeper_lock, _as_ours(self.path):
             if self._keeper is None:
@@ -325,13 +324,13 @@ class Engine:
             self._readers.append(connection)
 
     def scrub(self) -> list[str]:
-        """What SQLite finds wrong with any page or index of the file, read anew from the disk; empty when sound."""
-        with self.reader() as connection:
-            try:
-                found = [row[0] for row in connection.execute("PRAGMA integrity_check")]
-            except apsw.Error as error:
-                return [str(ours(error, self.path))]
-        return [] if found == ["ok"] else found
+        """What is wrong with any page or index of the file, read anew from the disk; empty when it is sound."""
+        self.check()
+        connection = self._connect(read_only=True)
+        try:
+            return scrub.examine(connection, os.stat(self.path).st_size, PAGE_BYTES)
+        finally:
+            connection.close()
 
     # -- ending -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.port import Body, Branch, Filter, Head, Prior
 from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind
+from holdfast.errors import IntegrityError
 from holdfast.records import DELETE_PREFIX, MORE, TOMBSTONE, Record, genesis
 from holdfast.wire import RECORDS_MAX
 
@@ -271,7 +272,10 @@ class SqliteCorpus:
         try:
             return self._names[number]
         except KeyError:
-            text: str = self.engine.one("SELECT s FROM name WHERE id=?", (number,))[0]
+            row = self.engine.one("SELECT s FROM name WHERE id=?", (number,))
+            if row is None:
+                raise IntegrityError(f"name {number} is missing", hint="holdfast verify") from None
+            text: str = row[0]
             self._names[number] = text
             return text
 
@@ -280,7 +284,10 @@ class SqliteCorpus:
             return self._streams[branch]
         except KeyError:
             sql = "SELECT s.stream FROM branch b JOIN stream s ON s.id=b.stream WHERE b.id=?"
-            stream: bytes = self.engine.one(sql, (branch,))[0]
+            row = self.engine.one(sql, (branch,))
+            if row is None:
+                raise IntegrityError(f"branch {branch} is missing", hint="holdfast verify") from None
+            stream: bytes = row[0]
             self._streams[branch] = stream
             return stream
 

@@ -1,0 +1,77 @@
+"""Everything in a file as it stands at one moment, for those who verify it: one read transaction over all tables."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+import msgspec
+
+from holdfast.corpus.rows import COLUMNS, Stored
+from holdfast.corpus.sqlite import SqliteCorpus
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """A head that somebody signed: of a branch, at a number; `link` None where the record's own is meant."""
+
+    branch: int
+    seq: int
+    link: bytes | None
+    signature: bytes
+
+
+class Snapshot:
+    """What a file holds, read in one transaction; made by `snapshot`."""
+
+    def __init__(self, corpus: SqliteCorpus, connection: apsw.Connection) -> None:
+        self._corpus = corpus
+        self._query = connection.execute
+
+    def records(self) -> Iterator[Stored]:
+        """Every record, in commit order."""
+        stored = self._corpus.stored
+        for row in self._query(f"SELECT {COLUMNS} FROM rec r ORDER BY r.pos"):
+            yield stored(row)
+
+    def state(self) -> Iterator[tuple[str, str, str, int, int]]:
+        """What the newest version of each key is said to be: agent, collection, key, pos, pos of what hides it."""
+        sql = "SELECT a.s, c.s, key, pos, gone FROM state LEFT JOIN name a ON a.id=agent LEFT JOIN name c ON c.id=coll"
+        yield from self._query(sql)
+
+    def parents(self) -> dict[int, int | None]:
+        """Which branch each branch grows from."""
+        rows: list[Any] = self._query("SELECT id, parent FROM branch").fetchall()
+        return dict(rows)
+
+    def signed(self) -> list[Signed]:
+        """Every signed head that the file keeps."""
+        rows: list[Any] = self._query(
+            "SELECT id, seq, link, signature FROM branch WHERE signature IS NOT NULL"
+        ).fetchall()
+        if self._corpus.hub:
+            rows += self._query("SELECT branch, seq, link, signature FROM label").fetchall()
+            rows += self._query("SELECT branch, seq, NULL, signature FROM signed").fetchall()
+        return [Signed(*row) for row in rows if row[3]]
+
+    def meta(self, key: str) -> Any:
+        """A value kept beside the records, or None."""
+        row = self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone()
+        return row and row[0]
+
+
+@contextlib.contextmanager
+def snapshot(corpus: SqliteCorpus) -> Iterator[Snapshot]:
+    """The file as it stands when the block begins; writers go on, and the WAL grows until it ends.
+
+    Raises:
+        IntegrityError: a damaged page was met.
+    """
+    with corpus.engine.reader() as connection:
+        connection.execute("BEGIN")
+        try:
+            yield Snapshot(corpus, connection)
+        finally:
+            with contextlib.suppress(apsw.Error):
+                connection.execute("ROLLBACK")
