@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +76,25 @@ def hf(empty: Run) -> Run:
     """Runs a command line where a store was made."""
     assert empty("init", "--agent", "me").code == 0
     return empty
+
+
+def wait_for(goal: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What `goal` returns once that is true; a test that waits in vain fails."""
+    until = time.monotonic() + seconds
+    while not (found := goal()):
+        assert time.monotonic() < until, "waited in vain"
+        threading.Event().wait(0.02)
+    return found
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, also if nobody has asked yet how."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def start(*words: str | Path, **options: Any) -> subprocess.Popen[bytes]:

@@ -181,7 +181,8 @@ def main(given: dict[str, Any]) -> None:
     role = given["role"]
     with Store(given["store"], agent=role, hub=given["hub"]) as store:
         agent = Agent(role, store, journal, orders, root=Path(given["root"]), rate=given["rate"])
-        tell(ready=True, files=len(agent.names))
+        tell(ready=True)
+        orders.begun.wait()
         try:
             ROLES[role](agent)
         except Stopped:

@@ -153,11 +153,12 @@ def _places(site: Site, findings: list[str]) -> tuple[dict[str, list[Copy]], int
     try:
         blobs = BlobFiles(site.hub / "blobs")
         copies["the hub"] = _copies(corpus, blobs)
-        wrong = [str(finding) for finding in verify_corpus(corpus, blobs).findings]
-        branches = len(corpus.branches())
-        chains += branches
-        verified += branches if not wrong else 0
-        findings += [f"the hub: {each}" for each in wrong[:_EXAMPLES]]
+        scan = verify_corpus(corpus, blobs)
+        broken = {finding.agent for finding in scan.findings}
+        chains += scan.branches
+        if "" not in broken:  # what concerns the file as a whole leaves no chain of it proven
+            verified += sum(branch.agent not in broken for branch in corpus.branches())
+        findings += [f"the hub: {finding}" for finding in scan.findings[:_EXAMPLES]]
     finally:
         corpus.close()
     for name, path in site.nodes.items():

@@ -19,19 +19,24 @@ import msgspec
 from holdfast import codec
 from holdfast.log.versions import Version
 
+GO = "go"
 STOP = "stop"
 
 
 class Orders:
-    """Listens to the driver on standard input; `stopped` is set when it says so."""
+    """Listens to the driver on standard input; `begun` and `stopped` are set when it says so."""
 
     def __init__(self) -> None:
+        self.begun = threading.Event()
         self.stopped = threading.Event()
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
 
     def _listen(self) -> None:
         for line in sys.stdin:
-            if line.strip() == STOP:
+            if line.strip() == GO:
+                self.begun.set()
+            elif line.strip() == STOP:
+                self.begun.set()
                 self.stopped.set()
         # The driver is gone: whatever we would still do, nobody would count. No clean-up can be owed to anybody.
         if not self.stopped.is_set():

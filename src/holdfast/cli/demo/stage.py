@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.cli.demo.child import STOP
+from holdfast.cli.demo.child import GO, STOP
 from holdfast.errors import HoldfastError
 
 START_S: Final = 30.0
@@ -76,11 +76,11 @@ class Child:
                 raise HoldfastError(f"the demo's {self.name} {how}: {self.last_words()}", hint="holdfast doctor")
             return self.facts[fact]
 
-    def stop(self) -> None:
-        """Tells it to stop; it does when it is between two writes."""
+    def order(self, word: str) -> None:
+        """Tells it to begin, or to stop; it does when it is between two writes."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended already; whoever waits for it is told so
-            self._process.stdin.write(STOP + "\n")
+            self._process.stdin.write(word + "\n")
             self._process.stdin.flush()
 
     def terminate(self, seconds: float = 10.0) -> int:
@@ -177,6 +177,8 @@ class Stage:
             self.agents.append(self._child("agent", role, self.nodes[node], journal))
         for child in (*self.readers, *self.agents):
             child.until("ready", START_S)
+        for agent in self.agents:
+            agent.order(GO)
 
     def _child(self, module: str, role: str, store: Path, journal: Path) -> Child:
         given = {"role": role, "store": str(store), "hub": self.url, "journal": str(journal)}
@@ -204,7 +206,7 @@ class Stage:
     def finish(self) -> None:
         """Stops the agents, and gives the hub and both readers time to get everything; the audit says if they did."""
         for agent in self.agents:
-            agent.stop()
+            agent.order(STOP)
         for agent in self.agents:
             agent.until("flushed", END_S)
         written = sum(path.read_bytes().count(b'"what":"wrote"') for _, path in self.written)
@@ -215,7 +217,7 @@ class Stage:
     def end_nodes(self) -> None:
         """Ends the readers and agents in good order."""
         for reader in self.readers:
-            reader.stop()
+            reader.order(STOP)
         for child in (*self.readers, *self.agents):
             child.until("done", END_S)
             child.end()
