@@ -81,21 +81,33 @@ def _hub(settings: Settings, directory: Directory, url: str) -> dict[str, Any]:
     from holdfast.node.health import hub_status
 
     last = hub_status(directory, url)
-    reachable, took, why = ping(url, settings)
-    return {**last, "reachable": reachable, "ms": round(took * 1000, 1), "why": why}
+    pong = ping(url, settings)
+    return {**last, "reachable": pong.ok, "ms": round(pong.seconds * 1000, 1), "why": pong.why}
 
 
-def ping(url: str, settings: Settings) -> tuple[bool, float, str]:
-    """Whether a hub answers at an address, within how many seconds, and else why not."""
+class Pong(msgspec.Struct, frozen=True):
+    """Whether a hub answered and granted what was asked, how many seconds it took, why not, and its own time."""
+
+    ok: bool
+    seconds: float
+    why: str = ""
+    date: str = ""
+
+
+def ping(url: str, settings: Settings, path: str = "/livez") -> Pong:
+    """Asks a hub for something small."""
     from holdfast.node.client import HubClient
 
     begun = time.perf_counter()
+    client = HubClient(url, settings.token)
     try:
-        answer = HubClient(url, settings.token).ask("GET", "/livez", timeout=_PING_S)
+        answer = client.ask("GET", path, timeout=_PING_S)
     except HoldfastError as error:
-        return False, time.perf_counter() - begun, error.message
+        return Pong(False, time.perf_counter() - begun, error.message)
+    finally:
+        client.close()
     took = time.perf_counter() - begun
-    return answer.ok, took, "" if answer.ok else str(answer.error())
+    return Pong(answer.ok, took, "" if answer.ok else str(answer.error()), answer.headers.get("Date") or "")
 
 
 def _print_status(settings: Settings, told: dict[str, Any]) -> None:
