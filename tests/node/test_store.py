@@ -307,3 +307,14 @@ def test_health_is_json_and_says_when_all_is_well(store: Store) -> None:
     assert (health["head"]["seq"], health["agent"], health["level"]) == (1, "ada", "advanced")
     assert store.outbox_depth == 0
     assert store.flush(0)
+
+
+def test_verify_proves_a_sound_log_and_finds_a_damaged_one(store: Store, tmp_path: Path) -> None:
+    for number in range(20):
+        store.put(f"k/{number}", {"n": number, "text": "x" * 500})
+    store.put("large", b"y" * (INLINE_BYTES_MAX + 1))
+    assert store.verify().findings == []
+    (blob,) = (tmp_path / "node" / "blobs").glob("??/??/*")
+    blob.chmod(0o600)
+    blob.write_bytes(b"z" * (INLINE_BYTES_MAX + 1))
+    assert store.verify().findings

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from holdfast.collections import Message, envelope, message_of
 from holdfast.corpus import Stored
@@ -23,6 +23,9 @@ from holdfast.node.changes import Changes
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
 from holdfast.node.store import LIST_MAX, MISSING, Store, When
 from holdfast.records import INLINE_BYTES_MAX
+
+if TYPE_CHECKING:
+    from holdfast.integrity.scan import Scan
 
 
 class AsyncStore:
@@ -198,7 +201,7 @@ class AsyncStore:
         """How this node stands; see `Store.health`."""
         return await asyncio.to_thread(self._store.health)
 
-    async def verify(self) -> Any:
+    async def verify(self) -> Scan:
         """Proves this agent's whole log; see `Store.verify`."""
         return await asyncio.to_thread(self._store.verify)
 

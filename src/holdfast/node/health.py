@@ -11,7 +11,9 @@ import msgspec
 
 from holdfast import clock
 from holdfast.errors import HoldfastError
+from holdfast.integrity.scan import Scan, verify_corpus
 from holdfast.log import OpenLog
+from holdfast.log.anchor import Anchor
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
 
@@ -93,14 +95,16 @@ def _problems(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def verify(directory: Directory, opened: OpenLog) -> Any:
+def verify(directory: Directory, opened: OpenLog) -> Scan:
     """The report of `holdfast.integrity.scan.verify_corpus` over one agent's log.
 
     Raises:
         HoldfastError: the log cannot be read at all.
     """
-    from holdfast.integrity.scan import verify_corpus
-
     if opened.corpus.engine.unusable:
         raise HoldfastError(f"the log of {opened.agent} is not open", hint="open the store again")
-    return verify_corpus(opened.corpus, directory.blobs)
+    anchor = Anchor(opened.corpus.engine.path.with_name("log.anchor"))
+    try:
+        return verify_corpus(opened.corpus, directory.blobs, anchor=anchor.read())
+    finally:
+        anchor.close()

@@ -29,6 +29,7 @@ from holdfast.node.batch import CAS_AGENT, STATE, Batch
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
 
 if TYPE_CHECKING:
+    from holdfast.integrity.scan import Scan
     from holdfast.node.changes import Changes
     from holdfast.node.others import Others
 
@@ -354,7 +355,7 @@ class Store:
 
         return health(self._directory, self._opened, self.hubs)
 
-    def verify(self) -> Any:
+    def verify(self) -> Scan:
         """Reads this agent's whole log anew and proves it: every page, link, payload and blob; returns the report."""
         from holdfast.node.health import verify
 
