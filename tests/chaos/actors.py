@@ -19,12 +19,13 @@ import os
 import random
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 LARGE = 64 << 10
-WALK_S = 0.012
+WALK_S = 0.025
 KEYS = 12
 
 
@@ -156,7 +157,7 @@ class Hands:
             self.journal.note("refused", uids=uids, error=error.code, hint=error.hint)
             return
         facts = [(uid, m.stream, m.seq, m.etag, digest(v)) for uid, m, v in zip(uids, made, values, strict=True)]
-        self.journal.note("wrote", records=facts)
+        self.journal.note("wrote", records=facts, keys=[m.key for m in made], at=time.monotonic_ns())
 
     def _uid(self) -> str:
         return f"{self.who}.{next(self._count)}"

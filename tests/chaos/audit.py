@@ -154,7 +154,9 @@ def hub(path: Path) -> Place:
 def missing(journals: Journals, place: Place) -> list[str]:
     """The writes that returned and are not there, or not as they were."""
     there = {at: value for at, _, value in place.records}
-    return [f"{place.name} lacks {uid} {at[1]}" for at, (uid, value) in journals.returned.items() if there.get(at) != value]
+    return [
+        f"{place.name} lacks {uid} {at[1]}" for at, (uid, value) in journals.returned.items() if there.get(at) != value
+    ]
 
 
 def doubled(place: Place) -> list[str]:

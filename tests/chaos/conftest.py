@@ -117,9 +117,7 @@ class Writer(Actor):
     def __init__(self, home: Path, node: Path, agent: str, who: str, *words: str | Path, **options: Any) -> None:
         self.journal = home / f"{who}.journal"
         self.node, self.agent, self.who = node, agent, who
-        super().__init__(
-            home / f"{who}.err", "write", node, agent, self.journal, "--who", who, *words, **options
-        )
+        super().__init__(home / f"{who}.err", "write", node, agent, self.journal, "--who", who, *words, **options)
 
     def entries(self, what: str | None = None) -> list[dict[str, Any]]:
         """What its journal says, of one kind where given."""

@@ -63,7 +63,7 @@ class Storm:
         victim.until("wrote")
         what = ("agent", "hub", "agent", "both")[turn % 4]
         self._order("sprint")
-        target = victim.lines() + self.rng.randrange(200, 12_000)
+        target = victim.lines() + self.rng.randrange(200, 5_000)
         until(lambda: victim.lines() >= target or not victim.alive, "the victim writes")
         assert victim.alive, victim.said()
         threading.Event().wait(self.rng.uniform(0, 0.004))  # anywhere within a write, not always behind one

@@ -21,7 +21,9 @@ from holdfast.records import (
     BLOB,
     DELETE_PREFIX,
     INLINE_BYTES_MAX,
+    MERGE,
     SEALED,
+    Record,
     encode_header,
     next_link,
     read_blob_reference,
@@ -62,6 +64,11 @@ class Finding(msgspec.Struct, frozen=True):
 
 def _found(check: str, stored: Stored, what: str, hint: str = "") -> Finding:
     return Finding(check, stored.agent, stored.record.seq, what, hint)
+
+
+def _runs_back(record: Record, last: int) -> bool:
+    # What a merge takes over from another branch keeps the stamp that it has there (protocol/merge.py).
+    return record.hlc <= last and not (record.kind == MERGE and record.collection)
 
 
 def check_payload(stored: Stored) -> Finding | None:
@@ -128,7 +135,7 @@ class Line:
             yield _found(CHAIN, stored, "the record belongs to another stream")
         elif next_link(link, encode_header(record)) != record.link:
             yield _found(CHAIN, stored, "the link does not follow from the record and its neighbour", _REFETCH)
-        if record.hlc <= last:
+        if _runs_back(record, last):
             yield _found(TIME, stored, "the stamp is not later than the one before it")
 
 
@@ -182,7 +189,7 @@ def time(records: Iterable[Stored], *, now_ms: int | None = None) -> Iterator[Fi
     last = 0
     for stored in records:
         stamp = stored.record.hlc
-        if stamp <= last:
+        if _runs_back(stored.record, last):
             yield _found(TIME, stored, "the stamp is not later than the one before it")
         if now_ms is not None and millis(stamp) > now_ms + AHEAD_MS_MAX:
             ahead = (millis(stamp) - now_ms) / 1000

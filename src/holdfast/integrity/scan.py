@@ -127,6 +127,8 @@ class _Walk:
         self.corpus, self.view, self.scan, self.full = corpus, view, scan, full
         self.branches: dict[int, Branch] = {branch.id: branch for branch in corpus.branches()}
         self.parents = view.parents()
+        # An agent's file holds one chain, whatever incarnations it went through; their rows say who wrote which part.
+        self.single = None if corpus.hub else min(self.branches, default=0)
         self.lines: dict[int, Line] = {}
         self.rotated: dict[int, list[tuple[int, bytes | None]]] = {}
         self.signed: dict[tuple[int, int], list[Signed]] = {}
@@ -163,12 +165,13 @@ class _Walk:
         self.derive(stored)
         if seq <= self.begin:
             return  # kept for the value of its key; its neighbours were pruned
-        line = self.lines.get(stored.branch)
+        number = stored.branch if self.single is None else self.single
+        line = self.lines.get(number)
+        if stored.branch not in self.branches:
+            return self.note(stored, CHAIN, f"the record belongs to branch {stored.branch}: unknown")
         if line is None:
-            branch = self.branches.get(stored.branch)
-            if branch is None:
-                return self.note(stored, CHAIN, f"the record belongs to branch {stored.branch}: unknown")
-            line = self.lines[stored.branch] = Line(branch.stream, branch.base_seq, branch.base_link)
+            branch = self.branches[number]
+            line = self.lines[number] = Line(branch.stream, branch.base_seq, branch.base_link)
             self.take(self.begins(branch, line, stored))
         wrong = line.see(stored)
         if wrong:
@@ -177,12 +180,12 @@ class _Walk:
             finding = self.versions.see(stored)
             if finding is not None:
                 self.take((finding,))
-        if (stored.branch, seq) in self.signed:
-            for head in self.signed.pop((stored.branch, seq)):
-                self.take(self.check_head(self.branches[stored.branch], head, record.link))
+        if (number, seq) in self.signed:
+            for head in self.signed.pop((number, seq)):
+                self.take(self.check_head(self.branches[number], head, record.link))
         if record.kind == ROTATE:
             key = stored.body if stored.body is not None and len(stored.body) == 32 else None
-            self.rotated.setdefault(stored.branch, []).append((seq, key))
+            self.rotated.setdefault(number, []).append((seq, key))
 
     def look_at_body(self, stored: Stored) -> None:
         """Whether the body is what the header says or, if it is missing, says why."""
