@@ -83,3 +83,18 @@ def test_a_long_unindexed_tail_is_scanned_in_part_and_says_so(open_log, monkeypa
     assert len(hits.found) == 600
     assert not hits.partial
     assert load(hits.found[0], None) == "needle"
+
+
+def test_a_record_that_is_indexed_during_the_search_is_found_once(open_log, monkeypatch):
+    opened = open_log()
+    opened.log.append([value("state", "k", "needle")])
+    read = type(opened.corpus).feed
+
+    def feed_then_fill(corpus, after, *limits):
+        tail = read(corpus, after, *limits)
+        monkeypatch.undo()
+        _fill(corpus)
+        return tail
+
+    monkeypatch.setattr(type(opened.corpus), "feed", feed_then_fill)
+    assert len(search.search(opened.corpus, "needle").found) == 1

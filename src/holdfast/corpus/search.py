@@ -84,7 +84,7 @@ def search(
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []
-    for stored in _candidates(corpus, terms, tail):
+    for stored in _candidates(corpus, terms, tail, mark):
         record = stored.record
         if agents and stored.agent not in agents:
             continue
@@ -156,13 +156,14 @@ def _terms(text: str) -> list[_Term]:
     return terms
 
 
-def _candidates(corpus: SqliteCorpus, terms: list[_Term], tail: list[Stored]) -> Iterator[Stored]:
+def _candidates(corpus: SqliteCorpus, terms: list[_Term], tail: list[Stored], mark: int) -> Iterator[Stored]:
     for stored in reversed(tail):
         words = _WORD.findall(text_of(stored).replace("_", " ").casefold())
         if all(term.within(words) for term in terms):
             yield stored
     query = "t:(" + " AND ".join(term.query for term in terms) + ")"
-    below, step = 1 << 62, _CANDIDATES
+    # Only up to the mark that the tail begins at: the filler may have moved on since, and nothing is shown twice.
+    below, step = mark + 1, _CANDIDATES
     sql = (
         f"SELECT {COLUMNS} FROM"
         " (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?) f"
