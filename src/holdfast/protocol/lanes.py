@@ -34,6 +34,7 @@ class Lane:
         self.ready = self.told = False
         self.bare: frozenset[int] = frozenset()
         self.silent_until = 0.0
+        self.best = 0
         self.wants: list[Want] = []
         self.blobs: list[bytes] = []
         self.blob_users: dict[bytes, int] = {}

@@ -233,8 +233,8 @@ class Outbox:
             return
         old = self._lanes.get(stream)
         lane = self._lanes[stream] = Lane(info.inc, at, self._settled(links, at, state.settled))
-        lane.silent_until = old.silent_until if old else 0.0
-        lane.strikes = old.strikes if old else {}
+        if old:
+            lane.silent_until, lane.strikes, lane.best = old.silent_until, old.strikes, old.best
         lane.ready = lane.told = True
         lane.bare = frozenset(state.envelopes)
         if state.state == "ahead":
@@ -280,9 +280,7 @@ class Outbox:
         self._cap = min(self._cap * 2, wire.RECORDS_MAX)
         for segment, verdict in zip(sent, answer.verdicts, strict=True):
             self._on_verdict(segment, verdict)
-        if any(v.state == "ack" for v in answer.verdicts):
-            self._patience.surprises = 0
-        elif any(not self._lanes[s.stream].ready for s in sent):
+        if any(not self._lanes[s.stream].ready for s in sent):
             self._patience.surprised(self._clock.monotonic())
         self._remember(s.stream for s in sent)
         return True
@@ -313,6 +311,9 @@ class Outbox:
             lane.ready = False
             return
         lane.acked = verdict.at
+        if verdict.at.seq > lane.best:
+            # Only what no ack of this process has reached before is a sign that we agree again.
+            lane.best, self._patience.surprises = verdict.at.seq, 0
         lane.strikes.clear()
 
     def on_pulled(self, pulled: Pulled) -> bool:

@@ -178,8 +178,9 @@ class Hub:
         """Commit one group; the answers are to be released after `fsync`."""
         ingest = self.ingest(self.corpus, gen=self.gen, verify=verify)
         answers = ingest.append(requests)
-        self.journal.append(ingest.plan)
-        self.corpus.apply(ingest.plan)
+        if ingest.plan != Plan():
+            self.journal.append(ingest.plan)
+            self.corpus.apply(ingest.plan)
         return answers
 
     def fsync(self) -> None:
@@ -233,8 +234,9 @@ class Hub:
 
     def take_backup(self) -> None:
         """A verified backup of what is synced."""
-        corpus = replay(self.journal[: self.synced], self.corpus.stored)
-        names = frozenset(corpus.where)
+        count = sum(len(plan.rows) for plan in self.journal[: self.synced])
+        records = (row.record for row, _ in self.corpus.rows[:count])
+        names = frozenset((r.stream, r.seq, r.link) for r in records)
         self.backups.append(Backup(self.journal[: self.synced], list(self.lineage), dict(self.corpus.stored), names))
         del self.backups[:-2]
         self._resettle()
