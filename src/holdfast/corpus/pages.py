@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.corpus.rows import COLUMNS, Stored
+from holdfast.corpus.rows import COLUMNS, Stored, behind
 from holdfast.corpus.sqlite import TAGS, SqliteCorpus
 from holdfast.records import MORE
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
@@ -18,7 +18,6 @@ from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 WINDOW: Final = 50_000
 """Positions that one page of a filtered feed looks at: 50 ms where no index helps."""
 COUNT_MAX: Final = 10_000
-_TOP: Final = chr(0x10FFFF)
 _LIVE: Final = (
     "r.pos=(SELECT pos FROM state st WHERE st.agent=r.agent AND st.coll=r.coll AND st.key=r.key AND st.gone=0)"
 )
@@ -66,7 +65,7 @@ def feed(
             args += names
     if prefix:
         where.append("r.key>=? AND r.key<?")
-        args += [prefix, prefix + _TOP]
+        args += [prefix, behind(prefix)]
     sql = f"SELECT {COLUMNS} FROM rec r WHERE {' AND '.join(where)} ORDER BY r.pos LIMIT ?"
     found: list[Stored] = []
     cut, size = False, 0

@@ -165,7 +165,7 @@ class Corpus(Protocol):
         ...
 
     def keys(self, agent: str, collection: str, prefix: str, after: str, limit: int) -> list[Stored]:
-        """The newest values of keys that start with `prefix`, in key order, behind `after`."""
+        """The newest values of keys that start with `prefix`, in key order, behind `after` (empty: from the start)."""
         ...
 
     def page(self, which: Filter) -> list[Stored]:

@@ -68,6 +68,16 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
         return wire.Item(encode_header(self.record), self.salt, self.codec, self.body, self.why)
 
 
+def behind(prefix: str) -> str | bytes:
+    """The first value in SQLite's order behind every text that starts with `prefix`."""
+    while prefix:
+        last = ord(prefix[-1])
+        if last < 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)  # surrogates are no characters
+        prefix = prefix[:-1]
+    return b""  # any blob is behind any text
+
+
 def bind(pos: int, branch: int, prior: int, ids: tuple[int, int, int, int], record: Record, rest: Any) -> Any:
     """The values for `INSERT`; `ids` are agent, author, kind and collection, `rest` an `Item`-like's stored part."""
     agent, author, kind, coll = ids

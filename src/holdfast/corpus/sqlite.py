@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.port import Body, Branch, Filter, Head, Prior
-from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind
+from holdfast.corpus.rows import COLUMNS, INSERT, Stored, behind, bind, unbind
 from holdfast.errors import IntegrityError
 from holdfast.records import DELETE_PREFIX, MORE, TOMBSTONE, Record, genesis
 from holdfast.wire import RECORDS_MAX
@@ -19,7 +19,6 @@ T = TypeVar("T")
 TAGS: Final = {"to": 1, "task": 2, "thread": 3, "msg_id": 4}
 """Declared fields that records can be found by; the numbers are in every file, so they never change."""
 
-_TOP: Final = chr(0x10FFFF)
 _ARRIVAL_SLACK_MS: Final = 60_000
 _HEAD_AGENT: Final = "SELECT seq, link, hlc FROM rec ORDER BY pos DESC LIMIT 1"
 _HEAD_HUB: Final = (
@@ -144,7 +143,7 @@ class SqliteCorpus:
             pos = found.prior
 
     def keys(self, agent: str, collection: str, prefix: str = "", after: str = "", limit: int = 1000) -> list[Stored]:
-        """The newest values of keys that start with `prefix`, in key order, behind `after`."""
+        """The newest values of keys that start with `prefix`, in key order, behind `after` (empty: from the start)."""
         ids = self._known(agent, collection)
         if ids is None:
             return []
@@ -152,9 +151,9 @@ class SqliteCorpus:
             f"SELECT {COLUMNS} FROM state st JOIN rec r ON r.pos=st.pos WHERE st.agent=? AND st.coll=? AND st.key>=?"
             " AND st.key<? AND st.key>? AND st.gone=0 ORDER BY st.key LIMIT ?"
         )
-        args = (*ids, prefix, prefix + _TOP, after or "", limit)
+        args = (*ids, prefix, behind(prefix), after or "", limit)
         if not after:  # the empty key is a key too
-            sql, args = sql.replace(" AND st.key>?", ""), (*ids, prefix, prefix + _TOP, limit)
+            sql, args = sql.replace(" AND st.key>?", ""), (*ids, prefix, behind(prefix), limit)
         return [self.stored(row) for row in self.engine.query(sql, args)]
 
     def collections(self, agent: str) -> list[tuple[str, int]]:
@@ -425,7 +424,7 @@ class SqliteTransaction:
         self._execute(
             "UPDATE state SET gone=? WHERE agent=? AND coll=? AND key>=? AND key<? AND gone=0"
             " AND (SELECT hlc FROM rec WHERE rec.pos=state.pos)<?",
-            (pos, agent, coll, tombstone.key, tombstone.key + _TOP, tombstone.hlc),
+            (pos, agent, coll, tombstone.key, behind(tombstone.key), tombstone.hlc),
         )
 
     def _older(self, agent: int, coll: int, record: Record, prior: int) -> bool:

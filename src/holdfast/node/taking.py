@@ -15,6 +15,7 @@ import msgspec
 from holdfast import clock, codec
 from holdfast.clock import Clock
 from holdfast.corpus import Branch
+from holdfast.corpus.rows import behind
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log.drafts import tags_of
@@ -23,7 +24,6 @@ from holdfast.records import BLOB, ROTATE, ZERO16, ZERO32, Record, encode_header
 from holdfast.wire import Item, Mark
 
 WEIGHED: Final = "weighed:"
-_TOP: Final = chr(0x10FFFF)
 _RECORD: Final = (
     "SELECT r.seq, r.hlc, r.flags, r.version, r.fmt, r.plen, r.phash, r.link, r.kid, k.s, r.key, r.base"
     " FROM rec r JOIN name k ON k.id=r.kind WHERE r.pos=?"
@@ -160,6 +160,6 @@ def _under(tx: SqliteTransaction, branch: Branch, collection: str, prefix: str) 
     """The keys here that begin with a prefix and have a value."""
     rows = tx.execute(
         "SELECT key FROM state WHERE agent=? AND coll=? AND key>=? AND key<? AND gone=0",
-        (tx.name(branch.agent), tx.name(collection), prefix, prefix + _TOP),
+        (tx.name(branch.agent), tx.name(collection), prefix, behind(prefix)),
     )
     return iter([row[0] for row in rows])
