@@ -1,13 +1,15 @@
 """What a log does on its own while it is open: sync the WAL, move the anchor, keep the WAL small, fill the index.
 
 One thread a log. Level-triggered: a commit sets a flag (if it is not set yet: that is all a write pays), the thread
-clears it, waits a little so that commits share the sync, and then looks at what is there.
+waits a little so that commits share the sync, clears it, and then looks at what is there. The shipper syncs too: what
+it has just done is not done again.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from holdfast.corpus import Head, SqliteCorpus, search
 from holdfast.errors import HoldfastError
@@ -18,7 +20,12 @@ logger = logging.getLogger(__name__)
 
 GATHER_SHARE = 0.5
 """The part of the level's promise spent waiting for more commits; the rest is for the sync itself."""
+LOOK_S = 0.05
+"""Between looks at a log whose level needs no sync of ours: woken for each commit, the thread would halve their rate."""
 INDEX_PAUSE_S = 0.2
+"""While somebody writes, one lot is indexed so often: filling commits too, and at critical each of its commits syncs."""
+INDEX_LOTS = 20
+"""While nobody writes, up to so many lots at once."""
 IDLE_S = 30.0
 
 
@@ -39,6 +46,7 @@ class Duties:
         self._level = level
         self._lock = threading.Lock()  # guards _anchor and _synced
         self._synced = Head(0, b"", 0)
+        self._synced_at = float("-inf")
         self._dirty = threading.Event()
         self._stop = threading.Event()
         self.error: BaseException | None = None
@@ -58,7 +66,9 @@ class Duties:
         with self._lock:
             if head.seq <= self._synced.seq and head.link == self._synced.link:
                 return head
+        began = time.monotonic()
         self._corpus.sync()
+        self._synced_at = began
         self._anchored(head, durable=False)
         return head
 
@@ -90,20 +100,44 @@ class Duties:
         return head.seq, head.link, head.hlc
 
     def _run(self) -> None:
-        backlog = True
+        behind, indexed_at, seen = True, float("-inf"), -1
         while not self._stop.is_set():
-            woken = self._dirty.wait(INDEX_PAUSE_S if backlog else IDLE_S)
+            woken = self._dirty.wait(INDEX_PAUSE_S if behind else IDLE_S)
             try:
                 if woken:
-                    self._stop.wait(self._level.sync_s * GATHER_SHARE)
+                    self._gather()
                     self._dirty.clear()
                     if self._level.sync_s:
                         self.sync()
                     self._corpus.engine.checkpoint()
-                # A writer in full flow is left alone: the index may lag, the searcher scans the tail.
-                backlog = search.fill(self._corpus) > 0 if not self._dirty.is_set() else True
+                head = self._corpus.head(self._branch).seq
+                quiet, seen = head == seen, head
+                if quiet or time.monotonic() - indexed_at >= INDEX_PAUSE_S:
+                    behind = self._index(head, INDEX_LOTS if quiet else 1)
+                    indexed_at = time.monotonic()
+                else:
+                    behind = True
             except HoldfastError as error:
                 if not self._stop.is_set():
                     self.error = error
                     logger.error("background work failed", extra={"log": str(self._corpus.engine.path)}, exc_info=error)
                     self._stop.wait(1.0)
+
+    def _gather(self) -> None:
+        """Waits for more commits, so that they share a sync; a sync of the shipper's puts ours off."""
+        if not self._level.sync_s:
+            self._stop.wait(LOOK_S)
+            return
+        pause, now = self._level.sync_s * GATHER_SHARE, time.monotonic()
+        latest = now + INDEX_PAUSE_S  # there is other work than syncing
+        while (left := min(self._synced_at + pause, latest) - now) > 0 and not self._stop.wait(left):
+            now = time.monotonic()
+
+    def _index(self, head: int, lots: int) -> bool:
+        """Fills the index while nobody writes; whether there is more to do."""
+        for _ in range(lots):
+            if search.fill(self._corpus) == 0:
+                return False
+            if self._stop.is_set() or self._corpus.head(self._branch).seq != head:
+                break
+        return True
