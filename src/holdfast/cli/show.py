@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -61,7 +60,7 @@ class Show:
         """Aligned columns; on a terminal the last one is cut to fit."""
         cells = [[safe(str(cell)) for cell in row] for row in rows]
         widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-        room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+        room = _columns(sys.stdout)
         for number, row in enumerate([list(head), *cells]):
             text = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             if room and len(text) > room:
@@ -132,7 +131,7 @@ class Progress:
         share = min(done / self._total, 1.0)
         filled = round(share * 24)
         bar = "█" * filled + "░" * (24 - filled)
-        room = shutil.get_terminal_size().columns - 1
+        room = _columns(sys.stderr) - 1
         sys.stderr.write("\r\033[K" + f"{self._what} {bar} {share:4.0%} {text}"[:room])
         sys.stderr.flush()
 
@@ -179,6 +178,16 @@ def value_text(value: Any, most: int = 120) -> str:
 def safe(text: str) -> str:
     """Other people's text for a terminal: what would move the cursor or change a colour is shown, not obeyed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _columns(stream: TextIO) -> int:
+    """The width of a terminal; 0 if it is none."""
+    if not stream.isatty():
+        return 0
+    try:
+        return int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return 80
 
 
 def _to_stderr(text: str) -> None:
