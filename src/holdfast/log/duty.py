@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 GATHER_SHARE = 0.5
 """The part of the level's promise spent waiting for more commits; the rest is for the sync itself."""
 LOOK_S = 0.05
-"""Between looks at a log whose level needs no sync of ours: woken for each commit, the thread would halve their rate."""
+"""Between looks at a log whose level needs no sync: woken for each commit, the thread would halve their rate."""
 INDEX_PAUSE_S = 0.2
-"""While somebody writes, one lot is indexed so often: filling commits too, and at critical each of its commits syncs."""
+"""While somebody writes, one lot is indexed so often: filling commits too, and at critical that syncs."""
 INDEX_LOTS = 20
 """While nobody writes, up to so many lots at once."""
 IDLE_S = 30.0
