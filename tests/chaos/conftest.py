@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -37,10 +38,8 @@ def until(true: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> An
 def free_port() -> int:
     """A port that listens to nobody now; not one of those that outgoing connections are given."""
     low = 32768
-    try:
+    with contextlib.suppress(OSError, ValueError):
         low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    except (OSError, ValueError):
-        pass
     while True:
         port = random.SystemRandom().randrange(max(2048, low // 2), max(4096, low))
         with socket.socket() as probe:
@@ -99,10 +98,8 @@ class Actor:
         """How it ended."""
         code = self.process.wait(seconds)
         if self.process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):
                 self.process.stdin.close()
-            except OSError:
-                pass
         self._file.close()
         return code
 

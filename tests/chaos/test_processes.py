@@ -1,4 +1,4 @@
-"""Processes that share, stall, are copied and put back: what each saw return is kept, and everybody agrees in the end."""
+"""Processes that share, stall, are copied and put back: what returned is kept, and all agree in the end."""
 
 from __future__ import annotations
 

@@ -238,9 +238,10 @@ class _Feed:
     def _poll(self, wait: int) -> Page:
         found = self._hub.feed(self.cursor, self._wanted, wait=wait, limit=PAGE)
         self._backoff.reset()
+        lineage = Cursor.parse(str(found["cursor"])).lineage
+        page = [(str(Cursor(each["pos"], lineage)), self._version(each)) for each in found["records"]]
         self.cursor, self._caught_up = str(found["cursor"]), bool(found.get("caught_up", not found["records"]))
-        lineage = Cursor.parse(self.cursor).lineage
-        return [(str(Cursor(each["pos"], lineage)), self._version(each)) for each in found["records"]]
+        return page
 
     def _listen(self) -> Page:
         if self._line is None:
@@ -261,12 +262,12 @@ class _Feed:
             self._drop()
             return []
         self._backoff.reset()
-        page: Page = []
+        at, page = self.cursor, []
         for name, mark, data in events:
-            if mark:
-                self.cursor = mark
+            at = mark or at
             if name == "record":
-                page.append((self.cursor, self._version(json.loads(data))))
+                page.append((at, self._version(json.loads(data))))
+        self.cursor = at  # only now: a blob that could not be fetched must not take its page with it
         return page
 
     def _drop(self) -> None:

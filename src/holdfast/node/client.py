@@ -297,6 +297,8 @@ class HubClient:
         body = response.read(ANSWER_BYTES_MAX + 1)
         if len(body) > ANSWER_BYTES_MAX:
             raise http.client.HTTPException(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+        if response.length:  # `read` with a size says nothing of an answer that broke off
+            raise http.client.IncompleteRead(body, response.length)
         response.read()
         gen = response.headers.get(wire.HUB_HEADER) or ""
         return Answer(response.status, gen, response.headers, body)
