@@ -58,25 +58,24 @@ def working(rate: float, seconds: float) -> Figures:
     return figures | {"p50": quantile(late, 0.5), "p99": quantile(late, 0.99), "written": told["written"] / plan.count}
 
 
-def crowd(seconds: float) -> Figures:
-    """100 follow everything, each is sent every body."""
+def crowd(plan: Plan, subscribers: int = SUBSCRIBERS) -> Figures:
+    """Many follow everything; each is sent every body."""
     sink = compiled("sink")
-    plan = Plan(rate=1000, seconds=seconds, agents=AGENTS)
     with scratch() as folder, Server(folder, {}) as hub, ExitStack() as stack:
         copy = folder / "copy"
-        words = [str(urlsplit(hub.address).port), str(SUBSCRIBERS), str(plan.count), str(copy)]
+        words = [str(urlsplit(hub.address).port), str(subscribers), str(plan.count), str(copy)]
         followers = stack.enter_context(Process([sink, *words], folder, log="sink.log"))
         if followers.line() != "ready":
             raise Wrong("the subscribers were not answered")
         writer = _writer(stack, folder, hub, plan)
         before, began = hub.process.cpu(), time.monotonic()
         writer.tell()
-        told = writer.answer(seconds * 3 + 60)
+        told = writer.answer(plan.seconds * 3 + 60)
         figures = _costs(hub, before, time.monotonic() - began)
         seen = followers.answer(60)
         _compare(copy, plan.count)
-    if seen["differing"] or seen["doubled"] or seen["deliveries"] != SUBSCRIBERS * plan.count:
-        raise Wrong(f"{told['written']} written to {SUBSCRIBERS}: {seen}")
+    if seen["differing"] or seen["doubled"] or seen["deliveries"] != subscribers * plan.count:
+        raise Wrong(f"{told['written']} written to {subscribers}: {seen}")
     return figures | {"p50": seen["p50_us"] / 1e6, "p99": seen["p99_us"] / 1e6, "written": told["written"] / plan.count}
 
 
@@ -132,7 +131,7 @@ def run(effort: Effort) -> Report:
         IDLE: partial(idle, seconds / 2),
         USUAL: partial(working, 2.0 * AGENTS, seconds),
         BUSY: partial(working, 20.0 * AGENTS, seconds),
-        CROWD: partial(crowd, max(1.0, seconds * 0.4)),
+        CROWD: partial(crowd, Plan(rate=1000, seconds=max(1.0, seconds * 0.4), agents=AGENTS)),
     }
     turns = take_turns(modes, effort, effort.turns(ROUNDS))
     report.notes += turns.notes()

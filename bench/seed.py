@@ -48,6 +48,7 @@ class Seed:
         self._store = Store(folder / "node", "seed-agent", hub=address)
         self._connection = HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_S)
         self._wrote = 0
+        self._asked: list[Any] = []
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """One request on a connection that stays open."""
@@ -84,10 +85,11 @@ class Seed:
     def prepare(self) -> None:
         """The messages that are asked for."""
         words = [
-            {"msg_id": f"seed-{number}", "agent": "plain-agent", "content": material.message(number)}
+            {"msg_id": f"seed-{number}", "sender": "plain-agent", "content": material.message(number)}
             for number in range(PAGE)
         ]
         self.ask("POST", "/sync/messages", {"messages": words})
+        self._asked = [each["content"] for each in reversed(words)]
         if not self._store.flush(PATIENCE_S):
             raise Wrong("the hub takes nothing")
 
@@ -105,8 +107,7 @@ class Seed:
         for number, value in enumerate(got["local read"]):
             same(value, newest[number % 100], "a value read here")
         for answer in got["network query"]:
-            found = answer.get("messages", answer.get("data", ()))
-            same(len(found), PAGE, "messages in a query")
+            same([each["content"] for each in answer["messages"]], self._asked, "messages in a query")
         return figures
 
     def close(self) -> None:

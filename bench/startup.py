@@ -66,7 +66,7 @@ def run(effort: Effort) -> Report:
         }
         for name, (words, said) in COMMANDS.items():
             contestants[f"holdfast {name}"] = partial(_command, [*program, *words], environment, said)
-        turns = take_turns(contestants, effort, 3 if effort.scale < 1 else max(ROUNDS, effort.rounds))
+        turns = take_turns(contestants, effort, effort.rounds if effort.scale < 1 else max(ROUNDS, effort.rounds))
     report.notes += turns.notes()
     table = Table("", ("process", "ms over bare Python", "ms in all"))
     for name in contestants:
