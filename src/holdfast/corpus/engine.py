@@ -16,6 +16,7 @@ Traps this module exists for, each with a test:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import random
@@ -41,6 +42,7 @@ WAL_PAGES_INLINE: Final = 4000
 WAL_BYTES: Final = 4 << 20
 BUSY_S_MAX: Final = 600.0
 _VFS: Final = "cksmvfs"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 apsw_version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
 if apsw_version < SQLITE_MIN:  # pragma: no cover - the lock file forbids it
@@ -214,9 +216,10 @@ class Engine:
             if self._writer.in_transaction:  # a full disk has already ended it
                 execute("ROLLBACK")
             if isinstance(error, apsw.Error):
-                if isinstance(error, apsw.IOError):
+                mine = ours(error, self.path, self._writer)
+                if isinstance(error, apsw.IOError) and not isinstance(mine, NodeFull):
                     self.fail(error)
-                raise ours(error, self.path) from error
+                raise mine from error
             raise
         try:
             self.on_commit()
@@ -263,8 +266,12 @@ class Engine:
         with self._keeper_lock, _as_ours(self.path):
             if self._keeper is None:
                 self._keeper = self._connect()
-            with contextlib.suppress(apsw.BusyError, apsw.LockedError):
+            try:
                 self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            except (apsw.BusyError, apsw.LockedError):
+                return
+            except apsw.IOError as error:
+                raise ours(error, self.path, self._keeper) from error
 
     def watch_wal(self, inline_pages: int) -> None:
         """Keeps the WAL's length in `wal_pages` from now on; the writer itself checkpoints beyond `inline_pages`.
@@ -435,9 +442,11 @@ def migrations(roles: Sequence[str]) -> list[str]:
     return [(folder / name).read_text("utf-8") for _, _, name in sorted(wanted)]
 
 
-def ours(error: apsw.Error, path: Path) -> HoldfastError:
+def ours(error: apsw.Error, path: Path, connection: apsw.Connection | None = None) -> HoldfastError:
     """The error of our tree that an SQLite error means; SQLite's never reach a caller."""
-    if isinstance(error, apsw.FullError):
+    # SQLite says "full" of a full disk alone; a quota, a limit, or no room for the WAL's index are an I/O error to it.
+    grown = getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE)
+    if isinstance(error, apsw.FullError) or (grown and connection and connection.system_errno in _NO_ROOM):
         return NodeFull(f"no room to write {path.name}", hint="free space on this disk; reads go on")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return Locked(f"{path.name} stayed locked for {BUSY_S_MAX:.0f} s", hint="which process holds it?")
