@@ -47,7 +47,7 @@ def examine(connection: apsw.Connection, size: int, page_size: int) -> list[str]
 
 
 def _in_wal(connection: apsw.Connection, page_size: int) -> set[int]:
-    """The pages of which the WAL has a copy: a checkpoint cut by a power loss leaves them torn in the file, unharmed."""
+    """The pages of which the WAL has a copy: a checkpoint that lost power may leave them torn, harmlessly."""
     pages: set[int] = set()
     with contextlib.suppress(apsw.Error):  # no WAL
         salts = connection.read("main", 1, 0, 32)[1][16:24]
