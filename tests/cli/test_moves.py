@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Run
+from tests.cli.test_shell import on_a_terminal
 from tests.cli.test_transcripts import CHAT, CLAUDE, CODEX, SHARED, lines
 
 
@@ -100,6 +101,13 @@ def test_a_large_message_is_imported_too(hf: Run, home: Path) -> None:
     assert hf("import", "c.json", "--json").json["new"] == 41
     found = hf("inbox", "--all", "--limit", "1", "--json").json["messages"][0]
     assert found["body"] == "x" * (3 << 20)
+
+
+def test_a_terminal_sees_how_far_it_is(hf: Run, folder: Path) -> None:
+    shown = on_a_terminal(["import", str(folder)])
+    assert "importing █".encode() in shown
+    assert b"importing" not in on_a_terminal(["import", str(folder), "--quiet"])
+    assert hf("import", folder).err.count("importing") == 0
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared conversations")

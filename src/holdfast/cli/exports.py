@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -21,9 +21,8 @@ from holdfast import clock
 from holdfast.cli.transcripts import Bad
 from holdfast.cli.transcripts.lines import objects
 from holdfast.corpus import Stored
-from holdfast.errors import HoldfastError, NotCached
-from holdfast.log import OpenLog, load
-from holdfast.log.reading import BlobReader
+from holdfast.errors import HoldfastError
+from holdfast.log import OpenLog
 from holdfast.records import DELETE_PREFIX, VALUE
 from holdfast.wire import REDACTED
 
@@ -71,11 +70,16 @@ def end(versions: int) -> bytes:
     return _encode({"holdfast": "end", "versions": versions}) + b"\n"
 
 
-def lines(opened: OpenLog, blobs: BlobReader, collection: str | None) -> Iterator[bytes]:
+def lines(opened: OpenLog, value_of: Callable[[Stored], Any], collection: str | None) -> Iterator[bytes]:
     """Every version in a log, a line each.
 
+    Args:
+        opened: the log.
+        value_of: reads what a record holds.
+        collection: only this one's.
+
     Raises:
-        NotCached: a payload is only at the hub.
+        NotCached: a payload is only at the hub, and `value_of` cannot ask it.
         IntegrityError: a payload is not what was recorded.
     """
     after = 0
@@ -85,22 +89,17 @@ def lines(opened: OpenLog, blobs: BlobReader, collection: str | None) -> Iterato
             record = stored.record
             wanted = collection is None or record.collection == collection
             if record.collection and wanted and (stored.gone or record.flags & VALUE):
-                yield _line(stored, blobs)
+                yield _line(stored, value_of)
 
 
-def _line(stored: Stored, blobs: BlobReader) -> bytes:
+def _line(stored: Stored, value_of: Callable[[Stored], Any]) -> bytes:
     record = stored.record
     value: Any = None
     kind, missing = "json", ""
-    if stored.body is None:
-        if stored.why != REDACTED:
-            raise NotCached(
-                f"the payload of {stored.agent}'s {record.collection}/{record.key} v{record.key_version} is not here",
-                hint="reach the hub: --hub URL",
-            )
+    if stored.body is None and stored.why == REDACTED:
         missing = "redacted"
     else:
-        value = load(stored, blobs)
+        value = value_of(stored)
         if isinstance(value, bytes):
             value, kind = base64.b64encode(value).decode(), "bytes"
         elif isinstance(value, str):

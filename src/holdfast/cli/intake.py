@@ -22,6 +22,7 @@ from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 ENDINGS: Final = (".json", ".jsonl", ".ndjson")
 _ATTEMPTS: Final = 5
 _ALL: Final = 1 << 31
+_LOOK_BYTES: Final = 4 << 20
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -74,10 +75,10 @@ def sources(paths: Iterable[Path]) -> Iterator[Source | Path]:
 
 def _source(path: Path, name: str) -> Source | None:
     with path.open("rb") as file:
-        start = file.read(1 << 16)
+        start = file.read(_LOOK_BYTES)
     if exports.is_export(start):
         return Source(path, name, "holdfast", None)
-    known = recognise(path.read_bytes())
+    known = recognise(start)
     return known and Source(path, name, *known)
 
 

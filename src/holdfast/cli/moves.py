@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -13,11 +13,13 @@ import click
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import Progress, count_text
-from holdfast.errors import NotFound
+from holdfast.errors import NotCached, NotFound
 
 if TYPE_CHECKING:
     from holdfast.cli.intake import Intake, Restore, Source, Tally
+    from holdfast.corpus import Stored
     from holdfast.node.store import Store
+    from holdfast.objects import BlobFiles
 
 SHIP_S = 2.0
 """How long an import waits for the hub to take another record before it says what waits here."""
@@ -47,13 +49,34 @@ def export_command(settings: Settings, out: Path | None, collection: str | None)
             file.write(exports.header(agents, collection))
             count = 0
             for agent in agents:
-                with settings.open_log(agent) as opened:
-                    for line in exports.lines(opened, directory.blobs, collection):
+                with settings.open_log(agent) as opened, contextlib.ExitStack() as more:
+                    value_of = _reader(settings, agent, directory.blobs, more)
+                    for line in exports.lines(opened, value_of, collection):
                         file.write(line)
                         count += 1
             file.write(exports.end(count))
             file.flush()
     settings.show.note(f"exported {count_text(count, 'version')} of {count_text(len(agents), 'agent')}")
+
+
+def _reader(settings: Settings, agent: str, blobs: BlobFiles, more: contextlib.ExitStack) -> Callable[[Stored], Any]:
+    """What reads a record's value, from here or, where it is not here any more, through the hub."""
+    from holdfast.log import load
+
+    stores: list[Store] = []
+
+    def value_of(stored: Stored) -> Any:
+        try:
+            return load(stored, blobs)
+        except NotCached:
+            if settings.hub_url is None:
+                raise
+        if not stores:
+            stores.append(more.enter_context(settings.open_store(agent=agent)))
+        record = stored.record
+        return stores[0].get(record.key, collection=record.collection, at=record.key_version)
+
+    return value_of
 
 
 @contextlib.contextmanager

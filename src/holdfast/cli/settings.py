@@ -152,7 +152,8 @@ class Settings:
         given = self.hub or os.environ.get("HOLDFAST_HUB")
         known = hub and self.hub_url is not None
         level = self.config.get("level", "advanced")
-        token = self.token if known else None
+        # The file and not what is in it: a token that is changed while we run is read anew.
+        token = self.token_path if known and self.token else None
         return Store(path, agent or self.who, hub=given if known else (), token=token, level=level)
 
     @contextlib.contextmanager

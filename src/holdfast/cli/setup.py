@@ -89,8 +89,13 @@ def serve_command(
       holdfast serve --data /srv/holdfast
       holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
     """
+    import logging
+
     from holdfast.hub.serve import serve
 
+    logging.basicConfig(
+        level=logging.INFO if settings.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    )
     serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle)
 
 

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ import msgspec
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import Progress, count_text, seconds_text
-from holdfast.errors import UsageError
+from holdfast.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
     from holdfast.cli.demo.audit import Ledger
@@ -54,6 +55,8 @@ def demo_command(
       holdfast demo
       holdfast demo ~/src/project --seconds 60 --keep
     """
+    if find_spec("uvicorn") is None:
+        raise MissingExtra("the demo runs a hub, and a hub needs uvicorn", hint="pip install 'holdfast[hub]'")
     root = (path or Path(__file__).parents[2]).resolve()
     with _place(settings) as home, _ending():
         play = Play(settings, home, root, rate=rate)
