@@ -32,40 +32,67 @@ class Page(msgspec.Struct, frozen=True):
     done: bool
 
 
-def feed(
-    corpus: SqliteCorpus,
-    after: int,
-    *,
-    agents: Sequence[str] = (),
-    collections: Sequence[str] = (),
-    kinds: Sequence[str] = (),
-    prefix: str = "",
-    limit: int = RECORDS_MAX,
-) -> Page:
-    """Records behind `after` in commit order that pass all filters; never cut inside a batch.
+class Wanted(msgspec.Struct, frozen=True):
+    """What a reader of the feed wants to see: any of these; empty means everything."""
+
+    agents: tuple[str, ...] = ()
+    collections: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    prefix: str = ""
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left out."""
+        return not (self.agents or self.collections or self.kinds or self.prefix)
+
+    def wants(self, stored: Stored) -> bool:
+        """Whether this record is to be shown."""
+        record = stored.record
+        return (
+            (not self.agents or stored.agent in self.agents)
+            and (not self.collections or record.collection in self.collections)
+            and (not self.kinds or record.kind in self.kinds)
+            and record.key.startswith(self.prefix)
+        )
+
+
+class Mail(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages are asked for, and in which order of arrival.
+
+    `agent` sent or is to get them; `task` is what they belong to; `since_ms` compares with the time that a message's
+    writer gave it.
+    """
+
+    agent: str | None = None
+    task: str | None = None
+    since_ms: int = 0
+    newest_first: bool = True
+
+
+def feed(corpus: SqliteCorpus, after: int, wanted: Wanted, limit: int = RECORDS_MAX) -> Page:
+    """Records behind `after` in commit order that are wanted; never cut inside a batch.
 
     Args:
         corpus: where they lie.
         after: the position to read on from.
-        agents, collections, kinds: any of these; empty for all.
-        prefix: what their keys start with.
+        wanted: what is to be shown.
         limit: about how many.
     """
     head = corpus.last()
     if after >= head:
         return Page([], after, True)
-    last = min(head, after + WINDOW) if agents or collections or kinds or prefix else head
+    agents, last = wanted.agents, head if wanted.everything else min(head, after + WINDOW)
     where = ["r.pos>? AND r.pos<=?"]
     args: list[Any] = [after, last]
-    for column, names in (("agent", agents), ("coll", collections), ("kind", kinds)):
+    for column, names in (("agent", agents), ("coll", wanted.collections), ("kind", wanted.kinds)):
         if names:
             # Only one index serves; the agent's is the narrowest, so the others are told to stay out of it.
             plain = "" if column == "agent" or (column == "coll" and not agents) else "+"
             where.append(f"{plain}r.{column} IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(names))}))")
             args += names
-    if prefix:
+    if wanted.prefix:
         where.append("r.key>=? AND r.key<?")
-        args += [prefix, behind(prefix)]
+        args += [wanted.prefix, behind(wanted.prefix)]
     sql = f"SELECT {COLUMNS} FROM rec r WHERE {' AND '.join(where)} ORDER BY r.pos LIMIT ?"
     found: list[Stored] = []
     cut, size = False, 0
@@ -80,39 +107,28 @@ def feed(
     return Page(found, last, last == head)
 
 
-def mailbox(
-    corpus: SqliteCorpus,
-    *,
-    agent: str | None = None,
-    task: str | None = None,
-    since_ms: int = 0,
-    newest_first: bool = True,
-    skip: int = 0,
-    limit: int = 100,
-) -> tuple[list[Stored], int]:
-    """Messages from or to an agent, and how many there are in all (counted up to `COUNT_MAX` + 1).
+def mailbox(corpus: SqliteCorpus, which: Mail, *, skip: int = 0, limit: int = 100) -> tuple[list[Stored], int]:
+    """A page of messages, and how many there are in all (counted up to `COUNT_MAX` + 1).
 
     Args:
         corpus: where they lie.
-        agent: who sent or is to get them; None for everybody's.
-        task: what they belong to.
-        since_ms: not older than this, by the time that their writer gave them.
-        newest_first: the order, which is that of arrival.
+        which: what is asked for.
         skip: how many to leave out.
         limit: the most to return.
     """
+    agent = which.agent
     tests = ["r.coll=(SELECT id FROM name WHERE s='messages')", "(r.flags&1)", _LIVE]
     values: list[Any] = []
-    if task is not None:
+    if which.task is not None:
         tests.append("r.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
-        values += [TAGS["task"], task]
-    if since_ms:
+        values += [TAGS["task"], which.task]
+    if which.since_ms:
         row = corpus.engine.one(
-            "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1", (since_ms - _SLACK_MS,)
+            "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1", (which.since_ms - _SLACK_MS,)
         )
         tests.append("r.pos>? AND coalesce((SELECT ms FROM told WHERE told.pos=r.pos), r.hlc>>16)>=?")
-        values += [row[0] if row else 0, since_ms]
-    order = "DESC" if newest_first else "ASC"
+        values += [row[0] if row else 0, which.since_ms]
+    order = "DESC" if which.newest_first else "ASC"
     test = " AND ".join(tests)
 
     def part(where: str, extra: Sequence[Any], most: int) -> tuple[str, list[Any]]:

@@ -42,6 +42,7 @@ class Door:
 
     def __init__(self, app: Any, core: Core) -> None:
         self._app = app
+        self._core = core
         self._mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
         self._token = f"Bearer {core.token}".encode() if core.token else None
 
@@ -68,7 +69,7 @@ class Door:
             if started:
                 logger.error("an answer broke off: %s", error, extra={"path": scope["path"]})
                 raise
-            await answer_error(marked, as_hubs(error))
+            await answer_error(marked, as_hubs(error, broken=self._core.corpus.engine.unusable))
         except Exception as error:
             logger.exception("a request failed", extra={"path": scope["path"], "method": scope["method"]})
             if started:

@@ -182,14 +182,17 @@ class HubDirectory:
         made = secrets.token_hex(6)
         now = self.wall.now_ms()
 
-        def job(tx: Any) -> list[tuple[str, int]]:
-            rows = [tuple(row) for row in tx.execute("SELECT gen, first FROM lineage ORDER BY ord")]
+        def job(tx: Any) -> list[tuple[str, int, int]]:
+            rows = [tuple(row) for row in tx.execute("SELECT gen, first, at_ms FROM lineage ORDER BY ord")]
             if not clean or not rows or rows[-1][0] != clean:
-                rows.append((made, tx.last()))
-                tx.execute("INSERT INTO lineage(gen, first, at_ms, ord) VALUES(?,?,?,?)", (*rows[-1], now, len(rows)))
+                # Later than the one before, whatever the clock says: incarnations of own streams sort by it.
+                rows.append((made, tx.last(), max(now, rows[-1][2] + 1) if rows else now))
+                tx.execute("INSERT INTO lineage(gen, first, at_ms, ord) VALUES(?,?,?,?)", (*rows[-1], len(rows)))
             return rows
 
-        lineage = self.corpus.write(job)
+        rows = self.corpus.write(job)
+        self.began_ms = rows[-1][2]
+        lineage = [(gen, first) for gen, first, _ in rows]
         # Before anybody sees a position of this generation, the generation itself must be there to stay.
         self.corpus.sync()
         _sync_directory(self.path)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from holdfast import clock, codec, wire
-from holdfast.errors import HoldfastError, HubFull, UsageError
+from holdfast.errors import HoldfastError, HubFull, HubUnavailable, UsageError
 from holdfast.wire import BODY_BYTES_MAX, PAGE_MAX
 
 Scope = MutableMapping[str, Any]
@@ -89,7 +89,7 @@ def parse(scope: Scope, data: bytes) -> Any:
         try:
             return _decode_media(data)
         except msgspec.MsgspecError as error:
-            raise UsageError(f"the body is not msgpack: {error}") from error
+            raise UsageError(f"the body is not msgpack: {error}", hint="its Content-Type says that it is") from error
     return parse_json(data)
 
 
@@ -127,10 +127,17 @@ async def answer_error(send: Send, error: HoldfastError) -> None:
     await answer(send, encode_json(error.to_wire()), status=error.status, extra=extra)
 
 
-def as_hubs(error: HoldfastError) -> HoldfastError:
-    """The same error as a hub tells it: a full disk here is the hub's, not the asking node's."""
+def as_hubs(error: HoldfastError, *, broken: bool = False) -> HoldfastError:
+    """The same error as a hub tells it: a full or failed disk here is the hub's, not the asking node's.
+
+    Args:
+        error: what went wrong.
+        broken: whether the hub's own file has failed.
+    """
     if error.code in ("node_full", "full"):
         return HubFull(error.message, hint=error.hint, **error.context)
+    if broken and error.code in ("integrity", "closed"):
+        return HubUnavailable(f"this hub cannot go on: {error.message}", hint="restart it; nodes keep everything")
     return error
 
 
@@ -145,7 +152,9 @@ class Query:
         try:
             pairs = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
         except (UnicodeDecodeError, ValueError) as error:
-            raise UsageError(f"the query is not percent-encoded UTF-8: {error}") from error
+            raise UsageError(
+                f"the query is not percent-encoded UTF-8: {error}", hint="encode names and values"
+            ) from error
         self._pairs: dict[str, list[str]] = {}
         for name, value in pairs:
             self._pairs.setdefault(name, []).append(value)
@@ -182,9 +191,9 @@ class Query:
         try:
             value = int(found)
         except ValueError:
-            raise UsageError(f"{name} must be a whole number, got {found!r:.80}") from None
+            raise UsageError(f"{name} must be a whole number, got {found!r:.80}", hint=f"such as {default}") from None
         if not least <= value <= most:
-            raise UsageError(f"{name} must be from {least} to {most}, got {value}")
+            raise UsageError(f"{name} is {value}", hint=f"it goes from {least} to {most}")
         return value
 
     def limit(self, default: int = 100) -> int:
@@ -201,7 +210,7 @@ class Query:
         except ValueError:
             value = -1.0
         if not value >= 0:
-            raise UsageError(f"{name} must be seconds, got {found!r:.80}")
+            raise UsageError(f"{name} must be seconds, got {found!r:.80}", hint="such as 25")
         return min(value, most)
 
     def time_ms(self, name: str) -> int | None:
@@ -222,5 +231,5 @@ class Query:
         """
         found = self.text(name) or choices[0]
         if found not in choices:
-            raise UsageError(f"{name} must be one of {', '.join(choices)}, got {found!r:.80}")
+            raise UsageError(f"unknown {name} {found!r:.80}", hint=f"one of {', '.join(choices)}")
         return found

@@ -20,6 +20,7 @@ from typing import Final
 import msgspec
 
 from holdfast.corpus import Stored
+from holdfast.corpus.pages import Wanted
 from holdfast.errors import HoldfastError
 from holdfast.log.versions import frame
 from holdfast.wire import Cursor
@@ -28,30 +29,6 @@ logger = logging.getLogger(__name__)
 
 QUEUE_BYTES_MAX: Final = 512 << 10
 QUEUE_CHUNKS_MAX: Final = 256
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """What a subscriber wants to see; empty means everything."""
-
-    agents: tuple[str, ...] = ()
-    collections: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    prefix: str = ""
-
-    @property
-    def everything(self) -> bool:
-        """Whether nothing is left out."""
-        return not (self.agents or self.collections or self.kinds or self.prefix)
-
-    def wants(self, stored: Stored) -> bool:
-        """Whether this record is to be shown."""
-        record = stored.record
-        return (
-            (not self.agents or stored.agent in self.agents)
-            and (not self.collections or record.collection in self.collections)
-            and (not self.kinds or record.kind in self.kinds)
-            and record.key.startswith(self.prefix)
-        )
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

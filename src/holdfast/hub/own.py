@@ -7,6 +7,7 @@ nothing, for ever. Each job signs where it leaves the stream, so what it wrote c
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -20,7 +21,6 @@ from holdfast.errors import HoldfastError, UsageError
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.ingest import Writer
 from holdfast.log import Draft, Log
-from holdfast.log.opening import new_incarnation
 from holdfast.protocol.ports import Label
 from holdfast.records import check_names, head_message, stream_id
 from holdfast.wire import Mark
@@ -127,21 +127,24 @@ class OwnStreams:
         check_agent(agent)
         stream = stream_id(self._home.signer.public_key, agent)
         public_key = self._home.signer.public_key
+        # One incarnation per generation, named by it: found again after a clean stop, another one after any other.
+        name = hashlib.sha256(self._home.gen.encode() + stream).digest()[:10]
+        inc = self._home.began_ms.to_bytes(6, "big") + name
 
         def job(tx: SqliteTransaction) -> tuple[FileBranch, list[Stored]]:
             facts = self._home.chains().streams([stream]).get(stream)
+            for branch in facts.branches.values() if facts else ():
+                if branch.inc == inc:  # opened before a clean stop, or by another first request
+                    at = (branch.base.seq, branch.base.link)
+                    return FileBranch(branch.id, stream, inc, agent, public_key, public_key, True, *at, *at), []
             newest = max(facts.labels.values(), key=lambda label: label.inc) if facts and facts.labels else None
             base = newest.head if newest else Mark(0, records.genesis(stream))
-            inc = new_incarnation(newest.inc if newest else b"")
             begin = FileBranch(
                 0, stream, inc, agent, public_key, public_key, True, base.seq, base.link, base.seq, base.link
             )
             return tx.open_branch(begin, newest.branch if newest else None), []
 
         branch = await self._writer.run(job)
-        raced = self._logs.get(agent)
-        if raced is not None:
-            return raced  # two first requests at once: the second branch stays empty
         log = self._logs[agent] = Log(self._home.corpus, branch, blobs=self._home.blobs, wall=self._home.wall)
         if len(self._logs) > LOGS_MAX:
             self._logs.popitem(last=False)

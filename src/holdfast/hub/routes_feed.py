@@ -8,10 +8,11 @@ from typing import Final
 import msgspec
 
 from holdfast.corpus import pages
+from holdfast.corpus.pages import Wanted
 from holdfast.errors import HubUnavailable
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
-from holdfast.hub.feed import Chunk, Subscription, Wanted, shown
+from holdfast.hub.feed import Chunk, Subscription, shown
 from holdfast.wire import RECORDS_MAX, Cursor, resume
 
 KEEP_ALIVE_S: Final = 10.0
@@ -96,15 +97,7 @@ class FeedRoute:
         wanted, encode = reader.wanted, self._core.feed.event if events else shown
 
         def look() -> Scanned:
-            page = pages.feed(
-                self._core.corpus,
-                reader.pos,
-                agents=wanted.agents,
-                collections=wanted.collections,
-                kinds=wanted.kinds,
-                prefix=wanted.prefix,
-                limit=limit,
-            )
+            page = pages.feed(self._core.corpus, reader.pos, wanted, limit)
             last = page.records[-1].pos if page.records else 0
             return Scanned([encode(each) for each in page.records], last, page.pos, page.done)
 

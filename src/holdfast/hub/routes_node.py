@@ -212,7 +212,7 @@ def _bytes(text: str, size: int, what: str) -> bytes:
     except ValueError:
         found = b""
     if len(found) != size or len(text) != 2 * size:
-        raise UsageError(f"{what} must be {2 * size} hex digits, got {text!r:.80}")
+        raise UsageError(f"{what} must be {2 * size} hex digits, got {text!r:.80}", hint="as hello told it")
     return found
 
 

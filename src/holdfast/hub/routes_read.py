@@ -134,10 +134,10 @@ class Decide:
             if asked.get("value") is not None
             else "value" not in asked and not asked.get("delete")
         ):
-            raise UsageError("give either a value, or delete: true")
+            raise UsageError("neither a value nor delete: true, or both", hint="give one of them")
         expect, request = asked.get("expect"), asked.get("id")
         if isinstance(expect, bool) or not isinstance(expect, int | str | None):
-            raise UsageError(f"expect must be a version or an etag, got {expect!r:.80}")
+            raise UsageError(f"expect must be a version or an etag, got {expect!r:.80}", hint="0: no value yet")
         if request is not None and (not isinstance(request, str) or not 0 < len(request) <= 200):
             raise UsageError("id must be text of 1 to 200 letters", hint="one that no other request has")
         if asked.get("delete"):
@@ -174,7 +174,7 @@ class Decide:
 def _text(asked: dict[str, Any], name: str) -> str:
     given = asked.get(name)
     if not isinstance(given, str):
-        raise UsageError(f"{name} must be text, got {type(given).__name__}")
+        raise UsageError(f"{name} must be text, got {type(given).__name__}", hint="see docs/http.md")
     return given
 
 
@@ -190,7 +190,7 @@ def _find(core: Core, query: Query) -> Stored:
     version = query.number("version", 0, least=0)
     at = query.time_ms("at")
     if version and at is not None:
-        raise UsageError("give a version or a time, not both")
+        raise UsageError("a version and a time at once", hint="give one of them")
     if not version and at is None:
         found = core.corpus.newest(agent, collection, key)
     else:

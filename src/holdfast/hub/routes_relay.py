@@ -135,11 +135,14 @@ class Rows:
         if "sql" in asked or isinstance(asked.get("query"), str):
             raise UsageError("this hub runs no SQL", hint='give {"table": …, "filters": {"age": {"gte": 3}}}')
         table = _table(asked.get("table"))
-        tests = filters(asked.get("filters") or {})
+        given = asked.get("filters")
+        tests = filters({} if given is None else given)
         limit, after = asked.get("limit", 100), asked.get("after", 0)
         for name, value, most in (("limit", limit, PAGE_MAX), ("after", after, 1 << 62)):
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-                raise UsageError(f"{name} must be a whole number up to {most}, got {value!r:.80}")
+                raise UsageError(
+                    f"{name} must be a whole number up to {most}, got {value!r:.80}", hint="see docs/http.md"
+                )
         agent = asked.get("agent_id")
         if agent is not None:
             check_agent(agent)
@@ -186,7 +189,7 @@ def read(asked: Any) -> Operation:
         raise UsageError(f"data must be an object, got {type(data).__name__}", hint="the row's fields by name")
     field = asked.get("key", "id")
     if not isinstance(field, str) or not field:
-        raise UsageError(f"key must name the field that is the primary key, got {field!r:.80}")
+        raise UsageError(f"key must name the field that is the primary key, got {field!r:.80}", hint="'id' unless said")
     row = data.get(field)
     if row is None:
         if what not in ("insert", "upsert"):
@@ -194,10 +197,10 @@ def read(asked: Any) -> Operation:
         row = new_id("row")
         data = {**data, field: row}
     if isinstance(row, bool) or not isinstance(row, str | int):
-        raise UsageError(f"the primary key {field!r} must be text or a whole number, got {row!r:.80}")
+        raise UsageError(f"the primary key {field!r} must be text or a number, got {row!r:.80}", hint="such as 'c-1'")
     msg_id = asked.get("msg_id") or ""
     if not isinstance(msg_id, str) or len(msg_id) > NAME_BYTES_MAX:
-        raise UsageError(f"msg_id must be text of at most {NAME_BYTES_MAX} letters")
+        raise UsageError(f"msg_id must be text of at most {NAME_BYTES_MAX} letters", hint="such as a UUID")
     check_names(PUT, PREFIX + table, str(row))
     codec.serialise(data)
     return Operation(agent, table, what, str(row), data, msg_id)
@@ -279,7 +282,7 @@ def _request(operation: Operation) -> str:
 
 def _table(name: Any) -> str:
     if not isinstance(name, str) or not name:
-        raise UsageError(f"table must be a name, got {name!r:.80}")
+        raise UsageError(f"table must be a name, got {name!r:.80}", hint="such as 'candidates'")
     check_names(PUT, PREFIX + name, "")
     return name
 
@@ -333,9 +336,9 @@ def filters(asked: Any) -> list[Test]:
             if name not in _TESTS:
                 raise UsageError(f"unknown operator {name!r:.80} on {field!r:.80}", hint=f"one of {', '.join(_TESTS)}")
             if name == "in" and not isinstance(value, list):
-                raise UsageError(f"'in' on {field!r:.80} needs a list")
+                raise UsageError(f"'in' on {field!r:.80} needs a list", hint='{"in": ["a", "b"]}')
             if name == "exists" and not isinstance(value, bool):
-                raise UsageError(f"'exists' on {field!r:.80} needs true or false")
+                raise UsageError(f"'exists' on {field!r:.80} needs true or false", hint='{"exists": true}')
             tests.append(_test(field, _TESTS[name], value))
     return tests
 

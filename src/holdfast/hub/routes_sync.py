@@ -96,7 +96,7 @@ class ManyMessages:
         if batch_id is None:
             batch_id = new_id("batch")
         if not isinstance(batch_id, str) or not batch_id:
-            raise UsageError(f"batch_id must be text, got {batch_id!r:.80}")
+            raise UsageError(f"batch_id must be text, got {batch_id!r:.80}", hint="such as a UUID")
         node = batch.get("node_id")
         sender = node if isinstance(node, str) and node else ANONYMOUS
         verdicts = await self._store(batch_id, sender, messages, len(data))
@@ -149,15 +149,16 @@ class Messages:
                 f"page {page} begins behind {skip} messages, the most is {SKIP_MAX}",
                 hint="narrow it with since=, or read /v1/records?collection=messages with after=",
             )
-        since = query.time_ms("since") or 0
-        newest = query.one_of("order", "newest", "oldest") == "newest"
-        agent, task = query.text("agent") or None, query.text("task") or None
+        which = pages.Mail(
+            agent=query.text("agent") or None,
+            task=query.text("task") or None,
+            since_ms=query.time_ms("since") or 0,
+            newest_first=query.one_of("order", "newest", "oldest") == "newest",
+        )
 
         def look() -> bytes:
             corpus = self._core.corpus
-            found, total = pages.mailbox(
-                corpus, agent=agent, task=task, since_ms=since, newest_first=newest, skip=skip, limit=limit
-            )
+            found, total = pages.mailbox(corpus, which, skip=skip, limit=limit)
             told = pages.told_ms(corpus, [each.pos for each in found])
             room = ANSWER_BYTES_MAX
             shapes = []
@@ -295,7 +296,7 @@ def _text(message: dict[str, Any], field: str, most: int = 255) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > most:
-        raise UsageError(f"{field} must be text of at most {most} letters, got {value!r:.80}")
+        raise UsageError(f"{field} must be text of at most {most} letters, got {value!r:.80}", hint="see docs/http.md")
     return value
 
 

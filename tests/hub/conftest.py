@@ -1,0 +1,87 @@
+"""A hub in a process of its own, one inside the test, and what nodes and clients need to talk to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from holdfast import wire
+from holdfast.corpus.space import Reserve
+from holdfast.hub.app import create_app
+from holdfast.hub.core import Core
+from holdfast.hub.directory import HubDirectory
+from tests.flow.hubs import HubProcess
+from tests.hub.lines import Line
+from tests.hub.pens import Pen
+
+
+class Room:
+    """A hub inside the test: `client` asks it over HTTP, `core` is what stands behind."""
+
+    def __init__(self, client: TestClient, core: Core) -> None:
+        self.client = client
+        self.core = core
+
+    def append(self, *segments: wire.Segment, gen: str = "", req: int = 7) -> wire.AppendAnswer:
+        """Sends segments as a node would."""
+        message = wire.Append(gen or self.core.home.gen, req, list(segments), "node-1")
+        answer = self.client.post("/v1/append", content=wire.encode(message), headers={"Content-Type": wire.MEDIA})
+        assert answer.status_code == 200, answer.text
+        return wire.decode(wire.AppendAnswer, answer.content)
+
+    def hello(self, message: wire.Hello) -> wire.HelloAnswer:
+        """What the hub knows."""
+        answer = self.client.post("/v1/hello", content=wire.encode(message))
+        assert answer.status_code == 200, answer.text
+        return wire.decode(wire.HelloAnswer, answer.content)
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON of a read that must succeed."""
+        answer = self.client.get(path, params=query)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def records(self) -> list[Any]:
+        """Everything that the hub holds, in commit order."""
+        return self.get("/v1/feed")["records"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> HubDirectory:
+    """A hub directory whose disk is never too full."""
+    reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
+    return HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
+
+
+@pytest.fixture
+def room(home: HubDirectory) -> Iterator[Room]:
+    """A hub, running inside the test."""
+    app = create_app(home)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Room(client, app.state.core)
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubProcess]:
+    """A hub in a process of its own."""
+    process = HubProcess(tmp_path / "hub")
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def line(hub: HubProcess) -> Iterator[Line]:
+    """A connection to it."""
+    opened = Line(hub.url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def pen() -> Pen:
+    """An agent's hand."""
+    return Pen()
