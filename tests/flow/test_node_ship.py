@@ -305,3 +305,28 @@ def test_two_hubs_both_get_everything(on_node: On, hub: HubProcess, tmp_path: Pa
             assert reader.get("k", agent="ada") == 2
     finally:
         second.kill()
+
+
+def test_what_was_just_posted_is_seen_before_the_hub_has_it(on_node: On, hub: HubProcess) -> None:
+    ada = on_node("n1", "ada")
+    ada.post("first", to="bob")
+    assert ada.flush()
+    for number in range(50):
+        ada.post(number, to="bob")
+        assert [each.body for each in ada.messages(to="bob", limit=2)][-1] == number
+    assert ada.flush()
+    assert [each.body for each in ada.messages(to="bob")] == ["first", *range(50)]
+
+
+def test_a_proxy_that_swallows_events_is_followed_by_long_polls(on_node: On, hub: HubProcess) -> None:
+    from holdfast.node.changes import QUICK_MAX
+
+    ada = on_node("n1", "ada")
+    ada.put("k", 0)
+    assert ada.flush()
+    with ada.changes(live=True) as changes:
+        changes._source._quick = QUICK_MAX  # as after three feeds that ended at once without an event
+        assert next(changes).value == 0
+        ada.put("k", 1)
+        assert next(changes).value == 1
+        assert changes._source._line is None

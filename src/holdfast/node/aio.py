@@ -21,7 +21,8 @@ from holdfast.log.versions import Version, version_of
 from holdfast.node.batch import STATE, Batch
 from holdfast.node.changes import Changes
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
-from holdfast.node.store import LIST_MAX, MISSING, Store, When
+from holdfast.node.looking import When
+from holdfast.node.store import LIST_MAX, MISSING, Store
 from holdfast.records import INLINE_BYTES_MAX
 
 if TYPE_CHECKING:

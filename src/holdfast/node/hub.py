@@ -26,8 +26,9 @@ from holdfast.log.versions import Version, from_json, version_of
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
 from holdfast.node.client import Credential, HubClient
+from holdfast.node.looking import When
 from holdfast.node.proof import Proven, prove
-from holdfast.node.store import LIST_MAX, MISSING, When
+from holdfast.node.store import LIST_MAX, MISSING
 from holdfast.node.uploads import fetch
 from holdfast.records import read_blob_reference
 

@@ -23,8 +23,8 @@ from holdfast.node.batch import CAS_AGENT
 from holdfast.node.cache import Cache
 from holdfast.node.directory import Directory
 from holdfast.node.hub import Hub, as_stored
+from holdfast.node.looking import When, as_of, newest
 from holdfast.node.proof import Proven
-from holdfast.node.store import When, as_of, newest
 from holdfast.node.uploads import download
 from holdfast.records import BLOB, read_blob_reference
 

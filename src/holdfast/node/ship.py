@@ -44,6 +44,7 @@ STILL_S: Final = 2.0
 STATUS_S: Final = 1.0
 TROUBLE_S: Final = 1.0
 LINGER_S: Final = 1.0
+STOP_S: Final = 5.0
 _PATH_MAX: Final = 100
 
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
@@ -208,7 +209,9 @@ class Line:
         self.wake()
         self.client.hang_up()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_S)
+        if self._thread.is_alive():
+            return  # it looks up a name, which nothing can end; it goes when it has, and its pipe with the process
         self.client.close()
         for fd in (self._read, self._write):
             with contextlib.suppress(OSError):

@@ -9,31 +9,33 @@ A `Store` is a thin face: records are made in `log`, carried by `ship`, others' 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from holdfast import clock
 from holdfast.collections import Message, envelope, message_of
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.search import search
 from holdfast.errors import Conflict, NodeFull, NotCached, NotFound, UsageError
-from holdfast.log import Draft, Log, drafts, load
+from holdfast.log import Draft, drafts, load
 from holdfast.log import level as level_named
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
+from holdfast.node.looking import When, as_of, messages_in, newest
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
     from holdfast.node.changes import Changes
     from holdfast.node.others import Others
 
-When = int | float | str | datetime
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 """Stands for: there is no default, raise."""
 LIST_MAX = 1000
@@ -289,8 +291,11 @@ class Store:
             limit=limit,
         )
         if self.hubs and agent != self.agent:
-            return self._reader().messages(which)
-        return [message_of(self._version(stored)) for stored in self._page(which)][::-1]
+            own = self._unshipped(which) if agent is None else []  # before asking, since it may be shipped meanwhile
+            found = self._reader().messages(which)
+            newest_known = max((each.seq for each in found if each.agent == self.agent), default=0)
+            return [*found, *(each for each in own if each.seq > newest_known)][-limit:]
+        return [message_of(self._version(stored)) for stored in messages_in(self._log, which)][::-1]
 
     def changes(
         self,
@@ -445,48 +450,19 @@ class Store:
     def _version(self, stored: Stored) -> Version:
         return version_of(stored, None, self._load(stored))
 
-    def _page(self, which: Filter) -> Iterator[Stored]:
-        """Records of the messages that are still there, newest first."""
-        import msgspec
+    def _unshipped(self, which: Filter) -> list[Message]:
+        """One's own messages that the first hub cannot know yet: whoever has posted sees it at once."""
+        from holdfast.node.outbox_store import depth
 
-        left = which.limit
-        while left > 0:
-            rows = self._log.corpus.page(which)
-            for stored in rows:
-                newest = None if stored.gone else self._log.newest(stored.record.collection, stored.record.key)
-                if newest is not None and newest.pos == stored.pos and left > 0:
-                    left -= 1
-                    yield stored
-            if len(rows) < which.limit:
-                return
-            which = msgspec.structs.replace(which, after=rows[-1].pos)
+        acked = self._log.corpus.head(self._log.branch.id).seq - depth(self._directory, self._opened, self.hubs[0])
+        mine = messages_in(self._log, msgspec.structs.replace(which, agents=(self.agent,)))
+        fresh = itertools.takewhile(lambda stored: stored.record.seq > acked, mine)
+        return [message_of(self._version(stored)) for stored in fresh][::-1]
 
     def _reader(self) -> Others:
-        if self._others is None:
-            from holdfast.node.others import Others
+        with self._directory.lock:
+            if self._others is None:
+                from holdfast.node.others import Others
 
-            self._others = Others(self._directory, self.agent, self.hubs, self._token)
-        return self._others
-
-
-def newest(log: Log, collection: str, key: str) -> Stored:
-    """The key's value in a log.
-
-    Raises:
-        NotFound: it has none.
-    """
-    stored = log.newest(collection, key)
-    if stored is None:
-        raise NotFound(f"{log.branch.agent} has nothing at {collection}/{key}", hint="holdfast ls shows what there is")
-    return stored
-
-
-def as_of(log: Log, collection: str, key: str, at: When) -> Stored:
-    """The version that a number, or a time, names.
-
-    Raises:
-        NotFound: there is none, or it was deleted then.
-    """
-    if isinstance(at, int) and not isinstance(at, bool):
-        return log.as_of(collection, key, version=at)
-    return log.as_of(collection, key, stamp=clock.pack(clock.parse_time(at), clock.COUNTER_MAX))
+                self._others = Others(self._directory, self.agent, self.hubs, self._token)
+            return self._others
