@@ -38,6 +38,8 @@ QUARANTINED: Final = 2
 REDACTED: Final = 3
 """Why a body is missing; anything else without a body is a finding."""
 
+_POS_END: Final = 1 << 63  # what a database counts to
+
 T = TypeVar("T")
 
 
@@ -258,7 +260,7 @@ class Cursor(msgspec.Struct, frozen=True):
         try:
             pairs = [(gen, int(first)) for gen, _, first in (mark.partition("@") for mark in rest)]
             pos = int(head)
-            if pos < 0 or any(first < 0 or not gen.isalnum() for gen, first in pairs):
+            if not 0 <= pos < _POS_END or any(first < 0 or not gen.isalnum() for gen, first in pairs):
                 raise ValueError
         except ValueError:
             raise UsageError(f"not a cursor: {text!r}", hint="pass what the last page gave, or 0") from None
@@ -279,6 +281,8 @@ def resume(cursor: Cursor, lineage: list[tuple[str, int]], head: int) -> int:
     """
     if not cursor.lineage:
         return 0 if cursor.pos == 0 or not lineage else min(cursor.pos, lineage[-1][1], head)
+    if not lineage:
+        return 0
     ends_here = _ends(lineage, head)
     ends_there = _ends(list(cursor.lineage), cursor.pos)
     common = [min(end, ends_there[gen]) for gen, end in ends_here.items() if gen in ends_there]
