@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from holdfast import seal
+from holdfast.seal import ed25519, libcrypto
 
 # RFC 8032, section 7.1: secret key, public key, message, signature.
 RFC_8032 = [
@@ -30,6 +33,30 @@ RFC_8032 = [
         "4a7c15e9716ed28dc027beceea1ec40a",
     ),
 ]
+
+
+@pytest.fixture(params=["libcrypto", "cryptography"], autouse=True)
+def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every law holds whichever library does the work."""
+    if request.param == "cryptography":
+        monkeypatch.setattr(libcrypto, "available", lambda: None)
+    elif libcrypto.available() is None:
+        pytest.skip("this machine's OpenSSL is not at hand")
+    ed25519._checker.cache_clear()
+    yield request.param
+    ed25519._checker.cache_clear()
+
+
+def test_a_signature_of_one_library_passes_in_the_other(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    signer = seal.Signer(bytes(range(32)))
+    signature = signer.sign(b"message")
+    monkeypatch.undo()
+    if library == "libcrypto":
+        monkeypatch.setattr(libcrypto, "available", lambda: None)
+    ed25519._checker.cache_clear()
+    assert seal.Signer(bytes(range(32))).public_key == signer.public_key
+    assert seal.verify(signer.public_key, b"message", signature)
+    assert not seal.verify(signer.public_key, b"massage", signature)
 
 
 @pytest.mark.parametrize(("secret", "public", "message", "signature"), RFC_8032)
