@@ -23,6 +23,8 @@ from holdfast.records import (
     INLINE_BYTES_MAX,
     MERGE,
     SEALED,
+    TOMBSTONE,
+    VALUE,
     Record,
     encode_header,
     next_link,
@@ -153,7 +155,7 @@ class Versions:
     def see(self, stored: Stored) -> Finding | None:
         """The finding if this is not the version of its key that comes next."""
         record = stored.record
-        if not record.is_value or not record.collection:
+        if not record.flags & (VALUE | TOMBSTONE) or not record.collection:
             return None
         at = (record.collection, record.key)
         pos, version = self._keys.get(at, (0, 0))

@@ -19,7 +19,7 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.integrity.checks import CHAIN, VERSION, Finding, Line, Versions, check_payload, check_size
 from holdfast.log.anchor import Mark
 from holdfast.log.prune import BEGIN_SEQ, Begin
-from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE
+from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
 
 ANCHOR: Final = "anchor"
 BLOB: Final = "blob"
@@ -162,7 +162,8 @@ class _Walk:
                 stored, VERSION, f"lies at position {stored.pos}, behind {self.pos}: records are missing or moved"
             )
         self.pos = stored.pos
-        self.derive(stored)
+        if record.flags & (VALUE | TOMBSTONE):
+            self.derive(stored)
         if seq <= self.begin:
             return  # kept for the value of its key; its neighbours were pruned
         number = stored.branch if self.single is None else self.single
@@ -233,17 +234,19 @@ class _Walk:
 
     def derive(self, stored: Stored) -> None:
         """Keeps what the log says of every key, by the rule that the corpus writes by."""
-        record, hub = stored.record, self.corpus.hub
-        if not record.is_value:
-            return
-        keys = self.state.setdefault((stored.agent, record.collection), {})
+        record = stored.record
+        at = (stored.agent, record.collection)
+        try:
+            keys = self.state[at]
+        except KeyError:
+            keys = self.state[at] = {}
         if record.kind == DELETE_PREFIX and record.flags & TOMBSTONE:
             for name, key in keys.items():
                 if name.startswith(record.key) and not key.gone and key.hlc < record.hlc:
                     key.gone, key.gone_hlc = stored.pos, record.hlc
             return
-        known = keys.get(record.key)
-        if hub and known and known.pos != stored.prior and max(known.hlc, known.gone_hlc) > record.hlc:
+        known = keys.get(record.key) if self.corpus.hub else None
+        if known and known.pos != stored.prior and max(known.hlc, known.gone_hlc) > record.hlc:
             return
         gone = (stored.pos, record.hlc) if stored.gone else (0, 0)
         keys[record.key] = _Key(stored.pos, gone[0], record.hlc, gone[1])
