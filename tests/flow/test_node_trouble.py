@@ -17,7 +17,7 @@ import pytest
 
 from holdfast.errors import HubUnavailable, Unauthenticated, UsageError
 from holdfast.node.aio import AsyncStore
-from holdfast.node.directory import Limits
+from holdfast.node.directory import Limits, write_config
 from holdfast.node.hub import Hub
 from holdfast.node.store import Store
 from tests.flow.hubs import HubProcess, until
@@ -48,6 +48,11 @@ def test_a_token_that_is_refused_is_said_and_a_new_one_is_read_from_its_file(tmp
         assert ada.flush(30)
         with pytest.raises(Unauthenticated), Hub(hub.url) as stranger:
             stranger.agents()
+        write_config(tmp_path / "n1", {"format": 1, "hubs": [hub.url], "token_file": str(token)})
+        bob = on_node("n1", "bob", hub=None)
+        bob.put("k", 1)
+        assert bob.hubs == (hub.url,)
+        assert bob.flush(30)
     finally:
         hub.kill()
 

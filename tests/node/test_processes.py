@@ -206,3 +206,19 @@ def test_a_full_disk_fails_the_write_and_harms_nothing(open_store: Open) -> None
     store.put("after", 1)
     assert (store.get("before"), store.get("after")) == (1, 1)
     assert [each.seq for each in store.changes(live=False)] == list(range(1, written + 3))
+
+
+def test_a_store_that_could_not_be_opened_leaves_nothing_open(open_store: Open, tmp_path: Path) -> None:
+    for wrong in ({"hub": "nowhere"}, {"level": "some"}):
+        with pytest.raises(UsageError):
+            open_store(**wrong)
+    assert attached() == []
+    open_store()
+    assert attached() == [str(tmp_path / "node")]
+
+
+def attached() -> list[str]:
+    """The directories that this process has open."""
+    from holdfast.node import directory
+
+    return list(directory._attached)

@@ -91,7 +91,9 @@ class Credential:
     def __init__(self, token: str | Path | None) -> None:
         self._source = token
         self._token: str | None = None
-        self.refresh()
+        # A file that is away is the hub's business to complain about: local writes must go on without it.
+        with contextlib.suppress(UsageError):
+            self.refresh()
 
     def refresh(self) -> None:
         """Reads the file again; a token that was given stays what it is."""

@@ -72,25 +72,28 @@ class Store:
         check_agent(agent)
         wanted = level_named(level)
         self.agent = agent
-        self._directory: Directory = attach(data_dir, limits=limits)
+        self._cas = frozenset(cas)
         self._closed = False
+        self._others: Others | None = None
+        self._directory: Directory = attach(data_dir, limits=limits)
         try:
+            self._blobs = self._directory.blobs
+            self._reserve = self._directory.reserve
+            written = self._directory.config
+            if hub is None and token is None and written.get("token_file"):
+                token = Path(written["token_file"])
+            self._token = token
+            given = written.get("hubs", ()) if hub is None else [hub] if isinstance(hub, str) else hub
+            self.hubs: tuple[str, ...] = tuple(url.rstrip("/") for url in given)
+            if self.hubs:
+                from holdfast.node.ship import start
+
+                start(self._directory, self.hubs, token)
             self._opened = self._directory.open_log(agent, wanted)
         except BaseException:
             detach(self._directory)
             raise
         self._log = self._opened.log
-        self._blobs = self._directory.blobs
-        self._reserve = self._directory.reserve
-        self._cas = frozenset(cas)
-        self._token = token
-        self._others: Others | None = None
-        given = self._directory.config.get("hubs", ()) if hub is None else [hub] if isinstance(hub, str) else hub
-        self.hubs: tuple[str, ...] = tuple(url.rstrip("/") for url in given)
-        if self.hubs:
-            from holdfast.node.ship import start
-
-            start(self._directory, self.hubs, token)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
