@@ -1,0 +1,71 @@
+"""docs/http.md is true: each request on the page gets the answer on the page, in order, from an empty hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from starlette.testclient import TestClient
+
+from holdfast.corpus.space import Reserve
+from holdfast.hub.app import create_app
+from holdfast.hub.directory import HubDirectory
+from tests.house.doc_blocks import blocks
+
+PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+ANY = "…"
+
+
+class Exchange(NamedTuple):
+    line: int
+    method: str
+    path: str
+    body: str
+    status: int
+    answer: Any
+
+
+def exchanges() -> Iterator[Exchange]:
+    for block in blocks(PAGE.read_text("utf-8")):
+        if block.language == "http":
+            request, _, answer = block.text.partition("\n\n")
+            head, _, body = request.partition("\n")
+            status, _, shown = answer.partition("\n")
+            yield Exchange(block.line, *head.split(" "), body, int(status), json.loads(shown))  # type: ignore[misc, arg-type]
+
+
+def alike(shown: Any, got: Any) -> bool:
+    """Whether they are the same, but for what the page leaves open."""
+    if shown == ANY:
+        return got is not None
+    if isinstance(shown, dict):
+        return isinstance(got, dict) and set(shown) == set(got) and all(alike(shown[k], got[k]) for k in shown)
+    if isinstance(shown, list):
+        return isinstance(got, list) and len(shown) == len(got) and all(map(alike, shown, got))
+    return bool(shown == got)
+
+
+def test_every_exchange_on_the_page_is_as_it_is_shown(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
+    with TestClient(create_app(HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve))) as client:
+        for each in exchanges():
+            content = each.body.encode() or None
+            answer = client.request(each.method, each.path, content=content)
+            got = answer.json()
+            assert answer.status_code == each.status, f"http.md:{each.line}: {answer.text}"
+            assert alike(each.answer, got), f"http.md:{each.line} got {json.dumps(got)}"
+
+
+def test_every_route_is_on_the_page(tmp_path: Path) -> None:
+    home = HubDirectory(tmp_path / "hub", reserve=Reserve(tmp_path, floor_bytes=0, ballast_bytes=0))
+    app = create_app(home)
+    home.close()
+    page = PAGE.read_text("utf-8")
+    for route in app.routes:
+        path = route.path  # type: ignore[attr-defined]
+        for method in route.methods - {"HEAD"} if path != "/v1/blobs/{digest}" else route.methods:  # type: ignore[attr-defined]
+            named = re.search(rf"\b{method} {re.escape(path)}(?![\w/])", page)
+            assert named or f"`{path}`" in page, f"{method} {path}"
