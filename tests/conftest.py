@@ -6,7 +6,8 @@ import os
 
 from hypothesis import settings
 
-KEPT = {"HOLDFAST_SNAPSHOT"}  # tells tests/house/test_public_api.py to write instead of compare
+# Tells tests/house/test_public_api.py to write instead of compare; where tests/flow find conversations.
+KEPT = {"HOLDFAST_SNAPSHOT", "HOLDFAST_DATA"}
 
 for _name in [name for name in os.environ if name.startswith("HOLDFAST_") and name not in KEPT]:
     del os.environ[_name]

@@ -4,6 +4,7 @@ Run as a script, so that each is a process of its own:
 
     actors.py write DIR AGENT JOURNAL --who NAME [--hub URL]…     orders on stdin: walk, sprint, stop
     actors.py hub DIR --port P --ready-file F [--free-file F]
+    actors.py fill DIR                                            DIR is a disk of its own, and a small one
 
 A writer's journal is what the audit believes. It is written with single appends: `try` before a write (what may be
 there), `wrote` after it returned (what must be there), `refused` when it raised.
@@ -249,9 +250,49 @@ def hub(args: argparse.Namespace) -> None:
             return os.statvfs_result(fields)
 
         os.statvfs = statvfs
+    from holdfast.hub import exchange
     from holdfast.hub.serve import serve
 
+    if args.retry_after:
+        exchange.RETRY_AFTER[507] = args.retry_after.encode()
     serve(args.directory, port=args.port, ready_file=args.ready_file)
+
+
+def fill(args: argparse.Namespace) -> None:
+    """Fills a disk with what an agent writes, frees it, ships to a hub; says on stdout how far it came."""
+    from holdfast.errors import NodeFull
+    from holdfast.node.directory import Limits
+    from holdfast.node.store import Store
+
+    ballast = args.directory / "somebody-elses"
+    ballast.write_bytes(bytes(4 << 20))
+    with Store(args.directory / "node", "ada", hub=[], limits=Limits(0, 1 << 20)) as store:
+        written = 0
+        for size in (100_000, 20_000, 1_000, 10):  # blobs, then ever smaller, until nothing fits
+            try:
+                while True:
+                    store.put(f"k/{written:05}", os.urandom(size))
+                    written += 1
+            except NodeFull:
+                continue
+        print("full")
+        keys = store.keys("k/", limit=1_000_000)
+        assert len(keys) == written, f"{len(keys)} of {written}"
+        for key in keys:
+            store.get(key)
+        print("read")
+        assert store.verify().findings == [], store.verify().findings
+        print("verified")
+        ballast.unlink()
+        print("freed")
+        store.put("after", "freed")
+        store.put("large", os.urandom(LARGE + 1))
+        print("wrote")
+    with Store(args.directory / "node", "ada", hub=[], limits=Limits(0, 1 << 20)) as store:
+        assert len(store.keys("k/", limit=1_000_000)) == written
+        assert store.get("after") == "freed"
+        assert store.verify().findings == []
+        print("verified")
 
 
 def main() -> None:
@@ -277,7 +318,11 @@ def main() -> None:
     served.add_argument("--port", type=int, required=True)
     served.add_argument("--ready-file", type=Path, required=True)
     served.add_argument("--free-file", type=Path)
+    served.add_argument("--retry-after", help="seconds that a full hub sends nodes away for")
     served.set_defaults(play=hub)
+    filler = parts.add_parser("fill")
+    filler.add_argument("directory", type=Path)
+    filler.set_defaults(play=fill)
     args = parser.parse_args()
     args.play(args)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.corpus import SqliteCorpus, Stored
+from holdfast.errors import HoldfastError
 from holdfast.integrity.scan import verify_corpus
 from holdfast.log.versions import version_of
 from holdfast.node.directory import Directory, Limits
@@ -110,7 +111,11 @@ class Place:
         if stored.body is None:
             self.wrong.append(f"{where} has no body")
             return record.seq, record.link
-        payload = stored.payload()
+        try:
+            payload = stored.payload()
+        except HoldfastError as error:
+            self.wrong.append(f"{where} cannot be read: {error}")
+            return record.seq, record.link
         if payload_hash(stored.salt, payload) != record.payload_hash:
             self.wrong.append(f"{where} has another payload")
         if stored.is_blob:
