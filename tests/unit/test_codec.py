@@ -8,7 +8,10 @@ import os
 import struct
 import threading
 import zlib
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 import zstandard
@@ -53,10 +56,35 @@ def test_the_format_says_what_it_was() -> None:
     assert codec.serialise(None) == (codec.FMT_JSON, b"null")
 
 
-@pytest.mark.parametrize("value", [float("nan"), [float("inf")], {"a": [{"b": float("-inf")}]}, (float("nan"),)])
-def test_nan_and_infinity_are_refused_and_not_changed_into_null(value: Any) -> None:
-    with pytest.raises(UsageError, match="NaN"):
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        [float("inf")],
+        {"a": [{"b": float("-inf")}]},
+        (float("nan"),),
+        {"a": b"bytes within"},
+        {1, 2},
+        [datetime.now(UTC)],
+        Decimal("1.10"),
+        UUID(int=7),
+    ],
+)
+def test_what_would_read_back_as_something_else_is_refused(value: Any) -> None:
+    with pytest.raises(UsageError, match="read back") as caught:
         codec.serialise(value)
+    assert "NaN" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [(1, (2, [3])), {"a": ({"b": ()},)}, 10**30 + 1, -(2**63) - 1, True, 1.0, -0.0])
+def test_a_tuple_is_a_list_and_every_number_is_itself(value: Any) -> None:
+    def listed(each: Any) -> Any:
+        if isinstance(each, dict):
+            return {key: listed(inner) for key, inner in each.items()}
+        return [listed(inner) for inner in each] if isinstance(each, list | tuple) else each
+
+    back = codec.deserialise(*codec.serialise(value))
+    assert repr(back) == repr(listed(value))
 
 
 def test_null_itself_is_a_value() -> None:
