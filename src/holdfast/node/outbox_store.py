@@ -28,6 +28,7 @@ _NOW: Final = (
     "SELECT seq, link, (SELECT max(id) FROM branch), (SELECT current_key FROM stream WHERE own LIMIT 1)"
     " FROM rec ORDER BY pos DESC LIMIT 1"
 )
+_KEY: Final = "SELECT current_key FROM stream WHERE own LIMIT 1"
 LOOK_AGAIN_S: Final = 1.0
 """A folder appears before its log does, and a log that failed may be whole again: looked at this often."""
 
@@ -41,6 +42,7 @@ class _Stream:
         self.branch: Branch = self.corpus.branches()[-1]
         self.keys: list[tuple[int, bytes]] = []  # (number of a rotate record, the key that it names), oldest first
         self.keys_until = 0
+        self._key_seen: bytes | None = None  # in force when `keys` was filled
 
     def info(self) -> StreamInfo:
         row = self.corpus.engine.one(_NOW)
@@ -67,10 +69,13 @@ class _Stream:
     def key_at(self, seq: int, keyring: Keyring) -> bytes:
         """The public key in force at a record; a rotate record itself is signed by the key that it retires."""
         if seq > self.keys_until:
-            which = Filter(collection="", kinds=(ROTATE,), after=self.keys_until, newest_first=False, limit=RECORDS_MAX)
-            for stored in self.corpus.page(which):
-                self.keys.append((stored.record.seq, stored.payload()))
-            self.keys_until = max(seq, *(at for at, _ in self.keys), 0)
+            # A rotate record and the key in force change in one transaction; to look for records at each signature
+            # would cost more than to sign.
+            row = self.corpus.engine.one(_KEY)
+            key = row[0] if row else b""
+            if key != self._key_seen:
+                self._look_for_rotations()
+                self._key_seen = key
         before = b""
         for at, named in self.keys:
             if seq <= at:
@@ -78,6 +83,12 @@ class _Stream:
                 return before or keyring.before(named) or self.branch.public_key
             before = named
         return before or self.branch.current_key
+
+    def _look_for_rotations(self) -> None:
+        which = Filter(collection="", kinds=(ROTATE,), after=self.keys_until, newest_first=False, limit=RECORDS_MAX)
+        for stored in self.corpus.page(which):
+            self.keys.append((stored.record.seq, stored.payload()))
+            self.keys_until = stored.record.seq
 
 
 class LogsOutbox:
