@@ -16,6 +16,8 @@ from holdfast.wire import RECORDS_MAX
 
 T = TypeVar("T")
 
+MESSAGES: Final = "messages"
+"""The collection of messages; its name has the number 1 in every file."""
 TAGS: Final = {"to": 1, "task": 2, "thread": 3, "msg_id": 4}
 """Declared fields that records can be found by; the numbers are in every file, so they never change."""
 
@@ -54,7 +56,7 @@ class SqliteCorpus:
 
     def __init__(self, path: Path, *, hub: bool = False, full: bool = False, **options: Any) -> None:
         self.hub = hub
-        self.engine = Engine(path, roles=("", "hub") if hub else ("",), full=full, **options)
+        self.engine = Engine(path, roles=("", "hub" if hub else "agent"), full=full, **options)
         self.engine.on_rollback = self._forget
         # Caches of what never changes once committed; a rollback may undo what was learnt inside it.
         self._ids: dict[str, int] = {}
@@ -332,12 +334,15 @@ class SqliteCorpus:
             # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
             tests.append(f"r.agent IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.agents))}))")
             args += which.agents
-        for column, values in (("coll", (which.collection,)), ("kind", which.kinds)):
-            if values and values[0] is not None:
-                tests.append(f"+r.{column} IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(values))}))")
-                args += values
-        if not which.agents and tables == "rec r":
-            tests = [test.replace("+r.coll", "r.coll") for test in tests]
+        if which.collection == MESSAGES and not self.hub:
+            tests.append("r.coll=1")  # the constant that the partial index is made for
+        elif which.collection is not None:
+            plain = "" if not which.agents and tables == "rec r" else "+"
+            tests.append(f"{plain}r.coll=(SELECT id FROM name WHERE s=?)")
+            args.append(which.collection)
+        if which.kinds:
+            tests.append(f"+r.kind IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.kinds))}))")
+            args += which.kinds
         if which.key is not None:
             tests.append("r.key=?")
             args.append(which.key)

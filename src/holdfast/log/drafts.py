@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus.sqlite import MESSAGES as MESSAGES
 from holdfast.corpus.sqlite import TAGS
 from holdfast.errors import UsageError
 from holdfast.records import (
@@ -23,7 +24,6 @@ from holdfast.records import (
     check_names,
 )
 
-MESSAGES = "messages"
 PRIORITIES = ("low", "normal", "high", "hot")
 
 

@@ -1,6 +1,7 @@
 -- One layout everywhere: an agent's file holds its current branch only (pos = seq), a hub's holds everybody's.
 CREATE TABLE meta(k TEXT PRIMARY KEY, v ANY) STRICT, WITHOUT ROWID;
 CREATE TABLE name(id INTEGER PRIMARY KEY, s TEXT NOT NULL UNIQUE) STRICT;
+INSERT INTO name VALUES(1, 'messages');    -- a partial index needs a constant
 CREATE TABLE stream(
   id INTEGER PRIMARY KEY, stream BLOB NOT NULL UNIQUE, agent INTEGER NOT NULL,
   public_key BLOB NOT NULL,              -- the genesis key: stream = hash(public_key, agent)
@@ -26,7 +27,6 @@ CREATE TABLE rec(
   codec INTEGER NOT NULL, why INTEGER NOT NULL,       -- why a body is missing: 0 it is not
   body BLOB
 ) STRICT;
-CREATE INDEX rec_coll ON rec(coll);     -- and within a collection by pos, which is the rowid
 CREATE TABLE state(
   agent INTEGER NOT NULL, coll INTEGER NOT NULL, key TEXT NOT NULL,
   pos INTEGER NOT NULL,                  -- a reference, not a copy

@@ -1,5 +1,6 @@
 -- What only a file with many branches needs.
 CREATE UNIQUE INDEX rec_chain ON rec(branch, seq);
+CREATE INDEX rec_coll ON rec(coll);     -- and within a collection by pos, which is the rowid
 CREATE INDEX rec_agent ON rec(agent);
 CREATE INDEX rec_bare ON rec(branch, seq) WHERE body IS NULL AND why<>3;    -- envelopes that may still get a body
 CREATE TABLE lineage(
