@@ -201,7 +201,7 @@ def fill_by_limit(cast: Cast, hub: Served) -> Callable[[], None]:
 
 @pytest.mark.parametrize(
     ("fill", "words"),
-    [(fill_by_guard, ()), pytest.param(fill_by_limit, ("--retry-after", "1"), marks=needs_prlimit)],
+    [(fill_by_guard, ("--retry-after", "2")), pytest.param(fill_by_limit, ("--retry-after", "1"), marks=needs_prlimit)],
     ids=["the guard says so", "its files cannot grow"],
 )
 def test_a_full_hub_says_so_and_everything_is_caught_up_when_it_has_room(
