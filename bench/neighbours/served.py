@@ -92,9 +92,9 @@ class Plan(msgspec.Struct):
         return round(self.rate * self.seconds)
 
 
-def body(number: int) -> Body:
-    """A message with the time at which it is about to be written."""
-    return material.message(number) | {"t0": time.monotonic_ns()}
+def body(number: int, due: float | None = None) -> Body:
+    """A message with the time at which it is to be written: a writer that lags behind its plan is late from then on."""
+    return material.message(number) | {"t0": time.monotonic_ns() if due is None else round(due * 1e9)}
 
 
 def last_body(written: int) -> Body:
@@ -104,31 +104,33 @@ def last_body(written: int) -> Body:
 
 def paced(plan: Plan, write: Callable[[int, Body], Any]) -> int:
     """Calls `write(agent, body)` at the plan's rate, for calls that do not wait for anybody."""
-    began, clock = time.perf_counter(), time.perf_counter
+    began, clock = time.monotonic(), time.monotonic
     for number in range(plan.count):
-        ahead = began + number / plan.rate - clock()
+        due = began + number / plan.rate
+        ahead = due - clock()
         if ahead > 0:
             time.sleep(ahead)
         elif ahead < -plan.seconds:
             return number  # hopelessly behind
-        write(number % plan.agents, body(number))
+        write(number % plan.agents, body(number, due))
     return plan.count
 
 
 async def paced_by_agents(plan: Plan, write: Callable[[int, Body], Awaitable[Any]]) -> int:
     """The same for calls that wait for a server: each agent has one in flight."""
     written = 0
-    began, clock = time.perf_counter(), time.perf_counter
+    began, clock = time.monotonic(), time.monotonic
 
     async def agent(me: int) -> None:
         nonlocal written
         for number in range(me, plan.count, plan.agents):
-            ahead = began + number / plan.rate - clock()
+            due = began + number / plan.rate
+            ahead = due - clock()
             if ahead > 0:
                 await asyncio.sleep(ahead)
             elif ahead < -plan.seconds:
                 return
-            await write(me, body(number))
+            await write(me, body(number, due))
             written += 1
 
     await asyncio.gather(*(agent(me) for me in range(plan.agents)))
