@@ -74,6 +74,27 @@ def test_a_poison_record_is_refused_alone_and_its_envelope_taken(room: Room, pen
     assert (asked.state, asked.envelopes) == ("ok", [2])
 
 
+def test_json_too_deep_to_read_is_poison_and_not_a_failure_of_the_hub(room: Room, pen: Pen) -> None:
+    deep = b"[" * 20_000 + b"]" * 20_000
+    pen.write("deep", codec.FMT_JSON, deep, collection="messages", kind="message")
+    pen.put("good", 1)
+    verdict = room.append(pen.segment()).verdicts[0]
+    assert (verdict.state, [refused.seq for refused in verdict.rejected]) == ("rejected", [1])
+    other = Pen("bob")
+    other.write("deep", codec.FMT_JSON, deep, collection="table/t")
+    assert room.append(other.segment()).verdicts[0].state == "ack"
+    assert room.client.post("/relay/query", json={"table": "t"}).json()["rows"] == []
+    assert room.client.get("/v1/records").status_code == 200
+
+
+@pytest.mark.parametrize("agent", ["hub", "", "a\nb", "x" * 256])
+def test_a_name_that_no_agent_can_have_is_denied(room: Room, agent: str) -> None:
+    pen = Pen(agent)
+    pen.put("task-7", "spoofed", collection="claims")
+    assert room.append(pen.segment()).verdicts[0].state == "denied"
+    assert room.records() == []
+
+
 def test_two_lives_of_a_stream_are_both_kept_and_the_later_change_is_the_value(room: Room, pen: Pen) -> None:
     pen.put("shared", "before")
     room.append(pen.segment())

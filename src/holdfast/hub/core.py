@@ -15,7 +15,7 @@ import msgspec
 from holdfast.clock import iso
 from holdfast.corpus import search
 from holdfast.errors import HoldfastError
-from holdfast.hub.directory import HubDirectory
+from holdfast.hub.directory import WAL_PAGES_BESIDE, HubDirectory
 from holdfast.hub.feed import Feed
 from holdfast.hub.ingest import Writer
 from holdfast.hub.own import OwnStreams
@@ -24,7 +24,10 @@ from holdfast.wire import Hello
 logger = logging.getLogger(__name__)
 
 READ_THREADS: Final = 2
-INDEX_PAUSE_S: Final = 0.2
+FILE_THREADS: Final = 2
+TRAIL_PAUSE_S: Final = 0.1
+TRAIL_GIVE_WAY_S: Final = 0.02
+WAL_STEP: Final = 2_000
 TEND_EVERY_S: Final = 30.0
 NODES_MAX: Final = 10_000
 
@@ -59,9 +62,10 @@ class Core:
         self.nodes: dict[str, SeenNode] = {}
         self._nodes_changed = False
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="holdfast-read")
-        self._files = ThreadPoolExecutor(1, thread_name_prefix="holdfast-blobs")
-        self._stop_index = threading.Event()
-        self._indexer = threading.Thread(target=self._index, name="holdfast-index", daemon=True)
+        self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="holdfast-blobs")
+        self._stop_trail = threading.Event()
+        self._trailer = threading.Thread(target=self._trail, name="holdfast-trail", daemon=True)
+        self._moved = 0  # the WAL's length when it was last moved; the trail's own
         self._tender: asyncio.Task[None] | None = None
         self.indexing_failed = ""
 
@@ -71,7 +75,7 @@ class Core:
         self.feed.start(loop)
         self.writer.start(loop)
         self._load_nodes()
-        self._indexer.start()
+        self._trailer.start()
         self._tender = asyncio.create_task(self._tend())
 
     def end_streams(self) -> None:
@@ -83,9 +87,9 @@ class Core:
         self.end_streams()
         if self._tender is not None:
             self._tender.cancel()
-        self._stop_index.set()
+        self._stop_trail.set()
         self.writer.committed.set()
-        await asyncio.to_thread(self._indexer.join)
+        await asyncio.to_thread(self._trailer.join)
         await asyncio.to_thread(self.writer.stop)
         self._pool.shutdown(wait=True)
         self._files.shutdown(wait=True)
@@ -149,19 +153,35 @@ class Core:
             except (HoldfastError, OSError) as error:
                 logger.warning("could not tend the hub's directory", exc_info=error)
 
-    def _index(self) -> None:
-        """Fills the search index behind the commits; what is not indexed yet is scanned by whoever searches."""
+    def _trail(self) -> None:
+        """What follows the commits at a distance: the WAL goes into the file, and the search index is filled.
+
+        Neither is done where it would hold up an acknowledgement. A writer in full flow is left most of the time: the
+        index may lag, whoever searches scans the tail.
+        """
         backlog = True
-        while not self._stop_index.is_set():
+        while not self._stop_trail.is_set():
             if not backlog:
                 self.writer.committed.wait()
-            self._stop_index.wait(INDEX_PAUSE_S)
+                self._stop_trail.wait(TRAIL_PAUSE_S)
             self.writer.committed.clear()
+            before = self.writer.commits
             try:
-                backlog = not self._stop_index.is_set() and search.fill(self.corpus) > 0
+                self._shorten()
+                backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
                 self.indexing_failed = ""
             except HoldfastError as error:
                 backlog = False
                 self.indexing_failed = str(error)
-                if not self._stop_index.is_set():
+                if not self._stop_trail.is_set():
                     logger.error("the search index cannot be filled", exc_info=error)
+            if backlog and self.writer.commits != before:
+                self._stop_trail.wait(TRAIL_GIVE_WAY_S)
+
+    def _shorten(self) -> None:
+        """Moves the WAL into the file when it has grown; the writer itself does so when that was not enough."""
+        engine = self.corpus.engine
+        pages = engine.wal_pages
+        if pages > WAL_PAGES_BESIDE and not self._moved <= pages < self._moved + WAL_STEP:
+            self._moved = pages
+            engine.checkpoint(most_pages=0)

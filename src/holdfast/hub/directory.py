@@ -89,9 +89,10 @@ class HubDirectory:
         self.blobs = BlobFiles(self.path / "blobs")
         self.reserve = reserve or Reserve(self.path, clock=wall)
         self.damage = ""
+        corpus = None
         try:
             clean = self._last_stop()
-            self.corpus = SqliteCorpus(self.path / "hub.db", hub=True, **{"cache_kib": CACHE_KIB, **options})
+            self.corpus = corpus = SqliteCorpus(self.path / "hub.db", hub=True, **{"cache_kib": CACHE_KIB, **options})
             self.corpus.engine.watch_wal(WAL_PAGES_INLINE)
             diagnosis = self.corpus.engine.diagnosis
             if diagnosis is not None and diagnosis.damaged:
@@ -100,6 +101,8 @@ class HubDirectory:
             self.signer = self._key()
             self.lineage = self._generation(clean)
         except BaseException:
+            if corpus is not None:
+                corpus.close()
             os.close(self._lock)
             raise
         self.gen = self.lineage[-1][0]

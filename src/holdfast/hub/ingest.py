@@ -17,19 +17,20 @@ from holdfast import seal
 from holdfast.corpus import Stored
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
-from holdfast.hub.directory import WAL_PAGES_BESIDE, HubDirectory
+from holdfast.hub.directory import HubDirectory
 from holdfast.log.drafts import tags_of
 from holdfast.protocol.ingest import Ingest
-from holdfast.records import BLOB, Record
-from holdfast.wire import Append, AppendAnswer
+from holdfast.records import BLOB, PUT, Record, check_names
+from holdfast.wire import Append, AppendAnswer, Segment
 
 logger = logging.getLogger(__name__)
 
+HUB_AGENT: Final = "hub"
+"""Whose stream holds what the hub decides: the keys of every `cas` collection are this agent's."""
 RECORDS_PER_COMMIT: Final = 2_000
 """About 40 ms of work: what the last request of a burst waits for the first."""
 QUEUE_MAX: Final = 4_096
 ARRIVAL_EVERY_MS: Final = 5_000
-CHECKPOINT_STEP: Final = 2_000
 
 Job = Callable[[SqliteTransaction], tuple[Any, list[Stored]]]
 """Work on the hub's own streams: its result, and the records that it wrote in order."""
@@ -166,6 +167,7 @@ class Writer:
         """Judges and writes the requests inside the transaction."""
         chains = self._home.chains()
         ingest = _Ingest(chains, gen=self._home.gen, verify=seal.verify)
+        ingest.own_key = self._home.signer.public_key
         answers = ingest.append(requests)
         stored = chains.write(tx, ingest.plan, ingest.tags)
         if stored:
@@ -228,8 +230,6 @@ class Writer:
     # -- the syncer's side --------------------------------------------------------------------------------------
 
     def _sync(self) -> None:
-        seen = 0
-        engine = self._home.corpus.engine
         while True:
             with self._turn:
                 while not self._unsynced and not self._stopping and not self._crowded:
@@ -252,13 +252,6 @@ class Writer:
                 continue
             self.syncs += 1
             self._tell(done, self._release)
-            pages = engine.wal_pages
-            if pages > WAL_PAGES_BESIDE and not seen <= pages < seen + CHECKPOINT_STEP:
-                seen = pages
-                try:
-                    engine.checkpoint(most_pages=0)
-                except HoldfastError as error:
-                    logger.warning("could not checkpoint", exc_info=error)
 
     def _tell(self, pairs: Sequence[tuple[asyncio.Future[Any], Any]], how: Callable[..., None]) -> None:
         if pairs and self._loop is not None:
@@ -304,6 +297,16 @@ class _Ingest(Ingest):
     """Ingest that keeps, from its one look at each payload, what the record will be found by."""
 
     tags: dict[bytes, tuple[tuple[int, str], ...]]
+    own_key = b""
+
+    def refuse(self, request: Append, segment: Segment) -> str:
+        if segment.agent == HUB_AGENT and segment.public_key != self.own_key:
+            return "the name 'hub' is the hub's own: what stands under it, this hub has decided"
+        try:
+            check_names(PUT, "", "", segment.agent)
+        except HoldfastError as error:
+            return error.message
+        return "" if segment.agent else "an agent needs a name"
 
     def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
         self.tags = {}

@@ -19,14 +19,12 @@ from holdfast.corpus.chains import Chains
 from holdfast.corpus.sqlite import TAGS, SqliteTransaction
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.hub.directory import HubDirectory
-from holdfast.hub.ingest import Writer
+from holdfast.hub.ingest import HUB_AGENT, Writer
 from holdfast.log import Draft, Log
 from holdfast.protocol.ports import Label
 from holdfast.records import check_names, head_message, stream_id
 from holdfast.wire import Mark
 
-HUB_AGENT: Final = "hub"
-"""Whose stream holds what the hub decides: the keys of every `cas` collection are this agent's."""
 LOGS_MAX: Final = 1_000
 _REQUEST: Final = TAGS["msg_id"]
 

@@ -63,7 +63,7 @@ class Health:
         """Answers one request."""
         core = self._core
         checks, warnings = await look(core)
-        space = await core.files(core.home.reserve.state)
+        space = await core.read(core.home.reserve.state)
         good = all(found == "ok" for found in checks.values())
         await answer_json(
             send,
@@ -101,7 +101,7 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
         await core.read(core.corpus.last)
     except HoldfastError as error:
         checks["corpus"] = f"failed: {error}"
-    space = await core.files(core.home.reserve.state)
+    space = await core.read(core.home.reserve.state)
     if not space.writable:
         checks["disk"] = f"full: {space.free >> 20} MiB free, {space.floor >> 20} MiB must stay free"
     warnings = []

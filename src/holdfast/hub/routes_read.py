@@ -19,7 +19,8 @@ from holdfast.errors import Conflict, NotCached, NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer, answer_json, body_of, header, parse
 from holdfast.hub.feed import shown
-from holdfast.hub.own import HUB_AGENT, Desk, check_agent
+from holdfast.hub.ingest import HUB_AGENT
+from holdfast.hub.own import Desk, check_agent
 from holdfast.log import drafts
 from holdfast.log.versions import frame
 from holdfast.records import read_blob_reference

@@ -15,13 +15,13 @@ import msgspec
 from holdfast import clock, codec
 from holdfast.collections.messages import envelope
 from holdfast.corpus import Stored, pages
-from holdfast.corpus.sqlite import TAGS
+from holdfast.corpus.sqlite import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json
 from holdfast.hub.own import Desk, check_agent, verdict_of
 from holdfast.log import Draft, Log, drafts, load
-from holdfast.log.drafts import MESSAGES, new_id
+from holdfast.log.drafts import new_id
 from holdfast.records import KEY_BYTES_MAX, MESSAGE, read_blob_reference
 from holdfast.wire import PAGE_MAX, RECORDS_MAX
 
