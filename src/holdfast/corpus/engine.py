@@ -108,7 +108,7 @@ class Engine:
         self._failed: BaseException | None = None
         self._closed = False
         self._pid = os.getpid()
-        self._cache_kib = cache_kib
+        self._cache_kib = self.reader_cache_kib = cache_kib  # the second is for connections opened from now on
         self._readers: list[apsw.Connection] = []
         self._keeper: apsw.Connection | None = None  # checkpoints beside the writer; guarded by _keeper_lock
         self._keeper_lock = threading.Lock()
@@ -169,7 +169,7 @@ class Engine:
             _pragma(connection, "wal_autocheckpoint", WAL_PAGES_INLINE)
             _pragma(connection, "journal_size_limit", 64 << 20)
             _pragma(connection, "secure_delete", 1)
-        _pragma(connection, "cache_size", -self._cache_kib)
+        _pragma(connection, "cache_size", -(self.reader_cache_kib if read_only else self._cache_kib))
         _pragma(connection, "temp_store", 2)
         _pragma(connection, "mmap_size", 0)
         return connection

@@ -69,7 +69,9 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
     newest_first: bool = True
 
 
-def feed(corpus: SqliteCorpus, after: int, wanted: Wanted, limit: int = RECORDS_MAX) -> Page:
+def feed(
+    corpus: SqliteCorpus, after: int, wanted: Wanted, *, limit: int = RECORDS_MAX, bytes_max: int = SEGMENT_BYTES_MAX
+) -> Page:
     """Records behind `after` in commit order that are wanted; never cut inside a batch.
 
     Args:
@@ -77,6 +79,7 @@ def feed(corpus: SqliteCorpus, after: int, wanted: Wanted, limit: int = RECORDS_
         after: the position to read on from.
         wanted: what is to be shown.
         limit: about how many.
+        bytes_max: about how many bytes of values, before compression.
     """
     head = corpus.last()
     if after >= head:
@@ -97,11 +100,11 @@ def feed(corpus: SqliteCorpus, after: int, wanted: Wanted, limit: int = RECORDS_
     found: list[Stored] = []
     cut, size = False, 0
     for stored in _read(corpus, sql, (*args, limit + RECORDS_MAX)):
-        if found and (len(found) >= limit or size >= SEGMENT_BYTES_MAX) and not found[-1].record.flags & MORE:
+        if found and (len(found) >= limit or size >= bytes_max) and not found[-1].record.flags & MORE:
             cut = True
             break
         found.append(stored)
-        size += len(stored.body or b"") + 256
+        size += (0 if stored.body is None else stored.record.payload_len) + 256
     if cut or len(found) == limit + RECORDS_MAX:
         return Page(found, found[-1].pos, False)
     return Page(found, last, last == head)

@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 Settle = Literal["acked", "backups"]
 
 CACHE_KIB: Final = 2048
-"""Page cache of each connection; there are five or so, and the whole hub stays below 50 MB."""
+READER_CACHE_KIB: Final = 512
+"""Page cache of the writer, and of each reader; there are five or so, and the whole hub stays below 50 MB."""
 WAL_PAGES_INLINE: Final = 16_000
 WAL_PAGES_BESIDE: Final = 4_000
 PARTIAL_BLOB_S: Final = 86_400.0
@@ -93,6 +94,7 @@ class HubDirectory:
         try:
             clean = self._last_stop()
             self.corpus = corpus = SqliteCorpus(self.path / "hub.db", hub=True, **{"cache_kib": CACHE_KIB, **options})
+            self.corpus.engine.reader_cache_kib = READER_CACHE_KIB
             self.corpus.engine.watch_wal(WAL_PAGES_INLINE)
             diagnosis = self.corpus.engine.diagnosis
             if diagnosis is not None and diagnosis.damaged:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -20,6 +20,8 @@ JSON: Final = b"application/json"
 MEDIA: Final = wire.MEDIA.encode()
 RETRY_AFTER: Final = {507: b"10", 503: b"2"}
 """Seconds that a client is to stay away: long enough to free a disk, short enough not to be missed."""
+
+T = TypeVar("T")
 
 encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
@@ -103,6 +105,18 @@ def parse_json(data: bytes) -> Any:
         return _decode_json(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the body is not JSON: {error}", hint="see docs/http.md for what belongs here") from error
+
+
+def parts_of(data: bytes, shape: type[T], hint: str) -> T:
+    """A body whose parts stay as they came (`msgspec.Raw`), so that a long list is not unfolded all at once.
+
+    Raises:
+        UsageError: it has another shape.
+    """
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"the body does not have its shape: {error}", hint=hint) from error
 
 
 async def answer(send: Send, data: bytes, *, kind: bytes = JSON, status: int = 200, extra: Any = ()) -> None:

@@ -13,8 +13,11 @@ from holdfast.errors import HubUnavailable
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
-from holdfast.wire import RECORDS_MAX, Cursor, resume
+from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Cursor, resume
 
+CATCH_UP_RECORDS: Final = 200
+CATCH_UP_BYTES: Final = 256 << 10
+"""A page of what a live reader missed: many may catch up at once, and each page lies in memory three times."""
 KEEP_ALIVE_S: Final = 10.0
 WAIT_S_MAX: Final = 60.0
 LISTENERS_MAX: Final = 2_000
@@ -97,7 +100,8 @@ class FeedRoute:
         wanted, encode = reader.wanted, self._core.feed.event if events else shown
 
         def look() -> Scanned:
-            page = pages.feed(self._core.corpus, reader.pos, wanted, limit)
+            most = CATCH_UP_BYTES if events else SEGMENT_BYTES_MAX
+            page = pages.feed(self._core.corpus, reader.pos, wanted, limit=limit, bytes_max=most)
             last = page.records[-1].pos if page.records else 0
             return Scanned([encode(each) for each in page.records], last, page.pos, page.done)
 
@@ -132,7 +136,7 @@ class FeedRoute:
         """Reads the corpus from where the reader stands until nothing is left that no chunk will bring."""
         subscription.behind = False
         while not subscription.ended:
-            found = await self._scan(reader, RECORDS_MAX, events=True)
+            found = await self._scan(reader, CATCH_UP_RECORDS, events=True)
             reader.pos = found.pos
             if found.data:
                 reader.sent = found.shown

@@ -23,7 +23,7 @@ from holdfast.hub.exchange import (
 from holdfast.protocol import ingest
 from holdfast.records import BLOB_BYTES_MAX
 
-PIECE_BYTES: Final = 1 << 20
+PIECE_BYTES: Final = 256 << 10
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 BYTES: Final = b"application/octet-stream"

@@ -17,7 +17,7 @@ from holdfast.corpus import Stored, pages
 from holdfast.corpus.sqlite import TAGS, SqliteTransaction
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of, parse_json
+from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of, parse_json, parts_of
 from holdfast.hub.own import Desk, check_agent, verdict_of
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
@@ -47,6 +47,12 @@ class Operation(msgspec.Struct, frozen=True):
     def collection(self) -> str:
         """Where the rows of its table lie."""
         return PREFIX + self.table
+
+
+class Operations(msgspec.Struct):
+    """A batch in an object; each operation is read on its own."""
+
+    operations: list[msgspec.Raw]
 
 
 def routes(core: Core) -> Iterator[tuple[Any, ...]]:
@@ -80,40 +86,38 @@ class Batch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        batch = parse_json(data)
-        if isinstance(batch, dict):
-            batch = batch.get("operations")
-        if not isinstance(batch, list):
-            raise UsageError("a batch is a list of operations", hint='[{"agent_id": …, "table": …, "operation": …}]')
+        found = parts_of(data, Operations | list[msgspec.Raw], '[{"agent_id": …, "table": …, "operation": …}]')  # type: ignore[arg-type]
+        batch = found.operations if isinstance(found, Operations) else found
         if len(batch) > BATCH_MAX:
             error = UsageError(f"{len(batch)} operations at once, the most is {BATCH_MAX}", hint="send several batches")
             error.status = 413
             raise error
-        verdicts = await self._carry_out(batch, len(data))
+        verdicts: list[dict[str, Any]] = []
+        for first in range(0, len(batch), RECORDS_MAX):
+            verdicts += await self._carry_out(batch[first : first + RECORDS_MAX])
         done = sum(verdict["status"] != "rejected" for verdict in verdicts)
         await answer_json(send, {"status": "acked", "count": done, "verdicts": verdicts})
 
-    async def _carry_out(self, batch: list[Any], size: int) -> list[dict[str, Any]]:
-        verdicts: list[dict[str, Any]] = [{} for _ in batch]
+    async def _carry_out(self, part: list[msgspec.Raw]) -> list[dict[str, Any]]:
+        """The verdicts of up to 500 operations; those of one agent share a transaction."""
+        verdicts: list[dict[str, Any]] = [{} for _ in part]
         good: dict[str, list[tuple[int, Operation]]] = {}
-        for number, each in enumerate(batch):
+        for number, raw in enumerate(part):
             try:
-                operation = read(each)
+                operation = read(parse_json(bytes(raw)))
             except HoldfastError as error:
                 verdicts[number] = {"status": "rejected", "error": verdict_of(error)}
             else:
                 good.setdefault(operation.agent, []).append((number, operation))
         for mine in good.values():
-            for first in range(0, len(mine), RECORDS_MAX):
-                part = mine[first : first + RECORDS_MAX]
-                share = size * len(part) // len(batch)
-                found = await carry_out(self._core, [operation for _, operation in part], share)
-                for (number, operation), done in zip(part, found, strict=True):
-                    if isinstance(done, HoldfastError):
-                        where = {"table": operation.table, "id": operation.row}
-                        verdicts[number] = {"status": "rejected", **where, "error": verdict_of(done)}
-                    else:
-                        verdicts[number] = done
+            size = sum(len(part[number]) for number, _ in mine)
+            found = await carry_out(self._core, [operation for _, operation in mine], size)
+            for (number, operation), done in zip(mine, found, strict=True):
+                if isinstance(done, HoldfastError):
+                    where = {"table": operation.table, "id": operation.row}
+                    verdicts[number] = {"status": "rejected", **where, "error": verdict_of(done)}
+                else:
+                    verdicts[number] = done
         return verdicts
 
 

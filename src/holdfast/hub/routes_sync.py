@@ -18,7 +18,7 @@ from holdfast.corpus import Stored, pages
 from holdfast.corpus.sqlite import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json
+from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json, parts_of
 from holdfast.hub.own import Desk, check_agent, verdict_of
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
@@ -43,6 +43,14 @@ class Post(msgspec.Struct, frozen=True):
     sender: str
     draft: Draft
     told_ms: int | None
+
+
+class Batch(msgspec.Struct):
+    """Messages that waited somewhere; each is read on its own."""
+
+    messages: list[msgspec.Raw]
+    batch_id: str | None = None
+    node_id: str | None = None
 
 
 def routes(core: Core) -> Iterator[tuple[Any, ...]]:
@@ -81,35 +89,31 @@ class ManyMessages:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        batch = parse_json(data)
-        if not isinstance(batch, dict) or not isinstance(batch.get("messages"), list):
-            hint = '{"batch_id": "…", "node_id": "…", "messages": [{…}, …]}'
-            raise UsageError("a batch is an object with a list of messages", hint=hint)
-        messages = batch["messages"]
-        if len(messages) > BATCH_MAX:
+        batch = parts_of(data, Batch, '{"batch_id": "…", "node_id": "…", "messages": [{…}, …]}')
+        if len(batch.messages) > BATCH_MAX:
             error = UsageError(
-                f"{len(messages)} messages at once, the most is {BATCH_MAX}", hint="send several batches"
+                f"{len(batch.messages)} messages at once, the most is {BATCH_MAX}", hint="send several batches"
             )
             error.status = 413
             raise error
-        batch_id = batch.get("batch_id")
-        if batch_id is None:
-            batch_id = new_id("batch")
-        if not isinstance(batch_id, str) or not batch_id:
-            raise UsageError(f"batch_id must be text, got {batch_id!r:.80}", hint="such as a UUID")
-        node = batch.get("node_id")
-        sender = node if isinstance(node, str) and node else ANONYMOUS
-        verdicts = await self._store(batch_id, sender, messages, len(data))
-        self._core.saw(node if isinstance(node, str) else "")
+        batch_id = batch.batch_id or new_id("batch")
+        verdicts: list[dict[str, Any]] = []
+        for first in range(0, len(batch.messages), RECORDS_MAX):
+            verdicts += await self._store(batch, batch_id, first)
+        self._core.saw(batch.node_id or "")
         await answer_json(send, {"status": "acked", "batch_id": batch_id, "verdicts": verdicts})
 
-    async def _store(self, batch_id: str, sender: str, messages: list[Any], size: int) -> list[dict[str, Any]]:
-        verdicts: list[dict[str, Any]] = [{} for _ in messages]
+    async def _store(self, batch: Batch, batch_id: str, first: int) -> list[dict[str, Any]]:
+        """The verdicts of up to 500 messages; those of one sender share a transaction."""
+        part = batch.messages[first : first + RECORDS_MAX]
+        verdicts: list[dict[str, Any]] = [{} for _ in part]
         good: dict[str, list[tuple[int, Post]]] = {}
-        for number, message in enumerate(messages):
+        for number, raw in enumerate(part):
+            message = None
             try:
+                message = parse_json(bytes(raw))
                 # Without an id of its own a message is known by its place in its batch, so a retry still adds nothing.
-                post = read(message, sender=sender, msg_id=f"{batch_id}:{number}")
+                post = read(message, sender=batch.node_id or ANONYMOUS, msg_id=f"{batch_id}:{first + number}")
             except HoldfastError as error:
                 given = message.get("msg_id") if isinstance(message, dict) else None
                 verdicts[number] = _rejected(given, error)
@@ -117,15 +121,13 @@ class ManyMessages:
                 good.setdefault(post.sender, []).append((number, post))
         for name, posts in good.items():
             log = await self._core.own.log_of(name)
-            for first in range(0, len(posts), RECORDS_MAX):
-                part = posts[first : first + RECORDS_MAX]
-                share = size * len(part) // len(messages)
-                outcomes = await store(self._core, log, [post for _, post in part], share)
-                for (number, post), outcome in zip(part, outcomes, strict=True):
-                    if isinstance(outcome, HoldfastError):
-                        verdicts[number] = _rejected(post.msg_id, outcome)
-                    else:
-                        verdicts[number] = {"msg_id": post.msg_id, "status": outcome}
+            size = sum(len(post.draft.payload) for _, post in posts)
+            outcomes = await store(self._core, log, [post for _, post in posts], size)
+            for (number, post), outcome in zip(posts, outcomes, strict=True):
+                if isinstance(outcome, HoldfastError):
+                    verdicts[number] = _rejected(post.msg_id, outcome)
+                else:
+                    verdicts[number] = {"msg_id": post.msg_id, "status": outcome}
         return verdicts
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import ipaddress
 import json
 import logging
@@ -32,6 +33,8 @@ STOP_S: Final = 1.5
 SWITCH_S: Final = 0.001
 """The writer, the syncer and the readers share the interpreter with the loop: none may hold it for Python's 5 ms."""
 BACKLOG: Final = 2048
+_MALLOC: Final = ((-8, 2), (-3, 128 << 10), (-1, 256 << 10))
+"""M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD: a burst must not stay in a hub's memory for ever."""
 
 
 def serve(
@@ -73,6 +76,7 @@ def serve(
         listener.close()
         raise
     sys.setswitchinterval(SWITCH_S)
+    _give_memory_back()
     url = url_of(listener)
     config = uvicorn.Config(
         app,
@@ -164,6 +168,14 @@ def write_ready(path: Path, url: str) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(json.dumps({"url": url, "port": int(url.rpartition(":")[2]), "pid": os.getpid()}) + "\n")
     os.replace(partial, path)
+
+
+def _give_memory_back() -> None:
+    """Asks glibc to return large blocks at once and to keep few arenas; other libraries are left as they are."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in _MALLOC:
+            mallopt(option, value)
 
 
 def _server_class(uvicorn: Any) -> Any:
