@@ -1,21 +1,18 @@
 """`serve`: one process, one event loop, one listening socket of our own, and a stop within three seconds.
 
 The socket is ours because of one option: uvicorn's own ways to share or inherit one leave Nagle's algorithm on (44 ms
-instead of 1 ms a request, `research` of the hub). uvicorn and Starlette are imported when a server really starts.
+instead of 1 ms a request). uvicorn and Starlette are imported when a server really starts.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
-import ipaddress
 import json
-import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
-    from holdfast.hub.directory import Settle
+    import asyncio
 
-logger = logging.getLogger(__name__)
+    from holdfast.hub.directory import Settle
 
 PORT: Final = 8084
 STOP_S: Final = 1.5
@@ -67,6 +64,8 @@ def serve(
             hint="give --token-file FILE, or listen at 127.0.0.1",
         )
     uvicorn = _uvicorn()
+    import asyncio
+
     from holdfast.hub.app import create_app
 
     listener = listen(host, port)
@@ -104,6 +103,8 @@ def serve(
 
 
 async def _run(server: Any, end_streams: Callable[[], None], listener: socket.socket) -> None:
+    import asyncio
+
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -111,12 +112,14 @@ async def _run(server: Any, end_streams: Callable[[], None], listener: socket.so
         end_streams()
         server.should_exit = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # Only a main thread gets signals; elsewhere whoever started us ends the process.
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    for number in numbers:
         loop.add_signal_handler(number, stop)
     try:
         await server.serve(sockets=[listener])
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
@@ -148,6 +151,8 @@ def listen(host: str, port: int) -> socket.socket:
 
 def is_loopback(host: str) -> bool:
     """Whether every address of this host name is this machine's own loopback."""
+    import ipaddress
+
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
     except OSError:
@@ -172,6 +177,8 @@ def write_ready(path: Path, url: str) -> None:
 
 def _give_memory_back() -> None:
     """Asks glibc to return large blocks at once and to keep few arenas; other libraries are left as they are."""
+    import ctypes
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         for option, value in _MALLOC:
