@@ -66,9 +66,7 @@ def module_length(source: Source) -> Iterator[Finding]:
     """A module fits in a head."""
     lines = len(source.text.splitlines())
     if source.is_python and lines > MODULE_LINES_MAX:
-        yield source.finding(
-            module_length, lines, f"{lines} lines, {MODULE_LINES_MAX} are allowed: split it"
-        )
+        yield source.finding(module_length, lines, f"{lines} lines, {MODULE_LINES_MAX} are allowed: split it")
 
 
 def function_length(source: Source) -> Iterator[Finding]:
@@ -199,9 +197,7 @@ def is_public(node: Function | ast.ClassDef) -> bool:
     return not node.name.startswith("_")
 
 
-def public_functions(
-    source: Source, dunders: tuple[str, ...] = ()
-) -> Iterator[tuple[Function, ast.ClassDef | None]]:
+def public_functions(source: Source, dunders: tuple[str, ...] = ()) -> Iterator[tuple[Function, ast.ClassDef | None]]:
     """The shipped functions that others may call, each with its class; `dunders` are public too."""
     if not source.is_shipped:
         return

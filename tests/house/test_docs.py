@@ -110,10 +110,7 @@ def test_a_false_example_is_caught(tmp_path: Path) -> None:
 
 def test_blocks_may_await_and_may_stand_back(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(
-        "```python\nimport asyncio\nawait asyncio.sleep(0)\n```\n"
-        "```python no-run: a picture\n1/0\n```\n"
-    )
+    page.write_text("```python\nimport asyncio\nawait asyncio.sleep(0)\n```\n```python no-run: a picture\n1/0\n```\n")
     result = start([doc_blocks.__file__, str(page)], tmp_path)
     assert result.stdout == "1 blocks ran\n", result.stderr
 
