@@ -154,12 +154,17 @@ class HelloAnswer(msgspec.Struct, frozen=True, gc=False):
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
-    """Everything that waited while the last request was under way."""
+    """Everything that waited while the last request was under way.
+
+    `line` names the sender for as long as it lives, `req` counts its requests. One without segments asks for nothing
+    but to be answered when everything that this line sent before would survive a power cut.
+    """
 
     gen: str
     req: int
     segments: list[Segment]
     node: str = ""
+    line: bytes = b""
 
 
 class Rejected(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -173,9 +178,9 @@ class Rejected(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """What became of one segment.
 
-    ack: the hub holds everything up to `at`, fsynced · gap: send from behind `at` · fork: say hello · blobs: send
-    these blobs first, nothing of the segment was stored · rejected: re-send these records as envelopes, nothing of
-    the segment was stored · denied: the signature or the token does not cover this stream.
+    ack: the hub has taken everything up to `at` (see `AppendAnswer.safe`) · gap: send from behind `at` · fork: say
+    hello · blobs: send these blobs first, nothing of the segment was stored · rejected: re-send these records as
+    envelopes, nothing of the segment was stored · denied: the signature or the token does not cover this stream.
     """
 
     stream: bytes
@@ -188,12 +193,18 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 
 
 class AppendAnswer(msgspec.Struct, frozen=True, gc=False):
-    """One verdict a segment, in their order; `regen` means: not your generation, say hello, nothing was stored."""
+    """One verdict a segment, in their order; `regen` means: not your generation, say hello, nothing was stored.
+
+    A verdict says what the hub has taken: it is answered at the commit, so that the next request need not wait for the
+    disk. `safe` says what it acknowledges: the newest request of this line that would survive a power cut of the hub,
+    with all before it (0: none yet, or none since the hub started).
+    """
 
     gen: str
     req: int
     verdicts: list[Verdict]
     regen: bool = False
+    safe: int = 0
 
 
 class Pulled(msgspec.Struct, frozen=True, gc=False):

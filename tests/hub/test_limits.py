@@ -112,10 +112,13 @@ def test_a_failed_sync_acknowledges_nothing_and_ends_all_writing_loudly(tmp_path
     app = create_app(HubDirectory(tmp_path / "hub", reserve=reserve, datasync=datasync))
     with TestClient(app, raise_server_exceptions=False) as client:
         pen.put("k", 1)
-        body = wire.encode(wire.Append(app.state.core.home.gen, 1, [pen.segment()]))
+        gen = app.state.core.home.gen
+        body = wire.encode(wire.Append(gen, 1, [pen.segment()], line=b"a node"))
         broken = True
-        for _ in range(2):
-            answer = client.post("/v1/append", content=body)
+        taken = wire.decode(wire.AppendAnswer, client.post("/v1/append", content=body).content)
+        assert (taken.verdicts[0].state, taken.safe) == ("ack", 0)
+        for message in (wire.Append(gen, 2, [], line=b"a node"), wire.Append(gen, 3, [pen.segment()], line=b"a node")):
+            answer = client.post("/v1/append", content=wire.encode(message))
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "hub_unavailable")
             assert answer.headers["retry-after"]
         assert client.get("/readyz").status_code == 503

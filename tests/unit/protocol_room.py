@@ -87,7 +87,7 @@ class Room:
         elif isinstance(action, SendAppend):
             (answer,) = hub.append([action.message])
             hub.fsync()
-            assert self.outbox.on_append(answer)
+            assert self.outbox.on_append(msgspec.structs.replace(answer, safe=0 if answer.regen else answer.req))
         elif isinstance(action, Pull):
             page = hub.pull(action.stream, action.inc, action.first)
             assert page is not None

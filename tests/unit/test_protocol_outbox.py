@@ -273,7 +273,7 @@ def test_a_request_that_the_hub_cannot_take_is_halved_and_a_single_record_is_lef
             room.outbox.failed("status", 413, None, True)
         else:
             (answer,) = room.hub.append([action.message])
-            room.outbox.on_append(answer)
+            room.outbox.on_append(msgspec.structs.replace(answer, safe=answer.req))
     assert sizes[:5] == [4, 2, 1, 1, 1]
     assert len(room.hub.corpus.rows) == 4
     assert room.outbox.status().quarantined == 4

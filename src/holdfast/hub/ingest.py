@@ -1,5 +1,8 @@
 """The one writer: everything that waits goes into one transaction, is shown at COMMIT, and acknowledged after a sync.
 
+A node's request is answered at the commit as taken, so that its next one need not wait for the disk; what is safe there
+is said in later answers (`AppendAnswer.safe`), and at once to a node that has nothing left to send but the question.
+
 Three threads meet here. The event loop queues; the corpus's writer thread decides, commits and publishes; the syncer
 does one fdatasync for all that was committed since its last, and then wakes the loop once. There is no timer: a batch
 is what arrived during the commit before it.
@@ -12,6 +15,8 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+import msgspec
 
 from holdfast import seal
 from holdfast.corpus import Stored
@@ -31,6 +36,7 @@ RECORDS_PER_COMMIT: Final = 2_000
 """About 40 ms of work: what the last request of a burst waits for the first."""
 QUEUE_MAX: Final = 4_096
 ARRIVAL_EVERY_MS: Final = 5_000
+LINES_MAX: Final = 4_096
 
 Job = Callable[[SqliteTransaction], tuple[Any, list[Stored]]]
 """Work on the hub's own streams: its result, and the records that it wrote in order."""
@@ -56,7 +62,8 @@ class Writer:
         self._queued = 0  # the loop's own
         self._arrival_ms = 0  # the committing thread's own
         self._turn = threading.Condition()
-        self._unsynced: list[tuple[asyncio.Future[Any], Any]] = []  # guarded by _turn
+        self._unsynced: list[_Owed] = []  # guarded by _turn
+        self._safe: dict[bytes, int] = {}  # the newest request of each line that is on the disk; written by the syncer
         self._stopping = False
         self._crowded = False  # a commit met a full disk
         self._syncer = threading.Thread(target=self._sync, name="holdfast-syncer", daemon=True)
@@ -81,7 +88,7 @@ class Writer:
     # -- the loop's side ----------------------------------------------------------------------------------------
 
     async def append(self, message: Append) -> AppendAnswer:
-        """The answer to a node's request, once what it acknowledges would survive a power cut.
+        """The answer to a node's request: at the commit, or, to one without segments, after the sync.
 
         Raises:
             HubFull: no room; nothing was written.
@@ -182,7 +189,8 @@ class Writer:
             tx.execute("INSERT OR REPLACE INTO arrival(at_ms, pos) VALUES(?,?)", (now, pos - 1))
 
     def _committed(self, outcomes: list[tuple[Any, Any, BaseException | None]]) -> None:
-        done: list[tuple[asyncio.Future[Any], Any]] = []
+        owed: list[_Owed] = []
+        taken: list[tuple[asyncio.Future[Any], Any]] = []
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         stored: list[Stored] = []
         for token, result, error in outcomes:
@@ -195,7 +203,15 @@ class Writer:
                 continue
             answers, wrote, _ = result
             stored += wrote
-            done += zip(futures, answers if isinstance(token, _Round) else [answers], strict=True)
+            if not isinstance(token, _Round):
+                owed.append(_Owed(futures[0], answers))
+                continue
+            for (message, future), answer in zip(token.taken, answers, strict=True):
+                if message.segments:
+                    safe = self._safe.get(message.line, 0)
+                    taken.append((future, msgspec.structs.replace(answer, safe=safe)))
+                waits = None if message.segments else future
+                owed.append(_Owed(waits, answer, b"" if answer.regen else message.line))
         if stored:
             self.commits += 1
             self.records += len(stored)
@@ -206,9 +222,10 @@ class Writer:
             self.committed.set()
         self._go_on()
         self._tell(failed, self._fail)
-        if done or self._crowded:
+        self._tell(taken, self._release)
+        if owed or self._crowded:
             with self._turn:
-                self._unsynced += done
+                self._unsynced += owed
                 self._turn.notify()
 
     def _try_singly(self, failed: _Round, error: BaseException) -> bool:
@@ -234,11 +251,11 @@ class Writer:
             with self._turn:
                 while not self._unsynced and not self._stopping and not self._crowded:
                     self._turn.wait()
-                done, self._unsynced = self._unsynced, []
+                owed, self._unsynced = self._unsynced, []
                 crowded, self._crowded = self._crowded, False
             if crowded:
                 self._home.make_room()
-            if not done:
+            if not owed:
                 if self._stopping:
                     return
                 continue
@@ -248,10 +265,25 @@ class Writer:
                 self.failure = error
                 logger.critical("the disk could not sync: this hub refuses writes from here on", exc_info=error)
                 lost = HubUnavailable(f"this hub cannot write: {error}", hint="restart it; nodes keep everything")
-                self._tell([(future, lost) for future, _ in done], self._fail)
+                self._tell([(each.future, lost) for each in owed if each.future], self._fail)
                 continue
             self.syncs += 1
-            self._tell(done, self._release)
+            self._note_safe(owed)
+            self._tell([(each.future, self._kept(each)) for each in owed if each.future], self._release)
+
+    def _kept(self, owed: _Owed) -> Any:
+        """What to answer now that it is on the disk."""
+        if not isinstance(owed.answer, AppendAnswer):
+            return owed.answer
+        return msgspec.structs.replace(owed.answer, safe=self._safe.get(owed.line, 0))
+
+    def _note_safe(self, owed: Sequence[_Owed]) -> None:
+        for each in owed:
+            if each.line:
+                # Taken out and put back: the lines that were silent longest come first, and are forgotten first.
+                self._safe[each.line] = max(self._safe.pop(each.line, 0), each.answer.req)
+        while len(self._safe) > LINES_MAX:
+            del self._safe[next(iter(self._safe))]
 
     def _tell(self, pairs: Sequence[tuple[asyncio.Future[Any], Any]], how: Callable[..., None]) -> None:
         if pairs and self._loop is not None:
@@ -271,6 +303,14 @@ class Writer:
         for future, error in pairs:
             if not future.done():
                 future.set_exception(error)
+
+
+class _Owed(msgspec.Struct, frozen=True):
+    """What the disk must have: for whoever waits, and for the line that sent it."""
+
+    future: asyncio.Future[Any] | None
+    answer: Any
+    line: bytes = b""
 
 
 class _Round:

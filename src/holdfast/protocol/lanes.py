@@ -22,7 +22,8 @@ _ROTATE: Final = bytes((len(records.ROTATE),)) + records.ROTATE.encode()
 
 
 class Lane:
-    """One stream toward one hub.
+    """One stream toward one hub: `sent` is where the next request goes on, `acked` what the hub would not lose to a
+    power cut; they part for as long as its disk takes.
 
     `ready`: the latest hello covers this incarnation; `told`: some hello of this process did; `bare`: what the hub
     holds as envelopes. `is_behind`: the hub has records behind our head that we are pulling; what is written
@@ -30,7 +31,7 @@ class Lane:
     """
 
     def __init__(self, inc: bytes, acked: Mark, settled: Mark) -> None:
-        self.inc, self.acked, self.settled = inc, acked, settled
+        self.inc, self.sent, self.acked, self.settled = inc, acked, acked, settled
         self.ready = self.told = False
         self.bare: frozenset[int] = frozenset()
         self.silent_until = 0.0

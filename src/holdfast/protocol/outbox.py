@@ -8,6 +8,7 @@ end, by saying hello again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -67,6 +68,9 @@ class Outbox:
         self._flight: Action | None = None
         # Not from 0: a late answer to the request of an earlier process must not look like one to ours.
         self._req = int.from_bytes(rng.randbytes(4), "big")
+        self._line = rng.randbytes(8)
+        self._unsafe: deque[tuple[int, dict[bytes, tuple[bytes, Mark]]]] = deque()
+        """What the hub has taken and not yet acknowledged: request, and the marks it reached."""
         self._turn = 0
         self._may_pull = True
         for stream, position in store.positions(hub).items():
@@ -141,7 +145,7 @@ class Outbox:
         for k in range(len(infos)):
             info = infos[(k + self._turn) % len(infos)]
             lane = self._lanes[info.stream]
-            if lane.acked.seq >= info.head.seq or now < lane.silent_until or lane.is_behind:
+            if lane.sent.seq >= info.head.seq or now < lane.silent_until or lane.is_behind:
                 continue
             items = self._take(info, lane, count, size, not segments)
             if not items:
@@ -155,14 +159,14 @@ class Outbox:
             size -= sum(len(i.body or b"") for i in items)
             if count <= 0 or size <= 0:
                 break
-        if not segments:
-            return None
+        if not segments and not self._unsafe:
+            return None  # nothing to send, and nothing whose safety is worth asking for
         self._req += 1
-        return Append(self.gen, self._req, segments, self.node)
+        return Append(self.gen, self._req, segments, self.node, self._line)
 
     def _take(self, info: StreamInfo, lane: Lane, count: int, size: int, alone: bool) -> list[wire.Item]:
         """What waits, in whole batches: as much as fits, or (first in the request) at least one batch."""
-        first, last = max(lane.acked.seq, info.begin.seq) + 1, self.sync(info.stream).seq
+        first, last = max(lane.sent.seq, info.begin.seq) + 1, self.sync(info.stream).seq
         if last < first:
             return []
         items = whole_units(self._store.read(info.stream, first, last, count, size))
@@ -179,7 +183,7 @@ class Outbox:
         return self._store.sync(stream)
 
     def _segment(self, info: StreamInfo, lane: Lane, items: list[wire.Item]) -> Segment | None:
-        before = max(lane.acked, info.begin, key=lambda m: m.seq)
+        before = max(lane.sent, info.begin, key=lambda m: m.seq)
         last = before.seq + len(items)
         links = self._store.links(info.stream, [before.seq, last])
         if not self.is_same(links.get(before.seq), before.link) or last not in links:
@@ -208,6 +212,8 @@ class Outbox:
             self._patience.slow(self._clock.monotonic(), "mismatch", problem)
             self.say_hello()
             return True
+        if answer.gen != self.gen:
+            self._unsafe.clear()  # of a hub that is no more: what it took may be lost, and hello has said what is left
         self.gen, self._limits = answer.gen, answer.limits
         self._patience.worked(self._clock.monotonic())
         infos = {i.stream: i for i in self._store.streams()}
@@ -280,10 +286,26 @@ class Outbox:
         self._cap = min(self._cap * 2, wire.RECORDS_MAX)
         for segment, verdict in zip(sent, answer.verdicts, strict=True):
             self._on_verdict(segment, verdict)
+        taken = {s.stream: (s.inc, v.at) for s, v in zip(sent, answer.verdicts, strict=True) if v.state == "ack"}
+        if taken:
+            self._unsafe.append((answer.req, taken))
+        safe = self._confirm(answer.safe)
         if any(not self._lanes[s.stream].ready for s in sent):
             self._patience.surprised(self._clock.monotonic())
-        self._remember(s.stream for s in sent)
+        self._remember(safe)
         return True
+
+    def _confirm(self, safe: int) -> set[bytes]:
+        """Moves what is acknowledged up to what the hub's disk has; the streams that moved."""
+        moved = set()
+        while self._unsafe and self._unsafe[0][0] <= safe:
+            _, taken = self._unsafe.popleft()
+            for stream, (inc, mark) in taken.items():
+                lane = self._lanes.get(stream)
+                if lane is not None and lane.ready and lane.inc == inc and lane.acked.seq < mark.seq <= lane.sent.seq:
+                    lane.acked = mark
+                    moved.add(stream)
+        return moved
 
     def is_my_gen(self, gen: str) -> bool:
         """Whether an ack comes from the hub that my cursors are about, and not from what it was restored to."""
@@ -310,7 +332,7 @@ class Outbox:
         if not self.is_same(links.get(verdict.at.seq), verdict.at.link):
             lane.ready = False
             return
-        lane.acked = verdict.at
+        lane.sent = verdict.at
         if verdict.at.seq > lane.best:
             # Only what no ack of this process has reached before is a sign that we agree again.
             lane.best, self._patience.surprises = verdict.at.seq, 0
@@ -352,7 +374,7 @@ class Outbox:
                 self._store.merge(info.stream, want.inc, want.origin, want.items)
             return
         if want.items and self._store.fast_forward(info.stream, want.origin, want.items, want.inc):
-            lane.inc, lane.acked = want.inc, want.head
+            lane.inc, lane.sent, lane.acked = want.inc, want.head, want.head
             self._remember([info.stream])
         else:
             lane.ready = False
@@ -433,6 +455,8 @@ class Outbox:
     def _smaller(self, message: Append) -> bool:
         """Half as much next time; a single batch refused three times goes as envelopes. True: no need to wait."""
         sent = sum(len(s.items) for s in message.segments)
+        if not sent:
+            return False  # it only asked whether the disk has it
         ends = sum(is_unit_end(i) for s in message.segments for i in s.items)
         if ends > 1:
             self._cap = max(1, sent // 2)

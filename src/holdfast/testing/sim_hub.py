@@ -159,6 +159,8 @@ class Hub:
         self.births = 0
         self.backups: list[Backup] = []
         self.promised: set[Where] = set()
+        self.safe: dict[bytes, int] = {}
+        """The newest request of each line that the disk has; a process's memory."""
         self.hidden: set[int] = set()
         """Only without commit order: positions taken by transactions that are not committed yet."""
 
@@ -256,6 +258,7 @@ class Hub:
     def restart(self) -> None:
         """Up again, uncleanly: positions that were shown may be gone, so they must never be used again unseen."""
         self.up = True
+        self.safe = {}
         self.hidden.clear()
         self.synced = len(self.journal)
         self.begin()

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
+import msgspec
+
 from holdfast.protocol.actions import Pull, SendAppend, SendBlob, SendHello
 from holdfast.records import decode_header
 from holdfast.testing.sim_node import Disk, Entry, Log, MemoryStore, new_inc
@@ -152,11 +154,18 @@ class World:
         count = len(hub.journal)
         self.feed(name)
 
+        for answer, (message, back) in zip(answers, group, strict=True):
+            if message.segments:  # taken: answered at the commit
+                back(msgspec.structs.replace(answer, safe=hub.safe.get(message.line, 0)))
+
         def synced() -> None:
             hub.synced = max(hub.synced, count)
-            for answer, (_, back) in zip(answers, group, strict=True):
-                hub.promise(answer)
-                back(answer)
+            for answer, (message, back) in zip(answers, group, strict=True):
+                if not answer.regen:
+                    hub.safe[message.line] = max(answer.req, hub.safe.get(message.line, 0))
+                    hub.promise(answer)
+                if not message.segments:
+                    back(msgspec.structs.replace(answer, safe=hub.safe.get(message.line, 0)))
 
         self._later(name, 0.001 + 0.014 * self.rng.random(), synced)
 
