@@ -58,7 +58,7 @@ class Hello:
 
 
 class Append:
-    """POST /v1/append: records of a node's agents, answered once they would survive a power cut."""
+    """POST /v1/append: records of a node's agents, answered once they are taken; `safe` says what the disk has."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
