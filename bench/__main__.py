@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 import time
@@ -55,7 +56,9 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     print(f"{machine()}; load {load()}\n{material.origin()}")
     figures, missed = {}, list[Goal]()
-    command = shlex.join(["python", "-m", "bench", *(sys.argv[1:] if words is None else words)])
+    given_words = sys.argv[1:] if words is None else words
+    eager = ["nice", "-n", str(os.nice(0))] if hasattr(os, "nice") and os.nice(0) else []
+    command = shlex.join([*eager, "python", "-m", "bench", *given_words])
     for name in names:
         began = time.monotonic()
         found = scenario(name)
