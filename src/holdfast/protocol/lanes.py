@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from holdfast import codec, records
 from holdfast.errors import HoldfastError
-from holdfast.wire import QUARANTINED, Item, Mark, Other, Pulled
+from holdfast.protocol.ports import OutboxStore, StreamInfo
+from holdfast.wire import QUARANTINED, Append, HelloStream, Item, Mark, Other, Pulled, Segment, Verdict
 
 DENSE: Final = 16
 """So many numbers behind the head are probed one by one: recent forks are found to the record."""
@@ -45,6 +47,60 @@ class Lane:
     def is_behind(self) -> bool:
         """Whether records of our own are still to be taken back."""
         return any(want.ahead for want in self.wants)
+
+
+class Taken:
+    """What a hub has taken and not yet acknowledged: each request, and the marks that it reached."""
+
+    def __init__(self) -> None:
+        self._owed: deque[tuple[int, dict[bytes, tuple[bytes, Mark]]]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    def note(self, req: int, segments: Sequence[Segment], verdicts: Sequence[Verdict]) -> None:
+        """The hub has taken these segments, as far as its verdicts say so."""
+        marks = {s.stream: (s.inc, v.at) for s, v in zip(segments, verdicts, strict=True) if v.state == "ack"}
+        if marks:
+            self._owed.append((req, marks))
+
+    def acknowledge(self, safe: int, lanes: Mapping[bytes, Lane]) -> set[bytes]:
+        """Moves the lanes up to what the hub's disk has: every request up to `safe`. Returns the streams that moved."""
+        moved = set()
+        while self._owed and self._owed[0][0] <= safe:
+            for stream, (inc, mark) in self._owed.popleft()[1].items():
+                lane = lanes.get(stream)
+                if lane is not None and lane.ready and lane.inc == inc and lane.acked.seq < mark.seq <= lane.sent.seq:
+                    lane.acked = mark
+                    moved.add(stream)
+        return moved
+
+    def clear(self) -> None:
+        """Of a hub that is no more: what it took may be lost, and hello says what is left."""
+        self._owed.clear()
+
+
+def introduce(store: OutboxStore, info: StreamInfo) -> HelloStream:
+    """What hello says of a stream, with the marks by which a fork is found."""
+    wanted = probe_seqs(info.head.seq, info.begin.seq)
+    links = store.links(info.stream, wanted)
+    probes = [Mark(seq, links[seq]) for seq in wanted if seq in links]
+    return HelloStream(info.stream, info.inc, info.agent, info.public_key, info.head, probes)
+
+
+def mark_at(links: Mapping[int, bytes], seq: int) -> Mark:
+    """The mark at a number of my own chain; void where I cannot name it."""
+    return Mark(seq, links[seq]) if seq in links else Mark(0, b"")
+
+
+def blob_users(segment: Segment) -> dict[bytes, int]:
+    """The blobs that a segment refers to, and by which record."""
+    return {digest: segment.first + k for k, item in enumerate(segment.items) if (digest := blob_of(item))}
+
+
+def units(message: Append) -> int:
+    """How many whole batches a request holds: what it can be halved into."""
+    return sum(is_unit_end(item) for segment in message.segments for item in segment.items)
 
 
 class Want:

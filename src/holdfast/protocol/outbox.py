@@ -8,24 +8,24 @@ end, by saying hello again.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from holdfast import records, wire
 from holdfast.clock import Clock
-from holdfast.protocol.actions import (
-    Action,
-    Pull,
-    Refresh,
-    SendAppend,
-    SendBlob,
-    SendHello,
-    State,
-    Status,
-    Wait,
+from holdfast.protocol.actions import Action, Pull, Refresh, SendAppend, SendBlob, SendHello, State, Status, Wait
+from holdfast.protocol.lanes import (
+    Lane,
+    Taken,
+    Want,
+    blob_users,
+    envelope,
+    introduce,
+    mark_at,
+    units,
+    want_of,
+    whole_units,
 )
-from holdfast.protocol.lanes import Lane, Want, blob_of, envelope, is_unit_end, probe_seqs, want_of, whole_units
 from holdfast.protocol.patience import Patience
 from holdfast.protocol.ports import OutboxStore, Position, Rng, StreamInfo, Verify
 from holdfast.protocol.retry import SLOW, Reaction, reaction, retry_after
@@ -69,8 +69,7 @@ class Outbox:
         # Not from 0: a late answer to the request of an earlier process must not look like one to ours.
         self._req = int.from_bytes(rng.randbytes(4), "big")
         self._line = rng.randbytes(8)
-        self._unsafe: deque[tuple[int, dict[bytes, tuple[bytes, Mark]]]] = deque()
-        """What the hub has taken and not yet acknowledged: request, and the marks it reached."""
+        self._taken = Taken()
         self._turn = 0
         self._may_pull = True
         for stream, position in store.positions(hub).items():
@@ -125,10 +124,7 @@ class Outbox:
     def _hello(self, infos: Sequence[StreamInfo]) -> SendHello:
         asked = []
         for info in infos[: wire.STREAMS_MAX]:
-            wanted = probe_seqs(info.head.seq, info.begin.seq)
-            links = self._store.links(info.stream, wanted)
-            probes = [Mark(seq, links[seq]) for seq in wanted if seq in links]
-            asked.append(HelloStream(info.stream, info.inc, info.agent, info.public_key, info.head, probes))
+            asked.append(introduce(self._store, info))
         return SendHello(Hello(self.node, self._rng.randbytes(NONCE_BYTES), asked))
 
     def _pull(self) -> Pull | None:
@@ -159,7 +155,7 @@ class Outbox:
             size -= sum(len(i.body or b"") for i in items)
             if count <= 0 or size <= 0:
                 break
-        if not segments and not self._unsafe:
+        if not segments and not self._taken:
             return None  # nothing to send, and nothing whose safety is worth asking for
         self._req += 1
         return Append(self.gen, self._req, segments, self.node, self._line)
@@ -213,7 +209,7 @@ class Outbox:
             self.say_hello()
             return True
         if answer.gen != self.gen:
-            self._unsafe.clear()  # of a hub that is no more: what it took may be lost, and hello has said what is left
+            self._taken.clear()  # of a hub that is no more: what it took may be lost, and hello has said what is left
         self.gen, self._limits = answer.gen, answer.limits
         self._patience.worked(self._clock.monotonic())
         infos = {i.stream: i for i in self._store.streams()}
@@ -238,7 +234,7 @@ class Outbox:
                 self._fork(info, state)
             return
         old = self._lanes.get(stream)
-        lane = self._lanes[stream] = Lane(info.inc, at, self._settled(links, at, state.settled))
+        lane = self._lanes[stream] = Lane(info.inc, at, mark_at(links, min(at.seq, state.settled)))
         if old:
             lane.silent_until, lane.strikes, lane.best = old.silent_until, old.strikes, old.best
         lane.ready = lane.told = True
@@ -264,11 +260,6 @@ class Outbox:
         if lane:
             lane.ready = False
 
-    def _settled(self, links: Mapping[int, bytes], at: Mark, settled: int) -> Mark:
-        """The hub's settled number as a mark of my own chain; void where I cannot name it."""
-        seq = min(settled, at.seq)
-        return Mark(seq, links[seq]) if seq in links else Mark(0, b"")
-
     def on_append(self, answer: AppendAnswer) -> bool:
         """What became of each segment. False: not the answer to my request."""
         flight = self._flight
@@ -286,26 +277,12 @@ class Outbox:
         self._cap = min(self._cap * 2, wire.RECORDS_MAX)
         for segment, verdict in zip(sent, answer.verdicts, strict=True):
             self._on_verdict(segment, verdict)
-        taken = {s.stream: (s.inc, v.at) for s, v in zip(sent, answer.verdicts, strict=True) if v.state == "ack"}
-        if taken:
-            self._unsafe.append((answer.req, taken))
-        safe = self._confirm(answer.safe)
+        self._taken.note(answer.req, sent, answer.verdicts)
+        acknowledged = self._taken.acknowledge(answer.safe, self._lanes)
         if any(not self._lanes[s.stream].ready for s in sent):
             self._patience.surprised(self._clock.monotonic())
-        self._remember(safe)
+        self._remember(acknowledged)
         return True
-
-    def _confirm(self, safe: int) -> set[bytes]:
-        """Moves what is acknowledged up to what the hub's disk has; the streams that moved."""
-        moved = set()
-        while self._unsafe and self._unsafe[0][0] <= safe:
-            _, taken = self._unsafe.popleft()
-            for stream, (inc, mark) in taken.items():
-                lane = self._lanes.get(stream)
-                if lane is not None and lane.ready and lane.inc == inc and lane.acked.seq < mark.seq <= lane.sent.seq:
-                    lane.acked = mark
-                    moved.add(stream)
-        return moved
 
     def is_my_gen(self, gen: str) -> bool:
         """Whether an ack comes from the hub that my cursors are about, and not from what it was restored to."""
@@ -320,7 +297,7 @@ class Outbox:
             self._quarantine(stream, [r for r in verdict.rejected if r.seq in sent], lane)
         elif verdict.state == "blobs" and verdict.blobs:
             lane.blobs = list(verdict.blobs)
-            lane.blob_users = {d: segment.first + k for k, i in enumerate(segment.items) if (d := blob_of(i))}
+            lane.blob_users = blob_users(segment)
         elif verdict.state == "denied":
             lane.silent_until = self._clock.monotonic() + SLOW
             self._patience.alert = f"the hub denies stream {stream.hex()}: {verdict.reason}"
@@ -457,8 +434,7 @@ class Outbox:
         sent = sum(len(s.items) for s in message.segments)
         if not sent:
             return False  # it only asked whether the disk has it
-        ends = sum(is_unit_end(i) for s in message.segments for i in s.items)
-        if ends > 1:
+        if units(message) > 1:
             self._cap = max(1, sent // 2)
             return True
         segment = message.segments[0]
