@@ -73,6 +73,7 @@ def test_a_block_that_does_not_run_says_why(page: Path) -> None:
 
 def test_every_command_is_documented() -> None:
     import click
+
     from holdfast.cli import main
 
     def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
