@@ -174,3 +174,15 @@ def test_a_closed_log_says_so(open_log):
         opened.log.append([value("state", "a", 1)])
     with pytest.raises(StoreClosed):
         opened.log.newest("state", "a")
+
+
+def test_a_page_can_leave_out_what_was_replaced_or_deleted_since(open_log):
+    opened = open_log()
+    opened.log.append([message({"body": 1}, msg_id="m1"), message({"body": 2}, msg_id="m2")])
+    opened.log.append([message({"body": 3}, msg_id="m3")])
+    opened.log.append([remove("messages", "m2"), value("state", "plan", 1), value("state", "plan", 2)])
+    current = opened.corpus.page(Filter(collection="messages", current=True))
+    assert [each.record.key for each in current] == ["m3", "m1"]
+    assert [load(each, None) for each in opened.corpus.page(Filter(collection="state", current=True))] == [2]
+    opened.log.append([remove("messages", "m", prefix=True)])
+    assert opened.corpus.page(Filter(collection="messages", current=True)) == []

@@ -81,7 +81,7 @@ class Branch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which records a page holds; every field narrows it.
+    """Which records a page holds; every field narrows it, `current` to what was not replaced or deleted since.
 
     `since` and `until` are stamps (`holdfast.clock`): since ≤ stamp < until. Pages are in commit order and `after` is
     the keyset, the pos of the last record of the page before: a time would skip whatever arrives late.
@@ -96,6 +96,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     thread: str | None = None
     since: int = 0
     until: int = 1 << 62
+    current: bool = False
     after: int | None = None
     newest_first: bool = True
     limit: int = 100

@@ -343,6 +343,8 @@ class SqliteCorpus:
         if which.kinds:
             tests.append(f"+r.kind IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.kinds))}))")
             args += which.kinds
+        if which.current:
+            tests.append("r.pos=(SELECT pos FROM state WHERE agent=r.agent AND coll=r.coll AND key=r.key AND gone=0)")
         if which.key is not None:
             tests.append("r.key=?")
             args.append(which.key)

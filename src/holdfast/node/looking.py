@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
@@ -39,16 +38,6 @@ def as_of(log: Log, collection: str, key: str, at: When) -> Stored:
     return log.as_of(collection, key, stamp=clock.pack(clock.parse_time(at), clock.COUNTER_MAX))
 
 
-def messages_in(log: Log, which: Filter) -> Iterator[Stored]:
+def messages_in(log: Log, which: Filter) -> list[Stored]:
     """The records of the messages that a filter names and that are still there, in its order."""
-    left = which.limit
-    while left > 0:
-        rows = log.corpus.page(which)
-        for stored in rows:
-            current = None if stored.gone else log.newest(stored.record.collection, stored.record.key)
-            if current is not None and current.pos == stored.pos and left > 0:
-                left -= 1
-                yield stored
-        if len(rows) < which.limit:
-            return
-        which = msgspec.structs.replace(which, after=rows[-1].pos)
+    return log.corpus.page(msgspec.structs.replace(which, current=True))
