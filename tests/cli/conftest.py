@@ -17,7 +17,11 @@ import pytest
 
 from holdfast.cli import main
 
-PROGRAM = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
+PROGRAM = (
+    # A shell that runs the tests in the background has told its children to ignore Ctrl-C.
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import random
 import threading
@@ -33,6 +32,7 @@ import msgspec
 
 from holdfast.corpus import doctor, scrub
 from holdfast.corpus.commit import GroupCommit
+from holdfast.corpus.gate import Gate
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
 
 SQLITE_MIN: Final = (3, 51, 3)
@@ -119,7 +119,7 @@ class Engine:
         self.on_rollback: Callable[[], None] = lambda: None
         self.hands: Any = self  # what jobs are given to work with: the corpus puts its transaction here
         self.on_commit: Callable[[], None] = lambda: None  # in the leader, before any caller returns
-        self._gate = _Gate(path)
+        self._gate = Gate(path)
         try:
             first = self._gate.enter()
             if first:
@@ -387,32 +387,6 @@ class Engine:
         if self._wal is not None:
             os.close(self._wal)
         self._gate.leave()
-
-
-class _Gate:
-    """Who is first at a file: a lock beside it, held shared while open, exclusively while looking before opening."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path.with_suffix(".lock")
-        self._fd = -1
-
-    def enter(self) -> bool:
-        """Returns True to the first opener, who alone may look and prefill until `shared`."""
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
-            return False
-
-    def shared(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
-
-    def leave(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class _Patience:
