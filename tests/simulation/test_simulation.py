@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.testing import sim
 
-QUICK = 60
+QUICK = 140
 """Seeds in the everyday run; `long` runs all."""
 LONG = 300
 CHUNK = 20
