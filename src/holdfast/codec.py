@@ -8,6 +8,7 @@ decompressors believe the size a frame declares (32 KB became 1 GiB in our tests
 from __future__ import annotations
 
 import _thread
+import os
 import zlib
 from typing import Any, Final, TypeAlias
 
@@ -209,6 +210,15 @@ def _read_capped(data: bytes, cap: int) -> bytes:
     if len(out) > cap:
         raise _too_much(cap)
     return out
+
+
+def _after_fork() -> None:
+    # Another thread of the parent may have held the lock, in the middle of a context: the child begins with new ones.
+    global _lock, _compressor, _decompressor
+    _lock, _compressor, _decompressor = _thread.allocate_lock(), None, None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _library() -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import signal
 import struct
 import threading
 import zlib
@@ -274,3 +275,14 @@ def test_threads_may_pack_and_unpack_at_once() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_child_forked_while_another_thread_packs_can_pack() -> None:
+    with codec._lock:  # as if by another thread
+        child = os.fork()
+        if not child:
+            signal.alarm(20)  # a child that waits for its parent's lock waits for ever
+            done = codec.unpack(*codec.pack(b"x" * 1000), 1000) == b"x" * 1000
+            os._exit(0 if done else 1)
+        _, status = os.waitpid(child, 0)
+    assert status == 0
