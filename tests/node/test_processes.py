@@ -38,19 +38,21 @@ def in_child(work: Callable[[], object]) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_forked_child_cannot_use_the_store_and_opens_its_own(open_store: Open, tmp_path: Path) -> None:
+def test_a_forked_child_cannot_use_the_store_and_a_fresh_process_opens_its_own(
+    open_store: Open, tmp_path: Path
+) -> None:
     store = open_store()
     store.put("k", "parent's")
-
-    def child() -> object:
-        with Store(tmp_path / "node", "bob", hub=[], limits=Limits(0, 0)) as own:
-            own.put("k", "child's")
-            return own.get("k", agent="ada")
-
     assert in_child(lambda: store.get("k")) == StoreClosed.__name__
     assert in_child(lambda: store.put("k", 1)) == StoreClosed.__name__
     assert in_child(store.close) == "None"
-    assert in_child(child) == "parent's"
+    fresh = (
+        "import sys; from holdfast import Limits, Store\n"
+        "with Store(sys.argv[1], 'bob', hub=[], limits=Limits(0, 0)) as own:\n"
+        "    own.put('k', 'child\\'s'); print(own.get('k', agent='ada'))"
+    )
+    command = [sys.executable, "-c", fresh, str(tmp_path / "node")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout == "parent's\n"
     store.put("k", "still here")
     assert store.get("k", agent="bob") == "child's"
 

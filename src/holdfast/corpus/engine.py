@@ -358,7 +358,9 @@ class Engine:
         """
         if self._pid != os.getpid():
             raise StoreClosed(
-                "this store was opened before a fork", hint="open a store of its own in the child process"
+                "this store was opened before a fork",
+                # Not "open another here": SQLite's own locks may have been held by another thread when it forked.
+                hint="open a store in a process of its own (multiprocessing: spawn or forkserver, or exec)",
             )
         if self._closed:
             raise StoreClosed(f"{self.path.name} is closed", hint="open the store again")
