@@ -44,7 +44,7 @@ def test_what_is_read_is_a_chain_within_its_bounds(outbox: LogsOutbox) -> None:
     items = outbox.read(info.stream, 1, 5, 500, 1 << 20)
     found = linked(Mark(0, genesis(info.stream)), items)
     assert [record.seq for record, _ in found] == [1, 2, 3, 4, 5]
-    assert Mark(found[-1][0].seq, found[-1][0].link) == info.head == outbox.sync(info.stream)
+    assert Mark(found[-1][0].seq, found[-1][0].link) == info.head == outbox.sync([info.stream])[info.stream]
     links = outbox.links(info.stream, [0, 2, 5, 9])
     assert links == {0: genesis(info.stream), 2: found[1][0].link, 5: info.head.link}
     assert len(outbox.read(info.stream, 2, 4, 500, 1 << 20)) == 3

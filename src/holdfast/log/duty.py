@@ -56,15 +56,18 @@ class Duties:
         )
         self._started = False
 
-    def sync(self) -> Head:
+    def sync(self, head: Head | None = None) -> Head:
         """Makes what is committed survive a power cut, and returns how far that is.
+
+        Args:
+            head: where the log stood a moment ago, for a caller who knows.
 
         Raises:
             IntegrityError: the disk refused.
         """
-        head = self._corpus.head(self._branch)
+        head = head or self._corpus.head(self._branch)
         with self._lock:
-            if head.seq <= self._synced.seq and head.link == self._synced.link:
+            if head.seq < self._synced.seq or head.link == self._synced.link:
                 return head
         began = time.monotonic()
         self._corpus.sync()

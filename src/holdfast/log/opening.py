@@ -80,9 +80,13 @@ class OpenLog:
         self.log = Log(self.corpus, branch, blobs=blobs, wall=wall)
         self._duties = Duties(self.corpus, branch.id, self._anchor, level)
 
-    def sync(self) -> Head:
-        """Makes everything committed survive a power cut; returns how far that is. Only that much may be shipped."""
-        return self._duties.sync()
+    def sync(self, head: Head | None = None) -> Head:
+        """Makes everything committed survive a power cut; returns how far that is. Only that much may be shipped.
+
+        Args:
+            head: where the log stood a moment ago, for a caller who knows.
+        """
+        return self._duties.sync(head)
 
     def trouble(self) -> BaseException | None:
         """What the background work last failed with, if it did."""

@@ -283,8 +283,8 @@ class HubClient:
 
     def _new(self, timeout: float) -> http.client.HTTPConnection:
         if self._tls is not None:
-            return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+            return _SecureLine(self._host, self._port, timeout=timeout, context=self._tls)
+        return _Line(self._host, self._port, timeout=timeout)
 
     def _connect(self, connection: http.client.HTTPConnection, timeout: float) -> None:
         connection.timeout = CONNECT_S
@@ -313,6 +313,39 @@ class HubClient:
             hint="what was written here is kept, and shipped when it does",
             kind=kind,
         )
+
+
+class _OneWrite(http.client.HTTPConnection):
+    """A connection that sends a request's head and body together: apart they wake the hub twice."""
+
+    _head = b""
+
+    def send(self, data: Any) -> None:
+        """Holds back what is small and begins a request."""
+        if isinstance(data, bytes) and not self._head:
+            self._head = data
+            return
+        self._flush(data if isinstance(data, bytes) else b"")
+        if not isinstance(data, bytes):
+            super().send(data)
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """Sends what was held back, and waits."""
+        self._flush()
+        return super().getresponse()
+
+    def _flush(self, more: bytes = b"") -> None:
+        held, self._head = self._head, b""
+        if held or more:
+            super().send(held + more)
+
+
+class _Line(_OneWrite):
+    """Over plain TCP."""
+
+
+class _SecureLine(_OneWrite, http.client.HTTPSConnection):
+    """Over TLS."""
 
 
 def _target(path: str, query: Mapping[str, Any] | None) -> str:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from holdfast.clock import SYSTEM, Clock
@@ -34,6 +34,9 @@ from holdfast.node.batch import CAS_AGENT
 from holdfast.node.keys import Keyring
 from holdfast.objects import BlobFiles
 from holdfast.records import NAME_BYTES_MAX, check_names
+
+if TYPE_CHECKING:
+    from holdfast.node.positions import Positions
 
 _CONFIG: Final = "config.json"
 _CACHE_KIB: Final = 256
@@ -83,6 +86,7 @@ class Directory:
         self.lock = threading.RLock()  # guards what follows, and `shipper`
         self._keyring: Keyring | None = None
         self._node: Engine | None = None
+        self._positions: Any = None
         self._logs: dict[tuple[str, str], tuple[OpenLog, int]] = {}
         self._users = 0
         with contextlib.suppress(NodeFull, OSError):
@@ -147,6 +151,17 @@ class Directory:
             if self._node is None:
                 self._node = Engine(self.path / "node.db", roles=("node",), cache_kib=_CACHE_KIB)
             return self._node
+
+    @property
+    def positions(self) -> Positions:
+        """How far each hub has each log."""
+        if self._positions is None:
+            from holdfast.node.positions import Positions
+
+            with self.lock:
+                self._positions = self._positions or Positions(self, self.wall)
+        found: Positions = self._positions
+        return found
 
     @property
     def node_id(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.corpus import Branch, Filter, SqliteCorpus
+from holdfast.corpus import Branch, Filter, Head, SqliteCorpus
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log import OpenLog, new_incarnation, prune
@@ -25,12 +25,15 @@ from holdfast.records import ROTATE, head_message
 from holdfast.wire import RECORDS_MAX, Item, Mark, Rejected
 
 _NOW: Final = (
-    "SELECT seq, link, (SELECT max(id) FROM branch), (SELECT current_key FROM stream WHERE own LIMIT 1)"
-    " FROM rec ORDER BY pos DESC LIMIT 1"
+    "SELECT seq, link, hlc, (SELECT max(id) FROM branch), (SELECT current_key FROM stream WHERE own LIMIT 1),"
+    f" (SELECT v FROM meta WHERE k='{prune.BEGIN_SEQ}') FROM rec ORDER BY pos DESC LIMIT 1"
 )
+"""All that may have changed since the last look, at once: a look is taken before each request, at every log."""
 _KEY: Final = "SELECT current_key FROM stream WHERE own LIMIT 1"
 LOOK_AGAIN_S: Final = 1.0
 """A folder appears before its log does, and a log that failed may be whole again: looked at this often."""
+
+SYNC_THREADS: Final = 4
 
 
 class _Stream:
@@ -40,18 +43,25 @@ class _Stream:
         self.opened = opened
         self.corpus: SqliteCorpus = opened.corpus
         self.branch: Branch = self.corpus.branches()[-1]
+        self.head = Head(0, b"", 0)  # as of the last look
         self.keys: list[tuple[int, bytes]] = []  # (number of a rotate record, the key that it names), oldest first
         self.keys_until = 0
         self._key_seen: bytes | None = None  # in force when `keys` was filled
+        self._begin = prune.begin(self.corpus, self.branch.stream)
+        self._recent: dict[int, bytes] = {}  # links of records as they were read last
 
     def info(self) -> StreamInfo:
         row = self.corpus.engine.one(_NOW)
         branch = self.branch
         if row is None:
             return self._info(branch, Mark(branch.base_seq, branch.base_link))
-        seq, link, newest, key = row
+        seq, link, hlc, newest, key, begin = row
         if newest != branch.id or key != branch.current_key:
             branch = self.branch = self.corpus.branches()[-1]
+            self._recent = {}
+        if (begin or 0) != self._begin.seq:
+            self._begin = prune.begin(self.corpus, branch.stream)
+        self.head = Head(seq, link, hlc)
         return self._info(branch, Mark(seq, link))
 
     def _info(self, branch: Branch, head: Mark) -> StreamInfo:
@@ -62,17 +72,42 @@ class _Stream:
             key=branch.current_key,
             inc=branch.inc,
             base=Mark(branch.base_seq, branch.base_link),
-            begin=prune.begin(self.corpus, branch.stream),
+            begin=self._begin,
             head=head,
         )
+
+    def sync(self) -> Mark:
+        head = self.opened.sync(self.head if self.head.seq else None)
+        return Mark(head.seq, head.link)
+
+    def links(self, seqs: Sequence[int]) -> dict[int, bytes]:
+        # Nearly always asked of the records that are just on their way: those were read a moment ago, and a record
+        # that was committed does not change.
+        found, begin, recent = {}, self._begin, self._recent
+        for seq in seqs:
+            link = begin.link if seq == begin.seq else recent.get(seq) or self.corpus.link_at(self.branch.id, seq)
+            if link is not None:
+                found[seq] = link
+        return found
+
+    def read(self, first: int, last: int, records: int, size: int) -> list[Item]:
+        found: list[Item] = []
+        recent, total = {first - 1: self._recent.get(first - 1, b"")}, 0
+        for stored in self.corpus.chain(self.branch.id, first - 1, min(records, last - first + 1), size):
+            total += len(stored.body or b"")
+            if stored.record.seq > last or len(found) >= records or (found and total > size):
+                break
+            found.append(stored.item())
+            recent[stored.record.seq] = stored.record.link
+        self._recent = recent
+        return found
 
     def key_at(self, seq: int, keyring: Keyring) -> bytes:
         """The public key in force at a record; a rotate record itself is signed by the key that it retires."""
         if seq > self.keys_until:
             # A rotate record and the key in force change in one transaction; to look for records at each signature
             # would cost more than to sign.
-            row = self.corpus.engine.one(_KEY)
-            key = row[0] if row else b""
+            key = self.branch.current_key if seq <= self.head.seq else self._key_now()
             if key != self._key_seen:
                 self._look_for_rotations()
                 self._key_seen = key
@@ -83,6 +118,10 @@ class _Stream:
                 return before or keyring.before(named) or self.branch.public_key
             before = named
         return before or self.branch.current_key
+
+    def _key_now(self) -> bytes:
+        row = self.corpus.engine.one(_KEY)
+        return row[0] if row else b""
 
     def _look_for_rotations(self) -> None:
         which = Filter(collection="", kinds=(ROTATE,), after=self.keys_until, newest_first=False, limit=RECORDS_MAX)
@@ -107,6 +146,7 @@ class LogsOutbox:
         self._mine: dict[str, OpenLog] = {}  # opened here for agents of other processes
         self._agents: dict[str, bytes] = {}
         self._seen, self._again = 0, 0.0
+        self._syncers: Any = None
         self.errors: dict[str, str] = {}
         """Logs that could not be opened or read, by agent; they are tried again."""
 
@@ -127,6 +167,9 @@ class LogsOutbox:
 
     def close(self) -> None:
         """Gives back the logs that were opened here."""
+        self._directory.positions.save()
+        if self._syncers is not None:
+            self._syncers.shutdown()
         with self._lock:
             for agent in list(self._agents):
                 self._forget(agent)
@@ -166,33 +209,24 @@ class LogsOutbox:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def sync(self, stream: bytes) -> Mark:
-        """Make what is committed survive a power cut; how far that is."""
-        head = self._stream(stream).opened.sync()
-        return Mark(head.seq, head.link)
+    def sync(self, streams: Sequence[bytes]) -> dict[bytes, Mark]:
+        """Make what is committed in these logs survive a power cut; how far that is."""
+        if len(streams) == 1:
+            return {streams[0]: self._stream(streams[0]).sync()}
+        # Side by side: ten files one after another take a disk 2.6 ms, together 1.2.
+        if self._syncers is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._syncers = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="holdfast-sync")
+        return dict(zip(streams, self._syncers.map(lambda stream: self._stream(stream).sync(), streams), strict=True))
 
     def links(self, stream: bytes, seqs: Sequence[int]) -> dict[int, bytes]:
         """The links at these numbers, as far as the log has them; number 0 is the genesis."""
-        known = self._stream(stream)
-        begin = prune.begin(known.corpus, stream)
-        found = {begin.seq: begin.link} if begin.seq in seqs else {}
-        for seq in seqs:
-            link = known.corpus.link_at(known.branch.id, seq)
-            if link is not None:
-                found[seq] = link
-        return found
+        return self._stream(stream).links(seqs)
 
     def read(self, stream: bytes, first: int, last: int, records: int, size: int) -> list[Item]:
         """The records from `first` on, as they travel."""
-        known = self._stream(stream)
-        found: list[Item] = []
-        total = 0
-        for stored in known.corpus.chain(known.branch.id, first - 1, min(records, last - first + 1), size):
-            total += len(stored.body or b"")
-            if stored.record.seq > last or len(found) >= records or (found and total > size):
-                break
-            found.append(stored.item())
-        return found
+        return self._stream(stream).read(first, last, records, size)
 
     def sign(self, stream: bytes, mark: Mark) -> bytes:
         """The signature over the head message of this mark."""
@@ -204,23 +238,11 @@ class LogsOutbox:
 
     def positions(self, hub: str) -> dict[bytes, Position]:
         """What `keep` kept for this hub."""
-        rows = self._directory.node.query(
-            "SELECT stream, inc, acked_seq, acked_link, settled_seq, settled_link FROM position WHERE hub=?", (hub,)
-        )
-        return {row[0]: Position(row[1], Mark(row[2], row[3]), Mark(row[4], row[5])) for row in rows}
+        return self._directory.positions.of(hub)
 
     def keep(self, hub: str, positions: Mapping[bytes, Position]) -> None:
         """Remember how far this hub has these streams (others stay as they were)."""
-        if not positions:
-            return
-        rows = [(hub, stream, p.inc, *_flat(p.acked), *_flat(p.settled)) for stream, p in positions.items()]
-        engine = self._directory.node
-
-        def job(_: Any) -> None:
-            for row in rows:
-                engine.writer_execute("INSERT OR REPLACE INTO position VALUES(?,?,?,?,?,?,?)", row)
-
-        engine.commits.run(job)
+        self._directory.positions.keep(hub, positions)
 
     def quarantined(self, hub: str) -> dict[bytes, list[int]]:
         """The records whose bodies this hub refused, by stream."""
@@ -292,13 +314,7 @@ def depth(directory: Directory, opened: OpenLog, hub: str) -> int:
     """How many records of a log a hub has not acknowledged, as far as this node knows."""
     corpus, branch = opened.corpus, opened.log.branch
     head = corpus.head(branch.id)
-    row = directory.node.one(
-        "SELECT acked_seq, acked_link FROM position WHERE hub=? AND stream=?", (hub, branch.stream)
-    )
-    if row is None or corpus.link_at(branch.id, row[0]) != row[1]:
+    acked = directory.positions.acked(hub, branch.stream)
+    if acked is None or corpus.link_at(branch.id, acked.seq) != acked.link:
         return head.seq
-    return max(0, head.seq - int(row[0]))
-
-
-def _flat(mark: Mark) -> tuple[int, bytes]:
-    return mark.seq, mark.link
+    return max(0, head.seq - acked.seq)

@@ -257,6 +257,7 @@ class Line:
         self._shipper.poked = False
         action = outbox.next()
         if isinstance(action, Wait):
+            self._directory.positions.save()
             self._idle(outbox, action)
         elif isinstance(action, Refresh):
             with contextlib.suppress(UsageError):

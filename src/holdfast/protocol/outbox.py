@@ -8,7 +8,7 @@ end, by saying hello again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from holdfast import records, wire
@@ -122,9 +122,7 @@ class Outbox:
         return lane is None or not lane.ready or lane.inc != info.inc
 
     def _hello(self, infos: Sequence[StreamInfo]) -> SendHello:
-        asked = []
-        for info in infos[: wire.STREAMS_MAX]:
-            asked.append(introduce(self._store, info))
+        asked = [introduce(self._store, info) for info in infos[: wire.STREAMS_MAX]]
         return SendHello(Hello(self.node, self._rng.randbytes(NONCE_BYTES), asked))
 
     def _pull(self) -> Pull | None:
@@ -138,12 +136,12 @@ class Outbox:
         segments: list[Segment] = []
         count, size = min(self._limits.records, self._cap), self._limits.segment_bytes
         self._turn += 1
-        for k in range(len(infos)):
-            info = infos[(k + self._turn) % len(infos)]
+        waiting = [i for i in infos if self._waits(i, now)]
+        synced = self.sync([i.stream for i in waiting]) if waiting else {}
+        for k in range(len(waiting)):
+            info = waiting[(k + self._turn) % len(waiting)]
             lane = self._lanes[info.stream]
-            if lane.sent.seq >= info.head.seq or now < lane.silent_until or lane.is_behind:
-                continue
-            items = self._take(info, lane, count, size, not segments)
+            items = self._take(info, lane, synced[info.stream].seq, (count, size), not segments)
             if not items:
                 continue
             segment = self._segment(info, lane, items)
@@ -160,23 +158,27 @@ class Outbox:
         self._req += 1
         return Append(self.gen, self._req, segments, self.node, self._line)
 
-    def _take(self, info: StreamInfo, lane: Lane, count: int, size: int, alone: bool) -> list[wire.Item]:
+    def _waits(self, info: StreamInfo, now: float) -> bool:
+        lane = self._lanes[info.stream]
+        return lane.sent.seq < info.head.seq and now >= lane.silent_until and not lane.is_behind
+
+    def _take(self, info: StreamInfo, lane: Lane, last: int, room: tuple[int, int], alone: bool) -> list[wire.Item]:
         """What waits, in whole batches: as much as fits, or (first in the request) at least one batch."""
-        first, last = max(lane.sent.seq, info.begin.seq) + 1, self.sync(info.stream).seq
+        first = max(lane.sent.seq, info.begin.seq) + 1
         if last < first:
             return []
-        items = whole_units(self._store.read(info.stream, first, last, count, size))
+        items = whole_units(self._store.read(info.stream, first, last, *room))
         if not items and alone:
-            most, room = self._limits.records, self._limits.segment_bytes
-            items = whole_units(self._store.read(info.stream, first, last, most, room), only_first=True)
+            room = self._limits.records, self._limits.segment_bytes
+            items = whole_units(self._store.read(info.stream, first, last, *room), only_first=True)
         refused = self._refused.get(info.stream)
         if refused:
             items = [envelope(i) if first + k in refused else i for k, i in enumerate(items)]
         return items
 
-    def sync(self, stream: bytes) -> Mark:
+    def sync(self, streams: Sequence[bytes]) -> Mapping[bytes, Mark]:
         """Nothing leaves before it would survive a power cut here: else a cut would look like a fork there."""
-        return self._store.sync(stream)
+        return self._store.sync(streams)
 
     def _segment(self, info: StreamInfo, lane: Lane, items: list[wire.Item]) -> Segment | None:
         before = max(lane.sent, info.begin, key=lambda m: m.seq)
@@ -479,10 +481,8 @@ class Outbox:
 
     def status(self) -> Status:
         """A snapshot for health, metrics and people."""
-        depth = {}
-        for info in self._store.streams():
-            lane = self._lanes.get(info.stream)
-            depth[info.stream] = max(0, info.head.seq - (lane.acked.seq if lane else 0))
+        acked = {stream: lane.acked.seq for stream, lane in self._lanes.items()}
+        depth = {i.stream: max(0, i.head.seq - acked.get(i.stream, 0)) for i in self._store.streams()}
         waiting = any(depth.values()) or any(x.wants for x in self._lanes.values())
         patience = self._patience
         state: State = "catching_up" if patience.state == "in_sync" and waiting else patience.state

@@ -69,8 +69,9 @@ class OutboxStore(Protocol):
 
     * A stream's log is one chain: record n+1's link follows from record n's; `streams` and `links` show committed
       records only. The answers change at any time because agents write; they change at the tail only.
-    * `sync(stream)` makes everything committed so far survive a power cut, and returns the newest mark for which
-      that is true; opening a log does it once, for what a killed process left. `read` is never asked for more.
+    * `sync(streams)` makes what is committed survive a power cut, and returns for each a mark for which that is true,
+      at or behind what `streams` last showed; opening a log does it once, for what a killed process left. `read` is
+      never asked for more.
     * `read(stream, first, last, records, size)` returns items first, first+1, … up to `last`: at most `records`, and
       no more than `size` bytes of bodies, but always one. A body that is gone comes as None with `why`; a body that
       was quarantined is returned (the outbox leaves it out).
@@ -89,15 +90,15 @@ class OutboxStore(Protocol):
       there; `weighed` shows only those whose own mark is still in the log. Returns how many records it appended.
     * `quarantine` names records by seq; the store keeps their links too, and `quarantined` shows only those still in
       the log.
-    * `keep`, `quarantine` may be lost by a power cut (they are told again), never half written.
+    * `quarantine` may be lost by a power cut, `keep` by a kill too (they are told again); never half written.
     """
 
     def streams(self) -> Sequence[StreamInfo]:
         """Every stream of this directory, in a steady order."""
         ...
 
-    def sync(self, stream: bytes) -> Mark:
-        """Make what is committed survive a power cut; how far that is."""
+    def sync(self, streams: Sequence[bytes]) -> Mapping[bytes, Mark]:
+        """Make what is committed in these logs survive a power cut; how far that is."""
         ...
 
     def links(self, stream: bytes, seqs: Sequence[int]) -> Mapping[int, bytes]:

@@ -235,11 +235,12 @@ class MemoryStore:
             for log in self.disk.logs.values()
         ]
 
-    def sync(self, stream: bytes) -> Mark:
+    def sync(self, streams: Sequence[bytes]) -> Mapping[bytes, Mark]:
         """Make what is committed survive a power cut."""
-        log = self.disk.logs[stream]
-        log.synced = len(log.entries)
-        return log.head
+        for stream in streams:
+            log = self.disk.logs[stream]
+            log.synced = len(log.entries)
+        return {stream: self.disk.logs[stream].head for stream in streams}
 
     def links(self, stream: bytes, seqs: Sequence[int]) -> Mapping[int, bytes]:
         """The links at these numbers."""

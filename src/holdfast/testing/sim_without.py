@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -66,9 +66,9 @@ class CursorOutbox(Outbox):
 class EagerOutbox(Outbox):
     """Without sync-before-ship: what is committed leaves at once."""
 
-    def sync(self, stream: bytes) -> Mark:
-        """The head, synced or not."""
-        return next(i.head for i in self._store.streams() if i.stream == stream)
+    def sync(self, streams: Sequence[bytes]) -> Mapping[bytes, Mark]:
+        """The heads, synced or not."""
+        return {i.stream: i.head for i in self._store.streams() if i.stream in streams}
 
 
 class NoGenerationHub(Hub):
