@@ -308,9 +308,12 @@ class HubClient:
     def _unavailable(self, error: BaseException) -> HubUnavailable:
         kind = "timeout" if isinstance(error, TimeoutError) else "network"
         why = str(error) or type(error).__name__
+        hint = "what was written here is kept, and shipped when it does"
+        if isinstance(error, ssl.SSLCertVerificationError):
+            hint = "if its certificate is of an authority of your own, name that in SSL_CERT_FILE"
         return HubUnavailable(
             f"{self.url} does not answer: {why}",
-            hint="what was written here is kept, and shipped when it does",
+            hint=hint,
             kind=kind,
         )
 
