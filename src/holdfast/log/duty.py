@@ -18,8 +18,8 @@ from holdfast.log.levels import Level
 
 logger = logging.getLogger(__name__)
 
-GATHER_SHARE = 0.5
-"""The part of the level's promise spent waiting for more commits; the rest is for the sync itself."""
+RESERVE_SHARE = 0.2
+"""The part of the level's promise kept for the sync itself (more where syncs take long); the rest gathers commits."""
 LOOK_S = 0.05
 """Between looks at a log whose level needs no sync: woken for each commit, the thread would halve their rate."""
 INDEX_PAUSE_S = 0.2
@@ -47,6 +47,7 @@ class Duties:
         self._lock = threading.Lock()  # guards _anchor and _synced
         self._synced = Head(0, b"", 0)
         self._synced_at = float("-inf")
+        self._took = 0.0
         self._dirty = threading.Event()
         self._stop = threading.Event()
         self.error: BaseException | None = None
@@ -71,7 +72,7 @@ class Duties:
                 return head
         began = time.monotonic()
         self._corpus.sync()
-        self._synced_at = began
+        self._synced_at, self._took = began, time.monotonic() - began
         self._anchored(head, durable=False)
         return head
 
@@ -131,9 +132,13 @@ class Duties:
         if not self._level.sync_s:
             self._stop.wait(LOOK_S)
             return
-        pause, now = self._level.sync_s * GATHER_SHARE, time.monotonic()
+        within, now = self._level.sync_s, time.monotonic()
         latest = now + INDEX_PAUSE_S  # there is other work than syncing
-        while (left := min(self._synced_at + pause, latest) - now) > 0 and not self._stop.wait(left):
+        while True:
+            pause = within - max(within * RESERVE_SHARE, 2 * self._took)
+            left = min(self._synced_at + pause, latest) - now
+            if left <= 0 or self._stop.wait(left):
+                return
             now = time.monotonic()
 
     def _index(self, head: int, lots: int) -> bool:

@@ -34,6 +34,7 @@ LOOK_AGAIN_S: Final = 1.0
 """A folder appears before its log does, and a log that failed may be whole again: looked at this often."""
 
 SYNC_THREADS: Final = 4
+"""So many logs are synced at once, one of them by whoever asks."""
 
 
 class _Stream:
@@ -168,8 +169,10 @@ class LogsOutbox:
     def close(self) -> None:
         """Gives back the logs that were opened here."""
         self._directory.positions.save()
-        if self._syncers is not None:
-            self._syncers.shutdown()
+        with self._lock:
+            syncers, self._syncers = self._syncers, None
+        if syncers is not None:
+            syncers.shutdown()
         with self._lock:
             for agent in list(self._agents):
                 self._forget(agent)
@@ -211,14 +214,23 @@ class LogsOutbox:
 
     def sync(self, streams: Sequence[bytes]) -> dict[bytes, Mark]:
         """Make what is committed in these logs survive a power cut; how far that is."""
-        if len(streams) == 1:
-            return {streams[0]: self._stream(streams[0]).sync()}
-        # Side by side: ten files one after another take a disk 2.6 ms, together 1.2.
-        if self._syncers is None:
-            from concurrent.futures import ThreadPoolExecutor
+        known = [self._stream(stream) for stream in streams]
+        # Side by side: ten files one after another take a disk 2.6 ms, together 1.2. Not one task a file: handing over
+        # costs as much as a sync does.
+        shares = [known[first::SYNC_THREADS] for first in range(min(SYNC_THREADS, len(known)))]
+        others = [self._syncer().submit(_sync, share) for share in shares[1:]]
+        found = _sync(shares[0]) if shares else {}
+        for each in others:
+            found |= each.result()
+        return found
 
-            self._syncers = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="holdfast-sync")
-        return dict(zip(streams, self._syncers.map(lambda stream: self._stream(stream).sync(), streams), strict=True))
+    def _syncer(self) -> Any:
+        with self._lock:
+            if self._syncers is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._syncers = ThreadPoolExecutor(SYNC_THREADS - 1, thread_name_prefix="holdfast-sync")
+            return self._syncers
 
     def links(self, stream: bytes, seqs: Sequence[int]) -> dict[int, bytes]:
         """The links at these numbers, as far as the log has them; number 0 is the genesis."""
@@ -308,6 +320,10 @@ class LogsOutbox:
         count = known.corpus.write(lambda tx: merge(tx, known.branch, inc, before, items, wall))
         known.corpus.sync()
         return count
+
+
+def _sync(share: Sequence[_Stream]) -> dict[bytes, Mark]:
+    return {each.branch.stream: each.sync() for each in share}
 
 
 def depth(directory: Directory, opened: OpenLog, hub: str) -> int:
