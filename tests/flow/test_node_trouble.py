@@ -139,6 +139,19 @@ def test_an_empty_hub_at_the_same_address_is_filled_again(on_node: On, hub: HubP
         assert [each.value for each in reader.history("k", agent="ada")] == [2, 1]
 
 
+def test_a_flush_finds_an_empty_hub_also_where_nothing_is_owed(on_node: On, hub: HubProcess) -> None:
+    ada = on_node("n1", "ada")
+    ada.put("k", 1)
+    assert ada.flush(30)
+    hub.kill()
+    assert ada.flush(30), "what it acknowledged counts while it is away"
+    shutil.rmtree(hub.directory)
+    hub.start()
+    with Hub(hub.url) as reader:
+        until(lambda: ada.flush(30) and reader.keys(agent="ada") == ["k"], "the hub was filled again")
+        assert reader.get("k", agent="ada") == 1
+
+
 UPLOADER = """
 import sys
 from holdfast.node.store import Store

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,8 +127,13 @@ class Shipper:
         self.poke()
 
     def flush(self, opened: OpenLog, hubs: Sequence[str], timeout: float) -> bool:
-        """Waits until these hubs hold what is in a log now; False if `timeout` seconds were not enough."""
-        return self._wait(opened, hubs, timeout, lambda: False)
+        """Waits until these hubs hold what is in a log now; False if `timeout` seconds were not enough.
+
+        Who owes a hub nothing asks it all the same: it may have been put back to an older copy since.
+        """
+        lines = [self._lines[url] for url in hubs if url in self._lines and self._leads]
+        asked = [(line, line.doubt()) for line in lines if not self._lacks(opened, line.client.url, self._head(opened))]
+        return self._wait(opened, hubs, timeout, lambda: False, lambda: all(line.is_sure(at) for line, at in asked))
 
     def linger(self, opened: OpenLog, hubs: Sequence[str]) -> None:
         """Gives hubs that answer a moment to take the last records of a log that is being closed."""
@@ -155,12 +160,19 @@ class Shipper:
             self._fd = -1
         self.ear.close()
 
-    def _wait(self, opened: OpenLog, hubs: Sequence[str], timeout: float, give_up: Any) -> bool:
-        head = opened.corpus.head(opened.log.branch.id)
+    def _wait(
+        self,
+        opened: OpenLog,
+        hubs: Sequence[str],
+        timeout: float,
+        give_up: Callable[[], bool],
+        is_sure: Callable[[], bool] = lambda: True,
+    ) -> bool:
+        head = self._head(opened)
         until = self.clock.monotonic() + timeout
         self.poke()
         with self.progress:
-            while any(self._lacks(opened, url, head.seq) for url in hubs):
+            while not is_sure() or any(self._lacks(opened, url, head) for url in hubs):
                 left = until - self.clock.monotonic()
                 if left <= 0 or self.stopping or give_up():
                     return False
@@ -169,8 +181,11 @@ class Shipper:
         return True
 
     def _lacks(self, opened: OpenLog, url: str, seq: int) -> bool:
-        now = opened.corpus.head(opened.log.branch.id).seq
-        return depth(self.directory, opened, url) > now - seq
+        return depth(self.directory, opened, url) > self._head(opened) - seq
+
+    @staticmethod
+    def _head(opened: OpenLog) -> int:
+        return opened.corpus.head(opened.log.branch.id).seq
 
 
 class Line:
@@ -187,6 +202,7 @@ class Line:
         self._still_since = 0.0
         self._still: dict[bytes, int] = {}
         self._anyway = False
+        self._doubts = self._asked = self._settled = 0  # how often it was doubted what the hub holds; asked; answered
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
@@ -203,6 +219,15 @@ class Line:
         """Ends a wait."""
         with contextlib.suppress(OSError):  # full: it will wake; closed: it has stopped
             os.write(self._write, b"!")
+
+    def doubt(self) -> int:
+        """Has the hub asked what it holds, before anything else; `is_sure` says when it has been."""
+        self._doubts += 1
+        return self._doubts
+
+    def is_sure(self, doubt: int) -> bool:
+        """Whether the hub has said what it holds since that doubt, or cannot be reached."""
+        return self._settled >= doubt
 
     def stop(self) -> None:
         """Ends the thread, also out of a request."""
@@ -255,7 +280,14 @@ class Line:
                 node=self._directory.node_id,
             )
         self._shipper.poked = False
+        doubts = self._doubts
+        if doubts > self._asked:
+            outbox.say_hello()
+            self._asked = doubts
         action = outbox.next()
+        if doubts > self._settled and not isinstance(action, SendHello | Refresh):
+            self._settled = doubts  # it has said what it holds, or is not to be reached now
+            self._notify()
         if isinstance(action, Wait):
             self._directory.positions.save()
             self._idle(outbox, action)
@@ -264,8 +296,11 @@ class Line:
                 self.client.credential.refresh()
         else:
             self._ask(outbox, action)
-            with self._shipper.progress:
-                self._shipper.progress.notify_all()
+            self._notify()
+
+    def _notify(self) -> None:
+        with self._shipper.progress:
+            self._shipper.progress.notify_all()
 
     def _ask(self, outbox: Outbox, action: Any) -> None:
         try:

@@ -352,7 +352,8 @@ class Store:
     def flush(self, timeout: float = 10.0) -> bool:
         """Waits until every hub holds what this agent has written so far; False when `timeout` seconds were not enough.
 
-        Without a hub there is nothing to wait for, and it returns True.
+        Without a hub there is nothing to wait for, and it returns True. A hub that has acknowledged everything is asked
+        whether it still has it (it may have been put back to an older copy), unless it cannot be reached.
         """
         shipper = self._directory.shipper
         return not self.hubs or bool(shipper.flush(self._opened, self.hubs, timeout))
