@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 from holdfast.errors import UsageError
@@ -77,8 +78,13 @@ def to_iso(stamp: int) -> str:
 def iso(ms: int) -> str:
     """Milliseconds since 1970 as RFC 3339 text in UTC."""
     seconds, rest = divmod(ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(seconds: int) -> str:
+    # Records that are shown together were mostly written together.
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_time(value: float | str | datetime) -> int:
@@ -90,17 +96,23 @@ def parse_time(value: float | str | datetime) -> int:
     Raises:
         UsageError: it is none of these.
     """
-    if isinstance(value, str):
+    if isinstance(value, str) and value[4:5] == "-":
+        value = _moment(value)  # as our own texts look: no detour over what cannot be a number
+    elif isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
-            try:
-                value = datetime.fromisoformat(str(value))
-            except ValueError:
-                hint = "seconds since 1970, or ISO 8601 such as 2026-01-06T12:00:00Z"
-                raise UsageError(f"not a time: {value!r}", hint=hint) from None
+            value = _moment(str(value))
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if not 0 <= value < MILLIS_MAX / 1000:
         raise UsageError(f"time out of range: {value!r}", hint="seconds since 1970, not milliseconds")
     return round(value * 1000)
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        hint = "seconds since 1970, or ISO 8601 such as 2026-01-06T12:00:00Z"
+        raise UsageError(f"not a time: {text!r}", hint=hint) from None

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from holdfast import clock, wire
-from holdfast.log.versions import from_json
+from holdfast.errors import UsageError
+from holdfast.log import versions
 from tests.flow.hubs import until
 from tests.hub.conftest import Room
 from tests.hub.pens import Pen
@@ -55,7 +56,7 @@ def test_latest_gives_the_newest_version_with_its_etag(filled: Room, pen: Pen) -
     assert (shown["value"], shown["version"], shown["pos"]) == ({"step": 2}, 3, 3)
     assert answer.headers["etag"] == f'"{shown["etag"]}"'
     assert shown["etag"] == pen.marks[3].link.hex()
-    assert from_json(shown).value == {"step": 2}
+    assert versions.shown(shown).to_version().value == {"step": 2}
 
 
 def test_an_earlier_version_is_named_by_its_number_or_by_a_time(filled: Room, pen: Pen) -> None:
@@ -219,7 +220,7 @@ def test_of_many_who_ask_at_once_one_wins(room: Room) -> None:
 def test_a_decision_may_be_asked_in_msgpack(room: Room) -> None:
     body = msgspec.msgpack.encode({"agent": "w", "collection": "c", "key": "k", "value": b"\x00\xff", "expect": 0})
     answer = room.client.post("/v1/decide", content=body, headers={"Content-Type": wire.MEDIA})
-    assert from_json(answer.json()).value == b"\x00\xff"
+    assert versions.shown(answer.content).to_version().value == b"\x00\xff"
 
 
 @pytest.mark.parametrize(
@@ -265,3 +266,9 @@ def test_a_failure_of_our_own_is_a_500_that_tells_nothing_and_stands_in_the_log(
     assert answer.json()["error"]["code"] == "internal"
     assert "inside" not in answer.text
     assert "the inside of the hub" in caplog.text
+
+
+@pytest.mark.parametrize("data", [b"{}", b"not json", b"\xff", {"agent": "ada"}, b'{"agent":1}'])
+def test_what_shows_no_version_is_said_to(data: dict[str, str] | bytes) -> None:
+    with pytest.raises(UsageError, match="no version"):
+        versions.shown(data)

@@ -9,6 +9,7 @@ import msgspec
 
 from holdfast import clock, codec
 from holdfast.corpus import Stored
+from holdfast.errors import UsageError
 from holdfast.log.reading import BlobReader, load
 from holdfast.records import read_blob_reference
 
@@ -140,10 +141,47 @@ def frame(stored: Stored, blobs: BlobReader | None) -> bytes:
     return data[:-1] + f',"missing":"{missing}"{where}}}'.encode()
 
 
-def from_json(data: dict[str, Any]) -> Version:
-    """The version in a `frame` or a `to_json` dict."""
-    known = {name: data[name] for name in Version.__struct_fields__ if name in data}
-    known["time"] = clock.parse_time(data["time"]) / 1000
-    if data.get("encoding") == "base64":
-        known["value"] = base64.b64decode(data["value"])
-    return Version(**known)
+class Shown(_Frame):
+    """A `frame` as a reader gets it; what stands behind `value` says where to find one that is not in it."""
+
+    value: Any = None
+    encoding: str = ""
+    missing: str = ""
+    digest: str = ""
+    size: int = 0
+    fmt: int = 0
+
+    def to_version(self, value: Any = msgspec.UNSET) -> Version:
+        """The version that it shows, with the value from elsewhere if that is handed in."""
+        if value is msgspec.UNSET:
+            value = base64.b64decode(self.value) if self.encoding == "base64" else self.value
+        return Version(
+            agent=self.agent,
+            collection=self.collection,
+            key=self.key,
+            version=self.version,
+            seq=self.seq,
+            time=clock.parse_time(self.time) / 1000,
+            kind=self.kind,
+            etag=self.etag,
+            value=value,
+            pos=self.pos,
+            stream=self.stream,
+            author=self.author,
+            gone=self.gone,
+        )
+
+
+_read = msgspec.json.Decoder(Shown).decode
+
+
+def shown(data: dict[str, Any] | bytes) -> Shown:
+    """What a `frame` says, or a `to_json` dict.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        return _read(data) if isinstance(data, bytes) else msgspec.convert(data, Shown)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"this shows no version: {error}") from error

@@ -8,7 +8,6 @@ comes once.
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import socket
 import threading
@@ -37,6 +36,8 @@ QUICK_MAX: Final = 3
 NOW: Final = "now"
 _LOG: Final = "log."
 _CHUNK: Final = 64 << 10
+_RECORD: Final = b"event: record\nid: "
+_DATA: Final = b"\ndata: "
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,7 +240,7 @@ class _Feed:
         found = self._hub.feed(self.cursor, self._wanted, wait=wait, limit=PAGE)
         self._backoff.reset()
         lineage = Cursor.parse(str(found["cursor"])).lineage
-        page = [(str(Cursor(each["pos"], lineage)), self._version(each)) for each in found["records"]]
+        page = [(str(Cursor(each["pos"], lineage)), self._hub.version_of(each)) for each in found["records"]]
         self.cursor, self._caught_up = str(found["cursor"]), bool(found.get("caught_up", not found["records"]))
         return page
 
@@ -266,7 +267,7 @@ class _Feed:
         for name, mark, data in events:
             at = mark or at
             if name == "record":
-                page.append((at, self._version(json.loads(data))))
+                page.append((at, self._hub.version_of(data)))
         self.cursor = at  # only now: a blob that could not be fetched must not take its page with it
         return page
 
@@ -274,9 +275,6 @@ class _Feed:
         line, self._line = self._line, None
         if line is not None:
             line.close()
-
-    def _version(self, data: dict[str, Any]) -> Version:
-        return self._hub.version_of(data)
 
 
 class _Events:
@@ -289,7 +287,7 @@ class _Events:
         self._response, self._socket = opened
         self._rest = b""
 
-    def read(self) -> list[tuple[str, str, str]]:
+    def read(self) -> list[tuple[str, str, bytes]]:
         """(event, id, data) of each event that has arrived; blocks for the first. Empty: only a comment, or the end."""
         chunk = self._response.read1(_CHUNK)
         if not chunk:
@@ -310,15 +308,19 @@ class _Events:
         self._socket.close()
 
 
-def _event(block: bytes) -> tuple[str, str, str] | None:
-    name, mark, data = "message", "", []
-    for line in block.decode().split("\n"):
-        field, _, text = line.partition(":")
-        text = text.removeprefix(" ")
-        if field == "event":
-            name = text
-        elif field == "id":
+def _event(block: bytes) -> tuple[str, str, bytes] | None:
+    if block.startswith(_RECORD):  # as our hub writes nearly all of them: three lines in this order
+        mark, found, rest = block[len(_RECORD) :].partition(_DATA)
+        if found and b"\n" not in rest and b"\n" not in mark:
+            return "record", mark.decode(), rest
+    name, mark, data = "message", b"", []
+    for line in block.split(b"\n"):
+        field, _, text = line.partition(b":")
+        text = text.removeprefix(b" ")
+        if field == b"event":
+            name = text.decode()
+        elif field == b"id":
             mark = text
-        elif field == "data":
+        elif field == b"data":
             data.append(text)
-    return (name, mark, "\n".join(data)) if data or mark else None
+    return (name, mark.decode(), b"\n".join(data)) if data or mark else None

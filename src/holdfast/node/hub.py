@@ -22,7 +22,7 @@ from holdfast.corpus import Filter, Stored
 from holdfast.errors import HubError, HubUnavailable, IntegrityError, NotCached, NotFound, UsageError
 from holdfast.log import load
 from holdfast.log.drafts import MESSAGES
-from holdfast.log.versions import Version, from_json, version_of
+from holdfast.log.versions import Version, shown, version_of
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
 from holdfast.node.client import Credential, HubClient
@@ -297,7 +297,7 @@ class Hub:
                 raise
             # It may have been written: the same id asks for the same decision, and writes nothing twice.
             answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
-        return from_json(answer.json())
+        return self.version_of(answer.body)
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -313,13 +313,20 @@ class Hub:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def version_of(self, data: dict[str, Any]) -> Version:
-        """The version in a list or the feed; a blob is fetched."""
-        if data.get("missing") == "blob" and data.get("digest"):
-            digest, size = bytes.fromhex(data["digest"]), int(data["size"])
-            value = codec.deserialise(int(data["fmt"]), fetch(self.client, digest, size))
-            return msgspec.structs.replace(from_json(data), value=value)
-        return from_json(data)
+    def version_of(self, data: dict[str, Any] | bytes) -> Version:
+        """The version in a list or the feed; a blob is fetched.
+
+        Raises:
+            HubError: it is none.
+        """
+        try:
+            found = shown(data)
+        except UsageError as error:
+            raise HubError(f"the hub's answer is not as agreed: {error.message}") from error
+        if found.missing == "blob" and found.digest:
+            content = fetch(self.client, bytes.fromhex(found.digest), found.size)
+            return found.to_version(codec.deserialise(found.fmt, content))
+        return found.to_version()
 
     def _pages(self, path: str, name: str, query: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
         """Rows of a list, page by page until there are `limit` of them or no more."""

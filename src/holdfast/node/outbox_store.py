@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -23,6 +23,9 @@ from holdfast.node.taking import fast_forward, merge, remembered
 from holdfast.protocol.ports import Position, StreamInfo
 from holdfast.records import ROTATE, head_message
 from holdfast.wire import RECORDS_MAX, Item, Mark, Rejected
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 _NOW: Final = (
     "SELECT seq, link, hlc, (SELECT max(id) FROM branch), (SELECT current_key FROM stream WHERE own LIMIT 1),"
@@ -50,6 +53,7 @@ class _Stream:
         self._key_seen: bytes | None = None  # in force when `keys` was filled
         self._begin = prune.begin(self.corpus, self.branch.stream)
         self._recent: dict[int, bytes] = {}  # links of records as they were read last
+        self._ahead: tuple[int, Future[list[tuple[Item, bytes]]]] | None = None  # (first number, what is being read)
 
     def info(self) -> StreamInfo:
         row = self.corpus.engine.one(_NOW)
@@ -91,17 +95,30 @@ class _Stream:
                 found[seq] = link
         return found
 
-    def read(self, first: int, last: int, records: int, size: int) -> list[Item]:
+    def read(self, first: int, last: int, records: int, size: int, helper: Callable[[], Executor]) -> list[Item]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == first:
+            rows = ahead[1].result()
+        else:
+            rows = self._fetch(first, min(records, last - first + 1), size)
         found: list[Item] = []
         recent, total = {first - 1: self._recent.get(first - 1, b"")}, 0
-        for stored in self.corpus.chain(self.branch.id, first - 1, min(records, last - first + 1), size):
-            total += len(stored.body or b"")
-            if stored.record.seq > last or len(found) >= records or (found and total > size):
+        for seq, (item, link) in enumerate(rows, first):
+            total += len(item.body or b"")
+            if seq > last or len(found) >= records or (found and total > size):
                 break
-            found.append(stored.item())
-            recent[stored.record.seq] = stored.record.link
+            found.append(item)
+            recent[seq] = link
         self._recent = recent
+        behind = first + len(found)
+        if len(found) == records and self.head.seq >= behind + records:
+            # A long way to go: the next request's records are read while the hub works on this one's.
+            self._ahead = (behind, helper().submit(self._fetch, behind, records, size))
         return found
+
+    def _fetch(self, first: int, records: int, size: int) -> list[tuple[Item, bytes]]:
+        chain = self.corpus.chain(self.branch.id, first - 1, records, size)
+        return [(stored.item(), stored.record.link) for stored in chain]
 
     def key_at(self, seq: int, keyring: Keyring) -> bytes:
         """The public key in force at a record; a rotate record itself is signed by the key that it retires."""
@@ -147,7 +164,7 @@ class LogsOutbox:
         self._mine: dict[str, OpenLog] = {}  # opened here for agents of other processes
         self._agents: dict[str, bytes] = {}
         self._seen, self._again = 0, 0.0
-        self._syncers: Any = None
+        self._helpers: Executor | None = None
         self.errors: dict[str, str] = {}
         """Logs that could not be opened or read, by agent; they are tried again."""
 
@@ -170,9 +187,9 @@ class LogsOutbox:
         """Gives back the logs that were opened here."""
         self._directory.positions.save()
         with self._lock:
-            syncers, self._syncers = self._syncers, None
-        if syncers is not None:
-            syncers.shutdown()
+            helpers, self._helpers = self._helpers, None
+        if helpers is not None:
+            helpers.shutdown()
         with self._lock:
             for agent in list(self._agents):
                 self._forget(agent)
@@ -218,19 +235,19 @@ class LogsOutbox:
         # Side by side: ten files one after another take a disk 2.6 ms, together 1.2. Not one task a file: handing over
         # costs as much as a sync does.
         shares = [known[first::SYNC_THREADS] for first in range(min(SYNC_THREADS, len(known)))]
-        others = [self._syncer().submit(_sync, share) for share in shares[1:]]
+        others = [self._helper().submit(_sync, share) for share in shares[1:]]
         found = _sync(shares[0]) if shares else {}
         for each in others:
             found |= each.result()
         return found
 
-    def _syncer(self) -> Any:
+    def _helper(self) -> Executor:
         with self._lock:
-            if self._syncers is None:
+            if self._helpers is None:
                 from concurrent.futures import ThreadPoolExecutor
 
-                self._syncers = ThreadPoolExecutor(SYNC_THREADS - 1, thread_name_prefix="holdfast-sync")
-            return self._syncers
+                self._helpers = ThreadPoolExecutor(SYNC_THREADS - 1, thread_name_prefix="holdfast-ship")
+            return self._helpers
 
     def links(self, stream: bytes, seqs: Sequence[int]) -> dict[int, bytes]:
         """The links at these numbers, as far as the log has them; number 0 is the genesis."""
@@ -238,7 +255,7 @@ class LogsOutbox:
 
     def read(self, stream: bytes, first: int, last: int, records: int, size: int) -> list[Item]:
         """The records from `first` on, as they travel."""
-        return self._stream(stream).read(first, last, records, size)
+        return self._stream(stream).read(first, last, records, size, self._helper)
 
     def sign(self, stream: bytes, mark: Mark) -> bytes:
         """The signature over the head message of this mark."""
