@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
+import msgspec
+
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import BALLAST_BYTES, FLOOR_BYTES, Reserve
+from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, NodeFull, NoStore, UsageError
 from holdfast.log import ADVANCED, Level, OpenLog
 from holdfast.node.batch import CAS_AGENT
@@ -43,8 +44,7 @@ _attached: dict[str, Directory] = {}
 _attached_lock = threading.Lock()  # guards _attached and every Directory._users
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How a node treats its disk; the defaults suit a laptop.
 
     Attributes:
@@ -327,10 +327,10 @@ def read_config(home: Path) -> dict[str, Any]:
         UsageError: it is not JSON, or of a newer format.
     """
     try:
-        found = json.loads((home / _CONFIG).read_bytes())
+        found = msgspec.json.decode((home / _CONFIG).read_bytes())
     except FileNotFoundError:
         raise NoStore(f"no node directory at {home}", hint=f"holdfast init {home}") from None
-    except ValueError as error:
+    except msgspec.DecodeError as error:
         raise UsageError(f"{home / _CONFIG} is not JSON: {error}", hint="correct it, or init anew") from error
     if not isinstance(found, dict) or found.get("format") != 1:
         raise UsageError(f"{home / _CONFIG} has a format that this version does not know", hint="update holdfast")
@@ -340,16 +340,12 @@ def read_config(home: Path) -> dict[str, Any]:
 def write_config(home: Path, config: dict[str, Any]) -> None:
     """Replaces config.json as a whole: a reader sees the old one or the new one."""
     partial = home / f".{_CONFIG}.{os.getpid()}"
-    with open(partial, "w") as file:
-        json.dump(config, file, indent=1)
+    with open(partial, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(config), indent=1))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, home / _CONFIG)
-    fd = os.open(home, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(home)
 
 
 @contextlib.contextmanager
