@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
-from holdfast.cli import main
+from holdfast.cli.commands import COMMANDS
 from tests.cli.conftest import PROGRAM, Run
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
-NAMES = sorted(main.commands)
+NAMES = sorted(COMMANDS.commands)
 
 
 def test_the_commands_are_the_documented_ones() -> None:
@@ -45,7 +45,7 @@ def test_help_tells_what_a_command_does(empty: Run, name: str) -> None:
     assert result.code == 0
     assert result.text.startswith(f"Usage: holdfast {name}")
     assert "Global options:" in result.text
-    assert len(main.commands[name].help or "") > 20
+    assert len(COMMANDS.commands[name].help or "") > 20
 
 
 def test_the_overview_names_every_command(empty: Run) -> None:
@@ -193,4 +193,4 @@ def test_version_is_told(empty: Run) -> None:
 
 
 def test_the_group_is_a_click_group() -> None:
-    assert isinstance(main, click.Group)
+    assert isinstance(COMMANDS, click.Group)

@@ -6,15 +6,14 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
 
 from holdfast.cli.show import Show
 from holdfast.errors import NoStore, NotCached, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast.log import OpenLog
     from holdfast.node.directory import Directory
     from holdfast.node.store import Store
@@ -48,6 +47,8 @@ class Settings:
     @property
     def path(self) -> Path:
         """The store's directory; whether it is there is another question."""
+        from pathlib import Path
+
         given = self.store or os.environ.get("HOLDFAST_STORE")
         if given:
             return Path(given).expanduser()
@@ -62,6 +63,8 @@ class Settings:
             UsageError: the file is no JSON object.
         """
         if self._config is None:
+            import msgspec
+
             path = self.path / CONFIG
             try:
                 found = msgspec.json.decode(path.read_bytes())
@@ -110,6 +113,8 @@ class Settings:
     @property
     def token_path(self) -> Path | None:
         """The file that holds the hub's token."""
+        from pathlib import Path
+
         given = self.token_file or os.environ.get("HOLDFAST_TOKEN_FILE") or self.config.get("token_file")
         return Path(given).expanduser() if given else None
 
