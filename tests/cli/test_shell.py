@@ -14,6 +14,7 @@ import click
 import pytest
 
 from holdfast.cli.commands import COMMANDS
+from holdfast.cli.setup import agent_named_after
 from tests.cli.conftest import PROGRAM, Run
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
@@ -89,6 +90,20 @@ def test_no_store_ends_with_10_and_makes_none(empty: Run, home: Path) -> None:
         assert result.code == 10, words
         assert result.err.endswith("hint: holdfast init\n")
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "agent"), [("Deck.local", "deck"), ("Anna's Mac", "anna-s-mac"), ("", "main"), ("hub.home", "hub-1")]
+)
+def test_a_store_without_a_named_agent_is_named_after_its_machine(machine: str, agent: str) -> None:
+    assert agent_named_after(machine) == agent
+
+
+def test_an_agent_cannot_have_the_hubs_name(hf: Run) -> None:
+    assert hf("get", "k", "--agent", "hub").code == 5  # to be read from a hub, and there is none
+    for words in (("init",), ("put", "k", "1")):
+        result = hf(*words, "--agent", "hub")
+        assert (result.code, result.err.startswith("error: the name 'hub' is the hub's own\nhint: ")) == (2, True)
 
 
 def test_a_missing_file_is_an_error_and_no_traceback(hf: Run) -> None:

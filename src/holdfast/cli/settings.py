@@ -196,10 +196,12 @@ class Settings:
         Args:
             need_hub: something on this machine turned out not to be (all) here: open the hub too.
         """
+        from holdfast.node.batch import CAS_AGENT
         from holdfast.node.directory import Directory
 
         path = self.need_store()
-        here = self.who == self.me or Directory(path).has_agent(self.who)
+        # The hub's own name is no agent's here, but what the hub decided is read under it, from the hub.
+        here = self.who == self.me or (self.who != CAS_AGENT and Directory(path).has_agent(self.who))
         agent = self.who if here else self.me
         with self.open_store(agent=agent, hub=need_hub or not here) as store:
             if not here and not store.hubs:

@@ -45,7 +45,7 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
     config = dict(settings.config)
     changes: dict[str, Any] = {}
     if settings.agent or "agent" not in config:
-        changes["agent"] = settings.agent or _agent_of_this_machine()
+        changes["agent"] = settings.agent or agent_named_after(platform.node())
     if settings.hub:
         changes["hubs"] = [settings.hub]
     if settings.token_file:
@@ -63,9 +63,12 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
     settings.show.line(f"agent {config['agent']}, level {config['level']}, {f'hub {hubs[0]}' if hubs else 'no hub'}")
 
 
-def _agent_of_this_machine() -> str:
-    # Keys are an agent's own, so two machines should not both be "main".
-    return re.sub(r"[^a-z0-9-]+", "-", platform.node().lower().partition(".")[0]).strip("-") or "main"
+def agent_named_after(machine: str) -> str:
+    """A name for the agent of a machine: keys are an agent's own, so two machines should not both be "main"."""
+    from holdfast.node.batch import CAS_AGENT
+
+    name = re.sub(r"[^a-z0-9-]+", "-", machine.lower().partition(".")[0]).strip("-") or "main"
+    return f"{name}-1" if name == CAS_AGENT else name
 
 
 def _check_url(url: str) -> None:

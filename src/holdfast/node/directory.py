@@ -312,7 +312,9 @@ def check_agent(agent: str) -> None:
         raise UsageError(f"an agent needs a name, got {agent!r}", hint="such as agent='recruiter-1'")
     check_names("put", "", "", agent)
     if agent == CAS_AGENT:
-        raise UsageError("the name 'hub' is the hub's own", hint="take another")
+        raise UsageError(
+            "the name 'hub' is the hub's own", hint="take another: under it a hub writes what it decides by itself"
+        )
     if len(quote(agent, safe="")) > _FILE_NAME_MAX:
         raise UsageError(
             f"the agent's name is too long for a folder: {agent!r:.60}", hint=f"at most {NAME_BYTES_MAX // 3} letters"
