@@ -71,6 +71,41 @@ def test_a_wrong_call_says_so_and_ends_with_2(hf: Run, words: tuple[str, ...]) -
     assert result.out == b""
 
 
+def test_help_lists_options_and_no_bare_arguments(empty: Run) -> None:
+    lines = empty("get", "--help").text.splitlines()
+    assert "  KEY" not in lines
+    assert "show this" in next(line for line in lines if "-h, --help" in line)
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        (("diff", "k", "x"), "invalid value for 'OLD': 'x' is not a whole number", "holdfast diff --help"),
+        (("completion",), "missing argument 'SHELL'", "one of bash, zsh, fish"),
+        (("watch", "--since", "bogus"), "not a cursor: 'bogus'", "pass what the last page gave, or 0"),
+        (
+            ("put", "k", "1", "--hub", "http://127.0.0.1:9", "--token-file", "none"),
+            "no token to be read from none: No such file or directory",
+            "--token-file PATH",
+        ),
+    ],
+)
+def test_a_slip_is_told_in_our_own_words(hf: Run, words: tuple[str, ...], what: str, hint: str) -> None:
+    result = hf(*words)
+    assert (result.code, result.err) == (2, f"error: {what}\nhint: {hint}\n")
+
+
+def test_the_hint_for_a_broken_config_does_not_lead_in_a_circle(hf: Run, home: Path) -> None:
+    config = home / ".local" / "share" / "holdfast" / "config.json"
+    config.write_text("{")
+    for words in (("init",), ("get", "k"), ("status",)):
+        result = hf(*words)
+        assert result.code == 2
+        assert '{"format": 1}' in result.err
+    config.write_text('{"format": 1}')
+    assert hf("put", "k", "1").code == 0
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_errors_have_their_wire_form_for_programs(hf: Run, before: bool) -> None:
     result = hf("--json", "get", "a") if before else hf("get", "a", "--json")
@@ -178,8 +213,8 @@ def test_a_terminal_gets_colours_unless_it_does_not_want_them(hf: Run) -> None:
 
 def test_what_others_wrote_cannot_steer_the_terminal(hf: Run) -> None:
     hf("send", "people", "\033[2Jgone", "--task", "\033]0;owned\a")
-    hf("put", "\033[31mkey", "1")
-    for words in (("inbox",), ("ls",), ("ls", "--names")):
+    hf("put", "\033[31mkey", "\033[2Jgone")
+    for words in (("inbox",), ("ls",), ("ls", "--names"), ("watch", "--since", "start", "--once")):
         assert "\033" not in hf(*words).text
 
 

@@ -42,7 +42,9 @@ def checkup(settings: Settings) -> Iterator[Check]:
     yield _sqlite()
     path = settings.path
     if not (path / CONFIG).is_file():
-        yield Check("store", "fail", f"no store at {path}", f"holdfast init --store {path}")
+        yield Check(
+            "store", "fail", f"no store at {path}", "holdfast init" + (f" --store {path}" if settings.store else "")
+        )
     else:
         yield Check("store", "ok", str(path))
         yield _permissions(path)
@@ -166,6 +168,7 @@ def _hub(settings: Settings) -> Iterator[Check]:
         yield Check("hub", "ok", "none is configured")
         return
     try:
+        _ = settings.token  # raises where one is wanted and cannot be read
         pong = ping(url, settings)
         allowed = ping(url, settings, "/v1/agents?limit=1") if pong.ok else pong
     except (OSError, HoldfastError) as error:

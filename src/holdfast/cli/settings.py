@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from holdfast.node.store import Store
 
 CONFIG = "config.json"
+MEND = """put it right; the least that it needs is {"format": 1}"""
 T = TypeVar("T")
 
 
@@ -35,6 +36,7 @@ class Settings:
         self.quiet = False
         self.verbose = False
         self._show: Show | None = None
+        self._warned = False
         self._config: dict[str, Any] | None = None
 
     @property
@@ -71,9 +73,9 @@ class Settings:
             except FileNotFoundError:
                 found = {}
             except msgspec.DecodeError as error:
-                raise UsageError(f"{path} is not JSON: {error}", hint="put it right, or run holdfast init") from error
+                raise UsageError(f"{path} is not JSON: {error}", hint=MEND) from error
             if not isinstance(found, dict):
-                raise UsageError(f"{path} holds no JSON object", hint="put it right, or run holdfast init")
+                raise UsageError(f"{path} holds no JSON object", hint=MEND)
             self._config = found
         return self._config
 
@@ -98,15 +100,20 @@ class Settings:
         """The hub's token, read from its file; None without one.
 
         Raises:
-            UsageError: the file is empty, or others may read it.
+            UsageError: the file is not there, not readable or empty.
         """
         path = self.token_path
         if path is None:
             return None
-        token = path.read_text("utf-8").strip()
+        try:
+            token = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"no token to be read from {path}: {why}", hint="--token-file PATH") from error
         if not token:
             raise UsageError(f"{path} holds no token", hint="one line of text, known to the hub")
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if not self._warned and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            self._warned = True
             self.show.warn(f"others may read {path}", hint=f"chmod 600 {path}")
         return token
 

@@ -193,7 +193,9 @@ def _format_options(command: click.Command, ctx: click.Context, formatter: click
     shared: list[tuple[str, str]] = []
     for param in command.get_params(ctx):
         row = param.get_help_record(ctx)
-        if row is not None:
+        if "--help" in param.opts and row is not None:
+            row = (row[0], "show this")
+        if row is not None and isinstance(param, click.Option):  # arguments stand in the first line
             (shared if param.name in _GLOBAL_NAMES else own).append(row)
     for heading, rows in (("Options", own), ("Global options", shared)):
         if rows:
@@ -211,11 +213,13 @@ def _width() -> int:
 
 def _ours(error: click.ClickException) -> HoldfastError:
     """A mistake on the command line in our own form: what, then what to do."""
-    what, _, hint = error.format_message().partition("\n")
+    what, _, hint = error.format_message().replace("a valid integer range", "a whole number").partition("\n")
     what, found, meant = what.partition(" Did you mean ")
     context = getattr(error, "ctx", None)
     if found:
         hint = f"did you mean {meant}"
+    elif what.endswith(choose := ". Choose from:"):
+        what, hint = what.removesuffix(choose), f"one of {hint}"
     elif not hint and context is not None:
         hint = f"{context.command_path} --help"
     made = UsageError(what[:1].lower() + what[1:].rstrip("."), hint=" ".join(hint.split()))

@@ -175,7 +175,7 @@ def watch_command(
                 else:
                     value = f"removed {value_text(version.value)}" if version.gone else value_text(version.value)
                     where = f"{version.author or version.agent}  {version.collection}/{version.key} v{version.version}"
-                    settings.show.line(f"{clock_text(version.time)}  {where}  {value}")
+                    settings.show.line(f"{clock_text(version.time)}  {safe(where)}  {safe(value)}")
                     settings.show.flush()
                 if seen == limit:
                     break

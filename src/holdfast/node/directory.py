@@ -333,7 +333,9 @@ def read_config(home: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NoStore(f"no node directory at {home}", hint=f"holdfast init {home}") from None
     except msgspec.DecodeError as error:
-        raise UsageError(f"{home / _CONFIG} is not JSON: {error}", hint="correct it, or init anew") from error
+        raise UsageError(
+            f"{home / _CONFIG} is not JSON: {error}", hint="""put it right; the least that it needs is {"format": 1}"""
+        ) from error
     if not isinstance(found, dict) or found.get("format") != 1:
         raise UsageError(f"{home / _CONFIG} has a format that this version does not know", hint="update holdfast")
     return found
