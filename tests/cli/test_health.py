@@ -51,6 +51,14 @@ def test_put_says_that_the_hub_is_away(hf: Run, nowhere: str) -> None:
     assert hf("put", "k", "2", "--hub", nowhere, "--json").json["outbox"] == 2
 
 
+def test_a_rollback_says_so_too_and_status_does_not_need_the_token(hf: Run, nowhere: str) -> None:
+    hf("put", "k", "1")
+    assert hf("rollback", "k", "1", "--hub", nowhere).text == "state/k v2 is v1 again; not at the hub yet: 2 records\n"
+    result = hf("status", "--hub", nowhere, "--token-file", "none")
+    assert (result.code, "▲ not reached   no token to be read" in result.text) == (0, True)
+    assert nowhere not in hf("status", "--hub", nowhere).text.split("not reached")[1]
+
+
 def test_what_needs_the_hub_ends_with_7_when_it_is_away(hf: Run, nowhere: str) -> None:
     result = hf("inbox", "--hub", nowhere, "--json")
     assert result.code == 7

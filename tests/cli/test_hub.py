@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.node.store import Store
 from tests.cli.conftest import Run, wait_for
 from tests.cli.test_transcripts import SHARED
 
@@ -101,6 +102,14 @@ def test_a_write_on_one_machine_is_read_on_the_other(empty: Run, two: Callable[[
     assert empty("ls", "--names", *there).text == "plan\n"
     assert empty("get", "other", *there).code == 5
     assert '+  "step": 2' in empty("diff", "plan", "1", *there).text
+
+
+def test_what_the_hub_decided_is_read_under_its_name(
+    empty: Run, home: Path, two: Callable[[str], tuple[str, ...]]
+) -> None:
+    with Store(home / "laptop", "laptop", cas=["locks"]) as store:
+        store.put("door", "mine", collection="locks", expect=0)
+    assert empty("get", "door", "-c", "locks", "--agent", "hub", *two("desk")).text == "mine\n"
 
 
 def test_messages_reach_people_on_every_machine(empty: Run, two: Callable[[str], tuple[str, ...]]) -> None:

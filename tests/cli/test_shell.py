@@ -13,11 +13,12 @@ from pathlib import Path
 import click
 import pytest
 
-from holdfast.cli import main
+from holdfast.cli.commands import COMMANDS
+from holdfast.cli.setup import agent_named_after
 from tests.cli.conftest import PROGRAM, Run
 
 Spawn = Callable[..., "subprocess.Popen[bytes]"]
-NAMES = sorted(main.commands)
+NAMES = sorted(COMMANDS.commands)
 
 
 def test_the_commands_are_the_documented_ones() -> None:
@@ -45,7 +46,7 @@ def test_help_tells_what_a_command_does(empty: Run, name: str) -> None:
     assert result.code == 0
     assert result.text.startswith(f"Usage: holdfast {name}")
     assert "Global options:" in result.text
-    assert len(main.commands[name].help or "") > 20
+    assert len(COMMANDS.commands[name].help or "") > 20
 
 
 def test_the_overview_names_every_command(empty: Run) -> None:
@@ -70,6 +71,41 @@ def test_a_wrong_call_says_so_and_ends_with_2(hf: Run, words: tuple[str, ...]) -
     assert result.out == b""
 
 
+def test_help_lists_options_and_no_bare_arguments(empty: Run) -> None:
+    lines = empty("get", "--help").text.splitlines()
+    assert "  KEY" not in lines
+    assert "show this" in next(line for line in lines if "-h, --help" in line)
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "hint"),
+    [
+        (("diff", "k", "x"), "invalid value for 'OLD': 'x' is not a whole number", "holdfast diff --help"),
+        (("completion",), "missing argument 'SHELL'", "one of bash, zsh, fish"),
+        (("watch", "--since", "bogus"), "not a cursor: 'bogus'", "pass what the last page gave, or 0"),
+        (
+            ("put", "k", "1", "--hub", "http://127.0.0.1:9", "--token-file", "none"),
+            "no token to be read from none: No such file or directory",
+            "--token-file PATH",
+        ),
+    ],
+)
+def test_a_slip_is_told_in_our_own_words(hf: Run, words: tuple[str, ...], what: str, hint: str) -> None:
+    result = hf(*words)
+    assert (result.code, result.err) == (2, f"error: {what}\nhint: {hint}\n")
+
+
+def test_the_hint_for_a_broken_config_does_not_lead_in_a_circle(hf: Run, home: Path) -> None:
+    config = home / ".local" / "share" / "holdfast" / "config.json"
+    config.write_text("{")
+    for words in (("init",), ("get", "k"), ("status",)):
+        result = hf(*words)
+        assert result.code == 2
+        assert '{"format": 1}' in result.err
+    config.write_text('{"format": 1}')
+    assert hf("put", "k", "1").code == 0
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_errors_have_their_wire_form_for_programs(hf: Run, before: bool) -> None:
     result = hf("--json", "get", "a") if before else hf("get", "a", "--json")
@@ -89,6 +125,20 @@ def test_no_store_ends_with_10_and_makes_none(empty: Run, home: Path) -> None:
         assert result.code == 10, words
         assert result.err.endswith("hint: holdfast init\n")
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("machine", "agent"), [("Deck.local", "deck"), ("Anna's Mac", "anna-s-mac"), ("", "main"), ("hub.home", "hub-1")]
+)
+def test_a_store_without_a_named_agent_is_named_after_its_machine(machine: str, agent: str) -> None:
+    assert agent_named_after(machine) == agent
+
+
+def test_an_agent_cannot_have_the_hubs_name(hf: Run) -> None:
+    assert hf("get", "k", "--agent", "hub").code == 5  # to be read from a hub, and there is none
+    for words in (("init",), ("put", "k", "1")):
+        result = hf(*words, "--agent", "hub")
+        assert (result.code, result.err.startswith("error: the name 'hub' is the hub's own\nhint: ")) == (2, True)
 
 
 def test_a_missing_file_is_an_error_and_no_traceback(hf: Run) -> None:
@@ -163,8 +213,8 @@ def test_a_terminal_gets_colours_unless_it_does_not_want_them(hf: Run) -> None:
 
 def test_what_others_wrote_cannot_steer_the_terminal(hf: Run) -> None:
     hf("send", "people", "\033[2Jgone", "--task", "\033]0;owned\a")
-    hf("put", "\033[31mkey", "1")
-    for words in (("inbox",), ("ls",), ("ls", "--names")):
+    hf("put", "\033[31mkey", "\033[2Jgone")
+    for words in (("inbox",), ("ls",), ("ls", "--names"), ("watch", "--since", "start", "--once")):
         assert "\033" not in hf(*words).text
 
 
@@ -193,4 +243,4 @@ def test_version_is_told(empty: Run) -> None:
 
 
 def test_the_group_is_a_click_group() -> None:
-    assert isinstance(main, click.Group)
+    assert isinstance(COMMANDS, click.Group)

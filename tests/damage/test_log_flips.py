@@ -54,10 +54,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
     def fill(tx: Any) -> None:
         for number in range(40):
-            tx.execute("INSERT INTO refused VALUES(?,'d','c',?)", (number, "r" * 3000))
+            tx.execute("INSERT INTO tag VALUES(99,?,?)", ("r" * 3000, number))
 
     corpus.write(fill)
-    corpus.write(lambda tx: tx.execute("DELETE FROM refused"))  # pages that nothing uses any more
+    corpus.write(lambda tx: tx.execute("DELETE FROM tag WHERE k=99"))  # pages that nothing uses any more
     truth = all_that_it_says(corpus)
     assert verify_corpus(corpus).sound
     corpus.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
 
+from holdfast.corpus.engine import Engine
 from holdfast.errors import IntegrityError
 from holdfast.log import ADVANCED, BASIC, CRITICAL, OpenLog, level, load, value
 from holdfast.log.anchor import Anchor, Mark
@@ -22,6 +24,37 @@ def test_what_was_written_is_there_after_opening_again_at_each_level(open_log, n
     again = open_log(level=level(name))
     assert [load(again.log.newest("state", f"k{n}"), None) for n in range(50)] == list(range(50))
     assert again.incidents == []
+
+
+def test_a_log_that_was_only_read_leaves_its_anchor_alone(open_log, tmp_path):
+    opened = open_log()
+    opened.log.append([value("state", "a", 1)])
+    opened.close()
+    anchor = (tmp_path / "ada" / "log.anchor").read_bytes()
+    opened = open_log()
+    head = opened.sync()
+    opened.close()
+    assert head.seq == 1
+    assert (tmp_path / "ada" / "log.anchor").read_bytes() == anchor
+
+
+def test_who_only_read_syncs_nothing_and_who_wrote_syncs_at_the_end(tmp_path):
+    synced = []
+
+    def datasync(fd: int) -> None:
+        synced.append(fd)
+        os.fdatasync(fd)
+
+    for expected in (1, 1, 0):  # made, written to, read
+        synced.clear()
+        engine = Engine(tmp_path / "a.db", roles=("node",), datasync=datasync)
+        if expected:
+            engine.commits.run(
+                lambda _, engine=engine: engine.writer_execute("INSERT OR REPLACE INTO meta VALUES('a', 1)")
+            )
+        assert engine.one("SELECT v FROM meta WHERE k='a'") == (1,)
+        engine.close()
+        assert len(synced) == expected
 
 
 def test_the_incarnation_outlives_the_process(open_log):

@@ -244,6 +244,13 @@ def test_an_impossible_name_is_refused(open_store: Open, agent: Any) -> None:
         open_store(agent)
 
 
+def test_the_name_of_the_hubs_own_streams_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'hub' is the hub's own") as refused:
+        Store(tmp_path / "node", "hub")
+    assert "take another" in refused.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
 WRITER = """
 import sys
 from holdfast.node.store import Store

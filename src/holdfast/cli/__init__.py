@@ -1,43 +1,40 @@
-"""The command line: the only room that wires everything. `main` is its door; commands are loaded when asked for."""
+"""The command line: the only room that wires everything. `main` is its door."""
 
-from holdfast.cli.shell import Shell
+from __future__ import annotations
 
-__all__ = ["main"]
+import gc
+import sys
+from collections.abc import Sequence
 
-main = Shell(
-    name="holdfast",
-    help="The storage layer for AI agents: write at local-disk speed, visible everywhere, never lost.",
-    epilog="Start with `holdfast demo`, or `holdfast init` and `holdfast put KEY VALUE`. `holdfast COMMAND --help` has"
-    " examples. Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 4 denied, 5 not found, 6 conflict, 7 hub unreachable,"
-    " 8 full, 9 integrity, 10 no store, 11 locked, 130 interrupted.",
-    rooms={
-        "Begin": {
-            "init": ("setup", "make a store on this machine"),
-            "demo": ("demo.command", "see the whole thing at work, hub killed half-way"),
-            "serve": ("setup", "run a hub"),
-            "status": ("health", "what is here, what is not at the hub yet"),
-            "doctor": ("health", "find out what is wrong with this machine's setup"),
-            "version": ("setup", "versions of holdfast and what it stands on"),
-            "completion": ("setup", "print the completion script of a shell"),
-        },
-        "Data": {
-            "put": ("data", "set a key"),
-            "get": ("data", "read a key, as it is or as it was"),
-            "ls": ("data", "list keys, collections or agents"),
-            "rm": ("data", "take a key's value away; its history stays"),
-            "history": ("past", "every version of a key"),
-            "diff": ("past", "what changed between two versions"),
-            "rollback": ("past", "make an earlier version the newest"),
-            "watch": ("talk", "follow changes live"),
-            "export": ("moves", "write every version as JSON Lines"),
-            "import": ("moves", "read conversations, or an export, into the store"),
-        },
-        "Messages": {
-            "send": ("talk", "post a message to people or an agent"),
-            "inbox": ("talk", "read messages"),
-        },
-        "Trust": {
-            "verify": ("health", "prove every record of this store"),
-        },
-    },
-)
+__all__ = ["lasting", "main"]
+
+_YOUNG_MAX = 100_000
+_usual = gc.get_threshold()
+
+
+def main(args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> int:
+    """Runs a command line and ends the process with its exit code.
+
+    Args:
+        args: the words behind the program's name; None: this process's own.
+        standalone_mode: False returns the exit code instead of ending the process (tests).
+    """
+    if not standalone_mode:
+        return _run(args)
+    # Loading modules makes tens of thousands of objects that stay; looking through them for garbage again and again,
+    # and once more at the end, was a quarter of a short command's time. `lasting` goes back for a long one.
+    gc.set_threshold(_YOUNG_MAX)
+    code = _run(args)
+    gc.freeze()
+    sys.exit(code)
+
+
+def lasting() -> None:
+    """Goes back to how Python usually looks for garbage, for a command that runs on and on."""
+    gc.set_threshold(*_usual)
+
+
+def _run(args: Sequence[str] | None) -> int:
+    from holdfast.cli.commands import COMMANDS
+
+    return COMMANDS.main(args, standalone_mode=False)

@@ -7,7 +7,6 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,7 +15,7 @@ import msgspec
 from holdfast.cli.health import ping
 from holdfast.cli.settings import CONFIG, Settings
 from holdfast.cli.show import count_text, seconds_text, size_text
-from holdfast.corpus.engine import SQLITE_MIN, apsw_version
+from holdfast.corpus.library import SQLITE_MIN, apsw_version
 from holdfast.corpus.space import FLOOR_BYTES
 from holdfast.errors import HoldfastError
 
@@ -43,7 +42,9 @@ def checkup(settings: Settings) -> Iterator[Check]:
     yield _sqlite()
     path = settings.path
     if not (path / CONFIG).is_file():
-        yield Check("store", "fail", f"no store at {path}", f"holdfast init --store {path}")
+        yield Check(
+            "store", "fail", f"no store at {path}", "holdfast init" + (f" --store {path}" if settings.store else "")
+        )
     else:
         yield Check("store", "ok", str(path))
         yield _permissions(path)
@@ -167,6 +168,7 @@ def _hub(settings: Settings) -> Iterator[Check]:
         yield Check("hub", "ok", "none is configured")
         return
     try:
+        _ = settings.token  # raises where one is wanted and cannot be read
         pong = ping(url, settings)
         allowed = ping(url, settings, "/v1/agents?limit=1") if pong.ok else pong
     except (OSError, HoldfastError) as error:
@@ -185,6 +187,8 @@ def _hub(settings: Settings) -> Iterator[Check]:
 def _skew(date: str) -> Check:
     if not date:
         return Check("clock", "ok", "the hub does not tell its time")
+    from email.utils import parsedate_to_datetime
+
     # The header has whole seconds, so half of one is its own doubt.
     skew = abs(parsedate_to_datetime(date).timestamp() + 0.5 - time.time())
     if skew > SKEW_S_MAX:

@@ -52,7 +52,7 @@ def put_command(
     with settings.open_store() as store:
         expect = values.expected(if_version)
         made = store.put(key, content, collection=collection, expect=expect, durable=durable)
-        _tell(settings, store, made, f"stored {collection}/{key} v{made.version}")
+        tell_written(settings, store, made, f"stored {collection}/{key} v{made.version}")
 
 
 @shell.command("rm")
@@ -77,10 +77,10 @@ def rm_command(
         text = f"removed {collection}/{key}{'*' if prefix else ''}"
         if made.version > 1 and not prefix:
             text += f"; undo with `holdfast rollback {key} {made.version - 1}`"
-        _tell(settings, store, made, text)
+        tell_written(settings, store, made, text)
 
 
-def _tell(settings: Settings, store: Store, made: Version, text: str) -> None:
+def tell_written(settings: Settings, store: Store, made: Version, text: str) -> None:
     """Says what was written, and whether the hub has it; that it has not is no failure."""
     document = made.to_json()
     if store.hubs:
@@ -149,6 +149,7 @@ def version_at(
         return version
     which = f" v{number}" if number is not None else f" at {at}" if at is not None else ""
     hint = f"holdfast history {key}" + ("" if collection == "state" else f" --collection {collection}")
+    hint = hint if which else "holdfast ls shows what there is"
     raise NotFound(f"{agent or store.agent} has nothing at {collection}/{key}{which}", hint=hint)
 
 

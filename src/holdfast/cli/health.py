@@ -11,7 +11,7 @@ import msgspec
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, seconds_text, size_text
-from holdfast.errors import HoldfastError, IntegrityError, NotFound
+from holdfast.errors import HoldfastError, IntegrityError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from holdfast.node.directory import Directory
@@ -99,11 +99,15 @@ def ping(url: str, settings: Settings, path: str = "/livez") -> Pong:
     from holdfast.node.client import HubClient
 
     begun = time.perf_counter()
-    client = HubClient(url, settings.token)
+    try:
+        token = settings.token
+    except UsageError as error:
+        return Pong(False, 0.0, error.message)
+    client = HubClient(url, token)
     try:
         answer = client.ask("GET", path, timeout=_PING_S)
     except HoldfastError as error:
-        return Pong(False, time.perf_counter() - begun, error.message)
+        return Pong(False, time.perf_counter() - begun, error.message.removeprefix(f"{url} "))
     finally:
         client.close()
     took = time.perf_counter() - begun

@@ -7,7 +7,7 @@ import difflib
 import click
 
 from holdfast.cli import shell, values
-from holdfast.cli.data import COLLECTION, SHIP_S, version_at
+from holdfast.cli.data import COLLECTION, tell_written, version_at
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, safe, value_text
 from holdfast.errors import NotFound
@@ -78,6 +78,4 @@ def rollback_command(settings: Settings, key: str, version: int, collection: str
     """
     with settings.open_store() as store:
         made = store.rollback(key, version, collection=collection)
-        if store.hubs:
-            store.flush(SHIP_S)
-        settings.show.result(f"{collection}/{key} v{made.version} is v{version} again", made.to_json())
+        tell_written(settings, store, made, f"{collection}/{key} v{made.version} is v{version} again")

@@ -6,20 +6,20 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import msgspec
 
 from holdfast.cli.show import Show
 from holdfast.errors import NoStore, NotCached, NotFound, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast.log import OpenLog
     from holdfast.node.directory import Directory
     from holdfast.node.store import Store
 
 CONFIG = "config.json"
+MEND = """put it right; the least that it needs is {"format": 1}"""
 T = TypeVar("T")
 
 
@@ -36,6 +36,7 @@ class Settings:
         self.quiet = False
         self.verbose = False
         self._show: Show | None = None
+        self._warned = False
         self._config: dict[str, Any] | None = None
 
     @property
@@ -48,6 +49,8 @@ class Settings:
     @property
     def path(self) -> Path:
         """The store's directory; whether it is there is another question."""
+        from pathlib import Path
+
         given = self.store or os.environ.get("HOLDFAST_STORE")
         if given:
             return Path(given).expanduser()
@@ -62,15 +65,17 @@ class Settings:
             UsageError: the file is no JSON object.
         """
         if self._config is None:
+            import msgspec
+
             path = self.path / CONFIG
             try:
                 found = msgspec.json.decode(path.read_bytes())
             except FileNotFoundError:
                 found = {}
             except msgspec.DecodeError as error:
-                raise UsageError(f"{path} is not JSON: {error}", hint="put it right, or run holdfast init") from error
+                raise UsageError(f"{path} is not JSON: {error}", hint=MEND) from error
             if not isinstance(found, dict):
-                raise UsageError(f"{path} holds no JSON object", hint="put it right, or run holdfast init")
+                raise UsageError(f"{path} holds no JSON object", hint=MEND)
             self._config = found
         return self._config
 
@@ -95,21 +100,28 @@ class Settings:
         """The hub's token, read from its file; None without one.
 
         Raises:
-            UsageError: the file is empty, or others may read it.
+            UsageError: the file is not there, not readable or empty.
         """
         path = self.token_path
         if path is None:
             return None
-        token = path.read_text("utf-8").strip()
+        try:
+            token = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "not text"
+            raise UsageError(f"no token to be read from {path}: {why}", hint="--token-file PATH") from error
         if not token:
             raise UsageError(f"{path} holds no token", hint="one line of text, known to the hub")
-        if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if not self._warned and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            self._warned = True
             self.show.warn(f"others may read {path}", hint=f"chmod 600 {path}")
         return token
 
     @property
     def token_path(self) -> Path | None:
         """The file that holds the hub's token."""
+        from pathlib import Path
+
         given = self.token_file or os.environ.get("HOLDFAST_TOKEN_FILE") or self.config.get("token_file")
         return Path(given).expanduser() if given else None
 
@@ -191,10 +203,12 @@ class Settings:
         Args:
             need_hub: something on this machine turned out not to be (all) here: open the hub too.
         """
+        from holdfast.node.batch import CAS_AGENT
         from holdfast.node.directory import Directory
 
         path = self.need_store()
-        here = self.who == self.me or Directory(path).has_agent(self.who)
+        # The hub's own name is no agent's here, but what the hub decided is read under it, from the hub.
+        here = self.who == self.me or (self.who != CAS_AGENT and Directory(path).has_agent(self.who))
         agent = self.who if here else self.me
         with self.open_store(agent=agent, hub=need_hub or not here) as store:
             if not here and not store.hubs:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import platform
 import re
-import socket
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-from holdfast.cli import shell
+from holdfast.cli import lasting, shell
 from holdfast.cli.settings import Settings
 from holdfast.errors import UsageError
 
@@ -42,7 +45,7 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
     config = dict(settings.config)
     changes: dict[str, Any] = {}
     if settings.agent or "agent" not in config:
-        changes["agent"] = settings.agent or _agent_of_this_machine()
+        changes["agent"] = settings.agent or agent_named_after(platform.node())
     if settings.hub:
         changes["hubs"] = [settings.hub]
     if settings.token_file:
@@ -60,9 +63,12 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
     settings.show.line(f"agent {config['agent']}, level {config['level']}, {f'hub {hubs[0]}' if hubs else 'no hub'}")
 
 
-def _agent_of_this_machine() -> str:
-    # Keys are an agent's own, so two machines should not both be "main".
-    return re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower().partition(".")[0]).strip("-") or "main"
+def agent_named_after(machine: str) -> str:
+    """A name for the agent of a machine: keys are an agent's own, so two machines should not both be "main"."""
+    from holdfast.node.batch import CAS_AGENT
+
+    name = re.sub(r"[^a-z0-9-]+", "-", machine.lower().partition(".")[0]).strip("-") or "main"
+    return f"{name}-1" if name == CAS_AGENT else name
 
 
 def _check_url(url: str) -> None:
@@ -93,6 +99,7 @@ def serve_command(
 
     from holdfast.hub.serve import serve
 
+    lasting()
     logging.basicConfig(
         level=logging.INFO if settings.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -103,10 +110,8 @@ def serve_command(
 @click.pass_obj
 def version_command(settings: Settings) -> None:
     """Show the versions of holdfast and of what it stands on."""
-    from importlib.metadata import PackageNotFoundError, version
-
     from holdfast import __version__
-    from holdfast.corpus.engine import apsw_version
+    from holdfast.corpus.library import apsw_version
     from holdfast.wire import PROTOCOL
 
     told: dict[str, Any] = {
@@ -115,16 +120,24 @@ def version_command(settings: Settings) -> None:
         "python": platform.python_version(),
         "sqlite": ".".join(map(str, apsw_version)),
     }
-    for name in ("click", "cryptography", "msgspec", "zstandard", "starlette", "uvicorn"):
-        try:
-            told[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    told |= _installed(("click", "cryptography", "msgspec", "zstandard", "starlette", "uvicorn"))
     if settings.as_json:
         settings.show.document(told)
         return
     for name, number in told.items():
         settings.show.line(f"{name} {number}")
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    """The versions of the packages that are installed, by the names of their folders (importlib.metadata: 35 ms)."""
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder or "."):
+                name, dash, number = entry.removesuffix(".dist-info").partition("-")
+                if dash and entry.endswith(".dist-info"):
+                    found.setdefault(name, number)
+    return {name: found[name] for name in names if name in found}
 
 
 @shell.command("completion")
@@ -138,8 +151,8 @@ def completion_command(settings: Settings, name: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from holdfast.cli import main
+    from holdfast.cli.commands import COMMANDS
 
     made = get_completion_class(name)
     assert made is not None
-    settings.show.line(made(main, {}, "holdfast", "_HOLDFAST_COMPLETE").source())
+    settings.show.line(made(COMMANDS, {}, "holdfast", "_HOLDFAST_COMPLETE").source())

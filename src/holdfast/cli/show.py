@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
-import msgspec
-
 from holdfast.errors import HoldfastError
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
@@ -33,7 +31,7 @@ class Show:
 
     def document(self, value: Any) -> None:
         """One JSON document, on one line."""
-        self.raw(msgspec.json.encode(value) + b"\n")
+        self.raw(_json(value) + b"\n")
 
     def raw(self, data: bytes) -> None:
         """Exactly these bytes."""
@@ -87,7 +85,7 @@ class Show:
     def error(self, error: HoldfastError) -> None:
         """What failed, and what to do."""
         if self.as_json:
-            _to_stderr(msgspec.json.encode(error.to_wire()).decode())
+            _to_stderr(_json(error.to_wire()).decode())
             return
         _to_stderr(self.paint("error: ", "red", sys.stderr) + error.message)
         if error.hint:
@@ -170,7 +168,7 @@ def value_text(value: Any, most: int = 120) -> str:
     """A value on one line."""
     if isinstance(value, bytes):
         return f"<{size_text(len(value))}>"
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = value if isinstance(value, str) else _json(value).decode()
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"
 
@@ -178,6 +176,12 @@ def value_text(value: Any, most: int = 120) -> str:
 def safe(text: str) -> str:
     """Other people's text for a terminal: what would move the cursor or change a colour is shown, not obeyed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def _json(value: Any) -> bytes:
+    import msgspec
+
+    return msgspec.json.encode(value)
 
 
 def _columns(stream: TextIO) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.cli import shell, values
+from holdfast.cli import lasting, shell, values
 from holdfast.cli.data import SHIP_S
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, safe, value_text
@@ -164,6 +164,7 @@ def watch_command(
       holdfast watch --collection messages --json
       holdfast watch --since start --once --json > everything.jsonl
     """
+    lasting()
     start = None if since == "start" else since
     with settings.open_store() as store:
         changes = store.changes(start, live=not once, agent=sender, collection=collection, kind=kind, prefix=prefix)
@@ -174,7 +175,7 @@ def watch_command(
                 else:
                     value = f"removed {value_text(version.value)}" if version.gone else value_text(version.value)
                     where = f"{version.author or version.agent}  {version.collection}/{version.key} v{version.version}"
-                    settings.show.line(f"{clock_text(version.time)}  {where}  {value}")
+                    settings.show.line(f"{clock_text(version.time)}  {safe(where)}  {safe(value)}")
                     settings.show.flush()
                 if seen == limit:
                     break

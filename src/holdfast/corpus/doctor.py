@@ -29,8 +29,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import secrets
-import shutil
 import struct
 from array import array
 from collections.abc import Mapping
@@ -40,6 +38,7 @@ from typing import Any, BinaryIO, Final, Literal
 import msgspec
 
 from holdfast.clock import SYSTEM, iso
+from holdfast.disk import sync_directory
 from holdfast.errors import NodeFull
 
 State = Literal["absent", "empty", "clean", "torn-tail", "damaged", "header-damaged"]
@@ -416,20 +415,22 @@ def quarantine(path: Path, into: Path, *, also: tuple[Path, ...] = (), note: Map
         NodeFull: no room; nothing is left behind, and the database should not be opened.
     """
     now = iso(SYSTEM.now_ms())
-    incident = f"{now.replace('-', '').replace(':', '')}-{secrets.token_hex(4)}"
+    incident = f"{now.replace('-', '').replace(':', '')}-{os.urandom(4).hex()}"
     target, making = into / incident, into / f".{incident}"
     beside = [Path(f"{path}{end}") for end in ("", "-wal", "-shm", ".anchor", "-anchor")]
     beside += [path.with_suffix(".anchor"), path.parent / "anchor", *also]
     try:
         making.mkdir(mode=0o700, parents=True)
         files = [_copy(f, making / f.name) for f in dict.fromkeys(beside) if f.is_file()]
-        _sync_directory(making)
+        sync_directory(making)
         making.rename(target)
-        _sync_directory(into)
+        sync_directory(into)
         line = {"incident": incident, "time": now, "database": str(path), "files": files}
         _append(into / "incidents.jsonl", msgspec.json.encode({**line, "note": dict(note or {})}))
-        _sync_directory(into.parent)
+        sync_directory(into.parent)
     except OSError as error:
+        import shutil  # only here: it would cost every command 3 ms
+
         for leftover in (making, target):
             shutil.rmtree(leftover, ignore_errors=True)
         if error.errno not in _NO_ROOM:
@@ -463,14 +464,6 @@ def _append(path: Path, line: bytes) -> None:
         if os.write(fd, entry) != len(entry):
             os.ftruncate(fd, end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
         os.fsync(fd)
     finally:
         os.close(fd)

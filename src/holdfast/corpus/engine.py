@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import random
 import threading
 import time
 import weakref
@@ -33,44 +32,21 @@ import msgspec
 from holdfast.corpus import doctor, scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.gate import Gate
+from holdfast.corpus.library import checksums
+from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
 
-SQLITE_MIN: Final = (3, 51, 3)
 PAGE_BYTES: Final = 4096
 WAL_PAGES_PASSIVE: Final = 1000
 WAL_PAGES_INLINE: Final = 4000
 WAL_BYTES: Final = 4 << 20
 BUSY_S_MAX: Final = 600.0
-_VFS: Final = "cksmvfs"
+_LOG: Final = ""  # the role of a file of records
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-apsw_version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
-if apsw_version < SQLITE_MIN:  # pragma: no cover - the lock file forbids it
-    raise ImportError(
-        f"SQLite {apsw.sqlite_lib_version()} can corrupt a WAL; install apsw >= 3.51.3",
-    )
-
-_vfs_lock = threading.Lock()
-_vfs_ready = False
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _inherited: list[Engine] = []
 """In a forked child: the parent's engines, kept for ever so that nothing finalises (and so closes) them."""
-
-
-def _checksums() -> str:
-    """The name of the VFS that checks every page; loads it once a process."""
-    global _vfs_ready
-    with _vfs_lock:
-        if not _vfs_ready:
-            import apsw.sqlite_extra  # 2 ms, so not before the first file is opened
-
-            usual = apsw.vfs_names()[0]
-            connection = apsw.Connection(":memory:")
-            apsw.sqlite_extra.load(connection, "cksumvfs")
-            connection.close()
-            apsw.set_default_vfs(usual)  # loading takes the default: other people's databases are none of our business
-            _vfs_ready = True
-    return _VFS
 
 
 class Engine:
@@ -115,6 +91,7 @@ class Engine:
         self._wal: int | None = None
         self._wal_lock = threading.Lock()  # guards _wal and orders syncs
         self._sync_begun = self._sync_done = 0  # guarded by _wal_lock, but for one read of _sync_begun
+        self._unsynced = False  # whether this process committed since a sync began
         self.wal_pages = 0  # as of this process's newest commit
         self.on_rollback: Callable[[], None] = lambda: None
         self.hands: Any = self  # what jobs are given to work with: the corpus puts its transaction here
@@ -131,7 +108,7 @@ class Engine:
                 )  # for jobs only, inside their transaction
                 self._migrate(roles)
                 self.watch_wal(WAL_PAGES_INLINE)
-            if first and full:
+            if first and full and _LOG in roles:
                 self._prefill()
         except BaseException:
             self._gate.leave()
@@ -154,7 +131,7 @@ class Engine:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else 0
         flags = flags or apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         new = not read_only and not self.path.exists()
-        connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs or _checksums())
+        connection = apsw.Connection(str(self.path), flags=flags, vfs=self._vfs or checksums())
         connection.set_busy_handler(_Patience())
         if new:
             # Two processes may both believe the file new; both then say the same, and the second is a no-op.
@@ -175,7 +152,7 @@ class Engine:
         return connection
 
     def _migrate(self, roles: Sequence[str]) -> None:
-        steps = migrations(roles)
+        steps = _scripts(roles)
         have = self._writer.pragma("user_version")
         if have == len(steps):
             return
@@ -188,16 +165,18 @@ class Engine:
         try:
             have = self._writer.pragma("user_version")
             for number, script in enumerate(steps[have:], have + 1):
-                self._writer.execute(script)
+                self._writer.execute(script.read_text("utf-8"))
                 self._writer.execute(f"PRAGMA user_version={number}")
             self._writer.execute("COMMIT")
         except BaseException:
             self._writer.execute("ROLLBACK")
             raise
-        _sync_directory(self.path.parent)
+        self._unsynced = True
+        sync_directory(self.path.parent)
 
     def _prefill(self) -> None:
-        # A file that already has its size syncs 40 % cheaper; worth 4 MiB only where each commit syncs.
+        # A file that already has its size syncs 40 % cheaper; worth 4 MiB (15 ms) only where each commit
+        # syncs and many will: not for keys, which are read at every opening and hardly ever written.
         doctor.prefill(self.path, WAL_BYTES)
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -246,6 +225,7 @@ class Engine:
                     if self._wal is not None:
                         os.close(self._wal)
                     self._wal = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+                self._unsynced = False  # before the sync: a commit beside it is not covered
                 self._datasync(self._wal)
                 self._sync_done = self._sync_begun
             except FileNotFoundError:
@@ -282,6 +262,7 @@ class Engine:
 
         def hook(connection: apsw.Connection, _: str, pages: int) -> int:
             self.wal_pages = pages
+            self._unsynced = True
             if pages > inline_pages:
                 with contextlib.suppress(apsw.BusyError, apsw.LockedError):
                     connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -376,7 +357,7 @@ class Engine:
             self._closed = True
             return
         self.commits.stop()
-        if self._failed is None:
+        if self._failed is None and self._unsynced:  # a process that only read has nothing to make safe
             with contextlib.suppress(IntegrityError):
                 self.sync()
         self._closed = True
@@ -398,16 +379,22 @@ class _Patience:
         self._since = 0.0
 
     def __call__(self, tries: int) -> bool:
+        from random import uniform  # not before somebody must wait: it would cost every command 2 ms
+
         if tries == 0:
             self._since = time.monotonic()
-        time.sleep(random.uniform(0.0001, min(0.0002 * (tries + 1), 0.005)))  # SQLite's own steps reach 100 ms
+        time.sleep(uniform(0.0001, min(0.0002 * (tries + 1), 0.005)))  # SQLite's own steps reach 100 ms
         return time.monotonic() - self._since < BUSY_S_MAX
 
 
 def migrations(roles: Sequence[str]) -> list[str]:
     """The scripts that make a file of these roles, oldest first; the file's `user_version` counts them."""
+    return [script.read_text("utf-8") for script in _scripts(roles)]
+
+
+def _scripts(roles: Sequence[str]) -> list[Path]:
     folder = Path(__file__).with_name("migrations")  # importlib.resources would cost every command 9 ms
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".sql"))
     wanted = [
         (name.removeprefix(f"{role}_")[:4], order, name)
         for order, role in enumerate(roles)
@@ -415,7 +402,7 @@ def migrations(roles: Sequence[str]) -> list[str]:
         if name.startswith(f"{role}_" if role else "0")
     ]
     # By number before role: the count in a file must mean the same scripts when a later one is added to any role.
-    return [(folder / name).read_text("utf-8") for _, _, name in sorted(wanted)]
+    return [folder / name for _, _, name in sorted(wanted)]
 
 
 def ours(error: apsw.Error, path: Path, connection: apsw.Connection | None = None) -> HoldfastError:
@@ -446,14 +433,6 @@ def _pragma(connection: apsw.Connection, name: str, value: int | str) -> None:
     got = connection.pragma(name)
     if got != value:
         raise IntegrityError(f"PRAGMA {name} is {got!r} after setting {value!r}")
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _after_fork() -> None:

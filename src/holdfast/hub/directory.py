@@ -29,6 +29,7 @@ from holdfast.corpus import SqliteCorpus
 from holdfast.corpus.chains import Chains
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import Reserve
+from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, Locked, NodeFull, UsageError
 from holdfast.objects import BlobFiles
 from holdfast.protocol.ingest import Identity
@@ -180,7 +181,7 @@ class HubDirectory:
         except (OSError, msgspec.MsgspecError):
             found, same = None, False
         mark.unlink(missing_ok=True)
-        _sync_directory(self.path)
+        sync_directory(self.path)
         return found.gen if found is not None and same else ""
 
     def _generation(self, clean: str) -> list[tuple[str, int]]:
@@ -200,7 +201,7 @@ class HubDirectory:
         lineage = [(gen, first) for gen, first, _ in rows]
         # Before anybody sees a position of this generation, the generation itself must be there to stay.
         self.corpus.sync()
-        _sync_directory(self.path)
+        sync_directory(self.path)
         return lineage
 
     def _key(self) -> seal.Signer:
@@ -243,12 +244,4 @@ def _write(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(path.parent)

@@ -7,16 +7,14 @@ it has just done is not done again.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
+from pathlib import Path
 
 from holdfast.corpus import Head, SqliteCorpus, search
 from holdfast.errors import HoldfastError
 from holdfast.log.anchor import Anchor, Mark
 from holdfast.log.levels import Level
-
-logger = logging.getLogger(__name__)
 
 RESERVE_SHARE = 0.2
 """The part of the level's promise kept for the sync itself (more where syncs take long); the rest gathers commits."""
@@ -27,6 +25,8 @@ INDEX_PAUSE_S = 0.2
 INDEX_LOTS = 20
 """While nobody writes, up to so many lots at once."""
 IDLE_S = 30.0
+UNKNOWN = Head(0, b"", 0)
+"""Nothing is known to have been synced."""
 
 
 class Duties:
@@ -37,15 +37,18 @@ class Duties:
         branch: its branch there.
         anchor: where durable heads go.
         level: how soon they must be durable.
+        synced: where the log stood when it was last synced, as far as is known.
     """
 
-    def __init__(self, corpus: SqliteCorpus, branch: int, anchor: Anchor, level: Level) -> None:
+    def __init__(
+        self, corpus: SqliteCorpus, branch: int, anchor: Anchor, level: Level, *, synced: Head = UNKNOWN
+    ) -> None:
         self._corpus = corpus
         self._branch = branch
         self._anchor = anchor
         self._level = level
         self._lock = threading.Lock()  # guards _anchor and _synced
-        self._synced = Head(0, b"", 0)
+        self._synced = synced
         self._synced_at = float("-inf")
         self._took = 0.0
         self._dirty = threading.Event()
@@ -124,7 +127,7 @@ class Duties:
             except HoldfastError as error:
                 if not self._stop.is_set():
                     self.error = error
-                    logger.error("background work failed", extra={"log": str(self._corpus.engine.path)}, exc_info=error)
+                    _log(error, self._corpus.engine.path)
                     self._stop.wait(1.0)
 
     def _gather(self) -> None:
@@ -149,3 +152,9 @@ class Duties:
             if self._stop.is_set() or self._corpus.head(self._branch).seq != head:
                 break
         return True
+
+
+def _log(error: BaseException, path: Path) -> None:
+    import logging  # only here: it would cost every command 5 ms
+
+    logging.getLogger(__name__).error("background work failed", extra={"log": str(path)}, exc_info=error)

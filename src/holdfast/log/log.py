@@ -182,7 +182,8 @@ class Log:
                     break
                 return found
         what = f"version {version}" if version is not None else f"at {clock.to_iso(stamp or 0)}"
-        raise NotFound(f"{self.branch.agent} has nothing at {collection}/{key} {what}", hint="holdfast history")
+        hint = f"holdfast history {key} --collection {collection}"
+        raise NotFound(f"{self.branch.agent} has nothing at {collection}/{key} {what}", hint=hint)
 
 
 def _check(draft: Draft, prior: Prior | None) -> None:

@@ -14,7 +14,7 @@ from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus import Branch, Head, SqliteCorpus
 from holdfast.errors import IntegrityError
 from holdfast.log.anchor import Anchor
-from holdfast.log.duty import Duties
+from holdfast.log.duty import UNKNOWN, Duties
 from holdfast.log.levels import ADVANCED, Level
 from holdfast.log.log import Log
 from holdfast.objects import BlobFiles
@@ -72,13 +72,13 @@ class OpenLog:
         self._anchor = Anchor(directory / "log.anchor")
         try:
             branch = self._branch(agent, public_key)
-            self._look(branch, wall)
+            anchored = self._look(branch, wall)
         except BaseException:
             self._anchor.close()
             self.corpus.close()
             raise
         self.log = Log(self.corpus, branch, blobs=blobs, wall=wall)
-        self._duties = Duties(self.corpus, branch.id, self._anchor, level)
+        self._duties = Duties(self.corpus, branch.id, self._anchor, level, synced=anchored)
 
     def sync(self, head: Head | None = None) -> Head:
         """Makes everything committed survive a power cut; returns how far that is. Only that much may be shipped.
@@ -115,13 +115,19 @@ class OpenLog:
             )
         return branch
 
-    def _look(self, branch: Branch, wall: Clock) -> None:
+    def _look(self, branch: Branch, wall: Clock) -> Head:
+        """Notes what went wrong here; returns how far the anchor proves that the log has been synced."""
         diagnosis, kept = self.corpus.engine.diagnosis, self.corpus.engine.quarantined
         at = clock.iso(wall.now_ms())
         if diagnosis is not None and diagnosis.damaged:
             self.incidents.append(Incident("wal-damaged", str(diagnosis), at, str(kept or "")))
         mark = self._anchor.read()
-        if mark is not None and mark.stream == branch.stream and self.corpus.link_at(branch.id, mark.seq) != mark.link:
+        synced = UNKNOWN
+        if mark is None or mark.stream != branch.stream:
+            pass  # it knows nothing of this log
+        elif self.corpus.link_at(branch.id, mark.seq) == mark.link:
+            synced = Head(mark.seq, mark.link, mark.hlc)
+        else:
             head = self.corpus.head(branch.id)
             detail = f"the anchor saw seq {mark.seq}, the log ends at {head.seq}"
             self.incidents.append(Incident("rolled-back", detail, at))
@@ -130,6 +136,7 @@ class OpenLog:
                 f"the log of {branch.agent} has lost commits: {self.incidents[0].detail}",
                 hint="open it once at level advanced: it takes back what the hub has, and says what is missing",
             )
+        return synced
 
 
 def new_incarnation(above: bytes = b"") -> bytes:

@@ -151,8 +151,9 @@ class _Own:
         self._stop = threading.Event()
         after = str(log.corpus.last()) if since == NOW else (since or "0").removeprefix(_LOG)
         if since is not None and since not in (NOW, "0") and not since.startswith(_LOG):
+            Cursor.parse(since)  # or it is nobody's
             raise UsageError(
-                f"the cursor {since!r} is a hub's", hint="open the store with that hub, or start from None"
+                f"the cursor {since!r} is a hub's", hint="open the store with that hub, or begin without a cursor"
             )
         if not after.isdigit():
             raise UsageError(f"not a cursor: {since!r}", hint="pass what an iterator's `cursor` gave, or None")
@@ -194,7 +195,7 @@ class _Feed:
 
     def __init__(self, hub: Hub, wanted: Wanted, since: str | None, live: bool, clock: Clock = SYSTEM) -> None:
         if since is not None and since.startswith(_LOG):
-            raise UsageError(f"the cursor {since!r} is a log's own", hint="start from None: the hub has all of it")
+            raise UsageError(f"the cursor {since!r} is a log's own", hint="begin without one: the hub has all of it")
         self.cursor = hub.cursor() if since == NOW else since or "0"
         self._hub, self._wanted, self._live, self._clock = hub, wanted, live, clock
         self._stop = threading.Event()

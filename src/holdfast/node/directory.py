@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
+import msgspec
+
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import BALLAST_BYTES, FLOOR_BYTES, Reserve
+from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, NodeFull, NoStore, UsageError
 from holdfast.log import ADVANCED, Level, OpenLog
 from holdfast.node.batch import CAS_AGENT
@@ -46,8 +47,7 @@ _attached: dict[str, Directory] = {}
 _attached_lock = threading.Lock()  # guards _attached and every Directory._users
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How a node treats its disk; the defaults suit a laptop.
 
     Attributes:
@@ -327,7 +327,9 @@ def check_agent(agent: str) -> None:
         raise UsageError(f"an agent needs a name, got {agent!r}", hint="such as agent='recruiter-1'")
     check_names("put", "", "", agent)
     if agent == CAS_AGENT:
-        raise UsageError("the name 'hub' is the hub's own", hint="take another")
+        raise UsageError(
+            "the name 'hub' is the hub's own", hint="take another: under it a hub writes what it decides by itself"
+        )
     if len(quote(agent, safe="")) > _FILE_NAME_MAX:
         raise UsageError(
             f"the agent's name is too long for a folder: {agent!r:.60}", hint=f"at most {NAME_BYTES_MAX // 3} letters"
@@ -342,11 +344,13 @@ def read_config(home: Path) -> dict[str, Any]:
         UsageError: it is not JSON, or of a newer format.
     """
     try:
-        found = json.loads((home / _CONFIG).read_bytes())
+        found = msgspec.json.decode((home / _CONFIG).read_bytes())
     except FileNotFoundError:
         raise NoStore(f"no node directory at {home}", hint=f"holdfast init {home}") from None
-    except ValueError as error:
-        raise UsageError(f"{home / _CONFIG} is not JSON: {error}", hint="correct it, or init anew") from error
+    except msgspec.DecodeError as error:
+        raise UsageError(
+            f"{home / _CONFIG} is not JSON: {error}", hint="""put it right; the least that it needs is {"format": 1}"""
+        ) from error
     if not isinstance(found, dict) or found.get("format") != 1:
         raise UsageError(f"{home / _CONFIG} has a format that this version does not know", hint="update holdfast")
     return found
@@ -355,16 +359,12 @@ def read_config(home: Path) -> dict[str, Any]:
 def write_config(home: Path, config: dict[str, Any]) -> None:
     """Replaces config.json as a whole: a reader sees the old one or the new one."""
     partial = home / f".{_CONFIG}.{os.getpid()}"
-    with open(partial, "w") as file:
-        json.dump(config, file, indent=1)
+    with open(partial, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(config), indent=1))
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, home / _CONFIG)
-    fd = os.open(home, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(home)
 
 
 @contextlib.contextmanager

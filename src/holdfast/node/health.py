@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -58,7 +57,7 @@ def hub_status(directory: Directory, url: str) -> dict[str, Any]:
     row = directory.node.one("SELECT at_ms, status FROM hub WHERE url=?", (url,))
     if row is None:
         return {"url": url, "state": "unknown", "at": None, "alert": "", "failures": 0}
-    return {"url": url, "at": clock.iso(row[0]), **json.loads(row[1])}
+    return {"url": url, "at": clock.iso(row[0]), **msgspec.json.decode(row[1])}
 
 
 def _hub(directory: Directory, opened: OpenLog, url: str) -> dict[str, Any]:

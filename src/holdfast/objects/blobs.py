@@ -16,12 +16,12 @@ import fcntl
 import hashlib
 import io
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from holdfast.disk import sync_directory
 from holdfast.errors import BlobCorrupt, Conflict, NodeFull, NotFound, UsageError
 from holdfast.records import BLOB_BYTES_MAX
 
@@ -110,7 +110,7 @@ class BlobFiles:
             if expect in (None, digest) and self._same(digest, len(source)):
                 self._settle(digest)  # whoever wrote it may not have come to that yet
                 return digest, len(source)
-        name = f"{os.getpid():x}-{secrets.token_hex(8)}.put"
+        name = f"{os.getpid():x}-{os.urandom(8).hex()}.put"
         with self._open_partial(name) as (fd, path):
             try:
                 digest, size = self._fill(fd, _pieces(source))
@@ -199,7 +199,7 @@ class BlobFiles:
             path.unlink()
         except FileNotFoundError:
             return False
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
         return True
 
     def iter(self) -> Iterator[bytes]:
@@ -349,7 +349,7 @@ class BlobFiles:
                     raise
                 self._partial.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.chmod(self._root, 0o700)
-                _sync_directory(self._root.parent)
+                sync_directory(self._root.parent)
                 continue
             except OSError as error:
                 _say_no_room(error, self._root)
@@ -398,7 +398,7 @@ class BlobFiles:
     def _settle(self, digest: bytes) -> None:
         """Makes the name survive a power cut, with the directories on the way, whoever made them."""
         for directory in [*self.path(digest).parents][:3]:
-            _sync_directory(directory)
+            sync_directory(directory)
 
 
 def _still_named(fd: int, path: Path) -> bool:
@@ -466,11 +466,3 @@ def _elsewhere(digest: bytes, offset: int) -> Conflict:
         digest=digest.hex(),
         offset=offset,
     )
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from holdfast.seal import libcrypto
+if TYPE_CHECKING:
+    from holdfast.seal.libcrypto import Libcrypto
+
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
@@ -22,12 +25,18 @@ def generate() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
+def _loaded() -> Libcrypto | None:
+    from holdfast.seal import libcrypto  # ctypes is 5 ms, and most commands sign nothing
+
+    return libcrypto.available()
+
+
 class Signer:
     """Signs with one private key of 32 bytes."""
 
     def __init__(self, private_key: bytes) -> None:
         self._sign: Callable[[bytes], bytes]
-        loaded = libcrypto.available()
+        loaded = _loaded()
         if loaded is not None:
             key = loaded.private(private_key)
             self._sign = functools.partial(loaded.sign, key)
@@ -47,7 +56,7 @@ class Signer:
 @functools.lru_cache(maxsize=256)
 def _checker(public_key: bytes) -> Check:
     """What checks signatures of one key: (message, signature) -> whether it is one."""
-    loaded = libcrypto.available()
+    loaded = _loaded()
     if loaded is not None:
         return functools.partial(loaded.verify, loaded.public(public_key))
     from cryptography.exceptions import InvalidSignature

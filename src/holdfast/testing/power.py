@@ -105,13 +105,20 @@ class Recorder:
         return sync
 
 
-class RecordingVFS(apsw.VFS):
+class _OnSystem(apsw.VFS):
+    """A VFS on top of the operating system's, registered under its label."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        super().__init__(label, _system())
+
+
+class RecordingVFS(_OnSystem):
     """A VFS that passes everything on to the operating system's, and records it; see `recording`."""
 
     def __init__(self, name: str, recorder: Recorder) -> None:
         self._recorder = recorder
-        self.label = name
-        super().__init__(name, _system())
+        super().__init__(name)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         return _RecordingFile(self._recorder, name, flags)
@@ -330,13 +337,23 @@ class Faults:
         return size // 2 if self._torn else 0
 
 
-class FaultVFS(apsw.VFS):
+class _Quiet:
+    def excepthook(
+        self,
+        etype: type[BaseException] | None,
+        evalue: BaseException | None,
+        etraceback: TracebackType | None,
+    ) -> bool:
+        # An injected error on a path where SQLite asks nobody (a close, a cleanup) is not worth a message.
+        return isinstance(evalue, apsw.Error)
+
+
+class FaultVFS(_Quiet, _OnSystem):
     """A VFS that fails when its `Faults` say so; see `faulty`."""
 
     def __init__(self, name: str, faults: Faults) -> None:
         self._faults = faults
-        self.label = name
-        super().__init__(name, _system())
+        super().__init__(name)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
         if error := self._faults.due("open"):
@@ -348,16 +365,8 @@ class FaultVFS(apsw.VFS):
             raise error
         super().xDelete(filename, syncdir)
 
-    def excepthook(
-        self,
-        etype: type[BaseException] | None,
-        evalue: BaseException | None,
-        etraceback: TracebackType | None,
-    ) -> bool:
-        return _quiet(evalue)
 
-
-class _FaultFile(apsw.VFSFile):
+class _FaultFile(_Quiet, apsw.VFSFile):
     def __init__(self, faults: Faults, name: str | apsw.URIFilename | None, flags: list[int]) -> None:
         self._faults = faults
         super().__init__(_system(), name, flags)
@@ -379,19 +388,6 @@ class _FaultFile(apsw.VFSFile):
             raise error
         super().xTruncate(newsize)
 
-    def excepthook(
-        self,
-        etype: type[BaseException] | None,
-        evalue: BaseException | None,
-        etraceback: TracebackType | None,
-    ) -> bool:
-        return _quiet(evalue)
-
-
-def _quiet(error: BaseException | None) -> bool:
-    # An injected error on a path where SQLite asks nobody (a close, a cleanup) is not worth a message.
-    return isinstance(error, apsw.Error)
-
 
 @contextmanager
 def faulty(faults: Faults, *, checksums: bool = False) -> Iterator[str]:
@@ -407,7 +403,7 @@ def faulty(faults: Faults, *, checksums: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def _registered(vfs: RecordingVFS | FaultVFS, *, checksums: bool) -> Iterator[str]:
+def _registered(vfs: _OnSystem, *, checksums: bool) -> Iterator[str]:
     before = apsw.vfs_names()
     try:
         if checksums:

@@ -79,7 +79,7 @@ class Agent:
         if now - self._looked >= DEPTH_EVERY_S:
             self._looked = now
             self._journal.note(what="depth", at=time.monotonic_ns(), depth=self._store.outbox_depth)
-            tell(count=self._journal.count)
+            tell(count=self._journal.records)
         self._next = max(self._next + self._step, now - 1.0)
         if self._orders.stopped.wait(max(0.0, self._next - now)):
             raise Stopped

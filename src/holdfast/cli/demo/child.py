@@ -55,14 +55,14 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
         self._lock = threading.Lock()
-        self.count = 0
+        self.records = 0  # of which a line tells; other lines tell how deep the outbox is
 
     def note(self, **facts: Any) -> None:
         """Writes one line; it is with the system when this returns."""
         line = msgspec.json.encode(facts) + b"\n"
         with self._lock:
             self._file.write(line)
-            self.count += 1
+            self.records += "seq" in facts
 
     def wrote(self, begun: int, made: Version) -> None:
         """A write that returned: which record it became, and the digest of what was given."""

@@ -37,7 +37,7 @@ REPORTS: Final = 5
 @click.option(
     "--seconds", default=SECONDS, show_default=True, type=click.FloatRange(1), help="how long the agents work"
 )
-@click.option("--records", type=click.IntRange(30), help="instead: until they have written about so many")
+@click.option("--records", type=click.IntRange(30), help="instead: until they have written so many")
 @click.option("--rate", default=RATE, show_default=True, type=click.FloatRange(1, 2000), help="writes/s of each agent")
 @click.option("--keep", is_flag=True, help="then leave the hub running until Ctrl-C, and print its address")
 @click.pass_obj
@@ -128,7 +128,7 @@ class Play:
 
         Args:
             seconds: how long the agents work.
-            records: instead, until they have written about so many.
+            records: instead, until they have written so many; those that were under way are written too.
         """
         from holdfast.cli.demo.audit import Site, Times, audit
 

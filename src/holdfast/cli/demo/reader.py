@@ -18,8 +18,8 @@ TELL_EVERY_S = 0.05
 def _count(journal: Journal, orders: Orders) -> None:
     told = -1
     while not orders.stopped.wait(TELL_EVERY_S):
-        if journal.count != told:
-            told = journal.count
+        if journal.records != told:
+            told = journal.records
             tell(count=told)
 
 
@@ -48,7 +48,7 @@ def main(given: dict[str, Any]) -> None:
                 link=version.etag,
                 digest=digest(version.value),
             )
-        tell(done=True, count=journal.count)
+        tell(done=True, count=journal.records)
         journal.close()
 
 

@@ -19,6 +19,7 @@ from holdfast.errors import HoldfastError
 START_S: Final = 30.0
 END_S: Final = 40.0
 SEEN_S: Final = 15.0
+STILL_S: Final = 30.0
 TICK_S: Final = 0.02
 
 
@@ -188,16 +189,21 @@ class Stage:
 
     @property
     def records(self) -> int:
-        """About how many records the agents have written so far."""
+        """How many records the agents have written at least; they tell it in steps, and have written more meanwhile."""
         return sum(int(child.facts.get("count", 0)) for child in self.agents)
 
     def rest(self, goal: Callable[[], bool]) -> None:
         """Waits until the goal is reached.
 
         Raises:
-            HoldfastError: an agent or a reader has failed meanwhile.
+            HoldfastError: an agent or a reader has failed meanwhile, or the agents stand still.
         """
+        seen, since = -1, 0.0
         while not goal():
+            if self.records != seen:
+                seen, since = self.records, time.monotonic()
+            elif time.monotonic() - since > STILL_S:
+                raise HoldfastError(f"the demo's agents stand still at {seen:,} records", hint="holdfast doctor")
             for child in (*self.agents, *self.readers):
                 if "ended" in child.facts or "failed" in child.facts:
                     raise HoldfastError(f"the demo's {child.name} ended early: {child.last_words()}")

@@ -6,7 +6,6 @@ is known by its own id where it has one, and by its place in the file where it h
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -74,6 +73,8 @@ def _parts(text: str) -> Iterator[tuple[int, Any]]:
 
     Element by element, so that a file that was cut off still gives what is whole, and errors have a line.
     """
+    import json  # msgspec does not go on behind a value; only here: `export` needs none of it
+
     decoder = json.JSONDecoder()
     at = _skip(text, 0)
     listed = text[at : at + 1] == "["

@@ -40,7 +40,4 @@ CREATE TABLE scope(                      -- tombstones of prefixes: part of the 
 CREATE TABLE tag(
   k INTEGER NOT NULL, v TEXT NOT NULL, pos INTEGER NOT NULL, PRIMARY KEY(k, v, pos)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE refused(                    -- payloads that a hub would not take; the body stays here
-  pos INTEGER NOT NULL, dest TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(pos, dest)
-) STRICT, WITHOUT ROWID;
 CREATE VIRTUAL TABLE fts USING fts5(t, a, k, content='', contentless_delete=1, tokenize="unicode61 remove_diacritics 0 separators '_'");

@@ -1,0 +1,41 @@
+"""Every command by its heading, with its line in the overview; a command's module is loaded when it is asked for."""
+
+from holdfast.cli.shell import Shell
+
+COMMANDS = Shell(
+    name="holdfast",
+    help="The storage layer for AI agents: write at local-disk speed, visible everywhere, never lost.",
+    epilog="Start with `holdfast demo`, or `holdfast init` and `holdfast put KEY VALUE`. `holdfast COMMAND --help` has"
+    " examples. Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 4 denied, 5 not found, 6 conflict, 7 hub unreachable,"
+    " 8 full, 9 integrity, 10 no store, 11 locked, 130 interrupted.",
+    rooms={
+        "Begin": {
+            "init": ("setup", "make a store on this machine"),
+            "demo": ("demo.command", "see the whole thing at work, hub killed half-way"),
+            "serve": ("setup", "run a hub"),
+            "status": ("health", "what is here, what is not at the hub yet"),
+            "doctor": ("health", "find out what is wrong with this machine's setup"),
+            "version": ("setup", "versions of holdfast and what it stands on"),
+            "completion": ("setup", "print the completion script of a shell"),
+        },
+        "Data": {
+            "put": ("data", "set a key"),
+            "get": ("data", "read a key, as it is or as it was"),
+            "ls": ("data", "list keys, collections or agents"),
+            "rm": ("data", "take a key's value away; its history stays"),
+            "history": ("past", "every version of a key"),
+            "diff": ("past", "what changed between two versions"),
+            "rollback": ("past", "make an earlier version the newest"),
+            "watch": ("talk", "follow changes live"),
+            "export": ("moves", "write every version as JSON Lines"),
+            "import": ("moves", "read conversations, or an export, into the store"),
+        },
+        "Messages": {
+            "send": ("talk", "post a message to people or an agent"),
+            "inbox": ("talk", "read messages"),
+        },
+        "Trust": {
+            "verify": ("health", "prove every record of this store"),
+        },
+    },
+)

@@ -1,0 +1,85 @@
+"""A short command loads what it uses: each heavy module named here was once loaded by one that did not use it.
+
+What that costs in milliseconds is `bench/startup.py`'s business; this needs no clock.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LOCAL = {
+    "--help": "",
+    "init": "",
+    "put": "plan 2 --if-version 1",
+    "get": "plan",
+    "ls": "",
+    "history": "plan",
+    "diff": "plan 1",
+    "rollback": "plan 1",
+    "rm": "plan",
+    "send": "people hello",
+    "inbox": "",
+    "export": "",
+    "status": "",
+    "doctor": "",
+    "verify": "",
+    "version": "",
+}
+HEAVY = {
+    *("asyncio", "concurrent", "cryptography", "ctypes", "dataclasses", "email", "http", "importlib.metadata"),
+    *("importlib.resources", "jinja2", "json", "logging", "multiprocessing", "random", "secrets", "selectors"),
+    *("shutil", "socket", "sqlite3", "ssl", "starlette", "subprocess", "tempfile", "urllib.request", "uvicorn"),
+    *("yaml", "zipfile", "zstandard"),
+}
+LIGHT = {"apsw", "hashlib", "holdfast.corpus", "msgspec", "pathlib"}
+"""What even the overview does without."""
+AT_THE_END = (
+    "import atexit, sys; at_first = set(sys.modules);"
+    " atexit.register(lambda: open('loaded', 'w').write('\\n'.join(set(sys.modules) - at_first)));"
+    " from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
+)
+
+
+def loaded(home: Path, *words: str) -> set[str]:
+    """The modules that a command line has loaded when it ends."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HOLDFAST_", "COVERAGE"))}
+    environment |= {"HOME": str(home), "HOLDFAST_STORE": "store"}
+    command = [sys.executable, "-c", AT_THE_END, *words]
+    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set((home / "loaded").read_text().split())
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_a_local_command_loads_nothing_heavy(tmp_path: Path, name: str) -> None:
+    loaded(tmp_path, "init", "--agent", "me")
+    loaded(tmp_path, "put", "plan", "1")
+    found = loaded(tmp_path, name, *LOCAL[name].split())
+    assert "click" in found
+    assert found & HEAVY == set()
+
+
+def test_the_overview_loads_no_store(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "--help") & LIGHT == set()
+
+
+def test_the_versions_are_told_without_opening_an_engine(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "version")
+    assert "holdfast.corpus.library" in found
+    assert not any(name.startswith(("holdfast.corpus.engine", "holdfast.log", "holdfast.node")) for name in found)
+
+
+def test_garbage_is_looked_for_as_usual_in_a_command_that_runs_on(tmp_path: Path) -> None:
+    loaded(tmp_path, "init")
+    ask = AT_THE_END.replace("'\\n'.join(set(sys.modules) - at_first)", "str(__import__('gc').get_threshold())")
+    usual = repr(gc.get_threshold())
+    for words, same in ((["watch", "--once"], True), (["ls"], False)):
+        command = [sys.executable, "-c", ask, "--store", "store", *words]
+        subprocess.run(command, cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)}, check=True)
+        assert ((tmp_path / "loaded").read_text() == usual) == same
