@@ -28,8 +28,9 @@ ZSTD: Final = 1
 # Codec ids 16 and above are reserved for dictionaries: a trained one holds users' text, which an erasure could
 # not reach, so none is used yet.
 
-COMPRESS_MIN: Final = 128
-"""Below this a frame's header eats what it saves (research: 128 B raw, zstd-3 above)."""
+COMPRESS_MIN: Final = 384
+"""Below this a frame costs 4–5 of a put's 35 µs and saves 16 to 31 %: 60 % of 2,000 real messages are shorter, and all
+bodies together are 7 % larger for it (416 bytes each instead of 387)."""
 ZSTD_LEVEL: Final = 3
 INFLATE_BYTES_MAX: Final = 64 << 20
 _WINDOW_MAX: Final = 1 << 23
@@ -204,8 +205,12 @@ def _read_capped(data: bytes, cap: int) -> bytes:
         _decompressor = _library().ZstdDecompressor(max_window_size=_WINDOW_MAX)
     with _lock:
         try:
-            out: bytes = _decompressor.stream_reader(data).read(cap + 1)
-        except _library().ZstdError as error:
+            # The one-shot decoder makes room for what the frame declares: 3 µs less, where that is what may come.
+            if 0 < _zstd.frame_content_size(data) <= cap:
+                out: bytes = _decompressor.decompress(data)
+            else:
+                out = _decompressor.stream_reader(data).read(cap + 1)
+        except _zstd.ZstdError as error:
             raise UsageError(f"damaged zstd body: {error}") from error
     if len(out) > cap:
         raise _too_much(cap)
