@@ -8,7 +8,7 @@ import pytest
 
 from holdfast.errors import Conflict
 from holdfast.integrity import verify_corpus
-from holdfast.log import BASIC, remove, value
+from holdfast.log import BASIC, message, remove, value
 from holdfast.log.prune import prune
 
 
@@ -70,3 +70,13 @@ def test_history_let_go_of_is_not_remembered(open_log):
     stored = log.append([value("state", "a", 9)])[0]
     assert (stored.record.seq, stored.record.key_version) == (11, 6)
     assert log.newest("state", "b").record.key_version == 4
+
+
+def test_a_message_whose_id_was_made_up_is_not_written_twice(open_log):
+    log = open_log(level=BASIC).log
+    said = message({"body": "hello", "thread": "t"})
+    log.append([said])
+    with pytest.raises(Conflict):
+        log.append([said])
+    assert [stored.record.seq for stored in log.corpus.feed(0)] == [1]
+    assert verify_corpus(log.corpus).findings == []

@@ -10,13 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import apsw
+
 from holdfast.corpus.port import Body, Branch, Head, Prior
 from holdfast.corpus.rows import INSERT, behind, bind
+from holdfast.errors import Conflict
 from holdfast.records import DELETE_PREFIX, TOMBSTONE, VALUE, Record
 
 if TYPE_CHECKING:
     from holdfast.corpus.sqlite import SqliteCorpus
 
+_MESSAGES: Final = 1  # the number of their collection's name in every file
 PRIORS_MAX: Final = 1000
 """Keys that are remembered: some 300 KiB."""
 
@@ -29,10 +33,8 @@ HEAD_HUB: Final = (
 # Scalar subqueries and not joins: with STAT4 a join on bound values is prepared anew at each call (7 µs against 1.6).
 KEY: Final = "FROM state WHERE agent=?1 AND coll=?2 AND key=?3"
 _PRIOR: Final = f"SELECT r.pos, r.link, r.version, (SELECT gone {KEY}), r.hlc FROM rec r WHERE r.pos=(SELECT pos {KEY})"
-_STATE: Final = (
-    "INSERT INTO state(agent,coll,key,pos,gone) VALUES(?,?,?,?,?)"
-    " ON CONFLICT(agent,coll,key) DO UPDATE SET pos=excluded.pos, gone=excluded.gone"
-)
+_FIRST: Final = "INSERT INTO state(agent,coll,key,pos,gone) VALUES(?,?,?,?,?)"
+_STATE: Final = f"{_FIRST} ON CONFLICT(agent,coll,key) DO UPDATE SET pos=excluded.pos, gone=excluded.gone"
 BRANCH: Final = (
     "SELECT b.id, s.stream, b.inc, n.s, s.public_key, s.current_key, s.own, b.base_seq, b.base_link, b.seq, b.link"
     " FROM branch b JOIN stream s ON s.id=b.stream JOIN name n ON n.id=s.agent"
@@ -99,7 +101,11 @@ class SqliteTransaction:
     def insert(
         self, branch: Branch, record: Record, item: Body, prior: int, tags: Sequence[tuple[int, str]] = ()
     ) -> int:
-        """Adds the record behind the branch's head and returns its pos; updates state and scopes."""
+        """Adds the record behind the branch's head and returns its pos; updates state and scopes.
+
+        Raises:
+            Conflict: a message that replaces none has the key of one that is there.
+        """
         execute, names = self._execute, self._corpus._ids
         pos = self.last() + 1 if self._hub else record.seq
         texts = (branch.agent, record.author, record.kind, record.collection)
@@ -112,7 +118,14 @@ class SqliteTransaction:
         if record.kind == DELETE_PREFIX and record.flags & TOMBSTONE:
             self._hide(agent, coll, record, pos)
         elif record.is_value and not (self._hub and self._older(agent, coll, record, prior)):
-            execute(_STATE, (agent, coll, record.key, pos, pos if record.flags & TOMBSTONE else 0))
+            gone = pos if record.flags & TOMBSTONE else 0
+            if prior or self._hub or coll != _MESSAGES:
+                execute(_STATE, (agent, coll, record.key, pos, gone))
+            else:
+                try:  # the key may be one that was made up for it and not looked for
+                    execute(_FIRST, (agent, coll, record.key, pos, gone))
+                except apsw.ConstraintError:
+                    raise Conflict(f"there is a message {record.key} already", hint="give it another msg_id") from None
         for number, value in tags:
             execute("INSERT OR IGNORE INTO tag VALUES(?,?,?)", (number, value, pos))
         if not self._hub:
