@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 
 from holdfast.corpus.port import Body, Branch, Head, Prior
-from holdfast.corpus.rows import INSERT, behind, bind
+from holdfast.corpus.rows import INSERT, INSERT_OWN, behind, bind
 from holdfast.errors import Conflict
 from holdfast.records import DELETE_PREFIX, TOMBSTONE, VALUE, Record
 
@@ -30,6 +30,7 @@ HEAD_HUB: Final = (
     " (SELECT hlc FROM rec WHERE branch=b.parent AND seq=b.seq), 0)"
     " FROM branch b WHERE b.id=?"
 )
+_TIP: Final = "SELECT seq, link, hlc, iif(coll=1, pos, back) FROM rec ORDER BY pos DESC LIMIT 1"
 # Scalar subqueries and not joins: with STAT4 a join on bound values is prepared anew at each call (7 µs against 1.6).
 KEY: Final = "FROM state WHERE agent=?1 AND coll=?2 AND key=?3"
 _PRIOR: Final = f"SELECT r.pos, r.link, r.version, (SELECT gone {KEY}), r.hlc FROM rec r WHERE r.pos=(SELECT pos {KEY})"
@@ -48,7 +49,9 @@ class SqliteTransaction:
         self._corpus = corpus
         self._execute = corpus.engine.writer_execute
         self.many_branches = self._hub = corpus.hub
-        self._head: Head | None = None  # both of an agent's file only, and only while they are known to hold
+        # Of an agent's file only, and only while they are known to hold (`_back` where `_head` is there):
+        self._head: Head | None = None
+        self._back = 0  # the newest message
         self._priors: dict[tuple[str, str, str], Prior] = {}
 
     def name(self, text: str) -> int:
@@ -80,10 +83,12 @@ class SqliteTransaction:
             return self._head
         if self._hub:
             return Head(*self._execute(HEAD_HUB, (branch,)).fetchone())
-        row = self._execute(HEAD_AGENT).fetchone()
+        row = self._execute(_TIP).fetchone()
         if row is None:
-            row = self._execute("SELECT base_seq, base_link, 0 FROM branch WHERE id=?", (branch,)).fetchone()
-        return Head(*row)
+            row = self._execute("SELECT base_seq, base_link, 0, 0 FROM branch WHERE id=?", (branch,)).fetchone()
+        seq, link, stamp, self._back = row
+        self._head = Head(seq, link, stamp)
+        return self._head
 
     def last(self) -> int:
         """The newest pos inside the transaction."""
@@ -114,7 +119,11 @@ class SqliteTransaction:
         except KeyError:
             a, b, c, d = map(self.name, texts)
             ids = agent, _, _, coll = a, b, c, d
-        execute(INSERT, bind(pos, branch.id, prior, ids, record, item))
+        if self._hub:
+            execute(INSERT, bind(pos, branch.id, prior, ids, record, item))
+        else:
+            self.head(branch.id)
+            execute(INSERT_OWN, (*bind(pos, branch.id, prior, ids, record, item), self._back))
         if record.kind == DELETE_PREFIX and record.flags & TOMBSTONE:
             self._hide(agent, coll, record, pos)
         elif record.is_value and not (self._hub and self._older(agent, coll, record, prior)):
@@ -129,11 +138,13 @@ class SqliteTransaction:
         for number, value in tags:
             execute("INSERT OR IGNORE INTO tag VALUES(?,?,?)", (number, value, pos))
         if not self._hub:
-            self._remember(branch.agent, record, pos)
+            self._remember(branch.agent, record, pos, coll)
         return pos
 
-    def _remember(self, agent: str, record: Record, pos: int) -> None:
+    def _remember(self, agent: str, record: Record, pos: int, coll: int) -> None:
         self._head = Head(record.seq, record.link, record.hlc)
+        if coll == _MESSAGES:
+            self._back = pos
         flags, priors = record.flags, self._priors
         if flags & TOMBSTONE and record.kind == DELETE_PREFIX:
             priors.clear()
