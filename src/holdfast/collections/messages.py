@@ -109,6 +109,8 @@ def _said(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What an envelope says in the fields of a message, and what else it says."""
     if not isinstance(value, dict):
         return {"body": value}, {}
+    if value.keys() <= _KNOWN and "body" in value and None not in value.values():
+        return value, {}
     said = {name: text for name, text in value.items() if text is not None and name in _KNOWN}
     said.setdefault("body")
-    return said, {} if value.keys() <= _KNOWN else {k: v for k, v in value.items() if k not in _KNOWN}
+    return said, {k: v for k, v in value.items() if k not in _KNOWN}

@@ -48,6 +48,7 @@ class SqliteTransaction:
     def __init__(self, corpus: SqliteCorpus) -> None:
         self._corpus = corpus
         self._execute = corpus.engine.writer_execute
+        self._quick = corpus.engine.quick  # every row is taken, or none comes, before the next statement
         self.many_branches = self._hub = corpus.hub
         # Of an agent's file only, and only while they are known to hold (`_back` where `_head` is there):
         self._head: Head | None = None
@@ -60,9 +61,9 @@ class SqliteTransaction:
         try:
             return ids[text]
         except KeyError:
-            row = self._execute("SELECT id FROM name WHERE s=?", (text,)).fetchone()
+            row = self._quick("SELECT id FROM name WHERE s=?", (text,)).fetchone()
             if row is None:
-                row = self._execute("INSERT INTO name(s) VALUES(?) RETURNING id", (text,)).fetchone()
+                row = self._quick("INSERT INTO name(s) VALUES(?) RETURNING id", (text,)).fetchone()
             number: int = row[0]
             ids[text] = number
             return number
@@ -82,17 +83,17 @@ class SqliteTransaction:
         if self._head is not None:
             return self._head
         if self._hub:
-            return Head(*self._execute(HEAD_HUB, (branch,)).fetchone())
-        row = self._execute(_TIP).fetchone()
+            return Head(*self._quick(HEAD_HUB, (branch,)).fetchone())
+        row = self._quick(_TIP).fetchone()
         if row is None:
-            row = self._execute("SELECT base_seq, base_link, 0, 0 FROM branch WHERE id=?", (branch,)).fetchone()
+            row = self._quick("SELECT base_seq, base_link, 0, 0 FROM branch WHERE id=?", (branch,)).fetchone()
         seq, link, stamp, self._back = row
         self._head = Head(seq, link, stamp)
         return self._head
 
     def last(self) -> int:
         """The newest pos inside the transaction."""
-        newest: int | None = self._execute("SELECT max(pos) FROM rec").fetchone()[0]
+        newest: int | None = self._quick("SELECT max(pos) FROM rec").fetchone()[0]
         return newest or 0
 
     def prior(self, agent: str, collection: str, key: str) -> Prior | None:
@@ -100,7 +101,7 @@ class SqliteTransaction:
         known = self._priors.get((agent, collection, key))
         if known is not None:
             return known
-        row = self._execute(_PRIOR, (self.name(agent), self.name(collection), key)).fetchone()
+        row = self._quick(_PRIOR, (self.name(agent), self.name(collection), key)).fetchone()
         return Prior(*row) if row else None
 
     def insert(
@@ -111,7 +112,7 @@ class SqliteTransaction:
         Raises:
             Conflict: a message that replaces none has the key of one that is there.
         """
-        execute, names = self._execute, self._corpus._ids
+        execute, names = self._quick, self._corpus._ids
         pos = self.last() + 1 if self._hub else record.seq
         texts = (branch.agent, record.author, record.kind, record.collection)
         try:
@@ -161,8 +162,8 @@ class SqliteTransaction:
 
     def _hide(self, agent: int, coll: int, tombstone: Record, pos: int) -> None:
         """Hides every key under a prefix that is not newer than its tombstone (on a hub, another branch's may be)."""
-        self._execute("INSERT INTO scope VALUES(?,?,?,?)", (agent, coll, tombstone.key, pos))
-        self._execute(
+        self._quick("INSERT INTO scope VALUES(?,?,?,?)", (agent, coll, tombstone.key, pos))
+        self._quick(
             "UPDATE state SET gone=? WHERE agent=? AND coll=? AND key>=? AND key<? AND gone=0"
             " AND (SELECT hlc FROM rec WHERE rec.pos=state.pos)<?",
             (pos, agent, coll, tombstone.key, behind(tombstone.key), tombstone.hlc),
@@ -170,7 +171,7 @@ class SqliteTransaction:
 
     def _older(self, agent: int, coll: int, record: Record, prior: int) -> bool:
         """Whether another branch's value of the key is newer than this one, which does not replace it."""
-        row = self._execute(
+        row = self._quick(
             "SELECT st.pos, r.hlc, (SELECT g.hlc FROM rec g WHERE g.pos=st.gone) FROM state st"
             " JOIN rec r ON r.pos=st.pos WHERE st.agent=? AND st.coll=? AND st.key=?",
             (agent, coll, record.key),

@@ -25,7 +25,7 @@ from holdfast.records import (
 )
 
 PRIORITIES = ("low", "normal", "high", "hot")
-_TAGGED = ("to", "task", "thread")
+_TAGGED = [(name, TAGS[name]) for name in ("to", "task", "thread")]
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -93,13 +93,12 @@ def message(envelope: dict[str, Any], *, msg_id: str = "", kind: str = MESSAGE, 
     if not kind:
         raise UsageError("a message needs a kind", hint="leave it out for 'message'")
     tags: tuple[tuple[int, str], ...] = ()
-    for name in _TAGGED:
+    for name, number in _TAGGED:
         text = envelope.get(name)
-        if text is None:
-            continue
-        if not isinstance(text, str) or len(text.encode()) > NAME_BYTES_MAX:
-            raise UsageError(f"{name} must be text of at most {NAME_BYTES_MAX} bytes, got {text!r:.80}")
-        tags += ((TAGS[name], text),)
+        if text is not None:
+            if not isinstance(text, str) or len(text.encode()) > NAME_BYTES_MAX:
+                raise UsageError(f"{name} must be text of at most {NAME_BYTES_MAX} bytes, got {text!r:.80}")
+            tags += ((number, text),)
     fmt, payload = codec.serialise(envelope)
     return Draft(kind, MESSAGES, msg_id, fmt, payload, VALUE, author, 0, tags, fresh=fresh)
 
@@ -111,7 +110,7 @@ def tags_of(collection: str, fmt: int, payload: bytes) -> tuple[tuple[int, str],
     envelope = codec.deserialise(fmt, payload)
     if not isinstance(envelope, dict):
         return ()
-    return tuple((TAGS[name], envelope[name]) for name in _TAGGED if isinstance(envelope.get(name), str))
+    return tuple((number, envelope[name]) for name, number in _TAGGED if isinstance(envelope.get(name), str))
 
 
 def new_id(prefix: str) -> str:
