@@ -28,9 +28,13 @@ ZSTD: Final = 1
 # Codec ids 16 and above are reserved for dictionaries: a trained one holds users' text, which an erasure could
 # not reach, so none is used yet.
 
-COMPRESS_MIN: Final = 128
-"""Below this a frame's header eats what it saves (research: 128 B raw, zstd-3 above)."""
+COMPRESS_MIN: Final = 384
+"""Below this a frame costs 4–5 of a put's 35 µs and saves 16 to 31 %: 60 % of 2,000 real messages are shorter, and all
+bodies together are 7 % larger for it (416 bytes each instead of 387)."""
 ZSTD_LEVEL: Final = 3
+ZSTD_LEVEL_SHORT: Final = 1
+SHORT_BYTES: Final = 16 << 10
+"""Up to here level 1 packs real messages as small as level 3 does, in 9 µs for 2 KB instead of 13."""
 INFLATE_BYTES_MAX: Final = 64 << 20
 _WINDOW_MAX: Final = 1 << 23
 
@@ -38,7 +42,7 @@ _BINARY = (bytes, bytearray, memoryview)
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder().decode
 _zstd: Any = None
-_compressor: Any = None
+_compressors: list[Any] = []  # of level 1, of level 3
 _decompressor: Any = None
 _lock = _thread.allocate_lock()
 """A zstd context must not be used by two threads at once (the library says so); ours are shared."""
@@ -106,12 +110,17 @@ def pack(payload: bytes) -> tuple[int, bytes]:
     """What to store for `payload`: its codec and bytes, compressed only where that makes it smaller."""
     if len(payload) < COMPRESS_MIN:
         return RAW, payload
-    global _compressor
-    if _compressor is None:
-        _compressor = _library().ZstdCompressor(level=ZSTD_LEVEL, write_checksum=False, write_content_size=True)
+    compressors = _compressors or _make_compressors()
     with _lock:
-        squeezed: bytes = _compressor.compress(payload)
+        squeezed: bytes = compressors[len(payload) > SHORT_BYTES].compress(payload)
     return (ZSTD, squeezed) if len(squeezed) < len(payload) else (RAW, payload)
+
+
+def _make_compressors() -> list[Any]:
+    global _compressors
+    make, levels = _library().ZstdCompressor, (ZSTD_LEVEL_SHORT, ZSTD_LEVEL)
+    _compressors = [make(level=level, write_checksum=False, write_content_size=True) for level in levels]
+    return _compressors
 
 
 def unpack(codec: int, stored: bytes, payload_len: int) -> bytes:
@@ -204,8 +213,12 @@ def _read_capped(data: bytes, cap: int) -> bytes:
         _decompressor = _library().ZstdDecompressor(max_window_size=_WINDOW_MAX)
     with _lock:
         try:
-            out: bytes = _decompressor.stream_reader(data).read(cap + 1)
-        except _library().ZstdError as error:
+            # The one-shot decoder makes room for what the frame declares: 3 µs less, where that is what may come.
+            if 0 < _zstd.frame_content_size(data) <= cap:
+                out: bytes = _decompressor.decompress(data)
+            else:
+                out = _decompressor.stream_reader(data).read(cap + 1)
+        except _zstd.ZstdError as error:
             raise UsageError(f"damaged zstd body: {error}") from error
     if len(out) > cap:
         raise _too_much(cap)
@@ -214,8 +227,8 @@ def _read_capped(data: bytes, cap: int) -> bytes:
 
 def _after_fork() -> None:
     # Another thread of the parent may have held the lock, in the middle of a context: the child begins with new ones.
-    global _lock, _compressor, _decompressor
-    _lock, _compressor, _decompressor = _thread.allocate_lock(), None, None
+    global _lock, _compressors, _decompressor
+    _lock, _compressors, _decompressor = _thread.allocate_lock(), [], None
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -131,9 +131,10 @@ def encode_header(record: Record) -> bytes:
     Raises:
         UsageError: a name is too long for its field.
     """
-    kind, author = record.kind.encode(), record.author.encode()
-    collection, key = record.collection.encode(), record.key.encode()
-    if len(kind) > 255 or max(len(author), len(collection), len(key)) > 65535:
+    key = record.key.encode()
+    short = len(record.author) + len(record.collection) <= 2 * NAME_BYTES_MAX  # whoever sent more: not remembered
+    names = _names if short else _names.__wrapped__
+    if len(key) > 65535:
         raise UsageError("a name is too long for the header")
     return b"".join(
         (
@@ -148,18 +149,24 @@ def encode_header(record: Record) -> bytes:
                 record.key_version,
                 record.payload_len,
             ),
-            bytes((len(kind),)),
-            kind,
-            len(author).to_bytes(2, "big"),
-            author,
-            len(collection).to_bytes(2, "big"),
-            collection,
+            names(record.kind, record.author, record.collection),
             len(key).to_bytes(2, "big"),
             key,
             record.kid,
             record.payload_hash,
         )
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(kind: str, author: str, collection: str) -> bytes:
+    # The same few names over and over.
+    out = []
+    for width, name in ((1, kind.encode()), (2, author.encode()), (2, collection.encode())):
+        if len(name) >= 1 << 8 * width:
+            raise UsageError("a name is too long for the header")
+        out += [len(name).to_bytes(width, "big"), name]
+    return b"".join(out)
 
 
 def decode_header(header: bytes, link: bytes = ZERO32) -> Record:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 
 import pytest
 
+from holdfast.corpus import SqliteCorpus
 from holdfast.corpus.engine import Engine
 from holdfast.errors import IntegrityError
 from holdfast.log import ADVANCED, BASIC, CRITICAL, OpenLog, level, load, value
 from holdfast.log.anchor import Anchor, Mark
+from holdfast.log.duty import Duties
 from holdfast.objects import BlobFiles
 from holdfast.seal import Signer
+from holdfast.testing.corpus import log_of
 
 
 @pytest.mark.parametrize("name", ["basic", "advanced", "critical"])
@@ -105,6 +109,56 @@ def test_critical_moves_its_anchor_before_the_write_returns(open_log, tmp_path):
     for n in range(3):
         opened.log.append([value("state", "a", n)])
         assert Anchor(tmp_path / "ada" / "log.anchor").read().seq == n + 1
+
+
+class Watched(Anchor):
+    """An anchor that knows who synced it."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.synced_by = []
+        self.synced = threading.Event()
+
+    def sync(self):
+        super().sync()
+        self.synced_by.append(threading.current_thread())
+        self.synced.set()
+
+
+def test_at_critical_no_writer_waits_for_the_anchor_to_be_synced(tmp_path):
+    corpus = SqliteCorpus(tmp_path / "log.db", full=True)
+    log, anchor = log_of(corpus, tmp_path), Watched(tmp_path / "log.anchor")
+    duties = Duties(corpus, log.branch.id, anchor, CRITICAL)
+    for n in range(20):
+        log.append([value("state", "a", n)])
+        assert anchor.read().seq == n + 1
+    assert anchor.synced.wait(30), "nobody syncs it"
+    duties.stop()
+    assert threading.current_thread() not in anchor.synced_by
+    corpus.close()
+    anchor.close()
+
+
+def test_at_critical_what_another_process_did_not_sync_is_synced_before_the_anchor_knows_it(tmp_path):
+    marks = []
+
+    def datasync(fd):
+        os.fdatasync(fd)
+        marks.append(anchor.read().seq)
+
+    corpus = SqliteCorpus(tmp_path / "log.db", full=True, datasync=datasync)
+    other = SqliteCorpus(tmp_path / "log.db")
+    log, anchor = log_of(corpus, tmp_path), Anchor(tmp_path / "log.anchor")
+    duties = Duties(corpus, log.branch.id, anchor, CRITICAL)
+    log.append([value("state", "a", 1)])
+    log_of(other, tmp_path).append([value("state", "a", 2)])
+    corpus.write(lambda tx: tx.set_meta("x", 1))
+    assert (anchor.read().seq, marks) == (2, [1])
+    log.append([value("state", "a", 3)])
+    assert (anchor.read().seq, marks) == (3, [1])
+    duties.stop()
+    for each in (corpus, other, anchor):
+        each.close()
 
 
 def test_sync_says_how_far_it_reached_and_the_anchor_follows_it(open_log, tmp_path):

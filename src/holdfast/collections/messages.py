@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from holdfast import clock
+from holdfast.corpus import Stored
 from holdfast.errors import UsageError
 from holdfast.log.drafts import PRIORITIES
 from holdfast.log.versions import Version
@@ -44,6 +46,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FIELDS = ("to", "priority", "task", "thread", "role")
+_KNOWN = {*_FIELDS, "body"}
 
 
 def envelope(
@@ -63,8 +66,9 @@ def envelope(
     if priority not in PRIORITIES:
         raise UsageError(f"unknown priority {priority!r}", hint=f"one of {', '.join(PRIORITIES)}")
     out: dict[str, Any] = {"body": body}
-    given = {"to": to, "task": task, "thread": thread, "role": role}
-    out |= {name: text for name, text in given.items() if text is not None}
+    for name, text in (("to", to), ("task", task), ("thread", thread), ("role", role)):
+        if text is not None:
+            out[name] = text
     if priority != "normal":
         out["priority"] = priority
     return out
@@ -72,16 +76,41 @@ def envelope(
 
 def message_of(version: Version) -> Message:
     """The message in a version of the messages collection."""
-    stored = version.value if isinstance(version.value, dict) else {"body": version.value}
-    known = {name: stored[name] for name in _FIELDS if stored.get(name) is not None}
+    said, extra = _said(version.value)
     return Message(
         id=version.key,
         agent=version.author or version.agent,
         kind=version.kind,
-        body=stored.get("body"),
         time=version.time,
         seq=version.seq,
         pos=version.pos,
-        extra={k: v for k, v in stored.items() if k not in _FIELDS and k != "body"},
-        **known,
+        extra=extra,
+        **said,
     )
+
+
+def message_in(stored: Stored, value: Any) -> Message:
+    """The message in a record whose value is at hand: `message_of` its version, without making that first."""
+    record = stored.record
+    said, extra = _said(value)
+    return Message(
+        id=record.key,
+        agent=record.author or stored.agent,
+        kind=record.kind,
+        time=clock.millis(record.hlc) / 1000,
+        seq=record.seq,
+        pos=stored.pos,
+        extra=extra,
+        **said,
+    )
+
+
+def _said(value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What an envelope says in the fields of a message, and what else it says."""
+    if not isinstance(value, dict):
+        return {"body": value}, {}
+    if value.keys() <= _KNOWN and "body" in value and None not in value.values():
+        return value, {}
+    said = {name: text for name, text in value.items() if text is not None and name in _KNOWN}
+    said.setdefault("body")
+    return said, {k: v for k, v in value.items() if k not in _KNOWN}

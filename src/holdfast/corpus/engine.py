@@ -93,7 +93,9 @@ class Engine:
         self._sync_begun = self._sync_done = 0  # guarded by _wal_lock, but for one read of _sync_begun
         self._unsynced = False  # whether this process committed since a sync began
         self.wal_pages = 0  # as of this process's newest commit
+        self._known = -1  # the file's version behind our newest commit; -1 while one is under way, or ended badly
         self.on_rollback: Callable[[], None] = lambda: None
+        self.on_change: Callable[[], None] = lambda: None  # in a transaction: the file is not as our last one left it
         self.hands: Any = self  # what jobs are given to work with: the corpus puts its transaction here
         self.on_commit: Callable[[], None] = lambda: None  # in the leader, before any caller returns
         self._gate = Gate(path)
@@ -106,6 +108,9 @@ class Engine:
                 self.writer_execute: Callable[..., Any] = (
                     self._writer.execute
                 )  # for jobs only, inside their transaction
+                # The same where every row is taken at once: one cursor for all saves 0.4 µs a statement.
+                self.quick: Callable[..., Any] = self._writer.cursor().execute
+                self._version: Callable[[], int] = self._writer.data_version  # also grows with each commit of our own
                 self._migrate(roles)
                 self.watch_wal(WAL_PAGES_INLINE)
             if first and full and _LOG in roles:
@@ -185,11 +190,15 @@ class Engine:
         # The hot path of every write: checks inlined, no context managers.
         if self._closed or self._failed is not None:  # a fork has set _closed
             self.check()
-        execute = self.writer_execute
+        execute, version, known = self.quick, self._version, self._known
+        self._known = -1
         try:
             execute("BEGIN IMMEDIATE")
+            if version() != known:
+                self.on_change()
             results = [job(self.hands) for job in jobs]
             execute("COMMIT")
+            self._known = version()
         except BaseException as error:
             self.on_rollback()
             if self._writer.in_transaction:  # a full disk has already ended it

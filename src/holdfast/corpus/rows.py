@@ -15,6 +15,8 @@ COLUMNS: Final = (
     " r.base, r.kid, r.plen, r.phash, r.salt, r.link, r.codec, r.why, r.body"
 )
 INSERT: Final = f"INSERT INTO rec({COLUMNS.replace('r.', '')}) VALUES({','.join('?' * 22)})"
+INSERT_OWN: Final = f"INSERT INTO rec({COLUMNS.replace('r.', '')}, back) VALUES({','.join('?' * 23)})"
+"""The same in an agent's own file, where each record says which message came before it."""
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):

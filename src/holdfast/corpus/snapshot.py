@@ -55,6 +55,13 @@ class Snapshot:
             rows += self._query("SELECT branch, seq, NULL, signature FROM signed").fetchall()
         return [Signed(*row) for row in rows if row[3]]
 
+    def passed_over(self) -> list[tuple[int, int]]:
+        """Messages of an agent's file that a walk back from the newest would miss: where it is, and who forgets it."""
+        before = "max(iif(coll=1, pos, 0)) OVER (ORDER BY pos ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        sql = f"SELECT before, pos FROM (SELECT pos, back, {before} AS before FROM rec) WHERE back<before"
+        rows: list[Any] = [] if self._corpus.hub else self._query(sql).fetchall()
+        return rows
+
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""
         row = self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone()

@@ -301,6 +301,8 @@ class _Walk:
                 else:
                     yield from self.check_head(branch, head, link)
         yield from self.compare_state()
+        for seq, after in self.view.passed_over():
+            yield Finding(STATE, "", seq, f"the record at seq {after} does not know this message before it")
         if anchor is not None:
             yield from self.compare_anchor(anchor)
 

@@ -1,8 +1,8 @@
 """Where a log's head was, kept outside the log: shows a tail that was cut off, a file that was rolled back, and
 acknowledged commits that a damaged WAL has swallowed. Nothing inside the file can show these.
 
-Two slots of 4 KiB, written in turn, each with its own checksum, so that a torn write leaves the other. The anchor never
-moves past what the log has synced, so after an honest power cut it is never ahead of the log.
+Two slots, written in turn, each with its own checksum and within one sector, so that a torn write leaves the other. The
+anchor never moves past what the log has synced, so after an honest power cut it is never ahead of the log.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Anchor:
         # By number and not by turn: two processes count their turns apart, and a head only grows.
         return max((mark for _, mark in self._slots() if mark is not None), key=lambda mark: mark.seq, default=None)
 
-    def write(self, mark: Mark, *, durable: bool = False) -> None:
-        """Moves the anchor; call only for a head that the log has synced.
+    def write(self, mark: Mark) -> None:
+        """Moves the anchor, also for whoever reads it after this process was killed.
 
-        Args:
-            mark: the head.
-            durable: return only when the anchor itself would survive a power cut.
+        Call only for a head that the log has synced. A power cut may take the newest marks: see `sync`.
         """
         self._turn += 1
         body = _FORM.pack(_MAGIC, *mark, self._turn)
         os.pwrite(self._fd, body + zlib.crc32(body).to_bytes(4, "big"), (self._turn % 2) * _SLOT)
-        if durable:
-            os.fdatasync(self._fd)
+
+    def sync(self) -> None:
+        """Returns when what was written before the call survives a power cut; another thread may write meanwhile."""
+        os.fdatasync(self._fd)
 
     def close(self) -> None:
         """Closes the file; a second close is fine."""

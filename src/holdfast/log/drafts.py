@@ -25,13 +25,14 @@ from holdfast.records import (
 )
 
 PRIORITIES = ("low", "normal", "high", "hot")
+_TAGGED = [(name, TAGS[name]) for name in ("to", "task", "thread")]
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
     """A record to be: `fmt` and `payload` from `codec.serialise`; `expect` the key version that must be current.
 
     `expect` is a version number (0: the key must have no value), an etag (a link in hex), or None for whatever
-    is there.
+    is there; `fresh` says that the key was made up for it, so that it need not be looked for first.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     expect: int | str | None = None
     tags: tuple[tuple[int, str], ...] = ()
     base: bytes = ZERO32
+    fresh: bool = False
 
 
 def value(collection: str, key: str, content: Any, *, expect: int | str | None = None, author: str = "") -> Draft:
@@ -84,20 +86,21 @@ def message(envelope: dict[str, Any], *, msg_id: str = "", kind: str = MESSAGE, 
         kind: message, report, or the user's own.
         author: who wrote it, when a hub writes for a client.
     """
-    msg_id = msg_id or new_id("msg")
+    fresh = not msg_id
+    if fresh:
+        msg_id = new_id("msg")
     check_names(kind, MESSAGES, msg_id, author)
     if not kind:
         raise UsageError("a message needs a kind", hint="leave it out for 'message'")
-    tags = []
-    for name in ("to", "task", "thread"):
+    tags: tuple[tuple[int, str], ...] = ()
+    for name, number in _TAGGED:
         text = envelope.get(name)
-        if text is None:
-            continue
-        if not isinstance(text, str) or len(text.encode()) > NAME_BYTES_MAX:
-            raise UsageError(f"{name} must be text of at most {NAME_BYTES_MAX} bytes, got {text!r:.80}")
-        tags.append((TAGS[name], text))
+        if text is not None:
+            if not isinstance(text, str) or len(text.encode()) > NAME_BYTES_MAX:
+                raise UsageError(f"{name} must be text of at most {NAME_BYTES_MAX} bytes, got {text!r:.80}")
+            tags += ((number, text),)
     fmt, payload = codec.serialise(envelope)
-    return Draft(kind, MESSAGES, msg_id, fmt, payload, VALUE, author, 0, tuple(tags))
+    return Draft(kind, MESSAGES, msg_id, fmt, payload, VALUE, author, 0, tags, fresh=fresh)
 
 
 def tags_of(collection: str, fmt: int, payload: bytes) -> tuple[tuple[int, str], ...]:
@@ -107,9 +110,7 @@ def tags_of(collection: str, fmt: int, payload: bytes) -> tuple[tuple[int, str],
     envelope = codec.deserialise(fmt, payload)
     if not isinstance(envelope, dict):
         return ()
-    return tuple(
-        (TAGS[name], envelope[name]) for name in ("to", "task", "thread") if isinstance(envelope.get(name), str)
-    )
+    return tuple((number, envelope[name]) for name, number in _TAGGED if isinstance(envelope.get(name), str))
 
 
 def new_id(prefix: str) -> str:

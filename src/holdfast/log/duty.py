@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from holdfast.corpus import Head, SqliteCorpus, search
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.log.anchor import Anchor, Mark
 from holdfast.log.levels import Level
 
@@ -76,8 +76,25 @@ class Duties:
         began = time.monotonic()
         self._corpus.sync()
         self._synced_at, self._took = began, time.monotonic() - began
-        self._anchored(head, durable=False)
+        self._anchored(head)
         return head
+
+    def settle(self) -> None:
+        """Syncs what commits left to the background at this level: the WAL or, where they sync it, the anchor.
+
+        Raises:
+            IntegrityError: the disk refused.
+        """
+        if not self._level.anchor_each:
+            self.sync()
+            return
+        self._synced_at = began = time.monotonic()
+        try:
+            self._anchor.sync()  # without the lock: a writer moves the anchor meanwhile, and waits for nothing
+        except OSError as error:
+            self._corpus.engine.fail(error)
+            raise IntegrityError(f"the disk could not sync the anchor: {error}", hint="open the store again") from error
+        self._took = time.monotonic() - began
 
     def stop(self) -> None:
         """Ends the thread; what is committed is synced by the corpus's own close."""
@@ -89,22 +106,22 @@ class Duties:
     def _committed(self) -> None:
         # In the leader, behind COMMIT and before any caller returns.
         if self._level.anchor_each:
-            self._anchored(self._corpus.tx.head(self._branch), durable=True)
+            head = self._corpus.tx.newest
+            if head is None:  # a job wrote rows by itself; the file's head may be another process's, and not synced
+                self.sync()
+            else:
+                self._anchored(head)
         if not self._dirty.is_set():
             self._dirty.set()
             if not self._started:
                 self._started = True
                 self._thread.start()
 
-    def _anchored(self, head: Head, *, durable: bool) -> None:
+    def _anchored(self, head: Head) -> None:
         with self._lock:
             if head.seq > self._synced.seq:
                 self._synced = head
-                self._anchor.write(Mark(self._corpus.stream_of(self._branch), *self._as_tuple(head)), durable=durable)
-
-    @staticmethod
-    def _as_tuple(head: Head) -> tuple[int, bytes, int]:
-        return head.seq, head.link, head.hlc
+                self._anchor.write(Mark(self._corpus.stream_of(self._branch), head.seq, head.link, head.hlc))
 
     def _run(self) -> None:
         behind, indexed_at, seen = True, float("-inf"), -1
@@ -115,7 +132,7 @@ class Duties:
                     self._gather()
                     self._dirty.clear()
                     if self._level.sync_s:
-                        self.sync()
+                        self.settle()
                     self._corpus.engine.checkpoint()
                 head = self._corpus.head(self._branch).seq
                 quiet, seen = head == seen, head

@@ -13,8 +13,9 @@ class Level(msgspec.Struct, frozen=True):
     Attributes:
         name: basic, advanced or critical.
         full: an fsync inside each commit (SQLite ``synchronous=FULL``).
-        sync_s: the longest that a commit waits for the background sync, in seconds; 0 never syncs on its own.
-        anchor_each: whether the anchor is synced with each commit, before the write returns.
+        sync_s: the longest that what a commit leaves to the background waits to be synced (the WAL; where that is
+            synced by the commit, the anchor), in seconds; 0 never syncs on its own.
+        anchor_each: whether the anchor is moved with each commit, before the write returns.
     """
 
     name: str
@@ -27,7 +28,7 @@ BASIC = Level("basic", full=False, sync_s=0.0, anchor_each=False)
 """Survives a crash of the process."""
 ADVANCED = Level("advanced", full=False, sync_s=0.050, anchor_each=False)
 """Survives a power cut too, but for at most the last 50 ms of writes that no hub has yet. The default."""
-CRITICAL = Level("critical", full=True, sync_s=0.0, anchor_each=True)
+CRITICAL = Level("critical", full=True, sync_s=0.050, anchor_each=True)
 """Survives a power cut, always."""
 
 _LEVELS = {level.name: level for level in (BASIC, ADVANCED, CRITICAL)}

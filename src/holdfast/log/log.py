@@ -121,7 +121,8 @@ class Log:
         now, last, out = self._wall.now_ms(), len(ready) - 1, []
         for number, made in enumerate(ready):
             draft = made.draft
-            prior = tx.prior(branch.agent, draft.collection, draft.key) if draft.collection else None
+            known = draft.collection and not draft.fresh
+            prior = tx.prior(branch.agent, draft.collection, draft.key) if known else None
             if draft.expect is not None:
                 _check(draft, prior)
             seq += 1

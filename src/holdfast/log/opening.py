@@ -96,7 +96,7 @@ class OpenLog:
         """Syncs, moves the anchor, closes; a second close is fine."""
         self._duties.stop()
         if self.level.sync_s and not self.corpus.engine.unusable:
-            self._duties.sync()
+            self._duties.settle()
         self.corpus.close()
         self._anchor.close()
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from holdfast.collections import Message, envelope, message_of
+from holdfast.collections import Message, envelope, message_in
 from holdfast.corpus import Stored
 from holdfast.errors import Conflict, NodeFull
 from holdfast.log import Draft, drafts
@@ -108,7 +108,7 @@ class AsyncStore:
         words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
         draft = drafts.message(words, msg_id=msg_id, kind=kind)
         try:
-            return message_of(version_of((await self._append((draft,), False))[0], None, words))
+            return message_in((await self._append((draft,), False))[0], words)
         except Conflict:
             return self._store._posted(draft.key)
 

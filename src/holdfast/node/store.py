@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from holdfast import clock
-from holdfast.collections import Message, envelope, message_of
+from holdfast.collections import Message, envelope, message_in
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.search import search
 from holdfast.errors import Conflict, NodeFull, NotCached, NotFound, UsageError
@@ -298,7 +298,7 @@ class Store:
             found = self._reader().messages(which)
             newest_known = max((each.seq for each in found if each.agent == self.agent), default=0)
             return [*found, *(each for each in own if each.seq > newest_known)][-limit:]
-        return [message_of(self._version(stored)) for stored in messages_in(self._log, which)][::-1]
+        return [message_in(stored, self._load(stored)) for stored in messages_in(self._log, which)][::-1]
 
     def changes(
         self,
@@ -423,7 +423,7 @@ class Store:
 
     def _post(self, draft: Draft, words: dict[str, Any]) -> Message:
         try:
-            return message_of(version_of(self._append((draft,), False)[0], None, words))
+            return message_in(self._append((draft,), False)[0], words)
         except Conflict:
             return self._posted(draft.key)
 
@@ -431,7 +431,7 @@ class Store:
         stored = self._log.newest(MESSAGES, msg_id)
         if stored is None:
             raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
-        return message_of(self._version(stored))
+        return message_in(stored, self._load(stored))
 
     def _check_there(self, collection: str, key: str, prefix: bool, expect: int | str | None) -> None:
         if not prefix and expect is None:
@@ -461,7 +461,7 @@ class Store:
         acked = self._log.corpus.head(self._log.branch.id).seq - depth(self._directory, self._opened, self.hubs[0])
         mine = messages_in(self._log, msgspec.structs.replace(which, agents=(self.agent,)))
         fresh = itertools.takewhile(lambda stored: stored.record.seq > acked, mine)
-        return [message_of(self._version(stored)) for stored in fresh][::-1]
+        return [message_in(stored, self._load(stored)) for stored in fresh][::-1]
 
     def _reader(self) -> Others:
         with self._directory.lock:
