@@ -156,10 +156,10 @@ def run(effort: Effort) -> Report:
         late, reason = turns.median(name, "p99"), turns.missing.get(name, "")
         report.goals.append(Goal(f"visible p99, {name}", late and late * 1e3, LATE_MOST, " ms", reason=reason))
     report.notes.append(
-        "The agents write with `Store.put`, each on a node of its own (in the last two rows: all on one node); two readers "
-        "on further nodes follow the feed, and somebody reads a page of 100 records every second. The 100 subscribers "
-        "are one small C program; each is sent every body, all must be sent the same bytes, and one's are compared "
-        "with what was written. Memory while a node catches up is in the scenario of that name."
+        "The agents write with `Store.put`, each on a node of its own (in the last two rows: all on one node); two "
+        "readers on further nodes follow the feed, and somebody reads a page of 100 records every second. The 100 "
+        "subscribers are one small C program; each is sent every body, all must be sent the same bytes, and one's are "
+        "compared with what was written. Memory while a node catches up is in the scenario of that name."
     )
     report.figures = turns.given
     return report
