@@ -100,7 +100,8 @@ def test_a_write_on_one_machine_is_read_on_the_other(empty: Run, two: Callable[[
     assert empty("get", "plan", "--json", *there).json["value"] == {"step": 2}
     assert [v["version"] for v in empty("history", "plan", "--json", *there).json["versions"]] == [2, 1]
     assert empty("ls", "--names", *there).text == "plan\n"
-    assert empty("get", "other", *there).code == 5
+    missing = empty("get", "other", *there)
+    assert (missing.code, "holdfast ls --agent laptop" in missing.err) == (5, True)
     assert '+  "step": 2' in empty("diff", "plan", "1", *there).text
 
 
@@ -164,6 +165,10 @@ def test_a_token_opens_the_hub_and_nothing_else_does(empty: Run, server: Server,
     assert doctor.code == 1
     assert [check["state"] for check in doctor.json["checks"] if check["name"] == "hub"] == ["fail"]
     assert empty("put", "k", "2", "--token-file", home / "wrong").code == 0, "the write is safe here all the same"
+    status = empty("status")
+    assert (status.code, f"warning: {server.url}, when last asked: the hub answered 401" in status.err) == (1, True)
+    assert empty("put", "k", "3").text == "stored state/k v3; at the hub\n"
+    assert empty("status").code == 0
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the shared conversations")

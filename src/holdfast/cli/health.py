@@ -24,7 +24,8 @@ _PING_S = 1.0
 def status_command(settings: Settings) -> int:
     """What is on this machine, and what is not at the hub yet: what would be lost if this disk died now.
 
-    It works without the hub. The exit code is 1 when something is wrong here; that records wait for a hub is not.
+    It works without the hub. The exit code is 1 when something is wrong here, or a hub refused this node; that
+    records wait for a hub that is away is not.
     """
     with settings.directory() as directory:
         hubs = [settings.hub_url] if settings.hub_url else []
@@ -40,6 +41,7 @@ def status_command(settings: Settings) -> int:
             "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
         }
     problems = [problem for agent in agents for problem in agent["problems"]]
+    problems += [f"{hub['url']}, when last asked: {hub['alert']}" for hub in known if hub["alert"]]
     if not space.writable:
         problems.append(f"the disk is full: {size_text(space.free)} free, writes are refused")
     told["problems"] = problems

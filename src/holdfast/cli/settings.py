@@ -226,3 +226,8 @@ class Settings:
                 raise
             with self.reading(need_hub=True) as (store, agent):
                 return job(store, agent)
+        except NotFound as error:
+            if "/v1/" not in error.hint:
+                raise
+            # A hub's hint is for whoever speaks HTTP to it.
+            raise NotFound(error.message, hint=f"holdfast ls --agent {self.who} shows what there is") from error
