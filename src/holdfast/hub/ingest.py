@@ -3,9 +3,13 @@
 A node's request is answered at the commit as taken, so that its next one need not wait for the disk; what is safe there
 is said in later answers (`AppendAnswer.safe`), and at once to a node that has nothing left to send but the question.
 
-Three threads meet here. The event loop queues; the corpus's writer thread decides, commits and publishes; the syncer
-does one fdatasync for all that was committed since its last, and then wakes the loop once. There is no timer: a batch
-is what arrived during the commit before it.
+Three threads meet here. The event loop queues; whoever commits decides and publishes too; the syncer does one fdatasync
+for all that was committed since its last, and then wakes the loop once. There is no timer: a batch is what arrived
+during the commit before it, or in the same turn of the loop.
+
+The loop itself commits what is small while nothing hints at a disk (ADR 0013): two hand-offs between threads cost more
+than such a commit. Everything else is the corpus's writer thread's: large requests, jobs that may read files, and all
+commits while the WAL is long enough that one of them might move it, begin it anew, or sync.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -22,7 +27,7 @@ from holdfast import seal
 from holdfast.corpus import Stored
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
-from holdfast.hub.directory import HubDirectory
+from holdfast.hub.directory import WAL_PAGES_INLINE, HubDirectory
 from holdfast.log.drafts import tags_of
 from holdfast.protocol.ingest import Ingest
 from holdfast.records import BLOB, PUT, Record, check_names
@@ -35,6 +40,13 @@ HUB_AGENT: Final = "hub"
 RECORDS_PER_COMMIT: Final = 2_000
 """About 40 ms of work: what the last request of a burst waits for the first."""
 QUEUE_MAX: Final = 4_096
+HERE_RECORDS_MAX: Final = 32
+HERE_BYTES_MAX: Final = 256 << 10
+"""What the loop commits by itself: about 3 ms of work, most of it signatures."""
+HERE_WAL_PAGES: Final = WAL_PAGES_INLINE * 3 // 4
+HERE_SLOW_S: Final = 0.01
+HERE_PAUSE_S: Final = 1.0
+"""Two commits on the loop that took so long met a disk after all: for so long the writer thread has them all."""
 ARRIVAL_EVERY_MS: Final = 5_000
 LINES_MAX: Final = 4_096
 
@@ -55,15 +67,20 @@ class Writer:
         self._home = home
         self._publish = publish
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()  # guards _waiting, _scheduled, _left
+        self._loop_thread = 0
+        self._not_here_before = 0.0  # the loop's own
+        self._wal_ended = self._slow = 0  # the length of a WAL that is all moved; slow commits of late
+        self._lock = threading.Lock()  # guards _waiting, _undecided, _scheduled, _left
         self._waiting: list[tuple[Append, asyncio.Future[Any]]] = []
+        self._undecided = 0  # requests that no commit has answered yet
         self._scheduled = False  # a round is queued that will take what waits
         self._left = False  # the newest round took less than what waited
         self._queued = 0  # the loop's own
         self._arrival_ms = 0  # the committing thread's own
         self._turn = threading.Condition()
         self._unsynced: list[_Owed] = []  # guarded by _turn
-        self._safe: dict[bytes, int] = {}  # the newest request of each line that is on the disk; written by the syncer
+        self._safe: dict[bytes, int] = {}  # the newest request of each line that is on the disk; written under _turn
+        self._synced = 0  # how many of `commits` the disk has; guarded by _turn
         self._stopping = False
         self._crowded = False  # a commit met a full disk
         self._syncer = threading.Thread(target=self._sync, name="holdfast-syncer", daemon=True)
@@ -73,7 +90,7 @@ class Writer:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here on `append` and `run` may be called, on this loop."""
-        self._loop = loop
+        self._loop, self._loop_thread = loop, threading.get_ident()
         self._syncer.start()
 
     def stop(self) -> None:
@@ -94,23 +111,42 @@ class Writer:
             HubFull: no room; nothing was written.
             HubUnavailable: the disk failed, or too much is waiting.
         """
-        self._admit(sum(len(i.body or b"") + 512 for s in message.segments for i in s.items))
+        self._admit(sum([len(i.body or b"") + 512 for s in message.segments for i in s.items]))
         future = self._future()
         with self._lock:
-            self._waiting.append((message, future))
-            begin, self._scheduled = not self._scheduled, True
+            asked = not message.segments and not self._undecided and message.gen == self._home.gen
+            if not asked:
+                self._waiting.append((message, future))
+                self._undecided += 1
+                begin, self._scheduled = not self._scheduled, True
+        if asked:  # only after the disk: there is nothing to decide, nor anything undecided before it
+            return await self._when_safe(message, future)
         if begin:
-            self._submit_round()
+            assert self._loop is not None
+            self._loop.call_soon(self._begin_round)  # so that what came in the same turn shares the transaction
         answer: AppendAnswer = await self._outcome(future)
         return answer
 
-    async def run(self, job: Job, *, size: int = 0) -> Any:
+    async def _when_safe(self, message: Append, future: asyncio.Future[Any]) -> AppendAnswer:
+        owed = _Owed(future, AppendAnswer(message.gen, message.req, []), message.line)
+        with self._turn:
+            if self._synced == self.commits:
+                self._note_safe([owed])
+                future.set_result(self._kept(owed))
+            else:
+                self._unsynced.append(owed)
+                self._turn.notify()
+        answer: AppendAnswer = await self._outcome(future)
+        return answer
+
+    async def run(self, job: Job, *, size: int = 0, quick: bool = False) -> Any:
         """The result of a job of the hub's own, once what it wrote would survive a power cut.
 
         Args:
             job: the work; it may run twice (alone, when a neighbour in its batch failed), so it must only count on
                 what the transaction tells it.
             size: about how many bytes it will write.
+            quick: whether the loop may do it: it writes little, and raises `Elsewhere` where it would need a file.
 
         Raises:
             HubFull: no room; nothing was written.
@@ -118,7 +154,7 @@ class Writer:
         """
         self._admit(size)
         future = self._future()
-        self._home.corpus.submit(lambda tx: (*job(tx), None), self._committed, [future])
+        self._commit(_Own(job, future), here=quick and size <= HERE_BYTES_MAX and self._calm())
         return await self._outcome(future)
 
     def _admit(self, size: int) -> None:
@@ -150,11 +186,49 @@ class Writer:
         finally:
             self._queued -= 1
 
-    # -- the committing thread's side ---------------------------------------------------------------------------
+    def _begin_round(self) -> None:
+        self._commit(_Round(self), here=self._calm() and self._is_small())
 
-    def _submit_round(self) -> None:
-        round_ = _Round(self)
-        self._home.corpus.submit(round_.run, self._committed, round_)
+    @property
+    def on_loop(self) -> bool:
+        """Whether the thread that asks is the loop's, which must not wait for a file."""
+        return threading.get_ident() == self._loop_thread
+
+    def _calm(self) -> bool:
+        """Whether a small commit here can be expected not to touch the disk."""
+        assert self._loop is not None
+        pages = self._home.corpus.engine.wal_pages
+        if self._wal_ended and pages != self._wal_ended:
+            self._wal_ended = 0
+        return not self._wal_ended and pages < HERE_WAL_PAGES and self._loop.time() >= self._not_here_before
+
+    def wal_ended(self, pages: int) -> None:
+        """Says that all pages of the WAL have been moved into the file: the commit that begins it anew syncs it."""
+        self._wal_ended = pages
+
+    def _is_small(self) -> bool:
+        count = size = 0
+        for message, _ in self._waiting:
+            for segment in message.segments:
+                count += len(segment.items)
+                if count > HERE_RECORDS_MAX:
+                    return False
+                size += sum([len(item.body or b"") for item in segment.items])
+        return size <= HERE_BYTES_MAX
+
+    def _commit(self, work: _Round | _Own, *, here: bool = False) -> None:
+        commits = self._home.corpus.engine.commits
+        if not here:
+            commits.submit(work.run, self._committed, work)
+            return
+        assert self._loop is not None
+        began = time.monotonic()
+        commits.submit(work.run, self._committed, work, here=True)
+        self._slow = self._slow + 1 if time.monotonic() - began > HERE_SLOW_S else 0
+        if self._slow > 1:  # one may have been the machine's scheduler
+            self._not_here_before = self._loop.time() + HERE_PAUSE_S
+
+    # -- the committing thread's side ---------------------------------------------------------------------------
 
     def take(self) -> list[tuple[Append, asyncio.Future[Any]]]:
         """The requests for one transaction; what is left over has its turn in the next."""
@@ -188,25 +262,31 @@ class Writer:
             self._arrival_ms = now
             tx.execute("INSERT OR REPLACE INTO arrival(at_ms, pos) VALUES(?,?)", (now, pos - 1))
 
-    def _committed(self, outcomes: list[tuple[Any, Any, BaseException | None]]) -> None:
+    def _committed(self, outcomes: list[tuple[_Round | _Own, Any, BaseException | None]]) -> None:
         owed: list[_Owed] = []
         taken: list[tuple[asyncio.Future[Any], Any]] = []
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         stored: list[Stored] = []
-        for token, result, error in outcomes:
-            futures = token.futures if isinstance(token, _Round) else token
+        decided = 0
+        for work, result, error in outcomes:
             if error is not None:
-                if isinstance(token, _Round) and self._try_singly(token, error):
+                if isinstance(error, Elsewhere):
+                    self._commit(work)
                     continue
-                failed += [(future, error) for future in futures]
+                if isinstance(work, _Round):
+                    if self._try_singly(work, error):
+                        continue
+                    decided += len(work.taken)
+                failed += [(future, error) for future in work.futures]
                 self._crowded = self._crowded or isinstance(error, NodeFull)
                 continue
             answers, wrote, _ = result
             stored += wrote
-            if not isinstance(token, _Round):
-                owed.append(_Owed(futures[0], answers))
+            if isinstance(work, _Own):
+                owed.append(_Owed(work.future, answers))
                 continue
-            for (message, future), answer in zip(token.taken, answers, strict=True):
+            decided += len(work.taken)
+            for (message, future), answer in zip(work.taken, answers, strict=True):
                 if message.segments:
                     safe = self._safe.get(message.line, 0)
                     taken.append((future, msgspec.structs.replace(answer, safe=safe)))
@@ -220,13 +300,22 @@ class Writer:
             except Exception:  # readers find it in the corpus; the writer must go on
                 logger.exception("could not publish a commit")
             self.committed.set()
-        self._go_on()
+        self._go_on(decided)
         self._tell(failed, self._fail)
         self._tell(taken, self._release)
         if owed or self._crowded:
             with self._turn:
                 self._unsynced += owed
-                self._turn.notify()
+            if not self.on_loop or any([each.future for each in owed]):
+                self._call_syncer()
+            else:
+                assert self._loop is not None
+                # Nobody waits: it would only fight with the loop for the interpreter before the answers are out.
+                self._loop.call_soon(self._loop.call_soon, self._call_syncer)
+
+    def _call_syncer(self) -> None:
+        with self._turn:
+            self._turn.notify()
 
     def _try_singly(self, failed: _Round, error: BaseException) -> bool:
         """Gives each request of a failed round a transaction of its own: one that breaks us must not take others."""
@@ -234,15 +323,15 @@ class Writer:
             return False
         logger.error("a round of %d requests failed, trying them singly", len(failed.taken), exc_info=error)
         for each in failed.taken:
-            alone = _Round(self, [each])
-            self._home.corpus.submit(alone.run, self._committed, alone)
+            self._commit(_Round(self, [each]))
         return True
 
-    def _go_on(self) -> None:
+    def _go_on(self, decided: int) -> None:
         with self._lock:
+            self._undecided -= decided
             left, self._left = self._left, False
         if left:
-            self._submit_round()
+            self._commit(_Round(self))
 
     # -- the syncer's side --------------------------------------------------------------------------------------
 
@@ -252,6 +341,7 @@ class Writer:
                 while not self._unsynced and not self._stopping and not self._crowded:
                     self._turn.wait()
                 owed, self._unsynced = self._unsynced, []
+                commits = self.commits
                 crowded, self._crowded = self._crowded, False
             if crowded:
                 self._home.make_room()
@@ -268,7 +358,9 @@ class Writer:
                 self._tell([(each.future, lost) for each in owed if each.future], self._fail)
                 continue
             self.syncs += 1
-            self._note_safe(owed)
+            with self._turn:
+                self._synced = commits
+                self._note_safe(owed)
             self._tell([(each.future, self._kept(each)) for each in owed if each.future], self._release)
 
     def _kept(self, owed: _Owed) -> Any:
@@ -286,7 +378,9 @@ class Writer:
             del self._safe[next(iter(self._safe))]
 
     def _tell(self, pairs: Sequence[tuple[asyncio.Future[Any], Any]], how: Callable[..., None]) -> None:
-        if pairs and self._loop is not None:
+        if pairs and self.on_loop:
+            how(pairs)
+        elif pairs and self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(how, pairs)
             except RuntimeError:  # the loop has ended: nobody waits any more
@@ -303,6 +397,23 @@ class Writer:
         for future, error in pairs:
             if not future.done():
                 future.set_exception(error)
+
+
+class Elsewhere(Exception):
+    """A job that began on the loop needs a file after all: undo it, and let the writer thread do it."""
+
+
+class _Own:
+    """A job of the hub's own, and who waits for it."""
+
+    def __init__(self, job: Job, future: asyncio.Future[Any]) -> None:
+        self._job = job
+        self.future = future
+        self.futures = [future]
+
+    def run(self, tx: SqliteTransaction) -> tuple[Any, list[Stored], None]:
+        """The job."""
+        return (*self._job(tx), None)
 
 
 class _Owed(msgspec.Struct, frozen=True):

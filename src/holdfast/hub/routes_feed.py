@@ -84,7 +84,7 @@ class FeedRoute:
                     taking = asyncio.ensure_future(subscription.take(left))
                     await asyncio.wait((taking, gone), return_when=asyncio.FIRST_COMPLETED)
                     taking.cancel()
-                reader.pos = found.pos
+                reader.pos, subscription.behind = found.pos, False
                 found = await self._scan(reader, limit)
         finally:
             gone.cancel()
@@ -170,12 +170,12 @@ class FeedRoute:
         for chunk in chunks:
             if chunk.last <= reader.pos:
                 continue
-            if chunk.after != reader.pos or chunk.data is None:
+            if chunk.after != reader.pos:
                 return b"".join(out), False
             reader.pos = chunk.last
-            if chunk.data:
+            if chunk.chosen:
                 reader.sent = chunk.shown
-                out.append(chunk.data)
+                out.append(chunk.data())
         return (out[0] if len(out) == 1 else b"".join(out)), True
 
     def _progress(self, reader: _Reader) -> bytes:

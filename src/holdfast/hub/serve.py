@@ -85,6 +85,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody here asks who the client is
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_S,
