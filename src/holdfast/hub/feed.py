@@ -111,11 +111,16 @@ class Subscription:
         self.ended = False
         self._queue: deque[Chunk] = deque()
         self._size = 0
-        self._wake = asyncio.Event()
+        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.direct: Callable[[Chunk], bool] | None = None
+        """Takes a chunk at once, while the listener waits for one; False where that is impossible."""
 
     def offer(self, chunk: Chunk) -> None:
-        """Queues a chunk; when there are too many, drops them all: the listener will read from the corpus."""
+        """Hands a chunk over or queues it; drops all of them when there are too many: the corpus has them."""
         queue = self._queue
+        if self.direct is not None and not queue and not self._woken and self.direct(chunk):
+            return
         if not chunk.size and queue and queue[-1].last == chunk.after:
             # Nothing for him in it: the chunk before it just covers more.
             queue[-1] = queue[-1].until(chunk.last)
@@ -129,22 +134,31 @@ class Subscription:
             self._size += chunk.size
             if not chunk.size:
                 return  # no need to wake him
-        self._wake.set()
+        self.wake()
+
+    def wake(self) -> None:
+        """Has `take` return."""
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self) -> None:
         """Tells the listener that the hub stops."""
         self.ended = True
-        self._wake.set()
+        self.wake()
 
     async def take(self, seconds: float) -> list[Chunk]:
         """What was queued since, at once or after at most `seconds`; perhaps nothing."""
-        if not self._wake.is_set():
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(seconds, self.wake)
             try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-        self._wake.clear()
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self._woken = False
         out = list(self._queue)
         self._queue.clear()
         self._size = 0
