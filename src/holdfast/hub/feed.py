@@ -15,11 +15,12 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from holdfast.codec import RAW
 from holdfast.corpus import Stored
 from holdfast.corpus.pages import Wanted
 from holdfast.errors import HoldfastError
@@ -28,6 +29,7 @@ from holdfast.wire import Cursor
 
 logger = logging.getLogger(__name__)
 
+NOTHING: Final[Mapping[bytes, bytes]] = {}
 QUEUE_BYTES_MAX: Final = 512 << 10
 CHUNK_BYTES_MAX: Final = 1 << 20
 """One commit may be larger than a queue, for a reader who keeps up: reading it again costs him more."""
@@ -38,27 +40,46 @@ LOOP_EVENTS_MAX: Final = 32
 """From more events on, the thread that commits them encodes them; the loop would be away too long (15 µs each)."""
 
 
+class _Proven(Stored, frozen=True, gc=False):
+    """A record whose body is its payload, checked a moment ago."""
+
+    def payload(self) -> bytes:
+        assert self.body is not None
+        return self.body
+
+
 class Commit:
     """The records of one commit, and the event of each, encoded when somebody first needs it and never again."""
 
-    __slots__ = ("_encode", "_events", "stored")
+    __slots__ = ("_encode", "_events", "_proven", "stored")
 
-    def __init__(self, stored: Sequence[Stored], encode: Callable[[Stored], bytes]) -> None:
+    def __init__(
+        self, stored: Sequence[Stored], encode: Callable[[Stored], bytes], proven: Mapping[bytes, bytes] = NOTHING
+    ) -> None:
         self.stored = stored
         self._encode = encode
+        self._proven = proven
         self._events: list[bytes] = [b""] * len(stored)
 
     def whole(self) -> bytes:
         """The events of all its records."""
         if b"" in self._events:
-            self._events = [have or self._encode(each) for have, each in zip(self._events, self.stored, strict=True)]
+            pairs = zip(self._events, self.stored, strict=True)
+            self._events = [have or self._encode(self._ready(each)) for have, each in pairs]
         return b"".join(self._events)
+
+    def _ready(self, stored: Stored) -> Stored:
+        """The record with its payload as ingest has just unpacked and proven it, where it is at hand."""
+        payload = self._proven.get(stored.record.link)
+        if payload is None:
+            return stored
+        return _Proven(stored.pos, stored.branch, stored.agent, stored.prior, stored.record, b"", RAW, payload)
 
     def event(self, number: int) -> bytes:
         """The event of one of its records."""
         found = self._events[number]
         if not found:
-            found = self._events[number] = self._encode(self.stored[number])
+            found = self._events[number] = self._encode(self._ready(self.stored[number]))
         return found
 
 
@@ -193,9 +214,14 @@ class Feed:
         """What a reader at this position is to remember."""
         return f"{pos}{self._suffix}"
 
-    def publish(self, stored: Sequence[Stored]) -> None:
-        """Shows a commit to everybody; called by whoever committed, in commit order."""
-        commit = Commit(stored, self.event)
+    def publish(self, stored: Sequence[Stored], proven: Mapping[bytes, bytes] = NOTHING) -> None:
+        """Shows a commit to everybody; called by whoever committed, in commit order.
+
+        Args:
+            stored: its records.
+            proven: payloads that have been unpacked and checked already, by the links of their records.
+        """
+        commit = Commit(stored, self.event, proven)
         if self._near and len(stored) > LOOP_EVENTS_MAX:
             commit.whole()  # by the writer and not by whoever takes it: two threads would only share the interpreter
         self._fresh.append(commit)

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -29,15 +29,12 @@ from holdfast.corpus import Stored
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
 from holdfast.hub.directory import WAL_PAGES_INLINE, HubDirectory
-from holdfast.log.drafts import tags_of
-from holdfast.protocol.ingest import Ingest
-from holdfast.records import BLOB, PUT, Record, check_names
-from holdfast.wire import Append, AppendAnswer, Segment
+from holdfast.hub.judge import HUB_AGENT as HUB_AGENT
+from holdfast.hub.judge import HubIngest
+from holdfast.wire import Append, AppendAnswer
 
 logger = logging.getLogger(__name__)
 
-HUB_AGENT: Final = "hub"
-"""Whose stream holds what the hub decides: the keys of every `cas` collection are this agent's."""
 RECORDS_PER_COMMIT: Final = 2_000
 """About 40 ms of work: what the last request of a burst waits for the first."""
 QUEUE_MAX: Final = 4_096
@@ -53,7 +50,7 @@ LINES_MAX: Final = 4_096
 
 Job = Callable[[SqliteTransaction], tuple[Any, list[Stored]]]
 """Work on the hub's own streams: its result, and the records that it wrote in order."""
-Publish = Callable[[Sequence[Stored]], None]
+Publish = Callable[[Sequence[Stored], Mapping[bytes, bytes]], None]
 
 
 class Writer:
@@ -61,7 +58,8 @@ class Writer:
 
     Args:
         home: the hub's directory.
-        publish: gets the records of each commit, in order, in the committing thread; must not block or raise.
+        publish: gets the records of each commit, in order, in the committing thread, and what is at hand of their
+            payloads (by link); must not block or raise.
     """
 
     def __init__(self, home: HubDirectory, publish: Publish) -> None:
@@ -265,16 +263,18 @@ class Writer:
             self._scheduled = self._left = bool(self._waiting)
             return taken
 
-    def decide(self, tx: SqliteTransaction, requests: list[Append]) -> tuple[list[AppendAnswer], list[Stored]]:
-        """Judges and writes the requests inside the transaction."""
+    def decide(
+        self, tx: SqliteTransaction, requests: list[Append]
+    ) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
+        """Judges and writes the requests in the transaction; the last are payloads by the links of their records."""
         chains = self._home.chains()
-        ingest = _Ingest(chains, gen=self._home.gen, verify=seal.verify)
+        ingest = HubIngest(chains, gen=self._home.gen, verify=seal.verify)
         ingest.own_key = self._home.signer.public_key
         answers = ingest.append(requests)
         stored = chains.write(tx, ingest.plan, ingest.tags)
         if stored:
             self.arrived(tx, stored[0].pos)
-        return answers, stored
+        return answers, stored, ingest.payloads
 
     def arrived(self, tx: SqliteTransaction, pos: int) -> None:
         """Notes, every few seconds, what had arrived by when."""
@@ -288,6 +288,7 @@ class Writer:
         taken: list[tuple[asyncio.Future[Any], Any]] = []
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         stored: list[Stored] = []
+        proven: dict[bytes, bytes] = {}
         decided = 0
         for work, result, error in outcomes:
             if error is not None:
@@ -301,8 +302,9 @@ class Writer:
                 failed += [(future, error) for future in work.futures]
                 self._crowded = self._crowded or isinstance(error, NodeFull)
                 continue
-            answers, wrote, _ = result
+            answers, wrote, payloads = result
             stored += wrote
+            proven |= payloads
             if isinstance(work, _Own):
                 owed.append(_Owed(work.future, answers))
                 continue
@@ -317,7 +319,7 @@ class Writer:
             self.commits += 1
             self.records += len(stored)
             try:
-                self._publish(stored)
+                self._publish(stored, proven)
             except Exception:  # readers find it in the corpus; the writer must go on
                 logger.exception("could not publish a commit")
             self.committed.set()
@@ -432,9 +434,9 @@ class _Own:
         self.future = future
         self.futures = [future]
 
-    def run(self, tx: SqliteTransaction) -> tuple[Any, list[Stored], None]:
+    def run(self, tx: SqliteTransaction) -> tuple[Any, list[Stored], dict[bytes, bytes]]:
         """The job."""
-        return (*self._job(tx), None)
+        return (*self._job(tx), {})
 
 
 class _Owed(msgspec.Struct, frozen=True):
@@ -457,39 +459,8 @@ class _Round:
         """Who waits for the answers, in order."""
         return [future for _, future in self.taken]
 
-    def run(self, tx: SqliteTransaction) -> tuple[list[AppendAnswer], list[Stored], None]:
+    def run(self, tx: SqliteTransaction) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
         """The job: everything that waits now."""
         if not self.taken:
             self.taken = self._writer.take()
-        answers, stored = self._writer.decide(tx, [message for message, _ in self.taken])
-        return answers, stored, None
-
-
-class _Ingest(Ingest):
-    """Ingest that keeps, from its one look at each payload, what the record will be found by."""
-
-    tags: dict[bytes, tuple[tuple[int, str], ...]]
-    own_key = b""
-
-    def refuse(self, request: Append, segment: Segment) -> str:
-        if segment.agent == HUB_AGENT and segment.public_key != self.own_key:
-            return "the name 'hub' is the hub's own: what stands under it, this hub has decided"
-        try:
-            check_names(PUT, "", "", segment.agent)
-        except HoldfastError as error:
-            return error.message
-        return "" if segment.agent else "an agent needs a name"
-
-    def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
-        self.tags = {}
-        return super().append(requests)
-
-    def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
-        if not record.flags & BLOB:
-            try:
-                tags = tags_of(record.collection, record.fmt, payload)
-            except HoldfastError as error:
-                return error.code, error.message
-            if tags:
-                self.tags[record.link] = tags
-        return None
+        return self._writer.decide(tx, [message for message, _ in self.taken])
