@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 from collections.abc import Iterator
@@ -134,3 +135,21 @@ def test_a_body_is_never_taken_for_a_request(raw: Wire, line: Line, gen: str, pe
 )
 def test_what_could_be_read_in_two_ways_is_not_for_the_express_lane(rows: bytes) -> None:
     assert head_of(START + rows + b"\r\n\r\nx") is None
+
+
+def test_every_answer_arrives_whole_whatever_its_form(raw: Wire, line: Line) -> None:
+    data = b"HTTP/1.1 200 OK\r\n\r\n" * 3
+    name = hashlib.sha256(data).hexdigest()
+    at = f"/v1/blobs/{name}".encode()
+    head = b"PUT %b HTTP/1.1\r\nHost: hub\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (at, len(data))
+    raw.socket.sendall(head)
+    assert raw.socket.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    raw.socket.sendall(data)
+    assert raw.answer()[0] == 201
+    for number in range(2):
+        raw.socket.sendall(b"GET %b HTTP/1.1\r\nHost: hub\r\n\r\n" % at)
+        assert raw.answer()[2] == data, f"a body that looks like a head, {number}"
+    assert line.ask("HEAD", at.decode())[1]["upload-offset"] == str(len(data))
+    raw.socket.sendall(b"GET /nowhere HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n")
+    assert raw.answer()[0] == 404
+    assert raw.socket.recv(1) == b""

@@ -63,6 +63,36 @@ def head_of(data: bytes) -> tuple[int, int, list[tuple[bytes, bytes]]] | None:
     return (end + 4, end + 4 + length, headers) if 0 <= length <= BYTES_MAX else None
 
 
+class _Packed:
+    """uvicorn's transport for one answer, whose head goes out with the first piece of its body."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._head: bytes | None = None
+        self._open = False
+
+    def write(self, data: bytes) -> None:
+        """Writes it, or keeps it for the next if it is the head."""
+        if self._open:
+            self._transport.write(data)
+        elif self._head is not None:
+            self._open = True
+            self._transport.write(self._head + data)
+        elif data.startswith(b"HTTP/1.1 100 "):
+            self._transport.write(data)
+        else:
+            self._head = data
+
+    def close(self) -> None:
+        """Writes what is left, and closes."""
+        if self._head is not None and not self._open:
+            self._transport.write(self._head)
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class Lane(HttpToolsProtocol):
     """One connection: uvicorn's, with an express lane. `protocol_class` names the hub that it leads to."""
 
@@ -95,6 +125,11 @@ class Lane(HttpToolsProtocol):
         free = self._between and (self.cycle is None or self.cycle.response_complete)
         if not free or not data.startswith(_LINE) or not self._take(data):
             super().data_received(data)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        if cycle.scope["method"] != "HEAD":  # that has no body, and writes none
+            cycle.transport = _Packed(cycle.transport)
+        super()._start_asgi_task(cycle, app)
 
     def shutdown(self) -> None:
         if self._under_way:
