@@ -83,7 +83,7 @@ def iso(ms: int) -> str:
 
 @lru_cache(maxsize=256)
 def _second(seconds: int) -> str:
-    # Records that are shown together were mostly written together.
+    # What is shown together was mostly written within the same few seconds; making the text costs 2.5 µs.
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 

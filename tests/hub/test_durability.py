@@ -139,3 +139,20 @@ def test_the_wal_is_moved_behind_the_commits(tmp_path: Path, monkeypatch: pytest
         room.append(pen.segment())
         database = tmp_path / "hub" / "hub.db"
         until(lambda: database.stat().st_size > 100_000, "the WAL is moved into the file")
+
+
+def test_the_index_stands_back_from_a_flow_and_catches_up_when_it_ends(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_room, "TRAIL_FLOW_RECORDS", 1)
+    monkeypatch.setattr(core_room, "TRAIL_FLOW_S", 1e9)
+    pen = Pen()
+    for number in range(2_000):
+        pen.message(f"m{number}", f"needle {number}")
+    for first in range(1, 2_000, 50):
+        room.append(pen.segment(first, first + 49))
+        found = room.get("/v1/search", q="needle", limit=1)
+        assert found["records"] or found["partial"], "what is not indexed is looked through, or said to be missing"
+    corpus = room.core.corpus
+    until(lambda: corpus.meta("fts_pos") == corpus.last(), "everything is indexed")
+    assert not room.get("/v1/search", q="needle", limit=1)["partial"]

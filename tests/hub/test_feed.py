@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast import wire
+from holdfast.corpus import Stored
 from holdfast.corpus.pages import Wanted
 from holdfast.hub import feed as feed_room
 from holdfast.hub import routes_feed
@@ -105,19 +106,29 @@ def test_a_slow_reader_is_given_everything_from_the_corpus(room: Room, pen: Pen,
     monkeypatch.setattr(feed_room, "QUEUE_BYTES_MAX", 2_000)
     wanted = Wanted()
     subscription = feed_room.Subscription(wanted)
-    chunks = [feed_room.Chunk(n, n + 1, n + 1, b"x" * 900) for n in range(5)]
+    for number in range(5):
+        pen.put(f"k{number}", "y" * 500)
+    room.append(pen.segment())
+    encoded: list[int] = []
+
+    def encode(stored: Stored) -> bytes:
+        encoded.append(stored.pos)
+        return b"x" * 900
+
+    commits = [feed_room.Commit([stored], encode) for stored in room.core.corpus.feed(0)]
+    chunks = [feed_room.Chunk(n, n + 1, commit, [0]) for n, commit in enumerate(commits)]
     for chunk in chunks:
         subscription.offer(chunk)
     assert subscription.behind
+    assert encoded == [], "nobody was near enough to take them"
     reader = routes_feed._Reader(wanted, 0, False)
     fits = routes_feed.FeedRoute._fitting
     assert fits(reader, chunks[:1]) == (b"x" * 900, True)
     assert fits(reader, chunks[3:]) == (b"", False), "a gap sends the reader to the corpus"
     assert fits(reader, chunks[:2])[0] == b"x" * 900, "what it has already is passed over"
     assert reader.pos == 2
-    unencoded = feed_room.Chunk(2, 3, 3, None)
-    assert fits(reader, [unencoded]) == (b"", False)
-    assert fits(reader, [feed_room.Chunk(1, 4, 4, b"y")]) == (b"", False), "half of it is known: read exactly"
+    assert encoded == [1, 2], "each once, however many take it"
+    assert fits(reader, [feed_room.Chunk(1, 4, commits[2], [0])]) == (b"", False), "half of it is known: read exactly"
 
 
 def test_a_stopped_reader_catches_up_after_an_overflow(hub, line: Line, listen) -> None:

@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from holdfast.corpus.port import Branch as FileBranch
 from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind
 from holdfast.corpus.sqlite import SqliteTransaction
@@ -25,6 +27,11 @@ Execute = Callable[..., Any]
 Tags = Mapping[bytes, Sequence[tuple[int, str]]]
 """A record's link -> its tags, for the records that have any."""
 
+Memo = dict[bytes, tuple[int, StreamFacts]]
+"""A stream -> its number in the file, and what is known of it."""
+
+MEMO_MAX: Final = 1_000
+MEMO_LABELS_MAX: Final = 16
 SIGNED_EVERY: Final = 32
 """A signed head is kept for each so many records of a branch: the length of an old record's proof."""
 SPLICE_STEPS_MAX: Final = 64
@@ -32,7 +39,7 @@ SPLICE_STEPS_MAX: Final = 64
 ALL: Final = 1 << 62
 
 _STREAM: Final = (
-    "SELECT id, (SELECT s FROM name WHERE name.id=agent), public_key, current_key FROM stream WHERE stream=?"
+    "SELECT id, (SELECT s FROM name WHERE name.id=agent), public_key, current_key, own FROM stream WHERE stream=?"
 )
 _BRANCHES: Final = "SELECT id, inc, parent, base_seq, base_link, seq, link, settled FROM branch WHERE stream=?"
 _LABELS: Final = "SELECT inc, branch, seq, link, signature FROM label WHERE stream=?"
@@ -55,12 +62,21 @@ class Chains:
         execute: of the open transaction, or of a connection inside ``BEGIN``.
         has_blob: whether the bytes of a digest are here and fsynced.
         settle_acked: whether the hub alone settles what it has acknowledged (there are no backups to wait for).
+        memo: what earlier transactions of the only writer learnt; its owner empties it when one is undone.
     """
 
-    def __init__(self, execute: Execute, *, has_blob: Callable[[bytes], bool], settle_acked: bool = False) -> None:
+    def __init__(
+        self,
+        execute: Execute,
+        *,
+        has_blob: Callable[[bytes], bool],
+        settle_acked: bool = False,
+        memo: Memo | None = None,
+    ) -> None:
         self._execute = execute
         self._has_blob = has_blob
         self._settle_acked = settle_acked
+        self._memo: Memo = {} if memo is None else memo
         self._numbers: dict[bytes, int] = {}
         self._agents: dict[bytes, str] = {}
         self._names: dict[int, str] = {}
@@ -72,10 +88,15 @@ class Chains:
         """What the hub knows of these streams."""
         found = {}
         for stream in ids:
+            known = self._memo.get(stream)
+            if known is not None:
+                self._numbers[stream], found[stream] = known
+                self._agents[stream] = known[1].agent
+                continue
             row = self._execute(_STREAM, (stream,)).fetchone()
             if row is None:
                 continue
-            number, agent, public_key, key = row
+            number, agent, public_key, key, own = row
             self._numbers[stream], self._agents[stream] = number, agent
             branches = {
                 i: Branch(
@@ -94,6 +115,10 @@ class Chains:
                 for inc, branch, seq, link, signature in self._execute(_LABELS, (number,))
             }
             found[stream] = StreamFacts(stream, agent, public_key, key, branches, labels)
+            if not own and len(labels) <= MEMO_LABELS_MAX:  # the hub's own streams are written past this
+                if len(self._memo) >= MEMO_MAX:
+                    self._memo.clear()
+                self._memo[stream] = number, found[stream]
         return found
 
     def held(self, spans: Sequence[Span]) -> Mapping[tuple[bytes, int, bytes], int]:
@@ -138,7 +163,25 @@ class Chains:
             self.put_label(self._numbers[stream], label, real.get(label.branch, label.branch))
         for stream, key in plan.keys.items():
             self._execute("UPDATE stream SET current_key=? WHERE id=?", (key, self._numbers[stream]))
+        self._remember(plan, stored)
         return stored
+
+    def _remember(self, plan: Plan, stored: list[Stored]) -> None:
+        """Keeps the memo true: heads that moved are moved in it, what changed otherwise is asked for again."""
+        memo = self._memo
+        for stream in {*plan.keys, *(branch.stream for branch in plan.branches.values())}:
+            memo.pop(stream, None)
+        tips = {each.branch: each.record for each in stored}
+        for stream in {record.stream for record in tips.values()} | {stream for stream, _ in plan.labels}:
+            if (known := memo.get(stream)) is None:
+                continue
+            number, facts = known
+            branches = {
+                id_: replace(branch, tip=Mark(tips[id_].seq, tips[id_].link)) if id_ in tips else branch
+                for id_, branch in facts.branches.items()
+            }
+            moved = {inc: label for (which, inc), label in plan.labels.items() if which == stream}
+            memo[stream] = number, replace(facts, branches=branches, labels={**facts.labels, **moved})
 
     def put_label(self, number: int, label: Label, branch: int) -> None:
         """Moves an incarnation's label, or makes it; `number` is the stream's in this file."""

@@ -110,7 +110,7 @@ class GroupCommit:
         result: T = job.result
         return result
 
-    def submit(self, fn: Callable[[Any], Any], sink: Sink, token: Any = None) -> None:
+    def submit(self, fn: Callable[[Any], Any], sink: Sink, token: Any = None, *, here: bool = False) -> None:
         """Queues a job; `sink` is called once a batch, in the committing thread.
 
         Args:
@@ -118,16 +118,24 @@ class GroupCommit:
             sink: gets ``[(token, result, error), ...]`` for all its jobs of the batch; must not block or raise, and
                 bears to be told again when an interrupt struck while it was told.
             token: whatever the sink needs to know whose result this is.
+            here: commit in this thread, before returning, if nobody else commits now.
         """
         with self._lock:
             self._queue.append(_Job(fn, sink, token))
-            if not self._busy:
-                self._busy = True
+            if self._busy:
+                return
+            self._busy, turn = True, self._turn
+            if not here:
                 try:
-                    self._call_writer(self._turn)
+                    self._call_writer(turn)
                 except BaseException:
-                    self._call_writer(self._turn)
+                    self._call_writer(turn)
                     raise
+                return
+        try:
+            self._lead([], turn)
+        finally:
+            self._hand_over(turn)  # of no effect, unless an interrupt struck before it led
 
     def stop(self) -> None:
         """Returns when everything queued is committed and the writer thread has ended."""

@@ -6,7 +6,7 @@ import contextlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any, Final
 
 from holdfast.errors import HoldfastError, MissingExtra, NotFound, Unauthenticated, UsageError
@@ -41,15 +41,15 @@ class Door:
     """
 
     def __init__(self, app: Any, core: Core) -> None:
-        self._app = app
+        self.app = app
         self._core = core
-        self._mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
+        self.mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
         self._token = f"Bearer {core.token}".encode() if core.token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes one request on, or answers it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         started = False
 
@@ -57,12 +57,12 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], self._mark]
+                message["headers"] = [*message["headers"], self.mark]
             await send(message)
 
         try:
-            self._admit(scope)
-            await self._app(scope, receive, marked)
+            self.admit(scope)
+            await self.app(scope, receive, marked)
         except Gone:
             logger.debug("a client left before its request was whole", extra={"path": scope["path"]})
         except HoldfastError as error:
@@ -71,14 +71,25 @@ class Door:
                 raise
             await answer_error(marked, as_hubs(error, broken=self._core.corpus.engine.unusable))
         except Exception as error:
-            logger.exception("a request failed", extra={"path": scope["path"], "method": scope["method"]})
+            told = self.unknown(error, scope["path"])
             if started:
                 raise
-            unknown = HoldfastError("the hub failed on this request", hint="its log says why; nothing was acknowledged")
-            unknown.__cause__ = error
-            await answer_error(marked, unknown)
+            await answer_error(marked, told)
 
-    def _admit(self, scope: Scope) -> None:
+    @staticmethod
+    def unknown(error: Exception, path: str) -> HoldfastError:
+        """What a client is told of an error that nobody foresaw; the log has all of it."""
+        logger.error("a request failed", exc_info=error, extra={"path": path})
+        told = HoldfastError("the hub failed on this request", hint="its log says why; nothing was acknowledged")
+        told.__cause__ = error
+        return told
+
+    def admit(self, scope: Scope) -> None:
+        """Returns only if the request may pass.
+
+        Raises:
+            Unauthenticated: it shows no token, or another.
+        """
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         shown = header(scope, b"authorization")
@@ -88,12 +99,23 @@ class Door:
             raise Unauthenticated("this hub does not know that token", hint="is it the one in the hub's --token-file?")
 
 
+class Hub(Starlette):
+    """The application; the hottest routes go past Starlette's layers, through the same door."""
+
+    hot: Mapping[tuple[str, str], Door] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes one request on."""
+        found = self.hot.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or super().__call__)(scope, receive, send)
+
+
 def create_app(
     directory: str | os.PathLike[str] | HubDirectory,
     *,
     token: str | None = None,
     settle: Settle = "backups",
-) -> Starlette:
+) -> Hub:
     """The hub of a directory, as an ASGI application; ``app.state.core`` is the hub itself.
 
     Args:
@@ -121,12 +143,15 @@ def create_app(
     def route(path: str, endpoint: Any, *methods: str) -> Route:
         return Route(path, endpoint, methods=list(methods) or ["GET"])
 
-    app = Starlette(
+    hot = {
+        ("POST", "/v1/append"): routes_node.Append(core),
+        ("POST", "/sync/message"): routes_sync.OneMessage(core),
+        ("POST", "/relay/immediate"): routes_relay.Immediate(core),
+        ("GET", "/v1/feed"): routes_feed.FeedRoute(core),
+    }
+    app = Hub(
         routes=[
-            # The hot ones first: routes are tried in order.
-            route("/v1/append", routes_node.Append(core), "POST"),
-            route("/sync/message", routes_sync.OneMessage(core), "POST"),
-            route("/v1/feed", routes_feed.FeedRoute(core)),
+            *(route(path, endpoint, method) for (method, path), endpoint in hot.items()),
             route("/v1/hello", routes_node.Hello(core), "POST"),
             route("/v1/pull", routes_node.Pull(core)),
             route("/v1/blobs/{digest}", routes_node.Blobs(core), "GET", "PUT"),
@@ -140,6 +165,7 @@ def create_app(
         lifespan=life,
     )
     app.state.core = core
+    app.hot = {which: Door(endpoint, core) for which, endpoint in hot.items()}
     return app
 
 

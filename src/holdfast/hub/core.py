@@ -30,8 +30,13 @@ TRAIL_PAUSE_S: Final = 1.0
 TRAIL_BUSY_S: Final = 0.1
 TRAIL_BUSY_RECORDS: Final = 50
 """From so many in a pause on, the next is short: a search looks through 500 unindexed records and not more."""
-TRAIL_GIVE_WAY_S: Final = 0.02
+TRAIL_GIVE_WAY_S: Final = 0.05
+TRAIL_FLOW_RECORDS: Final = 200
+TRAIL_FLOW_S: Final = 1.0
+"""So many in a `TRAIL_GIVE_WAY_S` are full flow: the index (as dear as ingest) then gets one lot in so long."""
 WAL_STEP: Final = 2_000
+MOVES_MAX: Final = 4
+"""What comes while the WAL is moved keeps it from ending; to move that too takes far less long, and so on."""
 TEND_EVERY_S: Final = 30.0
 NODES_MAX: Final = 10_000
 
@@ -160,17 +165,17 @@ class Core:
     def _trail(self) -> None:
         """What follows the commits at a distance: the WAL goes into the file, and the search index is filled.
 
-        Neither is done where it would hold up an acknowledgement. A writer in full flow is left most of the time: the
-        index may lag, whoever searches scans the tail.
+        Neither is done where it would hold up an acknowledgement. While the writer is in full flow the index all but
+        stands (whoever searches scans the tail, and is told that there is more); it catches up when the flow ends.
         """
-        backlog, seen = True, 0
+        backlog, seen = True, self.writer.records
         while not self._stop_trail.is_set():
             if not backlog:
                 self.writer.committed.wait()
                 came, seen = self.writer.records - seen, self.writer.records
                 self._stop_trail.wait(TRAIL_PAUSE_S if came < TRAIL_BUSY_RECORDS else TRAIL_BUSY_S)
             self.writer.committed.clear()
-            before = self.writer.commits
+            before = self.writer.records
             try:
                 self._shorten()
                 backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
@@ -180,8 +185,18 @@ class Core:
                 self.indexing_failed = str(error)
                 if not self._stop_trail.is_set():
                     logger.error("the search index cannot be filled", exc_info=error)
-            if backlog and self.writer.commits != before:
-                self._stop_trail.wait(TRAIL_GIVE_WAY_S)
+            if backlog and self.writer.records != before:
+                self._give_way()
+
+    def _give_way(self) -> None:
+        """Returns soon when little comes, and after `TRAIL_FLOW_S` or the end of it when the writer is in full flow."""
+        before, waited = self.writer.records, 0.0
+        while not self._stop_trail.wait(TRAIL_GIVE_WAY_S):
+            waited += TRAIL_GIVE_WAY_S
+            came, before = self.writer.records - before, self.writer.records
+            if came < TRAIL_FLOW_RECORDS or waited >= TRAIL_FLOW_S:
+                return
+            self._shorten()
 
     def _shorten(self) -> None:
         """Moves the WAL into the file when it has grown; the writer itself does so when that was not enough."""
@@ -189,4 +204,11 @@ class Core:
         pages = engine.wal_pages
         if pages > WAL_PAGES_BESIDE and not self._moved <= pages < self._moved + WAL_STEP:
             self._moved = pages
-            engine.checkpoint(most_pages=0)
+            for _ in range(MOVES_MAX):
+                pages = engine.wal_pages
+                engine.checkpoint(most_pages=0)
+                more = engine.wal_pages - pages
+                if not more:
+                    self.writer.wal_ended(pages)  # the next commit begins it anew
+                if not 0 < more < WAL_STEP:
+                    break

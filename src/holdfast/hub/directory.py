@@ -26,7 +26,7 @@ import msgspec
 from holdfast import seal, wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus import SqliteCorpus
-from holdfast.corpus.chains import Chains
+from holdfast.corpus.chains import Chains, Memo
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import Reserve
 from holdfast.disk import sync_directory
@@ -97,6 +97,9 @@ class HubDirectory:
             self.corpus = corpus = SqliteCorpus(self.path / "hub.db", hub=True, **{"cache_kib": CACHE_KIB, **options})
             self.corpus.engine.reader_cache_kib = READER_CACHE_KIB
             self.corpus.engine.watch_wal(WAL_PAGES_INLINE)
+            self._memo: Memo = {}
+            self._forget = self.corpus.engine.on_rollback
+            self.corpus.engine.on_rollback = self._undone
             diagnosis = self.corpus.engine.diagnosis
             if diagnosis is not None and diagnosis.damaged:
                 self.damage = f"the WAL was damaged when the hub started: {diagnosis}"
@@ -125,7 +128,12 @@ class HubDirectory:
             execute or self.corpus.engine.writer_execute,
             has_blob=self.blobs.has,
             settle_acked=self.settle == "acked",
+            memo=None if execute else self._memo,
         )
+
+    def _undone(self) -> None:
+        self._forget()
+        self._memo.clear()
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Chains]:

@@ -1,9 +1,9 @@
 """The feed: everything that is committed, to everybody who listens, in commit order, without gap or repeat.
 
-A commit is encoded once, in the thread that committed it, and the same bytes go to every subscriber who wants all.
-Exactness rests on one rule: a subscriber takes a chunk only if it begins where he stands. Whatever else happens (his
-queue overflowed, a commit was not encoded because nobody listened, he came while it was under way), the rule fails,
-and he reads on from the corpus until he stands where the live chunks begin.
+A record is encoded at most once, and the same bytes go to all subscribers; a commit that nobody is near enough to take
+is not encoded. Exactness rests on one rule: a subscriber takes a chunk
+only if it begins where he stands. Whatever else happens (his queue overflowed, he came while a commit was under way),
+the rule fails, and he reads on from the corpus until he stands where the live chunks begin.
 
 Positions are shown at COMMIT, before the sync: should the machine lose power in between, the next start begins a new
 generation, and `wire.resume` takes each reader back to where histories part.
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from holdfast.codec import RAW
 from holdfast.corpus import Stored
 from holdfast.corpus.pages import Wanted
 from holdfast.errors import HoldfastError
@@ -27,18 +29,98 @@ from holdfast.wire import Cursor
 
 logger = logging.getLogger(__name__)
 
+NOTHING: Final[Mapping[bytes, bytes]] = {}
 QUEUE_BYTES_MAX: Final = 512 << 10
+CHUNK_BYTES_MAX: Final = 1 << 20
+"""One commit may be larger than a queue, for a reader who keeps up: reading it again costs him more."""
 QUEUE_CHUNKS_MAX: Final = 256
+EVENT_BYTES: Final = 400
+"""What an event takes besides its value, about."""
+LOOP_EVENTS_MAX: Final = 32
+"""From more events on, the thread that commits them encodes them; the loop would be away too long (15 µs each)."""
 
 
-class Chunk(msgspec.Struct, frozen=True, gc=False):
-    """What one commit means to one subscriber: positions after … last are covered by `data` (None: not encoded)."""
+class _Proven(Stored, frozen=True, gc=False):
+    """A record whose body is its payload, checked a moment ago."""
 
-    after: int
-    last: int
-    shown: int
-    """The position of the last record in `data`; 0 if it holds none."""
-    data: bytes | None
+    def payload(self) -> bytes:
+        assert self.body is not None
+        return self.body
+
+
+class Commit:
+    """The records of one commit, and the event of each, encoded when somebody first needs it and never again."""
+
+    __slots__ = ("_encode", "_events", "_proven", "stored")
+
+    def __init__(
+        self, stored: Sequence[Stored], encode: Callable[[Stored], bytes], proven: Mapping[bytes, bytes] = NOTHING
+    ) -> None:
+        self.stored = stored
+        self._encode = encode
+        self._proven = proven
+        self._events: list[bytes] = [b""] * len(stored)
+
+    def whole(self) -> bytes:
+        """The events of all its records."""
+        if b"" in self._events:
+            pairs = zip(self._events, self.stored, strict=True)
+            self._events = [have or self._encode(self._ready(each)) for have, each in pairs]
+        return b"".join(self._events)
+
+    def _ready(self, stored: Stored) -> Stored:
+        """The record with its payload as ingest has just unpacked and proven it, where it is at hand."""
+        payload = self._proven.get(stored.record.link)
+        if payload is None:
+            return stored
+        return _Proven(stored.pos, stored.branch, stored.agent, stored.prior, stored.record, b"", RAW, payload)
+
+    def event(self, number: int) -> bytes:
+        """The event of one of its records."""
+        found = self._events[number]
+        if not found:
+            found = self._events[number] = self._encode(self._ready(self.stored[number]))
+        return found
+
+
+class Chunk:
+    """What one commit means to one kind of subscriber: positions after … last are covered by the chosen records.
+
+    Whoever takes it first has it encoded, unless it was already; all the others share the bytes.
+
+    Args:
+        after, last: positions.
+        commit: the records.
+        chosen: which of them; empty when there is nothing for him in it.
+    """
+
+    __slots__ = ("_data", "after", "chosen", "commit", "last", "size")
+
+    def __init__(self, after: int, last: int, commit: Commit, chosen: Sequence[int]) -> None:
+        self.after, self.last = after, last
+        self.commit, self.chosen = commit, chosen
+        self._data: bytes | None = None
+        whole = len(chosen) == len(commit.stored)
+        stored = commit.stored if whole else [commit.stored[number] for number in chosen]
+        self.size = sum([each.record.payload_len for each in stored]) + EVENT_BYTES * len(stored)
+
+    @property
+    def shown(self) -> int:
+        """The position of the last record in it; 0 if it holds none."""
+        return self.commit.stored[self.chosen[-1]].pos if self.chosen else 0
+
+    def data(self) -> bytes:
+        """Its events."""
+        if self._data is None:
+            whole = len(self.chosen) == len(self.commit.stored)
+            self._data = self.commit.whole() if whole else b"".join([self.commit.event(n) for n in self.chosen])
+        return self._data
+
+    def until(self, last: int) -> Chunk:
+        """The same, covering more positions with nothing in them."""
+        longer = Chunk(self.after, last, self.commit, self.chosen)
+        longer._data = self._data
+        return longer
 
 
 class Subscription:
@@ -50,41 +132,54 @@ class Subscription:
         self.ended = False
         self._queue: deque[Chunk] = deque()
         self._size = 0
-        self._wake = asyncio.Event()
+        self._woken = False
+        self._waiter: asyncio.Future[None] | None = None
+        self.direct: Callable[[Chunk], bool] | None = None
+        """Takes a chunk at once, while the listener waits for one; False where that is impossible."""
 
     def offer(self, chunk: Chunk) -> None:
-        """Queues a chunk; when there are too many, drops them all: the listener will read from the corpus."""
-        size = len(chunk.data or b"")
-        if self._size + size > QUEUE_BYTES_MAX or len(self._queue) >= QUEUE_CHUNKS_MAX:
-            self._queue.clear()
+        """Hands a chunk over or queues it; drops all of them when there are too many: the corpus has them."""
+        queue = self._queue
+        if self.direct is not None and not queue and not self._woken and self.direct(chunk):
+            return
+        if not chunk.size and queue and queue[-1].last == chunk.after:
+            # Nothing for him in it: the chunk before it just covers more.
+            queue[-1] = queue[-1].until(chunk.last)
+            return
+        room = CHUNK_BYTES_MAX if not queue else QUEUE_BYTES_MAX - self._size
+        if chunk.size > room or len(queue) >= QUEUE_CHUNKS_MAX:
+            queue.clear()
             self._size, self.behind = 0, True
-        elif not size and chunk.data is not None:
-            before = self._queue[-1] if self._queue else None
-            if before is not None and before.last == chunk.after and before.data is not None:
-                # Nothing for him in it: the chunk before it just covers more.
-                self._queue[-1] = Chunk(before.after, chunk.last, before.shown, before.data)
-            else:
-                self._queue.append(chunk)
-            return  # no need to wake him
         else:
-            self._queue.append(chunk)
-            self._size += size
-        self._wake.set()
+            queue.append(chunk)
+            self._size += chunk.size
+            if not chunk.size:
+                return  # no need to wake him
+        self.wake()
+
+    def wake(self) -> None:
+        """Has `take` return."""
+        self._woken = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self) -> None:
         """Tells the listener that the hub stops."""
         self.ended = True
-        self._wake.set()
+        self.wake()
 
     async def take(self, seconds: float) -> list[Chunk]:
         """What was queued since, at once or after at most `seconds`; perhaps nothing."""
-        if not self._wake.is_set():
+        if not self._woken:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(seconds, self.wake)
             try:
-                async with asyncio.timeout(seconds):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
-        self._wake.clear()
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        self._woken = False
         out = list(self._queue)
         self._queue.clear()
         self._size = 0
@@ -103,40 +198,48 @@ class Feed:
         self._suffix = str(Cursor(0, tuple(lineage)))[1:]
         self._suffix_bytes = self._suffix.encode()
         self._subscribers: set[Subscription] = set()
-        self._listening = False  # read by the committing thread: whether encoding is worth it
+        self._fresh: deque[Commit] = deque()  # committed, and not yet spread
+        self._near = False  # whether anybody took the newest commit; the loop's own, read by the committing thread
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         self.head = head
         self.ended = False
         self.overflows = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From here on commits may be published, from any one thread at a time."""
-        self._loop = loop
+        """From here on commits may be published, by whoever commits."""
+        self._loop, self._loop_thread = loop, threading.get_ident()
 
     def cursor(self, pos: int) -> str:
         """What a reader at this position is to remember."""
         return f"{pos}{self._suffix}"
 
-    def publish(self, stored: Sequence[Stored]) -> None:
-        """Shows a commit to everybody; called in the committing thread, in commit order."""
-        after, last = stored[0].pos - 1, stored[-1].pos
-        events = [self.event(each) for each in stored] if self._listening else None
-        chunk = Chunk(after, last, last, None if events is None else b"".join(events))
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._spread, stored, events or (), chunk)
+    def publish(self, stored: Sequence[Stored], proven: Mapping[bytes, bytes] = NOTHING) -> None:
+        """Shows a commit to everybody; called by whoever committed, in commit order.
+
+        Args:
+            stored: its records.
+            proven: payloads that have been unpacked and checked already, by the links of their records.
+        """
+        commit = Commit(stored, self.event, proven)
+        if self._near and len(stored) > LOOP_EVENTS_MAX:
+            commit.whole()  # by the writer and not by whoever takes it: two threads would only share the interpreter
+        self._fresh.append(commit)
+        if threading.get_ident() == self._loop_thread:
+            self._spread()
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._spread)
 
     def subscribe(self, wanted: Wanted) -> Subscription:
         """A new listener; gets chunks from now on, so he must read the corpus up to them himself."""
         subscription = Subscription(wanted)
         subscription.ended = self.ended
         self._subscribers.add(subscription)
-        self._listening = True
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forgets a listener; again is fine."""
         self._subscribers.discard(subscription)
-        self._listening = bool(self._subscribers)
 
     @property
     def listeners(self) -> int:
@@ -158,24 +261,26 @@ class Feed:
         cursor = self.cursor(pos).encode()
         return b'event: %b\nid: %b\ndata: {"cursor":"%b"}\n\n' % (event.encode(), cursor, cursor)
 
-    def _spread(self, stored: Sequence[Stored], events: Sequence[bytes], chunk: Chunk) -> None:
-        self.head = max(self.head, chunk.last)
-        cut: dict[Wanted, Chunk] = {}
-        for subscription in self._subscribers:
-            wanted = subscription.wanted
-            if wanted.everything or chunk.data is None:
-                subscription.offer(chunk)
-                continue
-            mine = cut.get(wanted)
-            if mine is None:
-                mine = cut[wanted] = self._cut(wanted, stored, events, chunk)
-            subscription.offer(mine)
-
-    @staticmethod
-    def _cut(wanted: Wanted, stored: Sequence[Stored], events: Sequence[bytes], chunk: Chunk) -> Chunk:
-        chosen = [(each.pos, event) for each, event in zip(stored, events, strict=True) if wanted.wants(each)]
-        data = b"".join(event for _, event in chosen)
-        return Chunk(chunk.after, chunk.last, chosen[-1][0] if chosen else 0, data)
+    def _spread(self) -> None:
+        # Through one queue, so that a commit of the loop's own cannot overtake one that a thread made before it.
+        while self._fresh:
+            commit = self._fresh.popleft()
+            stored = commit.stored
+            after, self.head = stored[0].pos - 1, max(self.head, stored[-1].pos)
+            cut: dict[Wanted, Chunk] = {}
+            self._near = False
+            for subscription in self._subscribers:
+                if subscription.behind:
+                    continue  # he reads from the corpus, and this is there
+                self._near = True
+                wanted = subscription.wanted
+                mine = cut.get(wanted)
+                if mine is None:
+                    chosen: Sequence[int] = range(len(stored))
+                    if not wanted.everything:
+                        chosen = [number for number, each in enumerate(stored) if wanted.wants(each)]
+                    mine = cut[wanted] = Chunk(after, stored[-1].pos, commit, chosen)
+                subscription.offer(mine)
 
 
 def shown(stored: Stored) -> bytes:

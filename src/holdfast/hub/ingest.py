@@ -3,17 +3,23 @@
 A node's request is answered at the commit as taken, so that its next one need not wait for the disk; what is safe there
 is said in later answers (`AppendAnswer.safe`), and at once to a node that has nothing left to send but the question.
 
-Three threads meet here. The event loop queues; the corpus's writer thread decides, commits and publishes; the syncer
-does one fdatasync for all that was committed since its last, and then wakes the loop once. There is no timer: a batch
-is what arrived during the commit before it.
+Three threads meet here. The event loop queues; whoever commits decides and publishes too; the syncer does one fdatasync
+for all that was committed since its last, and then wakes the loop once. There is no timer: a batch is what arrived
+during the commit before it, or in the same turn of the loop.
+
+The loop itself commits what is small while nothing hints at a disk (ADR 0013): two hand-offs between threads cost more
+than such a commit. Everything else is the corpus's writer thread's: large requests, jobs that may read files, and all
+commits while the WAL is long enough that one of them might move it, begin it anew, or sync.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,25 +28,29 @@ from holdfast import seal
 from holdfast.corpus import Stored
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
-from holdfast.hub.directory import HubDirectory
-from holdfast.log.drafts import tags_of
-from holdfast.protocol.ingest import Ingest
-from holdfast.records import BLOB, PUT, Record, check_names
-from holdfast.wire import Append, AppendAnswer, Segment
+from holdfast.hub.directory import WAL_PAGES_INLINE, HubDirectory
+from holdfast.hub.judge import HUB_AGENT as HUB_AGENT
+from holdfast.hub.judge import HubIngest
+from holdfast.wire import Append, AppendAnswer
 
 logger = logging.getLogger(__name__)
 
-HUB_AGENT: Final = "hub"
-"""Whose stream holds what the hub decides: the keys of every `cas` collection are this agent's."""
 RECORDS_PER_COMMIT: Final = 2_000
 """About 40 ms of work: what the last request of a burst waits for the first."""
 QUEUE_MAX: Final = 4_096
+HERE_RECORDS_MAX: Final = 32
+HERE_BYTES_MAX: Final = 256 << 10
+"""What the loop commits by itself: about 3 ms of work, most of it signatures."""
+HERE_WAL_PAGES: Final = WAL_PAGES_INLINE * 3 // 4
+HERE_SLOW_S: Final = 0.01
+HERE_PAUSE_S: Final = 1.0
+"""Two commits on the loop that took so long met a disk after all: for so long the writer thread has them all."""
 ARRIVAL_EVERY_MS: Final = 5_000
 LINES_MAX: Final = 4_096
 
 Job = Callable[[SqliteTransaction], tuple[Any, list[Stored]]]
 """Work on the hub's own streams: its result, and the records that it wrote in order."""
-Publish = Callable[[Sequence[Stored]], None]
+Publish = Callable[[Sequence[Stored], Mapping[bytes, bytes]], None]
 
 
 class Writer:
@@ -48,22 +58,28 @@ class Writer:
 
     Args:
         home: the hub's directory.
-        publish: gets the records of each commit, in order, in the committing thread; must not block or raise.
+        publish: gets the records of each commit, in order, in the committing thread, and what is at hand of their
+            payloads (by link); must not block or raise.
     """
 
     def __init__(self, home: HubDirectory, publish: Publish) -> None:
         self._home = home
         self._publish = publish
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()  # guards _waiting, _scheduled, _left
+        self._loop_thread = 0
+        self._not_here_before = 0.0  # the loop's own
+        self._wal_ended = self._slow = 0  # the length of a WAL that is all moved; slow commits of late
+        self._lock = threading.Lock()  # guards _waiting, _undecided, _scheduled, _left
         self._waiting: list[tuple[Append, asyncio.Future[Any]]] = []
+        self._undecided = 0  # requests that no commit has answered yet
         self._scheduled = False  # a round is queued that will take what waits
         self._left = False  # the newest round took less than what waited
         self._queued = 0  # the loop's own
         self._arrival_ms = 0  # the committing thread's own
         self._turn = threading.Condition()
         self._unsynced: list[_Owed] = []  # guarded by _turn
-        self._safe: dict[bytes, int] = {}  # the newest request of each line that is on the disk; written by the syncer
+        self._safe: dict[bytes, int] = {}  # the newest request of each line that is on the disk; written under _turn
+        self._synced = 0  # how many of `commits` the disk has; guarded by _turn
         self._stopping = False
         self._crowded = False  # a commit met a full disk
         self._syncer = threading.Thread(target=self._sync, name="holdfast-syncer", daemon=True)
@@ -73,7 +89,7 @@ class Writer:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """From here on `append` and `run` may be called, on this loop."""
-        self._loop = loop
+        self._loop, self._loop_thread = loop, threading.get_ident()
         self._syncer.start()
 
     def stop(self) -> None:
@@ -94,23 +110,49 @@ class Writer:
             HubFull: no room; nothing was written.
             HubUnavailable: the disk failed, or too much is waiting.
         """
-        self._admit(sum(len(i.body or b"") + 512 for s in message.segments for i in s.items))
-        future = self._future()
-        with self._lock:
-            self._waiting.append((message, future))
-            begin, self._scheduled = not self._scheduled, True
-        if begin:
-            self._submit_round()
-        answer: AppendAnswer = await self._outcome(future)
+        answer: AppendAnswer = await self._outcome(self.enter(message))
         return answer
 
-    async def run(self, job: Job, *, size: int = 0) -> Any:
+    def enter(self, message: Append) -> asyncio.Future[Any]:
+        """Queues a node's request; `outcome_of` the future, once it is done, is the answer.
+
+        Raises:
+            HubFull, HubUnavailable: as `append`; nothing was queued.
+        """
+        self._admit(sum([len(i.body or b"") + 512 for s in message.segments for i in s.items]))
+        assert self._loop is not None
+        future = self._future()
+        begin = False
+        with self._lock:
+            asked = not message.segments and not self._undecided and message.gen == self._home.gen
+            if not asked:
+                self._waiting.append((message, future))
+                self._undecided += 1
+                begin, self._scheduled = not self._scheduled, True
+        if asked:  # only after the disk: there is nothing to decide, nor anything undecided before it
+            self._when_safe(message, future)
+        elif begin:
+            self._loop.call_soon(self._begin_round)  # so that what came in the same turn shares the transaction
+        return future
+
+    def _when_safe(self, message: Append, future: asyncio.Future[Any]) -> None:
+        owed = _Owed(future, AppendAnswer(message.gen, message.req, []), message.line)
+        with self._turn:
+            if self._synced == self.commits:
+                self._note_safe([owed])
+                future.set_result(self._kept(owed))
+            else:
+                self._unsynced.append(owed)
+                self._turn.notify()
+
+    async def run(self, job: Job, *, size: int = 0, quick: bool = False) -> Any:
         """The result of a job of the hub's own, once what it wrote would survive a power cut.
 
         Args:
             job: the work; it may run twice (alone, when a neighbour in its batch failed), so it must only count on
                 what the transaction tells it.
             size: about how many bytes it will write.
+            quick: whether the loop may do it: it writes little, and raises `Elsewhere` where it would need a file.
 
         Raises:
             HubFull: no room; nothing was written.
@@ -118,7 +160,7 @@ class Writer:
         """
         self._admit(size)
         future = self._future()
-        self._home.corpus.submit(lambda tx: (*job(tx), None), self._committed, [future])
+        self._commit(_Own(job, future), here=quick and size <= HERE_BYTES_MAX and self._calm())
         return await self._outcome(future)
 
     def _admit(self, size: int) -> None:
@@ -140,21 +182,72 @@ class Writer:
         return self._loop.create_future()
 
     async def _outcome(self, future: asyncio.Future[Any]) -> Any:
+        with contextlib.suppress(Exception):  # `outcome_of` raises it
+            try:
+                await future
+            except asyncio.CancelledError:  # he left; what he asked for is done all the same
+                self._queued -= 1
+                raise
+        return self.outcome_of(future)
+
+    def outcome_of(self, future: asyncio.Future[Any]) -> Any:
+        """What became of a queued request; to be called once.
+
+        Raises:
+            HubFull, HubUnavailable: as `append`.
+        """
+        self._queued -= 1
         try:
-            return await asyncio.shield(future)
+            return future.result()
         except NodeFull as error:
             raise HubFull("the hub's disk is full", hint="free space on the hub; reads go on") from error
         except IntegrityError as error:
             # Of the hub's own file: not the client's fault, and a node must not take it for a refused record.
             raise HubUnavailable(f"this hub cannot write: {error.message}", hint=error.hint) from error
-        finally:
-            self._queued -= 1
+
+    def _begin_round(self) -> None:
+        self._commit(_Round(self), here=self._calm() and self._is_small())
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether the thread that asks is the loop's, which must not wait for a file."""
+        return threading.get_ident() == self._loop_thread
+
+    def _calm(self) -> bool:
+        """Whether a small commit here can be expected not to touch the disk."""
+        assert self._loop is not None
+        pages = self._home.corpus.engine.wal_pages
+        if self._wal_ended and pages != self._wal_ended:
+            self._wal_ended = 0
+        return not self._wal_ended and pages < HERE_WAL_PAGES and self._loop.time() >= self._not_here_before
+
+    def wal_ended(self, pages: int) -> None:
+        """Says that all pages of the WAL have been moved into the file: the commit that begins it anew syncs it."""
+        self._wal_ended = pages
+
+    def _is_small(self) -> bool:
+        count = size = 0
+        for message, _ in self._waiting:
+            for segment in message.segments:
+                count += len(segment.items)
+                if count > HERE_RECORDS_MAX:
+                    return False
+                size += sum([len(item.body or b"") for item in segment.items])
+        return size <= HERE_BYTES_MAX
+
+    def _commit(self, work: _Round | _Own, *, here: bool = False) -> None:
+        commits = self._home.corpus.engine.commits
+        if not here:
+            commits.submit(work.run, self._committed, work)
+            return
+        assert self._loop is not None
+        began = time.monotonic()
+        commits.submit(work.run, self._committed, work, here=True)
+        self._slow = self._slow + 1 if time.monotonic() - began > HERE_SLOW_S else 0
+        if self._slow > 1:  # one may have been the machine's scheduler
+            self._not_here_before = self._loop.time() + HERE_PAUSE_S
 
     # -- the committing thread's side ---------------------------------------------------------------------------
-
-    def _submit_round(self) -> None:
-        round_ = _Round(self)
-        self._home.corpus.submit(round_.run, self._committed, round_)
 
     def take(self) -> list[tuple[Append, asyncio.Future[Any]]]:
         """The requests for one transaction; what is left over has its turn in the next."""
@@ -170,16 +263,18 @@ class Writer:
             self._scheduled = self._left = bool(self._waiting)
             return taken
 
-    def decide(self, tx: SqliteTransaction, requests: list[Append]) -> tuple[list[AppendAnswer], list[Stored]]:
-        """Judges and writes the requests inside the transaction."""
+    def decide(
+        self, tx: SqliteTransaction, requests: list[Append]
+    ) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
+        """Judges and writes the requests in the transaction; the last are payloads by the links of their records."""
         chains = self._home.chains()
-        ingest = _Ingest(chains, gen=self._home.gen, verify=seal.verify)
+        ingest = HubIngest(chains, gen=self._home.gen, verify=seal.verify)
         ingest.own_key = self._home.signer.public_key
         answers = ingest.append(requests)
         stored = chains.write(tx, ingest.plan, ingest.tags)
         if stored:
             self.arrived(tx, stored[0].pos)
-        return answers, stored
+        return answers, stored, ingest.payloads
 
     def arrived(self, tx: SqliteTransaction, pos: int) -> None:
         """Notes, every few seconds, what had arrived by when."""
@@ -188,25 +283,33 @@ class Writer:
             self._arrival_ms = now
             tx.execute("INSERT OR REPLACE INTO arrival(at_ms, pos) VALUES(?,?)", (now, pos - 1))
 
-    def _committed(self, outcomes: list[tuple[Any, Any, BaseException | None]]) -> None:
+    def _committed(self, outcomes: list[tuple[_Round | _Own, Any, BaseException | None]]) -> None:
         owed: list[_Owed] = []
         taken: list[tuple[asyncio.Future[Any], Any]] = []
         failed: list[tuple[asyncio.Future[Any], BaseException]] = []
         stored: list[Stored] = []
-        for token, result, error in outcomes:
-            futures = token.futures if isinstance(token, _Round) else token
+        proven: dict[bytes, bytes] = {}
+        decided = 0
+        for work, result, error in outcomes:
             if error is not None:
-                if isinstance(token, _Round) and self._try_singly(token, error):
+                if isinstance(error, Elsewhere):
+                    self._commit(work)
                     continue
-                failed += [(future, error) for future in futures]
+                if isinstance(work, _Round):
+                    if self._try_singly(work, error):
+                        continue
+                    decided += len(work.taken)
+                failed += [(future, error) for future in work.futures]
                 self._crowded = self._crowded or isinstance(error, NodeFull)
                 continue
-            answers, wrote, _ = result
+            answers, wrote, payloads = result
             stored += wrote
-            if not isinstance(token, _Round):
-                owed.append(_Owed(futures[0], answers))
+            proven |= payloads
+            if isinstance(work, _Own):
+                owed.append(_Owed(work.future, answers))
                 continue
-            for (message, future), answer in zip(token.taken, answers, strict=True):
+            decided += len(work.taken)
+            for (message, future), answer in zip(work.taken, answers, strict=True):
                 if message.segments:
                     safe = self._safe.get(message.line, 0)
                     taken.append((future, msgspec.structs.replace(answer, safe=safe)))
@@ -216,17 +319,26 @@ class Writer:
             self.commits += 1
             self.records += len(stored)
             try:
-                self._publish(stored)
+                self._publish(stored, proven)
             except Exception:  # readers find it in the corpus; the writer must go on
                 logger.exception("could not publish a commit")
             self.committed.set()
-        self._go_on()
+        self._go_on(decided)
         self._tell(failed, self._fail)
         self._tell(taken, self._release)
         if owed or self._crowded:
             with self._turn:
                 self._unsynced += owed
-                self._turn.notify()
+            if not self.on_loop or any([each.future for each in owed]):
+                self._call_syncer()
+            else:
+                assert self._loop is not None
+                # Nobody waits: it would only fight with the loop for the interpreter before the answers are out.
+                self._loop.call_soon(self._loop.call_soon, self._call_syncer)
+
+    def _call_syncer(self) -> None:
+        with self._turn:
+            self._turn.notify()
 
     def _try_singly(self, failed: _Round, error: BaseException) -> bool:
         """Gives each request of a failed round a transaction of its own: one that breaks us must not take others."""
@@ -234,15 +346,15 @@ class Writer:
             return False
         logger.error("a round of %d requests failed, trying them singly", len(failed.taken), exc_info=error)
         for each in failed.taken:
-            alone = _Round(self, [each])
-            self._home.corpus.submit(alone.run, self._committed, alone)
+            self._commit(_Round(self, [each]))
         return True
 
-    def _go_on(self) -> None:
+    def _go_on(self, decided: int) -> None:
         with self._lock:
+            self._undecided -= decided
             left, self._left = self._left, False
         if left:
-            self._submit_round()
+            self._commit(_Round(self))
 
     # -- the syncer's side --------------------------------------------------------------------------------------
 
@@ -252,6 +364,7 @@ class Writer:
                 while not self._unsynced and not self._stopping and not self._crowded:
                     self._turn.wait()
                 owed, self._unsynced = self._unsynced, []
+                commits = self.commits
                 crowded, self._crowded = self._crowded, False
             if crowded:
                 self._home.make_room()
@@ -268,7 +381,9 @@ class Writer:
                 self._tell([(each.future, lost) for each in owed if each.future], self._fail)
                 continue
             self.syncs += 1
-            self._note_safe(owed)
+            with self._turn:
+                self._synced = commits
+                self._note_safe(owed)
             self._tell([(each.future, self._kept(each)) for each in owed if each.future], self._release)
 
     def _kept(self, owed: _Owed) -> Any:
@@ -286,7 +401,9 @@ class Writer:
             del self._safe[next(iter(self._safe))]
 
     def _tell(self, pairs: Sequence[tuple[asyncio.Future[Any], Any]], how: Callable[..., None]) -> None:
-        if pairs and self._loop is not None:
+        if pairs and self.on_loop:
+            how(pairs)
+        elif pairs and self._loop is not None:
             try:
                 self._loop.call_soon_threadsafe(how, pairs)
             except RuntimeError:  # the loop has ended: nobody waits any more
@@ -303,6 +420,23 @@ class Writer:
         for future, error in pairs:
             if not future.done():
                 future.set_exception(error)
+
+
+class Elsewhere(Exception):
+    """A job that began on the loop needs a file after all: undo it, and let the writer thread do it."""
+
+
+class _Own:
+    """A job of the hub's own, and who waits for it."""
+
+    def __init__(self, job: Job, future: asyncio.Future[Any]) -> None:
+        self._job = job
+        self.future = future
+        self.futures = [future]
+
+    def run(self, tx: SqliteTransaction) -> tuple[Any, list[Stored], dict[bytes, bytes]]:
+        """The job."""
+        return (*self._job(tx), {})
 
 
 class _Owed(msgspec.Struct, frozen=True):
@@ -325,39 +459,8 @@ class _Round:
         """Who waits for the answers, in order."""
         return [future for _, future in self.taken]
 
-    def run(self, tx: SqliteTransaction) -> tuple[list[AppendAnswer], list[Stored], None]:
+    def run(self, tx: SqliteTransaction) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
         """The job: everything that waits now."""
         if not self.taken:
             self.taken = self._writer.take()
-        answers, stored = self._writer.decide(tx, [message for message, _ in self.taken])
-        return answers, stored, None
-
-
-class _Ingest(Ingest):
-    """Ingest that keeps, from its one look at each payload, what the record will be found by."""
-
-    tags: dict[bytes, tuple[tuple[int, str], ...]]
-    own_key = b""
-
-    def refuse(self, request: Append, segment: Segment) -> str:
-        if segment.agent == HUB_AGENT and segment.public_key != self.own_key:
-            return "the name 'hub' is the hub's own: what stands under it, this hub has decided"
-        try:
-            check_names(PUT, "", "", segment.agent)
-        except HoldfastError as error:
-            return error.message
-        return "" if segment.agent else "an agent needs a name"
-
-    def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
-        self.tags = {}
-        return super().append(requests)
-
-    def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
-        if not record.flags & BLOB:
-            try:
-                tags = tags_of(record.collection, record.fmt, payload)
-            except HoldfastError as error:
-                return error.code, error.message
-            if tags:
-                self.tags[record.link] = tags
-        return None
+        return self._writer.decide(tx, [message for message, _ in self.taken])

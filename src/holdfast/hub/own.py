@@ -19,13 +19,15 @@ from holdfast.corpus.chains import Chains
 from holdfast.corpus.sqlite import TAGS, SqliteTransaction
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.hub.directory import HubDirectory
-from holdfast.hub.ingest import HUB_AGENT, Writer
+from holdfast.hub.ingest import HUB_AGENT, Elsewhere, Writer
 from holdfast.log import Draft, Log
 from holdfast.protocol.ports import Label
 from holdfast.records import check_names, head_message, stream_id
 from holdfast.wire import Mark
 
 LOGS_MAX: Final = 1_000
+QUICK_BYTES: Final = 8 << 10
+"""A record of so many bytes is hashed and packed on the loop: that takes less long than to ask another thread."""
 _REQUEST: Final = TAGS["msg_id"]
 
 
@@ -36,10 +38,12 @@ class Desk:
         tx: the open transaction.
         log: the agent's log in this generation.
         chains: the tree of branches in this transaction.
+        on_loop: whether it runs where nobody may wait for a file.
     """
 
-    def __init__(self, tx: SqliteTransaction, log: Log, chains: Chains) -> None:
+    def __init__(self, tx: SqliteTransaction, log: Log, chains: Chains, on_loop: bool = False) -> None:
         self.tx = tx
+        self._on_loop = on_loop
         self.agent = log.branch.agent
         self._log = log
         self._chains = chains
@@ -53,6 +57,11 @@ class Desk:
         """The key's value as of now in this transaction; None if it has none."""
         prior = self.tx.prior(self.agent, collection, key)
         return None if prior is None or prior.gone else self._chains.at(prior.pos)
+
+    def open_files(self) -> None:
+        """To be called before a blob is read or written; returns only where the job may wait for a file."""
+        if self._on_loop:
+            raise Elsewhere
 
     def append(self, prepared: Callable[[SqliteTransaction], list[Stored]]) -> Stored:
         """Writes one record that `OwnStreams.prepare` made ready.
@@ -78,13 +87,14 @@ class OwnStreams:
         self._writer = writer
         self._logs: OrderedDict[str, Log] = OrderedDict()
 
-    async def write(self, agent: str, work: Callable[[Desk], Any], *, size: int = 0) -> Any:
+    async def write(self, agent: str, work: Callable[[Desk], Any], *, size: int = 0, quick: bool = False) -> Any:
         """The result of `work`, once what it appended would survive a power cut.
 
         Args:
             agent: whose stream it may append to.
             work: decides and appends inside the transaction; it may run twice, so it counts on nothing outside.
             size: about how many bytes it will write.
+            quick: whether it writes a record or two, and calls `Desk.open_files` before it needs any.
 
         Raises:
             HubFull: no room; nothing was written.
@@ -98,14 +108,14 @@ class OwnStreams:
 
         def job(tx: SqliteTransaction) -> tuple[Any, list[Stored]]:
             chains = self._home.chains()
-            desk = Desk(tx, log, chains)
+            desk = Desk(tx, log, chains, self._writer.on_loop)
             result = work(desk)
             if desk.written:
                 self._sign(chains, log.branch, desk.written)
                 self._writer.arrived(tx, desk.written[0].pos)
             return result, desk.written
 
-        return await self._writer.run(job, size=size)
+        return await self._writer.run(job, size=size, quick=quick)
 
     async def prepare(self, agent: str, draft: Draft) -> Callable[[SqliteTransaction], list[Stored]]:
         """Makes a draft ready for `Desk.append`: hashed and packed, its blob stored. For threads, too."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Coroutine, Generator
+from typing import Any, Final
 
 import msgspec
 
@@ -84,7 +85,7 @@ class FeedRoute:
                     taking = asyncio.ensure_future(subscription.take(left))
                     await asyncio.wait((taking, gone), return_when=asyncio.FIRST_COMPLETED)
                     taking.cancel()
-                reader.pos = found.pos
+                reader.pos, subscription.behind = found.pos, False
                 found = await self._scan(reader, limit)
         finally:
             gone.cancel()
@@ -150,8 +151,33 @@ class FeedRoute:
 
     async def _live(self, reader: _Reader, subscription: Subscription, send: Send) -> None:
         """Passes chunks on for as long as each begins where the reader stands."""
+        rest: list[_Rest] = []
+
+        def direct(chunk: Chunk) -> bool:
+            # Written by whoever spreads it: to wake a task for each reader and commit costs more than the writing.
+            if chunk.after != reader.pos:
+                return False
+            if chunk.chosen:
+                writing = _write(send, chunk.data())
+                try:
+                    rest.append(_Rest(writing, writing.send(None)))
+                    subscription.wake()  # the line is full: the task waits for it
+                except StopIteration:
+                    pass
+                except Exception:
+                    return False  # the task will meet it, too
+                reader.sent = chunk.shown
+            reader.pos = chunk.last
+            return True
+
         while not subscription.ended:
+            subscription.direct = direct
             chunks = await subscription.take(self._keep_alive)
+            subscription.direct = None
+            if rest:
+                await rest.pop()
+                if not chunks:
+                    continue
             if subscription.behind:
                 self._core.feed.overflows += 1
                 return
@@ -170,12 +196,12 @@ class FeedRoute:
         for chunk in chunks:
             if chunk.last <= reader.pos:
                 continue
-            if chunk.after != reader.pos or chunk.data is None:
+            if chunk.after != reader.pos:
                 return b"".join(out), False
             reader.pos = chunk.last
-            if chunk.data:
+            if chunk.chosen:
                 reader.sent = chunk.shown
-                out.append(chunk.data)
+                out.append(chunk.data())
         return (out[0] if len(out) == 1 else b"".join(out)), True
 
     def _progress(self, reader: _Reader) -> bytes:
@@ -190,6 +216,18 @@ class _Reader:
         self.wanted = wanted
         self.pos = self.sent = pos
         self.rewound = rewound
+
+
+class _Rest:
+    """What is left of a coroutine that was begun without a task, for a task to await."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], first: Any) -> None:
+        self._coroutine = coroutine
+        self._first = first
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield self._first
+        yield from self._coroutine.__await__()
 
 
 async def _write(send: Send, data: bytes) -> None:

@@ -20,7 +20,7 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer, answer_json, body_of, header, parse
 from holdfast.hub.feed import shown
 from holdfast.hub.ingest import HUB_AGENT
-from holdfast.hub.own import Desk, check_agent
+from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.log import drafts
 from holdfast.log.versions import frame
 from holdfast.records import read_blob_reference
@@ -150,7 +150,12 @@ class Decide:
         if tag:
             draft = msgspec.structs.replace(draft, tags=((TAGS["msg_id"], tag),))
         log = await self._core.own.log_of(HUB_AGENT)
-        ready = await self._core.read(lambda: self._core.own.ready(log, draft))
+        quick = len(draft.payload) <= QUICK_BYTES
+        ready = (
+            self._core.own.ready(log, draft)
+            if quick
+            else await self._core.read(lambda: self._core.own.ready(log, draft))
+        )
 
         def work(desk: Desk) -> Stored | Conflict:
             before = desk.request(tag) if tag else None
@@ -166,7 +171,7 @@ class Decide:
             except Conflict as error:
                 return error
 
-        found = await self._core.own.write(HUB_AGENT, work, size=size)
+        found = await self._core.own.write(HUB_AGENT, work, size=size, quick=quick)
         if isinstance(found, Conflict):
             raise found
         return found  # type: ignore[no-any-return]

@@ -18,10 +18,10 @@ from holdfast.corpus.sqlite import TAGS, SqliteTransaction
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of, parse_json, parts_of
-from holdfast.hub.own import Desk, check_agent, verdict_of
+from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
-from holdfast.records import NAME_BYTES_MAX, PUT, check_names
+from holdfast.records import INLINE_BYTES_MAX, NAME_BYTES_MAX, PUT, check_names
 from holdfast.wire import PAGE_MAX, RECORDS_MAX
 
 PREFIX: Final = "table/"
@@ -56,8 +56,7 @@ class Operations(msgspec.Struct):
 
 
 def routes(core: Core) -> Iterator[tuple[Any, ...]]:
-    """(path, endpoint, methods…) of the relay."""
-    yield "/relay/immediate", Immediate(core), "POST"
+    """(path, endpoint, methods…) of what is not one of the hot routes."""
     yield "/relay/batch", Batch(core), "POST"
     yield "/relay/query", Rows(core), "POST"
 
@@ -230,7 +229,8 @@ async def carry_out(core: Core, operations: list[Operation], size: int) -> list[
                 out.append(None if each.what == "update" else write(draft, each))
         return out
 
-    ready = await core.read(prepare)
+    quick = len(operations) == 1 and size <= QUICK_BYTES
+    ready = prepare() if quick else await core.read(prepare)
 
     def work(desk: Desk) -> list[Done]:
         out: list[Done] = []
@@ -243,7 +243,7 @@ async def carry_out(core: Core, operations: list[Operation], size: int) -> list[
                 out.append(error)
         return out
 
-    found: list[Done] = await core.own.write(agent, work, size=size)
+    found: list[Done] = await core.own.write(agent, work, size=size, quick=quick)
     return found
 
 
@@ -253,6 +253,8 @@ def _apply(core: Core, desk: Desk, operation: Operation, prepared: Any, write: A
         if before is not None:
             return _done(operation, before.record.key_version)
     here = desk.newest(operation.collection, operation.row)
+    if here is not None and here.is_blob:
+        desk.open_files()
     old = load(here, core.home.blobs) if here is not None else None
     new: dict[str, Any] = operation.data
     if operation.what == "update":
@@ -271,6 +273,8 @@ def _apply(core: Core, desk: Desk, operation: Operation, prepared: Any, write: A
         )
     if prepared is None:
         draft = drafts.value(operation.collection, operation.row, new, author=operation.agent)
+        if len(draft.payload) > INLINE_BYTES_MAX:
+            desk.open_files()
         prepared = write(draft, operation)
     return _done(operation, desk.append(prepared).record.key_version)
 

@@ -19,7 +19,7 @@ from holdfast.corpus.sqlite import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json, parts_of
-from holdfast.hub.own import Desk, check_agent, verdict_of
+from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import KEY_BYTES_MAX, MESSAGE, read_blob_reference
@@ -254,7 +254,8 @@ def read(message: Any, *, sender: str = ANONYMOUS, msg_id: str = "") -> Post:
 
 async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[str | HoldfastError]:
     """What became of each message of one sender, in one transaction: ``stored``, ``duplicate``, or why not."""
-    if len(posts) == 1 and len(posts[0].draft.payload) < codec.COMPRESS_MIN << 6:
+    quick = len(posts) == 1 and len(posts[0].draft.payload) <= QUICK_BYTES
+    if quick:
         ready = [core.own.ready(log, posts[0].draft)]
     else:
         ready = await core.read(lambda: [core.own.ready(log, post.draft) for post in posts])
@@ -264,6 +265,8 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
         for post, write in zip(posts, ready, strict=True):
             before = desk.request(post.msg_id) or desk.newest(MESSAGES, post.msg_id)
             if before is not None:
+                if before.is_blob:
+                    desk.open_files()
                 out.append(_compare(core, before, post))
                 continue
             stored = desk.append(write)
@@ -272,7 +275,7 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
             out.append("stored")
         return out
 
-    found: list[str | HoldfastError] = await core.own.write(log.branch.agent, work, size=size)
+    found: list[str | HoldfastError] = await core.own.write(log.branch.agent, work, size=size, quick=quick)
     return found
 
 

@@ -22,6 +22,7 @@ from holdfast.errors import MissingExtra, UsageError
 if TYPE_CHECKING:
     import asyncio
 
+    from holdfast.hub.app import Hub
     from holdfast.hub.directory import Settle
 
 PORT: Final = 8084
@@ -79,12 +80,13 @@ def serve(
     url = url_of(listener)
     config = uvicorn.Config(
         app,
-        http="httptools" if _has("httptools") else "h11",
+        http=_protocol(app),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody here asks who the client is
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_S,
@@ -213,6 +215,14 @@ def _uvicorn() -> Any:
             f"a hub needs a package that is not installed: {error.name}", hint="pip install 'holdfast[hub]'"
         ) from error
     return uvicorn
+
+
+def _protocol(app: Hub) -> Any:
+    if not _has("httptools"):
+        return "h11"
+    from holdfast.hub.express import protocol_class
+
+    return protocol_class(app)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -115,14 +115,19 @@ class Ingest:
             return
         ids = sorted({p.segment.stream for p in parcels})
         self._streams = {s: _Stream(f) for s, f in self._store.streams(ids).items()}
-        spans = []
+        spans, tips = [], {}
+        for stream, known in self._streams.items():
+            for branch in known.branches.values():
+                if branch.tip.seq > branch.base.seq:  # else the row there is another branch's
+                    tips[(stream, branch.tip.seq, branch.tip.link)] = branch.id
         for parcel in parcels:
-            known = self._streams.get(parcel.segment.stream)
+            known = self._streams.get(parcel.segment.stream)  # type: ignore[assignment]
             newest = max((b.tip.seq for b in known.branches.values()), default=0) if known else 0
             first, last = parcel.segment.first - 1, min(parcel.last.seq, newest)
-            if first <= last:
+            # Who goes on from a tip repeats nothing: what stands at the newest number is known without asking.
+            if first < newest and first <= last:
                 spans.append(Span(parcel.segment.stream, first, last))
-        self._held = dict(self._store.held(spans)) if spans else {}
+        self._held = {**tips, **self._store.held(spans)} if spans else tips
         digests = {d for p in parcels for d in map(_digest, p.records, p.segment.items) if d}
         self._blobs = self._store.blobs(sorted(digests)) if digests else set()
 
