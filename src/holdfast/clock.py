@@ -63,7 +63,9 @@ def millis(stamp: int) -> int:
 def tick(last: int, now_ms: int) -> int:
     """The next stamp of our own: greater than `last`, and the wall clock's time if that is later."""
     stamp = now_ms << COUNTER_BITS
-    return stamp if last < stamp <= _LATEST else max(last + 1, pack(now_ms))
+    if stamp <= last:
+        return last + 1
+    return stamp if stamp <= _LATEST else max(last + 1, pack(now_ms))
 
 
 def observe(last: int, other: int, now_ms: int) -> int:

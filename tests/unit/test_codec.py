@@ -138,8 +138,8 @@ def test_bytes_that_are_not_of_their_format_are_refused(fmt: int, payload: bytes
         codec.deserialise(fmt, payload)
 
 
-@pytest.mark.parametrize(("size", "how"), [(0, codec.RAW), (383, codec.RAW), (384, codec.ZSTD), (385, codec.ZSTD)])
-def test_compression_begins_at_384_bytes(size: int, how: int) -> None:
+@pytest.mark.parametrize(("size", "how"), [(0, codec.RAW), (511, codec.RAW), (512, codec.ZSTD), (513, codec.ZSTD)])
+def test_compression_begins_at_512_bytes(size: int, how: int) -> None:
     assert codec.pack(b"a" * size)[0] == how
 
 
