@@ -48,7 +48,6 @@ class Duties:
         self._synced = Head(0, b"", 0)
         self._synced_at = float("-inf")
         self._dirty = threading.Event()
-        self._told = False  # as `_dirty`, but asking it costs a writer nothing
         self._stop = threading.Event()
         self.error: BaseException | None = None
         corpus.engine.on_commit = self._committed
@@ -104,8 +103,7 @@ class Duties:
                 self.sync()
             else:
                 self._anchored(head)
-        if not self._told:
-            self._told = True
+        if not self._dirty.is_set():
             self._dirty.set()
             if not self._started:
                 self._started = True
@@ -125,7 +123,6 @@ class Duties:
                 if woken:
                     self._gather()
                     self._dirty.clear()
-                    self._told = False
                     if self._level.sync_s:
                         self.settle()
                     self._corpus.engine.checkpoint()
