@@ -95,12 +95,12 @@ def deserialise(fmt: int, payload: bytes) -> JsonValue:
         UsageError: a format this version does not know, or bytes that are not of their format.
     """
     try:
-        if fmt == FMT_BYTES:
-            return payload
-        if fmt == FMT_TEXT:
-            return payload.decode()
         if fmt == FMT_JSON:
             return _decode(payload)
+        if fmt == FMT_TEXT:
+            return payload.decode()
+        if fmt == FMT_BYTES:
+            return payload
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise UsageError(f"payload is not of format {fmt}: {error}") from error
     raise UsageError(f"unknown payload format {fmt}", hint="written by a newer Holdfast? update")
