@@ -19,6 +19,7 @@ from holdfast.errors import UsageError
 COUNTER_BITS = 16
 COUNTER_MAX = (1 << COUNTER_BITS) - 1
 MILLIS_MAX = (1 << 44) - 1
+_LATEST = MILLIS_MAX << COUNTER_BITS
 AHEAD_MS_MAX = 60_000
 """How far past our wall clock another's stamp may push ours: a wrong clock elsewhere must not become ours."""
 
@@ -62,7 +63,10 @@ def millis(stamp: int) -> int:
 
 def tick(last: int, now_ms: int) -> int:
     """The next stamp of our own: greater than `last`, and the wall clock's time if that is later."""
-    return max(last + 1, pack(now_ms))
+    stamp = now_ms << COUNTER_BITS
+    if stamp <= last:
+        return last + 1
+    return stamp if stamp <= _LATEST else max(last + 1, pack(now_ms))
 
 
 def observe(last: int, other: int, now_ms: int) -> int:

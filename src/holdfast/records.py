@@ -203,16 +203,12 @@ def check_names(kind: str, collection: str, key: str, author: str = "") -> None:
     Raises:
         UsageError: with the rule that the name breaks.
     """
-    _check_steady(kind, collection, author)
-    if not (type(key) is str and key.isascii() and key.isprintable() and len(key) <= KEY_BYTES_MAX):
-        _check_name("key", key, KEY_BYTES_MAX)
-
-
-def _check_steady(kind: str, collection: str, author: str) -> None:
     try:
         _check_three(kind, collection, author)
     except TypeError:  # unhashable, so not text; without the cache the right complaint comes out
         _check_three.__wrapped__(kind, collection, author)
+    if not (type(key) is str and key.isascii() and key.isprintable() and len(key) <= KEY_BYTES_MAX):
+        _check_name("key", key, KEY_BYTES_MAX)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -242,7 +238,10 @@ def verify_payload(record: Record, salt: bytes, payload: bytes) -> None:
     Raises:
         IntegrityError: another length or another hash.
     """
-    if len(payload) != record.payload_len or payload_hash(salt, payload) != record.payload_hash:
+    found = hashlib.sha256(
+        _PAY + salt + payload
+    ).digest()  # as `payload_hash`, which is a call more for each record read
+    if len(payload) != record.payload_len or found != record.payload_hash:
         where = f"{record.collection}/{record.key} seq {record.seq}"
         raise IntegrityError(f"the payload of {where} is not what was recorded", seq=record.seq)
 

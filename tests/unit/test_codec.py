@@ -138,8 +138,8 @@ def test_bytes_that_are_not_of_their_format_are_refused(fmt: int, payload: bytes
         codec.deserialise(fmt, payload)
 
 
-@pytest.mark.parametrize(("size", "how"), [(0, codec.RAW), (383, codec.RAW), (384, codec.ZSTD), (385, codec.ZSTD)])
-def test_compression_begins_at_384_bytes(size: int, how: int) -> None:
+@pytest.mark.parametrize(("size", "how"), [(0, codec.RAW), (511, codec.RAW), (512, codec.ZSTD), (513, codec.ZSTD)])
+def test_compression_begins_at_512_bytes(size: int, how: int) -> None:
     assert codec.pack(b"a" * size)[0] == how
 
 
@@ -286,3 +286,13 @@ def test_a_child_forked_while_another_thread_packs_can_pack() -> None:
             os._exit(0 if done else 1)
         _, status = os.waitpid(child, 0)
     assert status == 0
+
+
+@pytest.mark.parametrize("said", [300, 999, 1001, 4000, 65791])
+def test_a_frame_that_lies_about_its_size_is_refused(said: int) -> None:
+    frame = bytearray(codec.pack(b"a" * 1000)[1])
+    assert int.from_bytes(frame[5:7], "little") + 256 == 1000, "where zstd says how much is in a frame"
+    frame[5:7] = (said - 256).to_bytes(2, "little")
+    for length in (said, 1000):
+        with pytest.raises(IntegrityError):
+            codec.unpack(codec.ZSTD, bytes(frame), length)

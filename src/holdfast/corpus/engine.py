@@ -196,7 +196,8 @@ class Engine:
             execute("BEGIN IMMEDIATE")
             if version() != known:
                 self.on_change()
-            results = [job(self.hands) for job in jobs]
+            hands = self.hands
+            results = [jobs[0](hands)] if len(jobs) == 1 else [job(hands) for job in jobs]
             execute("COMMIT")
             self._known = version()
         except BaseException as error:

@@ -61,7 +61,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
                 raise NotCached(f"{where} was evicted from this node", hint="reach the hub and ask again")
             what = {wire.QUARANTINED: "is quarantined", wire.REDACTED: "was erased"}
             raise IntegrityError(f"{where} {what.get(self.why, 'has lost its body')}", seq=record.seq)
-        payload = codec.unpack(self.codec, self.body, record.payload_len)
+        payload = self.body if self.codec == codec.RAW else codec.unpack(self.codec, self.body, record.payload_len)
         verify_payload(record, self.salt, payload)
         return payload
 
@@ -117,8 +117,10 @@ def unbind(row: tuple[Any, ...], names: Any, streams: Any) -> Stored:
         names: finds the text of an interned name by its id.
         streams: finds the 16-byte stream of a branch by its id.
     """
-    (pos, branch, seq, hlc, agent, author, kind, coll, key, fmt, flags, version, prior) = row[:13]
-    (base, kid, plen, phash, salt, link, codec_id, why, body) = row[13:]
+    # fmt: off
+    (pos, branch, seq, hlc, agent, author, kind, coll, key, fmt, flags, version, prior,
+     base, kid, plen, phash, salt, link, codec_id, why, body) = row
+    # fmt: on
     record = Record(
         streams(branch),
         fmt,

@@ -256,7 +256,10 @@ class SqliteCorpus:
 
     def stored(self, row: tuple[Any, ...]) -> Stored:
         """The record in a row of `COLUMNS`, for queries of this package."""
-        return unbind(row, self._name, self._stream)
+        try:  # most names are known, and asking a dict is a third of asking a function that asks it
+            return unbind(row, self._names.__getitem__, self._streams.__getitem__)
+        except KeyError:
+            return unbind(row, self._name, self._stream)
 
     def _known(self, *names: str) -> tuple[int, ...] | None:
         ids = self._ids
@@ -331,7 +334,10 @@ class SqliteCorpus:
                 else:
                     tests.append("r.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
                 args += [TAGS[field], value]
-        if which.agents:
+        if which.agents and not self.hub:  # one file, one agent
+            ids = [self._known(name) for name in which.agents]
+            tests.append(f"r.agent IN ({','.join(str(found[0]) for found in ids if found)})")
+        elif which.agents:
             # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
             tests.append(f"r.agent IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.agents))}))")
             args += which.agents

@@ -123,12 +123,14 @@ class SqliteTransaction:
         if self._hub:
             execute(INSERT, bind(pos, branch.id, prior, ids, record, item))
         else:
-            self.head(branch.id)
+            if self._head is None:
+                self.head(branch.id)
             execute(INSERT_OWN, (*bind(pos, branch.id, prior, ids, record, item), self._back))
-        if record.kind == DELETE_PREFIX and record.flags & TOMBSTONE:
+        flags = record.flags
+        if flags & TOMBSTONE and record.kind == DELETE_PREFIX:
             self._hide(agent, coll, record, pos)
-        elif record.is_value and not (self._hub and self._older(agent, coll, record, prior)):
-            gone = pos if record.flags & TOMBSTONE else 0
+        elif flags & (VALUE | TOMBSTONE) and not (self._hub and self._older(agent, coll, record, prior)):
+            gone = pos if flags & TOMBSTONE else 0
             if prior or self._hub or coll != _MESSAGES:
                 execute(_STATE, (agent, coll, record.key, pos, gone))
             else:

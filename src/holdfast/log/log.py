@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -99,7 +100,7 @@ class Log:
                     f" {SEGMENT_BYTES_MAX}",
                     hint="split it: only what must be all or none belongs in one batch",
                 )
-        return lambda tx: self._write(tx, ready)
+        return functools.partial(self._write, ready)
 
     def observe(self, stamp: int) -> None:
         """Lets our clock follow another's, by at most 60 s past the wall."""
@@ -114,7 +115,7 @@ class Log:
         salt = os.urandom(SALT_BYTES)
         return _Ready(draft, flags, len(payload), payload_hash(salt, payload), salt, *codec.pack(payload))
 
-    def _write(self, tx: SqliteTransaction, ready: list[_Ready]) -> list[Stored]:
+    def _write(self, ready: list[_Ready], tx: SqliteTransaction) -> list[Stored]:
         branch = self.branch
         head = tx.head(branch.id)
         seq, link, stamp = head.seq, head.link, max(head.hlc, self._seen)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from holdfast import codec
 from holdfast.corpus import Stored
 from holdfast.errors import NotCached
-from holdfast.records import read_blob_reference
+from holdfast.records import BLOB, read_blob_reference
 
 
 class BlobReader(Protocol):
@@ -30,7 +30,7 @@ def load(stored: Stored, blobs: BlobReader | None) -> Any:
         NotCached: they are not on this machine.
     """
     payload = stored.payload()
-    if stored.is_blob:
+    if stored.record.flags & BLOB:
         digest, size = read_blob_reference(payload)
         if blobs is None or not blobs.has(digest):
             raise NotCached(
