@@ -41,15 +41,15 @@ class Door:
     """
 
     def __init__(self, app: Any, core: Core) -> None:
-        self.app = app
+        self._app = app
         self._core = core
-        self.mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
+        self._mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
         self._token = f"Bearer {core.token}".encode() if core.token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes one request on, or answers it."""
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         started = False
 
@@ -57,12 +57,12 @@ class Door:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], self.mark]
+                message["headers"] = [*message["headers"], self._mark]
             await send(message)
 
         try:
-            self.admit(scope)
-            await self.app(scope, receive, marked)
+            self._admit(scope)
+            await self._app(scope, receive, marked)
         except Gone:
             logger.debug("a client left before its request was whole", extra={"path": scope["path"]})
         except HoldfastError as error:
@@ -71,25 +71,14 @@ class Door:
                 raise
             await answer_error(marked, as_hubs(error, broken=self._core.corpus.engine.unusable))
         except Exception as error:
-            told = self.unknown(error, scope["path"])
+            logger.exception("a request failed", extra={"path": scope["path"], "method": scope["method"]})
             if started:
                 raise
-            await answer_error(marked, told)
+            unknown = HoldfastError("the hub failed on this request", hint="its log says why; nothing was acknowledged")
+            unknown.__cause__ = error
+            await answer_error(marked, unknown)
 
-    @staticmethod
-    def unknown(error: Exception, path: str) -> HoldfastError:
-        """What a client is told of an error that nobody foresaw; the log has all of it."""
-        logger.error("a request failed", exc_info=error, extra={"path": path})
-        told = HoldfastError("the hub failed on this request", hint="its log says why; nothing was acknowledged")
-        told.__cause__ = error
-        return told
-
-    def admit(self, scope: Scope) -> None:
-        """Returns only if the request may pass.
-
-        Raises:
-            Unauthenticated: it shows no token, or another.
-        """
+    def _admit(self, scope: Scope) -> None:
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
         shown = header(scope, b"authorization")

@@ -15,7 +15,6 @@ commits while the WAL is long enough that one of them might move it, begin it an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
@@ -110,19 +109,8 @@ class Writer:
             HubFull: no room; nothing was written.
             HubUnavailable: the disk failed, or too much is waiting.
         """
-        answer: AppendAnswer = await self._outcome(self.enter(message))
-        return answer
-
-    def enter(self, message: Append) -> asyncio.Future[Any]:
-        """Queues a node's request; `outcome_of` the future, once it is done, is the answer.
-
-        Raises:
-            HubFull, HubUnavailable: as `append`; nothing was queued.
-        """
         self._admit(sum([len(i.body or b"") + 512 for s in message.segments for i in s.items]))
-        assert self._loop is not None
         future = self._future()
-        begin = False
         with self._lock:
             asked = not message.segments and not self._undecided and message.gen == self._home.gen
             if not asked:
@@ -130,12 +118,14 @@ class Writer:
                 self._undecided += 1
                 begin, self._scheduled = not self._scheduled, True
         if asked:  # only after the disk: there is nothing to decide, nor anything undecided before it
-            self._when_safe(message, future)
-        elif begin:
+            return await self._when_safe(message, future)
+        if begin:
+            assert self._loop is not None
             self._loop.call_soon(self._begin_round)  # so that what came in the same turn shares the transaction
-        return future
+        answer: AppendAnswer = await self._outcome(future)
+        return answer
 
-    def _when_safe(self, message: Append, future: asyncio.Future[Any]) -> None:
+    async def _when_safe(self, message: Append, future: asyncio.Future[Any]) -> AppendAnswer:
         owed = _Owed(future, AppendAnswer(message.gen, message.req, []), message.line)
         with self._turn:
             if self._synced == self.commits:
@@ -144,6 +134,8 @@ class Writer:
             else:
                 self._unsynced.append(owed)
                 self._turn.notify()
+        answer: AppendAnswer = await self._outcome(future)
+        return answer
 
     async def run(self, job: Job, *, size: int = 0, quick: bool = False) -> Any:
         """The result of a job of the hub's own, once what it wrote would survive a power cut.
@@ -182,28 +174,15 @@ class Writer:
         return self._loop.create_future()
 
     async def _outcome(self, future: asyncio.Future[Any]) -> Any:
-        with contextlib.suppress(Exception):  # `outcome_of` raises it
-            try:
-                await future
-            except asyncio.CancelledError:  # he left; what he asked for is done all the same
-                self._queued -= 1
-                raise
-        return self.outcome_of(future)
-
-    def outcome_of(self, future: asyncio.Future[Any]) -> Any:
-        """What became of a queued request; to be called once.
-
-        Raises:
-            HubFull, HubUnavailable: as `append`.
-        """
-        self._queued -= 1
         try:
-            return future.result()
+            return await asyncio.shield(future)
         except NodeFull as error:
             raise HubFull("the hub's disk is full", hint="free space on the hub; reads go on") from error
         except IntegrityError as error:
             # Of the hub's own file: not the client's fault, and a node must not take it for a refused record.
             raise HubUnavailable(f"this hub cannot write: {error.message}", hint=error.hint) from error
+        finally:
+            self._queued -= 1
 
     def _begin_round(self) -> None:
         self._commit(_Round(self), here=self._calm() and self._is_small())

@@ -65,26 +65,17 @@ class Append:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        message = check(wire.decode(wire.Append, await body_of(scope, receive)))
+        message = wire.decode(wire.Append, await body_of(scope, receive))
+        records = sum(len(segment.items) for segment in message.segments)
+        if records > 2 * wire.RECORDS_MAX or len(message.segments) > wire.STREAMS_MAX:
+            error = UsageError(
+                f"{records} records at once, the most is {wire.RECORDS_MAX}", hint="send less", limit=wire.RECORDS_MAX
+            )
+            error.status = 413
+            raise error
         found = await self._core.writer.append(message)
         self._core.saw(message.node)
         await answer(send, wire.encode(found), kind=MEDIA)
-
-
-def check(message: wire.Append) -> wire.Append:
-    """The request, if it is not too long.
-
-    Raises:
-        UsageError: it is (status 413).
-    """
-    records = sum([len(segment.items) for segment in message.segments])
-    if records > 2 * wire.RECORDS_MAX or len(message.segments) > wire.STREAMS_MAX:
-        error = UsageError(
-            f"{records} records at once, the most is {wire.RECORDS_MAX}", hint="send less", limit=wire.RECORDS_MAX
-        )
-        error.status = 413
-        raise error
-    return message
 
 
 class Pull:

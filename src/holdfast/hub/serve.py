@@ -22,7 +22,6 @@ from holdfast.errors import MissingExtra, UsageError
 if TYPE_CHECKING:
     import asyncio
 
-    from holdfast.hub.app import Hub
     from holdfast.hub.directory import Settle
 
 PORT: Final = 8084
@@ -80,7 +79,7 @@ def serve(
     url = url_of(listener)
     config = uvicorn.Config(
         app,
-        http=_protocol(app),
+        http="httptools" if _has("httptools") else "h11",
         ws="none",
         lifespan="on",
         log_config=None,
@@ -215,14 +214,6 @@ def _uvicorn() -> Any:
             f"a hub needs a package that is not installed: {error.name}", hint="pip install 'holdfast[hub]'"
         ) from error
     return uvicorn
-
-
-def _protocol(app: Hub) -> Any:
-    if not _has("httptools"):
-        return "h11"
-    from holdfast.hub.express import protocol_class
-
-    return protocol_class(app)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
