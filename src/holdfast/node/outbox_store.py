@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -53,6 +53,7 @@ class _Stream:
         self._key_seen: bytes | None = None  # in force when `keys` was filled
         self._begin = prune.begin(self.corpus, self.branch.stream)
         self._recent: dict[int, bytes] = {}  # links of records as they were read last
+        self.next: tuple[int, int, int] | None = None  # what the request after this one will ask for, if that is much
         self._ahead: tuple[int, Future[list[tuple[Item, bytes]]]] | None = None  # (first number, what is being read)
 
     def info(self) -> StreamInfo:
@@ -95,7 +96,7 @@ class _Stream:
                 found[seq] = link
         return found
 
-    def read(self, first: int, last: int, records: int, size: int, helper: Callable[[], Executor]) -> list[Item]:
+    def read(self, first: int, last: int, records: int, size: int) -> list[Item]:
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == first:
             rows = ahead[1].result()
@@ -112,9 +113,13 @@ class _Stream:
         self._recent = recent
         behind = first + len(found)
         if len(found) == records and self.head.seq >= behind + records:
-            # A long way to go: the next request's records are read while the hub works on this one's.
-            self._ahead = (behind, helper().submit(self._fetch, behind, records, size))
+            self.next = (behind, records, size)
         return found
+
+    def read_ahead(self, helper: Executor) -> None:
+        if self.next is not None:
+            (first, records, size), self.next = self.next, None
+            self._ahead = (first, helper.submit(self._fetch, first, records, size))
 
     def _fetch(self, first: int, records: int, size: int) -> list[tuple[Item, bytes]]:
         chain = self.corpus.chain(self.branch.id, first - 1, records, size)
@@ -255,7 +260,16 @@ class LogsOutbox:
 
     def read(self, stream: bytes, first: int, last: int, records: int, size: int) -> list[Item]:
         """The records from `first` on, as they travel."""
-        return self._stream(stream).read(first, last, records, size, self._helper)
+        return self._stream(stream).read(first, last, records, size)
+
+    def read_ahead(self) -> None:
+        """Begins to read what the next request will carry, where there is a long way to go.
+
+        To be called when this one is on its way: the hub works on it for as long as the reading takes.
+        """
+        for known in list(self._streams.values()):
+            if known.next is not None:
+                known.read_ahead(self._helper())
 
     def sign(self, stream: bytes, mark: Mark) -> bytes:
         """The signature over the head message of this mark."""

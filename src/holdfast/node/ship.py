@@ -328,6 +328,7 @@ class Line:
         if isinstance(action, SendHello):
             return self.client.ask("POST", "/v1/hello", body=wire.encode(action.message), headers=headers)
         if isinstance(action, SendAppend):
+            self._shipper.outbox.read_ahead()
             return self.client.ask("POST", "/v1/append", body=wire.encode(action.message), headers=headers)
         assert isinstance(action, Pull)
         path = f"/v1/pull?stream={action.stream.hex()}&inc={action.inc.hex()}&after={action.first - 1}"
