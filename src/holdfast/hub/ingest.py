@@ -294,6 +294,9 @@ class Writer:
                     taken.append((future, msgspec.structs.replace(answer, safe=safe)))
                 waits = None if message.segments else future
                 owed.append(_Owed(waits, answer, b"" if answer.regen else message.line))
+        if not self.on_loop:
+            self._tell(taken, self._release)  # before the events are made: the node gets its next request ready meanwhile
+            taken = []
         if stored:
             self.commits += 1
             self.records += len(stored)
