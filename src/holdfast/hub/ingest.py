@@ -295,7 +295,8 @@ class Writer:
                 waits = None if message.segments else future
                 owed.append(_Owed(waits, answer, b"" if answer.regen else message.line))
         if not self.on_loop:
-            self._tell(taken, self._release)  # before the events are made: the node gets its next request ready meanwhile
+            # Before the events are made, which takes this thread a while: the node gets its next request ready.
+            self._tell(taken, self._release)
             taken = []
         if stored:
             self.commits += 1
