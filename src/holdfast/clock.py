@@ -9,6 +9,7 @@ Source: Kulkarni et al., "Logical Physical Clocks" (2014), with a bound on how f
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -100,13 +101,8 @@ def parse_time(value: float | str | datetime) -> int:
     Raises:
         UsageError: it is none of these.
     """
-    if isinstance(value, str) and value[4:5] == "-":
-        value = _moment(value)  # as our own texts look: no detour over what cannot be a number
-    elif isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            value = _moment(str(value))
+    if isinstance(value, str):
+        value = _read(value)
     if isinstance(value, datetime):
         value = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if not 0 <= value < MILLIS_MAX / 1000:
@@ -114,7 +110,12 @@ def parse_time(value: float | str | datetime) -> int:
     return round(value * 1000)
 
 
-def _moment(text: str) -> datetime:
+def _read(text: str) -> float | datetime:
+    if text[4:5] == "-":  # as our own texts look: no detour over a number
+        with contextlib.suppress(ValueError):
+            return datetime.fromisoformat(text)
+    with contextlib.suppress(ValueError):
+        return float(text)
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -97,6 +97,10 @@ def test_one_moment_is_read_from_every_form(text: float | str | datetime) -> Non
     assert clock.parse_time(text) == 1767700800_000
 
 
+def test_a_number_that_looks_like_a_date_at_first_is_still_a_number() -> None:
+    assert clock.parse_time("1.5e-3") == 2
+
+
 @pytest.mark.parametrize("text", ["", "yesterday", "nan", "inf", "-1", -0.001, float("nan"), 1767700800_000, "1e300"])
 def test_what_is_no_time_is_refused(text: float | str) -> None:
     with pytest.raises(UsageError, match="time"):
