@@ -238,10 +238,7 @@ def verify_payload(record: Record, salt: bytes, payload: bytes) -> None:
     Raises:
         IntegrityError: another length or another hash.
     """
-    found = hashlib.sha256(
-        _PAY + salt + payload
-    ).digest()  # as `payload_hash`, which is a call more for each record read
-    if len(payload) != record.payload_len or found != record.payload_hash:
+    if len(payload) != record.payload_len or payload_hash(salt, payload) != record.payload_hash:
         where = f"{record.collection}/{record.key} seq {record.seq}"
         raise IntegrityError(f"the payload of {where} is not what was recorded", seq=record.seq)
 

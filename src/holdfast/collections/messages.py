@@ -97,7 +97,7 @@ def message_in(stored: Stored, value: Any) -> Message:
         id=record.key,
         agent=record.author or stored.agent,
         kind=record.kind,
-        time=(record.hlc >> clock.COUNTER_BITS) / 1000,
+        time=clock.millis(record.hlc) / 1000,
         seq=record.seq,
         pos=stored.pos,
         extra=extra,

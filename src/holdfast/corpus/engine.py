@@ -196,8 +196,7 @@ class Engine:
             execute("BEGIN IMMEDIATE")
             if version() != known:
                 self.on_change()
-            hands = self.hands
-            results = [jobs[0](hands)] if len(jobs) == 1 else [job(hands) for job in jobs]
+            results = [job(self.hands) for job in jobs]
             execute("COMMIT")
             self._known = version()
         except BaseException as error:

@@ -61,7 +61,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
                 raise NotCached(f"{where} was evicted from this node", hint="reach the hub and ask again")
             what = {wire.QUARANTINED: "is quarantined", wire.REDACTED: "was erased"}
             raise IntegrityError(f"{where} {what.get(self.why, 'has lost its body')}", seq=record.seq)
-        payload = self.body if self.codec == codec.RAW else codec.unpack(self.codec, self.body, record.payload_len)
+        payload = codec.unpack(self.codec, self.body, record.payload_len)
         verify_payload(record, self.salt, payload)
         return payload
 

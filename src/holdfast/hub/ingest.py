@@ -28,7 +28,6 @@ from holdfast.corpus import Stored
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
 from holdfast.hub.directory import WAL_PAGES_INLINE, HubDirectory
-from holdfast.hub.judge import HUB_AGENT as HUB_AGENT
 from holdfast.hub.judge import HubIngest
 from holdfast.wire import Append, AppendAnswer
 
@@ -294,10 +293,8 @@ class Writer:
                     taken.append((future, msgspec.structs.replace(answer, safe=safe)))
                 waits = None if message.segments else future
                 owed.append(_Owed(waits, answer, b"" if answer.regen else message.line))
-        if not self.on_loop:
-            # Before the events are made, which takes this thread a while: the node gets its next request ready.
-            self._tell(taken, self._release)
-            taken = []
+        # Before the events are made, which takes a while: the node gets its next request ready.
+        self._tell(taken, self._release)
         if stored:
             self.commits += 1
             self.records += len(stored)
@@ -308,7 +305,6 @@ class Writer:
             self.committed.set()
         self._go_on(decided)
         self._tell(failed, self._fail)
-        self._tell(taken, self._release)
         if owed or self._crowded:
             with self._turn:
                 self._unsynced += owed

@@ -19,7 +19,8 @@ from holdfast.corpus.chains import Chains
 from holdfast.corpus.sqlite import TAGS, SqliteTransaction
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.hub.directory import HubDirectory
-from holdfast.hub.ingest import HUB_AGENT, Elsewhere, Writer
+from holdfast.hub.ingest import Elsewhere, Writer
+from holdfast.hub.judge import HUB_AGENT
 from holdfast.log import Draft, Log
 from holdfast.protocol.ports import Label
 from holdfast.records import check_names, head_message, stream_id

@@ -19,7 +19,7 @@ from holdfast.errors import Conflict, NotCached, NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer, answer_json, body_of, header, parse
 from holdfast.hub.feed import shown
-from holdfast.hub.ingest import HUB_AGENT
+from holdfast.hub.judge import HUB_AGENT
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.log import drafts
 from holdfast.log.versions import frame

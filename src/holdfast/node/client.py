@@ -318,7 +318,7 @@ class HubClient:
         )
 
 
-class _OneWrite(http.client.HTTPConnection):
+class _Line(http.client.HTTPConnection):
     """A connection that sends a request's head and body together: apart they wake the hub twice."""
 
     _head = b""
@@ -343,12 +343,8 @@ class _OneWrite(http.client.HTTPConnection):
             super().send(held + more)
 
 
-class _Line(_OneWrite):
-    """Over plain TCP."""
-
-
-class _SecureLine(_OneWrite, http.client.HTTPSConnection):
-    """Over TLS."""
+class _SecureLine(_Line, http.client.HTTPSConnection):
+    """The same over TLS."""
 
 
 def _target(path: str, query: Mapping[str, Any] | None) -> str:

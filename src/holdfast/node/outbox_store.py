@@ -192,10 +192,9 @@ class LogsOutbox:
         """Gives back the logs that were opened here."""
         self._directory.positions.save()
         with self._lock:
-            helpers, self._helpers = self._helpers, None
-        if helpers is not None:
-            helpers.shutdown()
-        with self._lock:
+            if self._helpers is not None:
+                self._helpers.shutdown()
+                self._helpers = None
             for agent in list(self._agents):
                 self._forget(agent)
 
