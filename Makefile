@@ -55,9 +55,9 @@ wheel: $(VENV)/dev.stamp ## build the wheel and prove it in an empty environment
 lock: ## pin the dependencies again (LOCK_ARGS=--upgrade takes newer ones)
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/python $(PIP_FLAGS) install uv==$(UV_VERSION)
-	$(COMPILE) --extra hub --group build --group test --group check -o requirements/dev.txt
+	$(COMPILE) --extra all --group build --group test --group check -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt --extra hub --group build -o requirements/run.txt
-	$(COMPILE) -c requirements/dev.txt --extra hub --group build --group bench -o requirements/bench.txt
+	$(COMPILE) -c requirements/dev.txt --extra all --group build --group bench -o requirements/bench.txt
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	$(LOCK_ARGS) pyproject.toml
