@@ -6,13 +6,16 @@ import contextlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping, MutableMapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from typing import Any
 
-from holdfast.errors import HoldfastError, MissingExtra, NotFound, Unauthenticated, UsageError
+from holdfast.errors import HoldfastError, MissingExtra, NotFound, UsageError
+from holdfast.hub.api import Guarded, Operation
 from holdfast.hub.core import Core
-from holdfast.hub.directory import HubDirectory, Settle
+from holdfast.hub.directory import HubDirectory
 from holdfast.hub.exchange import Gone, Receive, Scope, Send, answer_error, as_hubs, header
+from holdfast.hub.options import Options, options_of
+from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal, principal_of, set_principal
 from holdfast.wire import HUB_HEADER
 
 try:
@@ -28,9 +31,6 @@ except ImportError as error:  # pragma: no cover - tests/house installs without 
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS: Final = ("/livez", "/readyz", "/health", "/version")
-"""What probes ask without a token."""
-
 
 class Door:
     """What each request passes: the token, the hub's name on each answer, and errors in one form.
@@ -44,7 +44,8 @@ class Door:
         self._app = app
         self._core = core
         self._mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
-        self._token = f"Bearer {core.token}".encode() if core.token else None
+        token = core.options.token
+        self._token = f"Bearer {token}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes one request on, or answers it."""
@@ -61,7 +62,7 @@ class Door:
             await send(message)
 
         try:
-            self._admit(scope)
+            set_principal(scope, self._principal(scope))
             await self._app(scope, receive, marked)
         except Gone:
             logger.debug("a client left before its request was whole", extra={"path": scope["path"]})
@@ -78,14 +79,14 @@ class Door:
             unknown.__cause__ = error
             await answer_error(marked, unknown)
 
-    def _admit(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in OPEN_PATHS:
-            return
+    def _principal(self, scope: Scope) -> Principal:
+        """Whoever asks; what he may do is the operation's question, as some are open to all."""
+        if self._token is None:
+            return ANYBODY
         shown = header(scope, b"authorization")
         if not shown:
-            raise Unauthenticated("this hub wants a token", hint="send it as: Authorization: Bearer <token>")
-        if not hmac.compare_digest(shown, self._token):
-            raise Unauthenticated("this hub does not know that token", hint="is it the one in the hub's --token-file?")
+            return NOBODY
+        return ANYBODY if hmac.compare_digest(shown, self._token) else STRANGER
 
 
 class Hub(Starlette):
@@ -99,27 +100,21 @@ class Hub(Starlette):
         await (found or super().__call__)(scope, receive, send)
 
 
-def create_app(
-    directory: str | os.PathLike[str] | HubDirectory,
-    *,
-    token: str | None = None,
-    settle: Settle = "backups",
-) -> Hub:
+def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Options | None = None, **given: Any) -> Hub:
     """The hub of a directory, as an ASGI application; ``app.state.core`` is the hub itself.
 
     Args:
         directory: the hub's directory, made if missing; or one that is open already.
-        token: what clients must show; None asks for nothing.
-        settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
+        options: how it is to run.
+        given: fields of `Options`, in place of those in `options`.
 
     Raises:
         Locked: another process serves this directory.
-        UsageError: it is a node's directory.
+        UsageError: it is a node's directory, or there is no such option.
     """
-    from holdfast.hub import routes_feed, routes_health, routes_node, routes_read, routes_relay, routes_sync
-
-    home = directory if isinstance(directory, HubDirectory) else HubDirectory(directory, settle=settle)
-    core = Core(home, token=token)
+    how = options_of(options, given)
+    home = directory if isinstance(directory, HubDirectory) else HubDirectory(directory, settle=how.settle)
+    core = Core(home, how)
 
     @contextlib.asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
@@ -129,38 +124,33 @@ def create_app(
         finally:
             await core.stop()
 
-    def route(path: str, endpoint: Any, *methods: str) -> Route:
-        return Route(path, endpoint, methods=list(methods) or ["GET"])
-
-    hot = {
-        ("POST", "/v1/append"): routes_node.Append(core),
-        ("POST", "/sync/message"): routes_sync.OneMessage(core),
-        ("POST", "/relay/immediate"): routes_relay.Immediate(core),
-        ("GET", "/v1/feed"): routes_feed.FeedRoute(core),
-    }
+    guarded = [Guarded(operation) for operation in operations(core)]
     app = Hub(
-        routes=[
-            *(route(path, endpoint, method) for (method, path), endpoint in hot.items()),
-            route("/v1/hello", routes_node.Hello(core), "POST"),
-            route("/v1/pull", routes_node.Pull(core)),
-            route("/v1/blobs/{digest}", routes_node.Blobs(core), "GET", "PUT"),
-            *(route(path, endpoint, *methods) for path, endpoint, *methods in routes_read.routes(core)),
-            *(route(path, endpoint, *methods) for path, endpoint, *methods in routes_sync.routes(core)),
-            *(route(path, endpoint, *methods) for path, endpoint, *methods in routes_relay.routes(core)),
-            *(route(path, endpoint, *methods) for path, endpoint, *methods in routes_health.routes(core)),
-        ],
+        routes=[Route(g.operation.path, g, methods=[g.operation.method]) for g in guarded],
         middleware=[Middleware(Door, core=core)],
         exception_handlers={HTTPException: _refuse},
         lifespan=life,
     )
+    app.state.operations = [g.operation for g in guarded]
     app.state.core = core
-    app.hot = {which: Door(endpoint, core) for which, endpoint in hot.items()}
+    app.hot = {(g.operation.method, g.operation.path): Door(g, core) for g in guarded if g.operation.hot}
     return app
+
+
+def operations(core: Core) -> Iterator[Operation]:
+    """Everything that a hub answers."""
+    from holdfast.hub import routes_feed, routes_health, routes_node, routes_read, routes_relay, routes_sync
+
+    for room in (routes_node, routes_feed, routes_read, routes_sync, routes_relay, routes_health):
+        yield from room.operations(core)
 
 
 async def _refuse(request: Request, error: Exception) -> Any:
     """What Starlette refuses (no such path, not with this method), in our form."""
     assert isinstance(error, HTTPException)
+    principal = principal_of(request.scope)
+    if principal in (NOBODY, STRANGER):
+        principal.need(READ)  # raises: what there is, only those learn who may ask
     if error.status_code == 404:
         raise NotFound(f"there is nothing at {request.url.path}", hint="see docs/http.md for every endpoint")
     refused = UsageError(

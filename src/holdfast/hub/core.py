@@ -18,6 +18,7 @@ from holdfast.errors import HoldfastError
 from holdfast.hub.directory import WAL_PAGES_BESIDE, HubDirectory
 from holdfast.hub.feed import Feed
 from holdfast.hub.ingest import Writer
+from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
 from holdfast.wire import Hello
 
@@ -57,13 +58,13 @@ class Core:
 
     Args:
         home: its directory, open; closed by `stop`.
-        token: what clients must show, or None for a hub that listens on this machine only.
+        options: how it is to run.
     """
 
-    def __init__(self, home: HubDirectory, *, token: str | None = None) -> None:
+    def __init__(self, home: HubDirectory, options: Options | None = None) -> None:
         self.home = home
+        self.options = options or Options()
         self.corpus = home.corpus
-        self.token = token
         self.started = time.monotonic()
         self.feed = Feed(home.lineage, home.corpus.last())
         self.writer = Writer(home, self.feed.publish)

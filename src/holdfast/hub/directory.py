@@ -19,7 +19,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -31,12 +31,11 @@ from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import Reserve
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, Locked, NodeFull, UsageError
+from holdfast.hub.options import Settle
 from holdfast.objects import BlobFiles
 from holdfast.protocol.ingest import Identity
 
 logger = logging.getLogger(__name__)
-
-Settle = Literal["acked", "backups"]
 
 CACHE_KIB: Final = 2048
 READER_CACHE_KIB: Final = 512

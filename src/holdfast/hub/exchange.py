@@ -173,6 +173,10 @@ class Query:
         for name, value in pairs:
             self._pairs.setdefault(name, []).append(value)
 
+    def names(self) -> set[str]:
+        """The parameters that were given."""
+        return set(self._pairs)
+
     def text(self, name: str, default: str | None = None) -> str | None:
         """The parameter, or the default where it was not given."""
         found = self._pairs.get(name)

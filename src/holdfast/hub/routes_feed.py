@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -11,9 +11,11 @@ import msgspec
 from holdfast.corpus import pages
 from holdfast.corpus.pages import Wanted
 from holdfast.errors import HubUnavailable
+from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
+from holdfast.hub.principal import READ
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Cursor, resume
 
 CATCH_UP_RECORDS: Final = 200
@@ -27,6 +29,19 @@ _HEADERS: Final = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # a proxy that gathers events would undo what they are for
 )
+
+
+def operations(core: Core) -> Iterator[Operation]:
+    """The feed."""
+    yield Operation(
+        method="GET",
+        path="/v1/feed",
+        endpoint=FeedRoute(core),
+        needs=READ,
+        summary="What was committed, as it is committed",
+        tag="reading",
+        hot=True,
+    )
 
 
 class Scanned(msgspec.Struct, frozen=True):

@@ -5,22 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import msgspec
 
 from holdfast import wire
 from holdfast.errors import HoldfastError
+from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json
 
 
-def routes(core: Core) -> Iterator[tuple[Any, ...]]:
-    """(path, endpoint, methods…) of every probe."""
-    yield "/livez", Livez()
-    yield "/readyz", Readyz(core)
-    yield "/health", Health(core)
-    yield "/version", Version()
+def operations(core: Core) -> Iterator[Operation]:
+    """The probes: open to all, as a load balancer has no token."""
+    tag = "health"
+    yield Operation(
+        method="GET", path="/livez", endpoint=Livez(), needs="", tag=tag, summary="Whether the process lives"
+    )
+    yield Operation(
+        method="GET", path="/readyz", endpoint=Readyz(core), needs="", tag=tag, summary="Whether writes are taken"
+    )
+    yield Operation(
+        method="GET", path="/health", endpoint=Health(core), needs="", tag=tag, summary="How the hub is, in figures"
+    )
+    yield Operation(
+        method="GET", path="/version", endpoint=Version(), needs="", tag=tag, summary="Which Holdfast this is"
+    )
 
 
 class Livez:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from holdfast import wire
 from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
+from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import (
     MEDIA,
@@ -20,6 +22,7 @@ from holdfast.hub.exchange import (
     body_of,
     header,
 )
+from holdfast.hub.principal import APPEND, READ
 from holdfast.protocol import ingest
 from holdfast.records import BLOB_BYTES_MAX
 
@@ -27,6 +30,22 @@ PIECE_BYTES: Final = 256 << 10
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 BYTES: Final = b"application/octet-stream"
+
+
+def operations(core: Core) -> Iterator[Operation]:
+    """What nodes say and ask."""
+
+    def declare(method: str, path: str, endpoint: Any, needs: str, summary: str, *, hot: bool = False) -> Operation:
+        return Operation(
+            method=method, path=path, endpoint=endpoint, needs=needs, summary=summary, tag="nodes", hot=hot
+        )
+
+    blob, blobs = "/v1/blobs/{digest}", Blobs(core)
+    yield declare("POST", "/v1/hello", Hello(core), APPEND, "Where the hub stands with a node's streams")
+    yield declare("POST", "/v1/append", Append(core), APPEND, "Records of a node's agents", hot=True)
+    yield declare("GET", "/v1/pull", Pull(core), READ, "A stretch of an incarnation's chain")
+    yield declare("GET", blob, blobs, READ, "A blob's bytes")
+    yield declare("PUT", blob, blobs, APPEND, "A blob, or a part of it")
 
 
 class Hello:

@@ -16,11 +16,13 @@ from holdfast import clock, wire
 from holdfast.corpus import Filter, Stored, pages, search
 from holdfast.corpus.sqlite import TAGS
 from holdfast.errors import Conflict, NotCached, NotFound, UsageError
+from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer, answer_json, body_of, header, parse
 from holdfast.hub.feed import shown
 from holdfast.hub.judge import HUB_AGENT
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
+from holdfast.hub.principal import READ, WRITE
 from holdfast.log import drafts
 from holdfast.log.versions import frame
 from holdfast.records import read_blob_reference
@@ -34,19 +36,25 @@ HISTORY_STEPS_MAX: Final = 20_000
 Work = Callable[[Query], bytes]
 
 
-def routes(core: Core) -> Iterator[tuple[Any, ...]]:
-    """(path, endpoint, methods…) of everything that reads, and of decide."""
-    yield "/v1/latest", Latest(core)
-    for name, work in (
-        ("history", _history),
-        ("keys", _keys),
-        ("records", _records),
-        ("search", _search),
-        ("agents", _agents),
-    ):
-        yield f"/v1/{name}", Read(core, work)
-    yield "/v1/nodes", Nodes(core)
-    yield "/v1/decide", Decide(core), "POST"
+def operations(core: Core) -> Iterator[Operation]:
+    """Everything that reads, and decide."""
+
+    def read(name: str, endpoint: Any, summary: str) -> Operation:
+        return Operation(
+            method="GET", path=f"/v1/{name}", endpoint=endpoint, needs=READ, summary=summary, tag="reading"
+        )
+
+    yield read("latest", Latest(core), "One key's value, now or then")
+    yield read("history", Read(core, _history), "Every version of a key")
+    yield read("keys", Read(core, _keys), "The keys of a collection")
+    yield read("records", Read(core, _records), "Records by what they are")
+    yield read("search", Read(core, _search), "Full-text search")
+    yield read("agents", Read(core, _agents), "Who writes here")
+    yield read("nodes", Nodes(core), "The nodes that were seen")
+    decide = Decide(core)
+    yield Operation(
+        method="POST", path="/v1/decide", endpoint=decide, needs=WRITE, summary="Compare and set", tag="deciding"
+    )
 
 
 class Read:

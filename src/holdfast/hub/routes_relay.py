@@ -16,9 +16,11 @@ from holdfast import codec
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sqlite import TAGS, SqliteTransaction
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
+from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of, parse_json, parts_of
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
+from holdfast.hub.principal import READ, WRITE
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import INLINE_BYTES_MAX, NAME_BYTES_MAX, PUT, check_names
@@ -33,7 +35,7 @@ _FIELDS = frozenset({"agent_id", "table", "operation", "data", "key", "msg_id", 
 Done = dict[str, Any] | HoldfastError
 
 
-class Operation(msgspec.Struct, frozen=True):
+class RowChange(msgspec.Struct, frozen=True):
     """One change of one row, every field checked."""
 
     agent: str
@@ -49,16 +51,23 @@ class Operation(msgspec.Struct, frozen=True):
         return PREFIX + self.table
 
 
-class Operations(msgspec.Struct):
+class RowChanges(msgspec.Struct):
     """A batch in an object; each operation is read on its own."""
 
     operations: list[msgspec.Raw]
 
 
-def routes(core: Core) -> Iterator[tuple[Any, ...]]:
-    """(path, endpoint, methods…) of what is not one of the hot routes."""
-    yield "/relay/batch", Batch(core), "POST"
-    yield "/relay/query", Rows(core), "POST"
+def operations(core: Core) -> Iterator[Operation]:
+    """The rows of tables."""
+
+    def post(path: str, endpoint: Any, needs: str, summary: str, *, hot: bool = False) -> Operation:
+        return Operation(
+            method="POST", path=path, endpoint=endpoint, needs=needs, summary=summary, tag="tables", hot=hot
+        )
+
+    yield post("/relay/immediate", Immediate(core), WRITE, "Change one row", hot=True)
+    yield post("/relay/batch", Batch(core), WRITE, "Change many rows")
+    yield post("/relay/query", Rows(core), READ, "Rows of a table that pass its filters")
 
 
 class Immediate:
@@ -85,8 +94,8 @@ class Batch:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        found = parts_of(data, Operations | list[msgspec.Raw], '[{"agent_id": …, "table": …, "operation": …}]')  # type: ignore[arg-type]
-        batch = found.operations if isinstance(found, Operations) else found
+        found = parts_of(data, RowChanges | list[msgspec.Raw], '[{"agent_id": …, "table": …, "operation": …}]')  # type: ignore[arg-type]
+        batch = found.operations if isinstance(found, RowChanges) else found
         if len(batch) > BATCH_MAX:
             error = UsageError(f"{len(batch)} operations at once, the most is {BATCH_MAX}", hint="send several batches")
             error.status = 413
@@ -100,7 +109,7 @@ class Batch:
     async def _carry_out(self, part: list[msgspec.Raw]) -> list[dict[str, Any]]:
         """The verdicts of up to 500 operations; those of one agent share a transaction."""
         verdicts: list[dict[str, Any]] = [{} for _ in part]
-        good: dict[str, list[tuple[int, Operation]]] = {}
+        good: dict[str, list[tuple[int, RowChange]]] = {}
         for number, raw in enumerate(part):
             try:
                 operation = read(parse_json(bytes(raw)))
@@ -173,7 +182,7 @@ class Rows:
         return {**row, "agent_id": row.get("agent_id", stored.agent)}
 
 
-def read(asked: Any) -> Operation:
+def read(asked: Any) -> RowChange:
     """An operation from what a client sent.
 
     Raises:
@@ -206,15 +215,15 @@ def read(asked: Any) -> Operation:
         raise UsageError(f"msg_id must be text of at most {NAME_BYTES_MAX} letters", hint="such as a UUID")
     check_names(PUT, PREFIX + table, str(row))
     codec.serialise(data)
-    return Operation(agent, table, what, str(row), data, msg_id)
+    return RowChange(agent, table, what, str(row), data, msg_id)
 
 
-async def carry_out(core: Core, operations: list[Operation], size: int) -> list[Done]:
+async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[Done]:
     """What became of each operation of one agent, in one transaction and in their order."""
     agent = operations[0].agent
     log = await core.own.log_of(agent)
 
-    def write(draft: Draft, operation: Operation) -> Callable[[SqliteTransaction], list[Stored]]:
+    def write(draft: Draft, operation: RowChange) -> Callable[[SqliteTransaction], list[Stored]]:
         tags = ((TAGS["msg_id"], _request(operation)),) if operation.msg_id else ()
         return core.own.ready(log, msgspec.structs.replace(draft, tags=tags))
 
@@ -247,7 +256,7 @@ async def carry_out(core: Core, operations: list[Operation], size: int) -> list[
     return found
 
 
-def _apply(core: Core, desk: Desk, operation: Operation, prepared: Any, write: Any) -> dict[str, Any]:
+def _apply(core: Core, desk: Desk, operation: RowChange, prepared: Any, write: Any) -> dict[str, Any]:
     if operation.msg_id:
         before = desk.request(_request(operation))
         if before is not None:
@@ -279,12 +288,12 @@ def _apply(core: Core, desk: Desk, operation: Operation, prepared: Any, write: A
     return _done(operation, desk.append(prepared).record.key_version)
 
 
-def _done(operation: Operation, version: int) -> dict[str, Any]:
+def _done(operation: RowChange, version: int) -> dict[str, Any]:
     status = "deleted" if operation.what == "delete" else "stored"
     return {"status": status, "table": operation.table, "id": operation.row, "version": version}
 
 
-def _request(operation: Operation) -> str:
+def _request(operation: RowChange) -> str:
     return f"relay:{operation.agent}:{operation.msg_id}"
 
 

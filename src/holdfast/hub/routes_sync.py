@@ -17,9 +17,11 @@ from holdfast.collections.messages import envelope
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sqlite import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
+from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json, parts_of
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
+from holdfast.hub.principal import READ, WRITE
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import KEY_BYTES_MAX, MESSAGE, read_blob_reference
@@ -53,10 +55,18 @@ class Batch(msgspec.Struct):
     node_id: str | None = None
 
 
-def routes(core: Core) -> Iterator[tuple[Any, ...]]:
-    """(path, endpoint, methods…) of what is not one of the hot routes."""
-    yield "/sync/messages", ManyMessages(core), "POST"
-    yield "/query/messages", Messages(core)
+def operations(core: Core) -> Iterator[Operation]:
+    """Messages of plain clients."""
+
+    def declare(method: str, path: str, endpoint: Any, summary: str, *, hot: bool = False) -> Operation:
+        needs = WRITE if method == "POST" else READ
+        return Operation(
+            method=method, path=path, endpoint=endpoint, needs=needs, summary=summary, tag="messages", hot=hot
+        )
+
+    yield declare("POST", "/sync/message", OneMessage(core), "Post one message", hot=True)
+    yield declare("POST", "/sync/messages", ManyMessages(core), "Post messages that waited")
+    yield declare("GET", "/query/messages", Messages(core), "Messages, newest first")
 
 
 class OneMessage:

@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import MissingExtra, UsageError
+from holdfast.hub.options import Options, options_of
 
 if TYPE_CHECKING:
     import asyncio
-
-    from holdfast.hub.directory import Settle
 
 PORT: Final = 8084
 STOP_S: Final = 1.5
@@ -39,9 +38,9 @@ def serve(
     host: str = "127.0.0.1",
     port: int = PORT,
     *,
-    token: str | None = None,
-    settle: Settle = "backups",
+    options: Options | None = None,
     ready_file: str | os.PathLike[str] | None = None,
+    **given: Any,
 ) -> None:
     """Serves a hub's directory until SIGTERM or SIGINT; returns when everything is synced and closed.
 
@@ -49,16 +48,17 @@ def serve(
         directory: the hub's directory; made if missing.
         host: where to listen; anything but this machine itself needs a token.
         port: 0 takes a free one, and says which.
-        token: what clients must show.
-        settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
+        options: how it is to run.
         ready_file: written, as a whole, once the hub listens: ``{"url": …, "port": …, "pid": …}``.
+        given: fields of `Options`, in place of those in `options`.
 
     Raises:
         Locked: another process serves this directory.
         MissingExtra: the packages of ``holdfast[hub]`` are not installed.
         UsageError: a host that is not this machine, without a token; or an address that cannot be listened at.
     """
-    if not token and not is_loopback(host):
+    how = options_of(options, given)
+    if not how.token and not is_loopback(host):
         raise UsageError(
             f"{host} can be reached from other machines, and no token is set",
             hint="give --token-file FILE, or listen at 127.0.0.1",
@@ -70,7 +70,7 @@ def serve(
 
     listener = listen(host, port)
     try:
-        app = create_app(directory, token=token, settle=settle)
+        app = create_app(directory, how)
     except BaseException:
         listener.close()
         raise

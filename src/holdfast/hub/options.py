@@ -1,0 +1,35 @@
+"""How a hub is to run: everything that `serve` and `create_app` can be told, in one place."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from holdfast.errors import UsageError
+
+Settle = Literal["acked", "backups"]
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """How a hub is to run.
+
+    Attributes:
+        token: one that every client may show and that may do everything; None asks for nothing.
+        settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
+    """
+
+    token: str | None = None
+    settle: Settle = "backups"
+
+
+def options_of(options: Options | None, given: dict[str, Any]) -> Options:
+    """The options, with the given fields in place of theirs.
+
+    Raises:
+        UsageError: there is no such field.
+    """
+    if unknown := sorted(set(given) - set(Options.__struct_fields__)):
+        known = ", ".join(Options.__struct_fields__)
+        raise UsageError(f"unknown option {unknown[0]!r}", hint=f"known are: {known}")
+    return msgspec.structs.replace(options or Options(), **given)
