@@ -12,21 +12,17 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from holdfast.corpus.port import Branch as FileBranch
-from holdfast.corpus.rows import COLUMNS, INSERT, Stored, bind, unbind
-from holdfast.corpus.sqlite import SqliteTransaction
+from holdfast.corpus.rows import COLUMNS, Stored, unbind
+from holdfast.corpus.scribe import Scribe, Tags
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import NotFound
 from holdfast.protocol import branches as tree
-from holdfast.protocol.merge import order
-from holdfast.protocol.ports import Branch, Label, Plan, Row, Span, StreamFacts
-from holdfast.records import DELETE_PREFIX, MORE, ROTATE, TOMBSTONE, Record, encode_header, genesis
+from holdfast.protocol.ports import Branch, Label, Plan, Span, StreamFacts
+from holdfast.records import MORE, ROTATE, encode_header, genesis
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Item, Mark, Proof, Pulled, Rotation
 
 Execute = Callable[..., Any]
 """Runs one statement inside the transaction or snapshot: ``execute(sql, values)`` gives a cursor."""
-Tags = Mapping[bytes, Sequence[tuple[int, str]]]
-"""A record's link -> its tags, for the records that have any."""
-
 Memo = dict[bytes, tuple[int, StreamFacts]]
 """A stream -> its number in the file, and what is known of it."""
 
@@ -34,8 +30,7 @@ MEMO_MAX: Final = 1_000
 MEMO_LABELS_MAX: Final = 16
 SIGNED_EVERY: Final = 32
 """A signed head is kept for each so many records of a branch: the length of an old record's proof."""
-SPLICE_STEPS_MAX: Final = 64
-"""How far down a key's history a late version looks for its place; beyond, its place is approximate."""
+ROWS_STEP: Final = 256
 ALL: Final = 1 << 62
 
 _STREAM: Final = (
@@ -43,16 +38,6 @@ _STREAM: Final = (
 )
 _BRANCHES: Final = "SELECT id, inc, parent, base_seq, base_link, seq, link, settled FROM branch WHERE stream=?"
 _LABELS: Final = "SELECT inc, branch, seq, link, signature FROM label WHERE stream=?"
-_CURRENT: Final = (
-    "SELECT r.pos, r.link, r.prior, r.hlc, r.flags, r.phash FROM rec r"
-    " WHERE r.pos=(SELECT pos FROM state WHERE agent=? AND coll=? AND key=?)"
-)
-_FIRST: Final = "INSERT INTO state(agent,coll,key,pos,gone) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING RETURNING 1"
-_MOVE: Final = "UPDATE state SET pos=?, gone=? WHERE agent=? AND coll=? AND key=?"
-_COVER: Final = (
-    "SELECT s.pos FROM scope s WHERE s.agent=? AND s.coll=? AND substr(?,1,length(s.prefix))=s.prefix"
-    " AND (SELECT hlc FROM rec WHERE rec.pos=s.pos)>? ORDER BY s.pos DESC LIMIT 1"
-)
 
 
 class Chains:
@@ -148,7 +133,7 @@ class Chains:
 
     # -- what ingest decided --------------------------------------------------------------------------------------
 
-    def write(self, tx: SqliteTransaction, plan: Plan, tags: Tags) -> list[Stored]:
+    def write(self, tx: SqlTransaction, plan: Plan, tags: Tags) -> list[Stored]:
         """Writes a plan in the same transaction that `streams` was asked in, and returns its records with their pos."""
         for new in plan.streams:
             sql = "INSERT INTO stream(stream, agent, public_key, current_key) VALUES(?,?,?,?) RETURNING id"
@@ -156,8 +141,7 @@ class Chains:
             self._numbers[new.stream] = self._execute(sql, values).fetchone()[0]
             self._agents[new.stream] = new.agent
         real = self._new_branches(plan)
-        scribe = _Scribe(tx, self._execute, self._agents)
-        stored = [scribe.write(row, real.get(row.branch, row.branch), tags) for row in plan.rows]
+        stored: list[Stored] = (tx.scribe or Scribe)(tx, self._agents).write(plan.rows, real, tags)
         self._advance(plan, stored)
         for (stream, _), label in plan.labels.items():
             self.put_label(self._numbers[stream], label, real.get(label.branch, label.branch))
@@ -186,8 +170,9 @@ class Chains:
     def put_label(self, number: int, label: Label, branch: int) -> None:
         """Moves an incarnation's label, or makes it; `number` is the stream's in this file."""
         self._execute(
-            "INSERT INTO label(stream, inc, branch, seq, link, signature) VALUES(?,?,?,?,?,?) ON CONFLICT DO UPDATE SET"
-            " branch=excluded.branch, seq=excluded.seq, link=excluded.link, signature=excluded.signature",
+            "INSERT INTO label(stream, inc, branch, seq, link, signature) VALUES(?,?,?,?,?,?)"
+            " ON CONFLICT(stream, inc) DO UPDATE SET branch=excluded.branch, seq=excluded.seq, link=excluded.link,"
+            " signature=excluded.signature",
             (number, label.inc, branch, label.head.seq, label.head.link, label.signature),
         )
 
@@ -197,7 +182,7 @@ class Chains:
             "UPDATE branch SET seq=?, link=?, signature=? WHERE id=?", (tip.seq, tip.link, signature or None, branch)
         )
         if signature and (rotates or before // SIGNED_EVERY != tip.seq // SIGNED_EVERY):
-            sql = "INSERT OR IGNORE INTO signed(branch, seq, signature, rotates) VALUES(?,?,?,?)"
+            sql = "INSERT INTO signed(branch, seq, signature, rotates) VALUES(?,?,?,?) ON CONFLICT DO NOTHING"
             self._execute(sql, (branch, tip.seq, signature, int(rotates)))
 
     def _new_branches(self, plan: Plan) -> dict[int, int]:
@@ -231,8 +216,10 @@ class Chains:
     def rows(self, branch: int, first: int, last: int) -> Iterator[Stored]:
         """The records of one branch with these numbers, oldest first."""
         sql = f"SELECT {COLUMNS} FROM rec r WHERE r.branch=? AND r.seq BETWEEN ? AND ? ORDER BY r.seq"
-        for row in self._execute(sql, (branch, first, last)):
-            yield unbind(row, self.name, self.stream)
+        # In steps: whoever asks seldom wants all, and an engine far away sends all that it is asked for.
+        for low in range(first, last + 1, ROWS_STEP):
+            for row in self._execute(sql, (branch, low, min(last, low + ROWS_STEP - 1))):
+                yield unbind(row, self.name, self.stream)
 
     def name(self, number: int) -> str:
         """The text of an interned name, also one of this transaction."""
@@ -261,11 +248,6 @@ class Chains:
         """The record at a pos, also one of this transaction."""
         row = self._execute(f"SELECT {COLUMNS} FROM rec r WHERE r.pos=?", (pos,)).fetchone()
         return unbind(row, self.name, self.stream) if row else None
-
-    def by_tag(self, number: int, value: str) -> Stored | None:
-        """The first record that carries a tag with this value, also one of this transaction."""
-        row = self._execute("SELECT min(pos) FROM tag WHERE k=? AND v=?", (number, value)).fetchone()
-        return self.at(row[0]) if row and row[0] is not None else None
 
     def pull(
         self,
@@ -367,82 +349,6 @@ class Chains:
             if run.base.seq == seq:
                 return run.base.link
         return genesis(facts.stream) if seq == 0 else None
-
-
-class _Scribe:
-    """Writes the rows of one plan: each gets the next pos, its place in its key's history, and its tags."""
-
-    def __init__(self, tx: SqliteTransaction, execute: Execute, agents: Mapping[bytes, str]) -> None:
-        self._tx, self._execute, self._agents = tx, execute, agents
-        self._pos = tx.last()
-        self._ids: dict[str, int] = {}
-        self._scoped: dict[tuple[int, int], bool] = {}
-
-    def write(self, row: Row, branch: int, tags: Tags) -> Stored:
-        record, item = row.record, row.item
-        agent_name = self._agents[record.stream]
-        agent, author, kind, coll = map(self._id, (agent_name, record.author, record.kind, record.collection))
-        mine = tags.get(record.link, ())
-        self._pos = pos = self._pos + 1
-        prior = 0
-        if record.kind == DELETE_PREFIX and record.flags & TOMBSTONE:
-            where = FileBranch(branch, record.stream, b"", agent_name, b"", b"", False, 0, b"", 0, b"")
-            self._tx.insert(where, record, item, 0, mine)
-            self._scoped[agent, coll] = True
-        else:
-            if record.is_value:
-                prior = self._place(agent, coll, record, pos)
-            self._execute(INSERT, bind(pos, branch, prior, (agent, author, kind, coll), record, item))
-            for number, value in mine:
-                self._execute("INSERT OR IGNORE INTO tag VALUES(?,?,?)", (number, value, pos))
-        return Stored(pos, branch, agent_name, prior, record, item.salt, item.codec, item.body, item.why)
-
-    def _id(self, text: str) -> int:
-        number = self._ids.get(text)
-        if number is None:
-            number = self._ids[text] = self._tx.name(text)
-        return number
-
-    def _place(self, agent: int, coll: int, record: Record, pos: int) -> int:
-        """Puts the record among the versions of its key, the highest `merge.order` first; the pos it stands on."""
-        gone = pos if record.flags & TOMBSTONE else self._cover(agent, coll, record)
-        at = (agent, coll, record.key)
-        if record.key_version == 1 and self._execute(_FIRST, (*at, pos, gone)).fetchone():
-            return 0
-        row = self._execute(_CURRENT, at).fetchone()
-        if row is None:
-            self._execute(_FIRST, (*at, pos, gone)).fetchone()
-            return 0
-        mine = order(record)
-        current, link, prior = row[:3]
-        if record.base == link or mine > _order(*row[3:]):
-            self._execute(_MOVE, (pos, gone, *at))
-            return int(current)
-        for _ in range(SPLICE_STEPS_MAX):
-            below = self._execute("SELECT prior, hlc, flags, phash FROM rec WHERE pos=?", (prior,)).fetchone()
-            if below is None or mine > _order(*below[1:]):
-                break
-            current, prior = prior, below[0]
-        # `prior` is no part of a record: it is where its key's history goes on in this file.
-        self._execute("UPDATE rec SET prior=? WHERE pos=?", (pos, current))
-        return int(prior)
-
-    def _cover(self, agent: int, coll: int, record: Record) -> int:
-        """The pos of a newer deletion by prefix that came first from elsewhere; 0 for none."""
-        scoped = self._scoped.get((agent, coll))
-        if scoped is None:
-            sql = "SELECT 1 FROM scope WHERE agent=? AND coll=? LIMIT 1"
-            scoped = self._scoped[agent, coll] = self._execute(sql, (agent, coll)).fetchone() is not None
-        if not scoped:
-            return 0
-        row = self._execute(_COVER, (agent, coll, record.key, record.hlc)).fetchone()
-        return int(row[0]) if row else 0
-
-
-def _order(hlc: int, flags: int, phash: bytes) -> tuple[int, bool, bytes]:
-    """`merge.order` of a record as it lies in a row."""
-    gone = bool(flags & TOMBSTONE)
-    return (hlc, gone, b"" if gone else phash)
 
 
 def _flat(mark: Mark) -> tuple[int, bytes]:

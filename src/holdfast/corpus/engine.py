@@ -22,7 +22,7 @@ import threading
 import time
 import weakref
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,6 +92,7 @@ class Engine:
         self._wal_lock = threading.Lock()  # guards _wal and orders syncs
         self._sync_begun = self._sync_done = 0  # guarded by _wal_lock, but for one read of _sync_begun
         self._unsynced = False  # whether this process committed since a sync began
+        self.inline = True  # a commit without a sync touches the page cache alone
         self.wal_pages = 0  # as of this process's newest commit
         self._known = -1  # the file's version behind our newest commit; -1 while one is under way, or ended badly
         self.on_rollback: Callable[[], None] = lambda: None
@@ -318,6 +319,26 @@ class Engine:
             raise ours(error, self.path) from error
         finally:
             self._readers.append(connection)
+
+    def read(self, sql: str, args: Sequence[Any] = ()) -> Generator[Any, None, None]:
+        """The rows of a query, fetched as they are asked for; to be closed by whoever does not ask for all."""
+        with self.reader() as connection:
+            cursor = connection.execute(sql, args)
+            try:
+                yield from cursor
+            finally:
+                cursor.close(True)  # a query cut short must not hold its snapshot: the WAL could not restart
+
+    @contextlib.contextmanager
+    def moment(self) -> Iterator[Callable[..., Any]]:
+        """What runs statements that all see the same moment; each gives a cursor."""
+        with self.reader() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection.execute
+            finally:
+                with contextlib.suppress(apsw.Error):
+                    connection.execute("ROLLBACK")
 
     def scrub(self) -> list[str]:
         """What is wrong with any page or index of the file, read anew from the disk; empty when it is sound."""

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.corpus.rows import COLUMNS, Stored, behind
-from holdfast.corpus.sqlite import TAGS, SqliteCorpus
+from holdfast.corpus.rows import COLUMNS, Stored, within
+from holdfast.corpus.sql import TAGS, SqlCorpus
 from holdfast.records import MORE
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 
@@ -70,7 +70,7 @@ class Mail(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def feed(
-    corpus: SqliteCorpus, after: int, wanted: Wanted, *, limit: int = RECORDS_MAX, bytes_max: int = SEGMENT_BYTES_MAX
+    corpus: SqlCorpus, after: int, wanted: Wanted, *, limit: int = RECORDS_MAX, bytes_max: int = SEGMENT_BYTES_MAX
 ) -> Page:
     """Records behind `after` in commit order that are wanted; never cut inside a batch.
 
@@ -94,14 +94,17 @@ def feed(
             where.append(f"{plain}r.{column} IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(names))}))")
             args += names
     if wanted.prefix:
-        where.append("r.key>=? AND r.key<?")
-        args += [wanted.prefix, behind(wanted.prefix)]
+        span, ends = within("r.key", wanted.prefix)
+        where.append(span)
+        args += ends
     sql = f"SELECT {COLUMNS} FROM rec r WHERE {' AND '.join(where)} ORDER BY r.pos LIMIT ?"
     found: list[Stored] = []
     cut, size = False, 0
-    for stored in _read(corpus, sql, (*args, limit + RECORDS_MAX)):
+    rows = corpus.read(sql, (*args, limit + RECORDS_MAX))
+    for stored in rows:
         if found and (len(found) >= limit or size >= bytes_max) and not found[-1].record.flags & MORE:
             cut = True
+            rows.close()
             break
         found.append(stored)
         size += (0 if stored.body is None else stored.record.payload_len) + 256
@@ -110,7 +113,7 @@ def feed(
     return Page(found, last, last == head)
 
 
-def mailbox(corpus: SqliteCorpus, which: Mail, *, skip: int = 0, limit: int = 100) -> tuple[list[Stored], int]:
+def mailbox(corpus: SqlCorpus, which: Mail, *, skip: int = 0, limit: int = 100) -> tuple[list[Stored], int]:
     """A page of messages, and how many there are in all (counted up to `COUNT_MAX` + 1).
 
     Args:
@@ -120,13 +123,13 @@ def mailbox(corpus: SqliteCorpus, which: Mail, *, skip: int = 0, limit: int = 10
         limit: the most to return.
     """
     agent = which.agent
-    tests = ["r.coll=(SELECT id FROM name WHERE s='messages')", "(r.flags&1)", _LIVE]
+    tests = ["r.coll=(SELECT id FROM name WHERE s='messages')", "(r.flags&1)<>0", _LIVE]
     values: list[Any] = []
     if which.task is not None:
         tests.append("r.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
         values += [TAGS["task"], which.task]
     if which.since_ms:
-        row = corpus.engine.one(
+        row = corpus.one(
             "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1", (which.since_ms - _SLACK_MS,)
         )
         tests.append("r.pos>? AND coalesce((SELECT ms FROM told WHERE told.pos=r.pos), r.hlc>>16)>=?")
@@ -136,7 +139,7 @@ def mailbox(corpus: SqliteCorpus, which: Mail, *, skip: int = 0, limit: int = 10
 
     def part(where: str, extra: Sequence[Any], most: int) -> tuple[str, list[Any]]:
         sql = f"SELECT r.pos AS pos FROM rec r WHERE {where}{test} ORDER BY r.pos {order} LIMIT ?"
-        return f"SELECT pos FROM ({sql})", [*extra, *values, most]
+        return f"SELECT pos FROM ({sql}) p", [*extra, *values, most]
 
     def union(most: int) -> tuple[str, list[Any]]:
         if agent is None:
@@ -149,47 +152,37 @@ def mailbox(corpus: SqliteCorpus, which: Mail, *, skip: int = 0, limit: int = 10
     rows = f"SELECT {COLUMNS} FROM ({sql}) f CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos {order} LIMIT ? OFFSET ?"
     found = corpus.rows(rows, (*args, limit, skip))
     sql, args = union(COUNT_MAX + 1)
-    total = corpus.engine.one(f"SELECT count(*) FROM ({sql} LIMIT ?)", (*args, COUNT_MAX + 1))[0]
+    total = corpus.one(f"SELECT count(*) FROM ({sql} LIMIT ?) f", (*args, COUNT_MAX + 1))[0]
     return found, int(total)
 
 
-def told_ms(corpus: SqliteCorpus, positions: Sequence[int]) -> dict[int, int]:
+def told_ms(corpus: SqlCorpus, positions: Sequence[int]) -> dict[int, int]:
     """The times, in ms since 1970, that plain clients gave their messages at these positions."""
     if not positions:
         return {}
     marks = ",".join("?" * len(positions))
-    rows = corpus.engine.query(f"SELECT pos, ms FROM told WHERE pos IN ({marks})", tuple(positions))
+    rows = corpus.query(f"SELECT pos, ms FROM told WHERE pos IN ({marks})", tuple(positions))
     return {pos: ms for pos, ms in rows}
 
 
-def live(corpus: SqliteCorpus, collection: str, *, agent: str | None = None, after: int = 0) -> Iterator[Stored]:
+def live(corpus: SqlCorpus, collection: str, *, agent: str | None = None, after: int = 0) -> Iterator[Stored]:
     """The current values of a collection, of one agent or all, in the order in which they were last written."""
     where = f"r.coll=(SELECT id FROM name WHERE s=?) AND r.pos>? AND {_LIVE}"
     args: list[Any] = [collection, after]
     if agent is not None:
         where += " AND +r.agent=(SELECT id FROM name WHERE s=?)"
         args.append(agent)
-    yield from _read(corpus, f"SELECT {COLUMNS} FROM rec r WHERE {where} ORDER BY r.pos", args)
+    yield from corpus.read(f"SELECT {COLUMNS} FROM rec r WHERE {where} ORDER BY r.pos", args)
 
 
-def streams(corpus: SqliteCorpus, after: str, limit: int) -> list[tuple[str, bytes, bool, int, bytes, int]]:
+def streams(corpus: SqlCorpus, after: str, limit: int) -> list[tuple[str, bytes, bool, int, bytes, int]]:
     """Agents behind a name, in order: (agent, stream, written by this hub, newest seq, its link, incarnations)."""
     sql = (
         "SELECT n.s, s.stream, s.own, l.seq, l.link, (SELECT count(*) FROM label WHERE label.stream=s.id)"
         " FROM name n CROSS JOIN stream s ON s.agent=n.id"
-        " JOIN label l ON l.stream=s.id AND l.inc=(SELECT max(inc) FROM label WHERE label.stream=s.id)"
+        " JOIN label l ON l.stream=s.id"
+        " AND l.inc=(SELECT inc FROM label WHERE label.stream=s.id ORDER BY inc DESC LIMIT 1)"
         " WHERE n.s IN (SELECT DISTINCT n.s FROM stream s CROSS JOIN name n ON n.id=s.agent WHERE n.s>?"
         " ORDER BY n.s LIMIT ?) ORDER BY n.s, s.id"
     )
-    return [(row[0], row[1], bool(row[2]), *row[3:]) for row in corpus.engine.query(sql, (after, limit))]
-
-
-def _read(corpus: SqliteCorpus, sql: str, args: Sequence[Any]) -> Iterator[Stored]:
-    # Row by row, so that a page ends where its bytes do and not where its rows would.
-    with corpus.engine.reader() as connection:
-        cursor = connection.execute(sql, args)
-        try:
-            for row in cursor:
-                yield corpus.stored(row)
-        finally:
-            cursor.close(True)  # a page cut short must not hold its snapshot: the WAL could not restart
+    return [(row[0], row[1], bool(row[2]), *row[3:]) for row in corpus.query(sql, (after, limit))]

@@ -80,6 +80,13 @@ def behind(prefix: str) -> str | bytes:
     return b""  # any blob is behind any text
 
 
+def within(column: str, prefix: str) -> tuple[str, tuple[Any, ...]]:
+    """The test, and its values, of a text that starts with `prefix`."""
+    end = behind(prefix)
+    # A blob is behind any text to SQLite alone, so nothing bounds what nothing can be behind.
+    return (f"{column}>=? AND {column}<?", (prefix, end)) if end else (f"{column}>=?", (prefix,))
+
+
 def bind(pos: int, branch: int, prior: int, ids: tuple[int, int, int, int], record: Record, rest: Any) -> Any:
     """The values for `INSERT`; `ids` are agent, author, kind and collection, `rest` an `Item`-like's stored part."""
     agent, author, kind, coll = ids

@@ -16,8 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
-from holdfast.corpus.rows import COLUMNS, Stored
-from holdfast.corpus.sqlite import SqliteCorpus, SqliteTransaction
+from holdfast.corpus.rows import Stored
+from holdfast.corpus.sql import SqlCorpus
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.records import TOMBSTONE
 
@@ -39,7 +40,7 @@ class Hits(msgspec.Struct, frozen=True):
     partial: bool
 
 
-def fill(corpus: SqliteCorpus, lot: int = LOT) -> int:
+def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     """Indexes the next lot and returns how many records it covered; 0 when nothing is left."""
     mark = corpus.meta(_MARK) or 0
     batch = corpus.feed(mark, lot)
@@ -48,11 +49,10 @@ def fill(corpus: SqliteCorpus, lot: int = LOT) -> int:
     rows = [(each.pos, text, each.agent, each.record.kind) for each in batch if (text := text_of(each))]
     last = batch[-1].pos
 
-    def job(tx: SqliteTransaction) -> bool:
+    def job(tx: SqlTransaction) -> bool:
         if (tx.meta(_MARK) or 0) != mark:
             return False  # another process filled it meanwhile
-        for row in rows:
-            tx.execute("INSERT INTO fts(rowid, t, a, k) VALUES(?,?,?,?)", row)
+        tx.index(rows)
         tx.set_meta(_MARK, last)
         return True
 
@@ -60,7 +60,7 @@ def fill(corpus: SqliteCorpus, lot: int = LOT) -> int:
 
 
 def search(
-    corpus: SqliteCorpus,
+    corpus: SqlCorpus,
     text: str,
     *,
     agents: Sequence[str] = (),
@@ -111,6 +111,11 @@ def text_of(stored: Stored) -> str:
     return " ".join(parts)[:TEXT_CHARS_MAX]
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text, as they are searched for."""
+    return _WORD.findall(text.replace("_", " ").casefold())
+
+
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -124,15 +129,14 @@ def _texts(value: Any) -> Iterator[str]:
         yield str(value)
 
 
-class _Term(msgspec.Struct, frozen=True):
+class Term(msgspec.Struct, frozen=True):
+    """Words that stand behind one another; with `prefix` the last is a beginning."""
+
     words: list[str]
     prefix: bool
 
-    @property
-    def query(self) -> str:
-        return '"' + " ".join(self.words) + '"' + ("*" if self.prefix else "")
-
     def within(self, words: list[str]) -> bool:
+        """Whether it is among these words."""
         size = len(self.words)
         for at in range(len(words) - size + 1):
             window = words[at : at + size]
@@ -143,12 +147,12 @@ class _Term(msgspec.Struct, frozen=True):
         return False
 
 
-def _terms(text: str) -> list[_Term]:
+def _terms(text: str) -> list[Term]:
     terms = []
     for phrase, word in _TERM.findall(text):
-        words = _WORD.findall((phrase or word).replace("_", " ").casefold())
+        words = words_of(phrase or word)
         if words:
-            terms.append(_Term(words, prefix=word.endswith("*")))
+            terms.append(Term(words, prefix=word.endswith("*")))
     if not terms:
         raise UsageError(f"nothing to search for in {text!r}", hint="give at least one word")
     if len(terms) > TERMS_MAX:
@@ -156,19 +160,22 @@ def _terms(text: str) -> list[_Term]:
     return terms
 
 
-def _candidates(corpus: SqliteCorpus, terms: list[_Term], tail: list[Stored], mark: int) -> Iterator[Stored]:
+def _candidates(corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int) -> Iterator[Stored]:
     for stored in reversed(tail):
-        words = _WORD.findall(text_of(stored).replace("_", " ").casefold())
+        words = words_of(text_of(stored))
         if all(term.within(words) for term in terms):
             yield stored
-    query = "t:(" + " AND ".join(term.query for term in terms) + ")"
     # Only up to the mark that the tail begins at: the filler may have moved on since, and nothing is shown twice.
     below, step = mark + 1, _CANDIDATES
-    sql = (
-        f"SELECT {COLUMNS} FROM"
-        " (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?) f"
-        " CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
-    )
-    while rows := corpus.rows(sql, (query, below, step)):
-        yield from rows
+    while rows := corpus.matching([(term.words, term.prefix) for term in terms], below, step):
+        for stored in rows:
+            if corpus.index_is_exact or _holds(stored, terms):
+                yield stored
         below, step = rows[-1].pos, min(step * 4, TAIL_MAX)
+
+
+def _holds(stored: Stored, terms: list[Term]) -> bool:
+    if all(len(term.words) == 1 for term in terms):
+        return True
+    words = words_of(text_of(stored))
+    return all(term.within(words) for term in terms)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import apsw
 import msgspec
 
 from holdfast.corpus.rows import COLUMNS, Stored
-from holdfast.corpus.sqlite import SqliteCorpus
+from holdfast.corpus.sql import SqlCorpus
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -25,9 +24,9 @@ class Signed(msgspec.Struct, frozen=True):
 class Snapshot:
     """What a file holds, read in one transaction; made by `snapshot`."""
 
-    def __init__(self, corpus: SqliteCorpus, connection: apsw.Connection) -> None:
+    def __init__(self, corpus: SqlCorpus, query: Callable[..., Any]) -> None:
         self._corpus = corpus
-        self._query = connection.execute
+        self._query = query
 
     def records(self) -> Iterator[Stored]:
         """Every record, in commit order."""
@@ -64,21 +63,15 @@ class Snapshot:
 
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""
-        row = self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone()
-        return row and row[0]
+        return self._corpus.unfold(self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone())
 
 
 @contextlib.contextmanager
-def snapshot(corpus: SqliteCorpus) -> Iterator[Snapshot]:
+def snapshot(corpus: SqlCorpus) -> Iterator[Snapshot]:
     """The file as it stands when the block begins; writers go on, and the WAL grows until it ends.
 
     Raises:
         IntegrityError: a damaged page was met.
     """
-    with corpus.engine.reader() as connection:
-        connection.execute("BEGIN")
-        try:
-            yield Snapshot(corpus, connection)
-        finally:
-            with contextlib.suppress(apsw.Error):
-                connection.execute("ROLLBACK")
+    with corpus.moment() as query:
+        yield Snapshot(corpus, query)

@@ -7,13 +7,13 @@ and again had then: two queries of a put. That holds only while nobody else has 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
 from holdfast.corpus.port import Body, Branch, Head, Prior
-from holdfast.corpus.rows import INSERT, INSERT_OWN, behind, bind
+from holdfast.corpus.rows import INSERT, INSERT_OWN, bind, within
 from holdfast.errors import Conflict
 from holdfast.records import DELETE_PREFIX, TOMBSTONE, VALUE, Record
 
@@ -42,12 +42,119 @@ BRANCH: Final = (
 )
 
 
-class SqliteTransaction:
-    """What a job may do; valid only inside the job, in the thread that leads."""
+SCOPE: Final = "INSERT INTO scope VALUES(?,?,?,?)"
+HIDE: Final = (
+    "UPDATE state SET gone=? WHERE agent=? AND coll=? AND {} AND gone=0"
+    " AND (SELECT hlc FROM rec WHERE rec.pos=state.pos)<?"
+)
+
+
+class SqlTransaction:
+    """What a job may do; valid only inside the job, in the thread that leads.
+
+    `sql` runs a statement inside the open transaction and gives a cursor: for whoever keeps tables beside the records.
+    """
+
+    many_branches = True
+    scribe: Any = None
+    """What writes the rows of a plan, where the engine has a kind of its own: ``(transaction, agents)``."""
+    sql: Callable[..., Any]
+
+    # What each engine does its own way.
+
+    def name(self, text: str) -> int:
+        """The number that stands for a name in this file."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Drops what was remembered of the file: from here on it is read."""
+
+    def head(self, branch: int) -> Head:
+        """Where the branch stands now, inside the transaction."""
+        raise NotImplementedError
+
+    def last(self) -> int:
+        """The newest pos inside the transaction."""
+        raise NotImplementedError
+
+    def prior(self, agent: str, collection: str, key: str) -> Prior | None:
+        """The key's newest version, also if it is a tombstone; None if it never had one."""
+        raise NotImplementedError
+
+    def insert(
+        self, branch: Branch, record: Record, item: Body, prior: int, tags: Sequence[tuple[int, str]] = ()
+    ) -> int:
+        """Adds the record behind the branch's head and returns its pos; updates state and scopes."""
+        raise NotImplementedError
+
+    def look_ahead(self, agent: str, keys: Sequence[tuple[str, str]], tags: Sequence[tuple[int, str]] = ()) -> None:
+        """Says which (collection, key) and which tags will be asked for, to an engine that can fetch them at once."""
+
+    def tagged(self, number: int, value: str) -> int | None:
+        """The pos of the first record that carries a tag with this value, also one of this transaction."""
+        row = self.sql("SELECT min(pos) FROM tag WHERE k=? AND v=?", (number, value)).fetchone()
+        return row[0] if row else None
+
+    def index(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
+        """Adds (pos, text, agent, kind) to the search index."""
+        raise NotImplementedError
+
+    # What one text says to all of them.
+
+    def advance(self, branch: int, seq: int, link: bytes, signature: bytes | None = None) -> None:
+        """Moves the head of a branch (in files with several); keeps the head's signature where given."""
+        self.sql("UPDATE branch SET seq=?, link=?, signature=? WHERE id=?", (seq, link, signature, branch))
+
+    def open_branch(self, branch: Branch, parent: int | None = None) -> Branch:
+        """Adds a branch (its `id` is ignored) and, if new, its stream; returns it as stored."""
+        self.forget()
+        self.sql(
+            "INSERT INTO stream(stream, agent, public_key, current_key, own) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
+            (branch.stream, self.name(branch.agent), branch.public_key, branch.current_key, int(branch.own)),
+        )
+        self.sql(
+            "INSERT INTO branch(stream, inc, parent, base_seq, base_link, seq, link)"
+            " SELECT id, ?, ?, ?, ?, ?, ? FROM stream WHERE stream=? ON CONFLICT DO NOTHING",
+            (branch.inc, parent, branch.base_seq, branch.base_link, branch.seq, branch.link, branch.stream),
+        )
+        where = f"{BRANCH} WHERE s.stream=? AND b.inc=? AND b.base_seq=?"
+        return branch_of(self.sql(where, (branch.stream, branch.inc, branch.base_seq)).fetchone())
+
+    def branches(self, stream: bytes) -> list[Branch]:
+        """All incarnations of a stream, oldest first."""
+        rows = self.sql(f"{BRANCH} WHERE s.stream=? ORDER BY b.id", (stream,))
+        return [branch_of(row) for row in rows]
+
+    def rekey(self, stream: bytes, public_key: bytes) -> None:
+        """The stream is signed by another key from here on."""
+        self.sql("UPDATE stream SET current_key=? WHERE stream=?", (public_key, stream))
+
+    def drop_body(self, pos: int, why: int) -> None:
+        """Takes a record's body away, and says why; the record stays."""
+        self.sql("UPDATE rec SET body=NULL, why=? WHERE pos=? AND why=0", (why, pos))
+
+    def meta(self, key: str) -> Any:
+        """A value kept beside the records, or None."""
+        row = self.sql("SELECT v FROM meta WHERE k=?", (key,)).fetchone()
+        return row and row[0]
+
+    def set_meta(self, key: str, value: int | str | bytes | None) -> None:
+        """Keeps a value beside the records, in the same transaction."""
+        self.sql("INSERT INTO meta VALUES(?,?) ON CONFLICT(k) DO UPDATE SET v=excluded.v", (key, value))
+
+    def execute(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """Rows of a statement run inside the transaction: for tables beside the records (index, arrivals, lineage)."""
+        self.forget()
+        rows: list[Any] = self.sql(sql, args).fetchall()
+        return rows
+
+
+class SqliteTransaction(SqlTransaction):
+    """A job's hands on a file."""
 
     def __init__(self, corpus: SqliteCorpus) -> None:
         self._corpus = corpus
-        self._execute = corpus.engine.writer_execute
+        self.sql = corpus.engine.writer_execute
         self._quick = corpus.engine.quick  # every row is taken, or none comes, before the next statement
         self.many_branches = self._hub = corpus.hub
         # Of an agent's file only, and only while they are known to hold (`_back` where `_head` is there):
@@ -139,10 +246,15 @@ class SqliteTransaction:
                 except apsw.ConstraintError:
                     raise Conflict(f"there is a message {record.key} already", hint="give it another msg_id") from None
         for number, value in tags:
-            execute("INSERT OR IGNORE INTO tag VALUES(?,?,?)", (number, value, pos))
+            execute("INSERT INTO tag VALUES(?,?,?) ON CONFLICT DO NOTHING", (number, value, pos))
         if not self._hub:
             self._remember(branch.agent, record, pos, coll)
         return pos
+
+    def index(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
+        """Adds (pos, text, agent, kind) to the search index."""
+        for row in rows:
+            self._quick("INSERT INTO fts(rowid, t, a, k) VALUES(?,?,?,?)", row)
 
     def _remember(self, agent: str, record: Record, pos: int, coll: int) -> None:
         self._head = Head(record.seq, record.link, record.hlc)
@@ -164,12 +276,9 @@ class SqliteTransaction:
 
     def _hide(self, agent: int, coll: int, tombstone: Record, pos: int) -> None:
         """Hides every key under a prefix that is not newer than its tombstone (on a hub, another branch's may be)."""
-        self._quick("INSERT INTO scope VALUES(?,?,?,?)", (agent, coll, tombstone.key, pos))
-        self._quick(
-            "UPDATE state SET gone=? WHERE agent=? AND coll=? AND key>=? AND key<? AND gone=0"
-            " AND (SELECT hlc FROM rec WHERE rec.pos=state.pos)<?",
-            (pos, agent, coll, tombstone.key, behind(tombstone.key), tombstone.hlc),
-        )
+        self._quick(SCOPE, (agent, coll, tombstone.key, pos))
+        span, ends = within("key", tombstone.key)
+        self._quick(HIDE.format(span), (pos, agent, coll, *ends, tombstone.hlc))
 
     def _older(self, agent: int, coll: int, record: Record, prior: int) -> bool:
         """Whether another branch's value of the key is newer than this one, which does not replace it."""
@@ -179,53 +288,6 @@ class SqliteTransaction:
             (agent, coll, record.key),
         ).fetchone()
         return row is not None and row[0] != prior and max(row[1], row[2] or 0) > record.hlc
-
-    def advance(self, branch: int, seq: int, link: bytes, signature: bytes | None = None) -> None:
-        """Moves the head of a branch (in files with several); keeps the head's signature where given."""
-        self._execute("UPDATE branch SET seq=?, link=?, signature=? WHERE id=?", (seq, link, signature, branch))
-
-    def open_branch(self, branch: Branch, parent: int | None = None) -> Branch:
-        """Adds a branch (its `id` is ignored) and, if new, its stream; returns it as stored."""
-        self.forget()
-        self._execute(
-            "INSERT INTO stream(stream, agent, public_key, current_key, own) VALUES(?,?,?,?,?) ON CONFLICT DO NOTHING",
-            (branch.stream, self.name(branch.agent), branch.public_key, branch.current_key, int(branch.own)),
-        )
-        self._execute(
-            "INSERT INTO branch(stream, inc, parent, base_seq, base_link, seq, link)"
-            " SELECT id, ?, ?, ?, ?, ?, ? FROM stream WHERE stream=? ON CONFLICT DO NOTHING",
-            (branch.inc, parent, branch.base_seq, branch.base_link, branch.seq, branch.link, branch.stream),
-        )
-        where = f"{BRANCH} WHERE s.stream=? AND b.inc=? AND b.base_seq=?"
-        return branch_of(self._execute(where, (branch.stream, branch.inc, branch.base_seq)).fetchone())
-
-    def branches(self, stream: bytes) -> list[Branch]:
-        """All incarnations of a stream, oldest first."""
-        rows = self._execute(f"{BRANCH} WHERE s.stream=? ORDER BY b.id", (stream,))
-        return [branch_of(row) for row in rows]
-
-    def rekey(self, stream: bytes, public_key: bytes) -> None:
-        """The stream is signed by another key from here on."""
-        self._execute("UPDATE stream SET current_key=? WHERE stream=?", (public_key, stream))
-
-    def drop_body(self, pos: int, why: int) -> None:
-        """Takes a record's body away, and says why; the record stays."""
-        self._execute("UPDATE rec SET body=NULL, why=? WHERE pos=? AND why=0", (why, pos))
-
-    def meta(self, key: str) -> Any:
-        """A value kept beside the records, or None."""
-        row = self._execute("SELECT v FROM meta WHERE k=?", (key,)).fetchone()
-        return row and row[0]
-
-    def set_meta(self, key: str, value: int | str | bytes | None) -> None:
-        """Keeps a value beside the records, in the same transaction."""
-        self._execute("INSERT INTO meta VALUES(?,?) ON CONFLICT(k) DO UPDATE SET v=excluded.v", (key, value))
-
-    def execute(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
-        """Rows of a statement run inside the transaction: for tables beside the records (index, arrivals, lineage)."""
-        self.forget()
-        rows: list[Any] = self._execute(sql, args).fetchall()
-        return rows
 
 
 def branch_of(row: Any) -> Branch:

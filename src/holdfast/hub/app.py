@@ -70,7 +70,7 @@ class Door:
             if started:
                 logger.error("an answer broke off: %s", error, extra={"path": scope["path"]})
                 raise
-            await answer_error(marked, as_hubs(error, broken=self._core.corpus.engine.unusable))
+            await answer_error(marked, as_hubs(error, broken=self._core.corpus.unusable))
         except Exception as error:
             logger.exception("a request failed", extra={"path": scope["path"], "method": scope["method"]})
             if started:

@@ -15,8 +15,9 @@ import msgspec
 from holdfast.clock import iso
 from holdfast.corpus import search
 from holdfast.errors import HoldfastError
-from holdfast.hub.directory import WAL_PAGES_BESIDE, HubDirectory
+from holdfast.hub.directory import WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
+from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
 from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
@@ -61,7 +62,7 @@ class Core:
         options: how it is to run.
     """
 
-    def __init__(self, home: HubDirectory, options: Options | None = None) -> None:
+    def __init__(self, home: Home, options: Options | None = None) -> None:
         self.home = home
         self.options = options or Options()
         self.corpus = home.corpus
@@ -103,7 +104,7 @@ class Core:
         await asyncio.to_thread(self.writer.stop)
         self._pool.shutdown(wait=True)
         self._files.shutdown(wait=True)
-        if not self.corpus.engine.unusable:
+        if not self.corpus.unusable:
             self._save_nodes()
         self.home.close(clean=self.writer.failure is None)
 
@@ -201,14 +202,14 @@ class Core:
 
     def _shorten(self) -> None:
         """Moves the WAL into the file when it has grown; the writer itself does so when that was not enough."""
-        engine = self.corpus.engine
-        pages = engine.wal_pages
+        corpus = self.corpus
+        pages = corpus.wal_pages
         if pages > WAL_PAGES_BESIDE and not self._moved <= pages < self._moved + WAL_STEP:
             self._moved = pages
             for _ in range(MOVES_MAX):
-                pages = engine.wal_pages
-                engine.checkpoint(most_pages=0)
-                more = engine.wal_pages - pages
+                pages = corpus.wal_pages
+                corpus.checkpoint()
+                more = corpus.wal_pages - pages
                 if not more:
                     self.writer.wal_ended(pages)  # the next commit begins it anew
                 if not 0 < more < WAL_STEP:

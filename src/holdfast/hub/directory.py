@@ -17,23 +17,21 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from holdfast import seal, wire
+from holdfast import seal
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus import SqliteCorpus
-from holdfast.corpus.chains import Chains, Memo
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import Reserve
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, Locked, NodeFull, UsageError
+from holdfast.hub.home import Home
 from holdfast.hub.options import Settle
 from holdfast.objects import BlobFiles
-from holdfast.protocol.ingest import Identity
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +41,6 @@ READER_CACHE_KIB: Final = 512
 WAL_PAGES_INLINE: Final = 16_000
 WAL_PAGES_BESIDE: Final = 4_000
 PARTIAL_BLOB_S: Final = 86_400.0
-LINEAGE_SHOWN: Final = 64
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -55,7 +52,7 @@ class _Clean(msgspec.Struct):
     file: tuple[int, int, int, int]
 
 
-class HubDirectory:
+class HubDirectory(Home):
     """An open hub directory; held by this process alone until `close`.
 
     Args:
@@ -88,21 +85,19 @@ class HubDirectory:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = self._take()
         self.blobs = BlobFiles(self.path / "blobs")
-        self.reserve = reserve or Reserve(self.path, clock=wall)
+        self.reserve: Reserve = reserve or Reserve(self.path, clock=wall)
         self.damage = ""
         corpus = None
         try:
             clean = self._last_stop()
-            self.corpus = corpus = SqliteCorpus(self.path / "hub.db", hub=True, **{"cache_kib": CACHE_KIB, **options})
-            self.corpus.engine.reader_cache_kib = READER_CACHE_KIB
-            self.corpus.engine.watch_wal(WAL_PAGES_INLINE)
-            self._memo: Memo = {}
-            self._forget = self.corpus.engine.on_rollback
-            self.corpus.engine.on_rollback = self._undone
-            diagnosis = self.corpus.engine.diagnosis
+            corpus = SqliteCorpus(self.path / "hub.db", hub=True, **{"cache_kib": CACHE_KIB, **options})
+            corpus.engine.reader_cache_kib = READER_CACHE_KIB
+            corpus.engine.watch_wal(WAL_PAGES_INLINE)
+            self._keep(corpus)
+            diagnosis = corpus.engine.diagnosis
             if diagnosis is not None and diagnosis.damaged:
                 self.damage = f"the WAL was damaged when the hub started: {diagnosis}"
-                logger.error(self.damage, extra={"quarantined": str(self.corpus.engine.quarantined)})
+                logger.error(self.damage, extra={"quarantined": str(corpus.engine.quarantined)})
             self.signer = self._key()
             self.lineage = self._generation(clean)
         except BaseException:
@@ -116,43 +111,15 @@ class HubDirectory:
             self.reserve.ensure()
             self.blobs.sweep(PARTIAL_BLOB_S)
 
-    @property
-    def identity(self) -> Identity:
-        """Who this hub is now, as hello tells it."""
-        return Identity(self.hub_id, self.gen, self.lineage[-LINEAGE_SHOWN:], wire.Limits())
-
-    def chains(self, execute: Any = None) -> Chains:
-        """The tree of branches inside the open write transaction, or with the `execute` of a snapshot."""
-        return Chains(
-            execute or self.corpus.engine.writer_execute,
-            has_blob=self.blobs.has,
-            settle_acked=self.settle == "acked",
-            memo=None if execute else self._memo,
-        )
-
-    def _undone(self) -> None:
-        self._forget()
-        self._memo.clear()
-
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Chains]:
-        """The tree of branches as of one moment, for reading."""
-        with self.corpus.engine.reader() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield self.chains(connection.execute)
-            finally:
-                connection.execute("COMMIT")
-
     def make_room(self) -> None:
         """After a write met a full disk: gives the ballast back, so that the WAL can go where it belongs."""
         self.reserve.release()
         with contextlib.suppress(HoldfastError):
-            self.corpus.engine.checkpoint(most_pages=0)
+            self.corpus.checkpoint()
 
     def close(self, *, clean: bool = True) -> None:
         """Closes everything; if `clean`, says so to the next start, which then keeps this generation."""
-        healthy = not self.corpus.engine.unusable
+        healthy = not self.corpus.unusable
         self.corpus.close()
         if clean and healthy:
             with contextlib.suppress(OSError):

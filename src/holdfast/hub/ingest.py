@@ -25,9 +25,10 @@ import msgspec
 
 from holdfast import seal
 from holdfast.corpus import Stored
-from holdfast.corpus.sqlite import SqliteTransaction
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
-from holdfast.hub.directory import WAL_PAGES_INLINE, HubDirectory
+from holdfast.hub.directory import WAL_PAGES_INLINE
+from holdfast.hub.home import Home
 from holdfast.hub.judge import HubIngest
 from holdfast.wire import Append, AppendAnswer
 
@@ -45,8 +46,9 @@ HERE_PAUSE_S: Final = 1.0
 """Two commits on the loop that took so long met a disk after all: for so long the writer thread has them all."""
 ARRIVAL_EVERY_MS: Final = 5_000
 LINES_MAX: Final = 4_096
+_ARRIVED: Final = "INSERT INTO arrival(at_ms, pos) VALUES(?,?) ON CONFLICT(at_ms) DO UPDATE SET pos=excluded.pos"
 
-Job = Callable[[SqliteTransaction], tuple[Any, list[Stored]]]
+Job = Callable[[SqlTransaction], tuple[Any, list[Stored]]]
 """Work on the hub's own streams: its result, and the records that it wrote in order."""
 Publish = Callable[[Sequence[Stored], Mapping[bytes, bytes]], None]
 
@@ -60,7 +62,7 @@ class Writer:
             payloads (by link); must not block or raise.
     """
 
-    def __init__(self, home: HubDirectory, publish: Publish) -> None:
+    def __init__(self, home: Home, publish: Publish) -> None:
         self._home = home
         self._publish = publish
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -92,7 +94,7 @@ class Writer:
 
     def stop(self) -> None:
         """Returns when everything that was queued is committed, synced and answered."""
-        self._home.corpus.engine.commits.stop()
+        self._home.corpus.commits.stop()
         with self._turn:
             self._stopping = True
             self._turn.notify()
@@ -155,7 +157,7 @@ class Writer:
         return await self._outcome(future)
 
     def _admit(self, size: int) -> None:
-        if self.failure is not None or self._home.corpus.engine.unusable:
+        if self.failure is not None or self._home.corpus.unusable:
             raise HubUnavailable(
                 f"this hub cannot write: {self.failure or 'its files are closed'}",
                 hint="restart it: it verifies what is really there; nodes keep everything until then",
@@ -194,7 +196,10 @@ class Writer:
     def _calm(self) -> bool:
         """Whether a small commit here can be expected not to touch the disk."""
         assert self._loop is not None
-        pages = self._home.corpus.engine.wal_pages
+        corpus = self._home.corpus
+        if not corpus.inline:
+            return False
+        pages = corpus.wal_pages
         if self._wal_ended and pages != self._wal_ended:
             self._wal_ended = 0
         return not self._wal_ended and pages < HERE_WAL_PAGES and self._loop.time() >= self._not_here_before
@@ -214,7 +219,7 @@ class Writer:
         return size <= HERE_BYTES_MAX
 
     def _commit(self, work: _Round | _Own, *, here: bool = False) -> None:
-        commits = self._home.corpus.engine.commits
+        commits = self._home.corpus.commits
         if not here:
             commits.submit(work.run, self._committed, work)
             return
@@ -242,7 +247,7 @@ class Writer:
             return taken
 
     def decide(
-        self, tx: SqliteTransaction, requests: list[Append]
+        self, tx: SqlTransaction, requests: list[Append]
     ) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
         """Judges and writes the requests in the transaction; the last are payloads by the links of their records."""
         chains = self._home.chains()
@@ -254,12 +259,12 @@ class Writer:
             self.arrived(tx, stored[0].pos)
         return answers, stored, ingest.payloads
 
-    def arrived(self, tx: SqliteTransaction, pos: int) -> None:
+    def arrived(self, tx: SqlTransaction, pos: int) -> None:
         """Notes, every few seconds, what had arrived by when."""
         now = self._home.wall.now_ms()
         if not 0 <= now - self._arrival_ms < ARRIVAL_EVERY_MS:
             self._arrival_ms = now
-            tx.execute("INSERT OR REPLACE INTO arrival(at_ms, pos) VALUES(?,?)", (now, pos - 1))
+            tx.sql(_ARRIVED, (now, pos - 1))
 
     def _committed(self, outcomes: list[tuple[_Round | _Own, Any, BaseException | None]]) -> None:
         owed: list[_Owed] = []
@@ -413,7 +418,7 @@ class _Own:
         self.future = future
         self.futures = [future]
 
-    def run(self, tx: SqliteTransaction) -> tuple[Any, list[Stored], dict[bytes, bytes]]:
+    def run(self, tx: SqlTransaction) -> tuple[Any, list[Stored], dict[bytes, bytes]]:
         """The job."""
         return (*self._job(tx), {})
 
@@ -438,7 +443,7 @@ class _Round:
         """Who waits for the answers, in order."""
         return [future for _, future in self.taken]
 
-    def run(self, tx: SqliteTransaction) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
+    def run(self, tx: SqlTransaction) -> tuple[list[AppendAnswer], list[Stored], dict[bytes, bytes]]:
         """The job: everything that waits now."""
         if not self.taken:
             self.taken = self._writer.take()

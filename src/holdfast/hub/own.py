@@ -16,9 +16,10 @@ from holdfast import records
 from holdfast.corpus import Branch as FileBranch
 from holdfast.corpus import Stored
 from holdfast.corpus.chains import Chains
-from holdfast.corpus.sqlite import TAGS, SqliteTransaction
+from holdfast.corpus.sql import TAGS
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.hub.directory import HubDirectory
+from holdfast.hub.home import Home
 from holdfast.hub.ingest import Elsewhere, Writer
 from holdfast.hub.judge import HUB_AGENT
 from holdfast.log import Draft, Log
@@ -42,7 +43,7 @@ class Desk:
         on_loop: whether it runs where nobody may wait for a file.
     """
 
-    def __init__(self, tx: SqliteTransaction, log: Log, chains: Chains, on_loop: bool = False) -> None:
+    def __init__(self, tx: SqlTransaction, log: Log, chains: Chains, on_loop: bool = False) -> None:
         self.tx = tx
         self._on_loop = on_loop
         self.agent = log.branch.agent
@@ -52,19 +53,25 @@ class Desk:
 
     def request(self, request_id: str) -> Stored | None:
         """What the request with this id wrote when it came before."""
-        return self._chains.by_tag(_REQUEST, request_id)
+        pos = self.tx.tagged(_REQUEST, request_id)
+        return None if pos is None else self._chains.at(pos)
 
     def newest(self, collection: str, key: str) -> Stored | None:
         """The key's value as of now in this transaction; None if it has none."""
         prior = self.tx.prior(self.agent, collection, key)
         return None if prior is None or prior.gone else self._chains.at(prior.pos)
 
+    def look_ahead(self, keys: Sequence[tuple[str, str]], requests: Sequence[str]) -> None:
+        """Says which (collection, key) and requests `newest` and `request` will be asked for, when there are many."""
+        if len(keys) > 1:
+            self.tx.look_ahead(self.agent, keys, [(_REQUEST, request) for request in requests])
+
     def open_files(self) -> None:
         """To be called before a blob is read or written; returns only where the job may wait for a file."""
         if self._on_loop:
             raise Elsewhere
 
-    def append(self, prepared: Callable[[SqliteTransaction], list[Stored]]) -> Stored:
+    def append(self, prepared: Callable[[SqlTransaction], list[Stored]]) -> Stored:
         """Writes one record that `OwnStreams.prepare` made ready.
 
         Raises:
@@ -83,7 +90,7 @@ class OwnStreams:
         writer: commits the jobs.
     """
 
-    def __init__(self, home: HubDirectory, writer: Writer) -> None:
+    def __init__(self, home: Home, writer: Writer) -> None:
         self._home = home
         self._writer = writer
         self._logs: OrderedDict[str, Log] = OrderedDict()
@@ -107,7 +114,7 @@ class OwnStreams:
         else:
             self._logs.move_to_end(agent)
 
-        def job(tx: SqliteTransaction) -> tuple[Any, list[Stored]]:
+        def job(tx: SqlTransaction) -> tuple[Any, list[Stored]]:
             chains = self._home.chains()
             desk = Desk(tx, log, chains, self._writer.on_loop)
             result = work(desk)
@@ -118,7 +125,7 @@ class OwnStreams:
 
         return await self._writer.run(job, size=size, quick=quick)
 
-    async def prepare(self, agent: str, draft: Draft) -> Callable[[SqliteTransaction], list[Stored]]:
+    async def prepare(self, agent: str, draft: Draft) -> Callable[[SqlTransaction], list[Stored]]:
         """Makes a draft ready for `Desk.append`: hashed and packed, its blob stored. For threads, too."""
         log = self._logs.get(agent) or await self._open(agent)
         return self.ready(log, draft)
@@ -128,7 +135,7 @@ class OwnStreams:
         return self._logs.get(agent) or await self._open(agent)
 
     @staticmethod
-    def ready(log: Log, draft: Draft) -> Callable[[SqliteTransaction], list[Stored]]:
+    def ready(log: Log, draft: Draft) -> Callable[[SqlTransaction], list[Stored]]:
         """Makes a draft ready, with a log that is open already."""
         return log.job([draft])
 
@@ -140,7 +147,7 @@ class OwnStreams:
         name = hashlib.sha256(self._home.gen.encode() + stream).digest()[:10]
         inc = self._home.began_ms.to_bytes(6, "big") + name
 
-        def job(tx: SqliteTransaction) -> tuple[FileBranch, list[Stored]]:
+        def job(tx: SqlTransaction) -> tuple[FileBranch, list[Stored]]:
             facts = self._home.chains().streams([stream]).get(stream)
             for branch in facts.branches.values() if facts else ():
                 if branch.inc == inc:  # opened before a clean stop, or by another first request

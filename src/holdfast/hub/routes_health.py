@@ -91,7 +91,7 @@ class Health:
                 "commits": core.writer.commits,
                 "syncs": core.writer.syncs,
                 "records": core.writer.records,
-                "wal_pages": core.corpus.engine.wal_pages,
+                "wal_pages": core.corpus.wal_pages,
                 "disk": msgspec.to_builtins(space),
                 "checks": checks,
                 "warnings": warnings,
@@ -118,8 +118,7 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
         warnings.append("nothing settles: this hub has no backups, so nodes keep every body (or: --settle=acked)")
     if space.ballast < space.ballast_wanted:
         warnings.append("the ballast file is not there: the way out of a full disk is not kept free")
-    if core.home.damage:
-        warnings.append(core.home.damage)
+    warnings += core.home.warnings()
     if core.indexing_failed:
         warnings.append(f"the search index cannot be filled: {core.indexing_failed}")
     return checks, warnings

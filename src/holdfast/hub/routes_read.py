@@ -14,7 +14,7 @@ import msgspec
 
 from holdfast import clock, wire
 from holdfast.corpus import Filter, Stored, pages, search
-from holdfast.corpus.sqlite import TAGS
+from holdfast.corpus.sql import TAGS
 from holdfast.errors import Conflict, NotCached, NotFound, UsageError
 from holdfast.hub.api import Operation
 from holdfast.hub.core import Core

@@ -14,7 +14,8 @@ import msgspec
 
 from holdfast import codec
 from holdfast.corpus import Stored, pages
-from holdfast.corpus.sqlite import TAGS, SqliteTransaction
+from holdfast.corpus.sql import TAGS
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
@@ -223,13 +224,13 @@ async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[
     agent = operations[0].agent
     log = await core.own.log_of(agent)
 
-    def write(draft: Draft, operation: RowChange) -> Callable[[SqliteTransaction], list[Stored]]:
+    def write(draft: Draft, operation: RowChange) -> Callable[[SqlTransaction], list[Stored]]:
         tags = ((TAGS["msg_id"], _request(operation)),) if operation.msg_id else ()
         return core.own.ready(log, msgspec.structs.replace(draft, tags=tags))
 
-    def prepare() -> list[Callable[[SqliteTransaction], list[Stored]] | None]:
+    def prepare() -> list[Callable[[SqlTransaction], list[Stored]] | None]:
         # Everything but an update is known beforehand, so it is hashed and packed outside the transaction.
-        out: list[Callable[[SqliteTransaction], list[Stored]] | None] = []
+        out: list[Callable[[SqlTransaction], list[Stored]] | None] = []
         for each in operations:
             if each.what == "delete":
                 out.append(write(drafts.remove(each.collection, each.row, author=agent), each))
@@ -243,6 +244,7 @@ async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[
 
     def work(desk: Desk) -> list[Done]:
         out: list[Done] = []
+        desk.look_ahead([(each.collection, each.row) for each in operations], [_request(each) for each in operations])
         for operation, prepared in zip(operations, ready, strict=True):
             try:
                 out.append(_apply(core, desk, operation, prepared, write))

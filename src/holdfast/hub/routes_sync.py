@@ -15,7 +15,7 @@ import msgspec
 from holdfast import clock, codec
 from holdfast.collections.messages import envelope
 from holdfast.corpus import Stored, pages
-from holdfast.corpus.sqlite import MESSAGES, TAGS
+from holdfast.corpus.sql import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
 from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
@@ -272,6 +272,7 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
 
     def work(desk: Desk) -> list[str | HoldfastError]:
         out: list[str | HoldfastError] = []
+        desk.look_ahead([(MESSAGES, post.msg_id) for post in posts], [post.msg_id for post in posts])
         for post, write in zip(posts, ready, strict=True):
             before = desk.request(post.msg_id) or desk.newest(MESSAGES, post.msg_id)
             if before is not None:
@@ -281,7 +282,7 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
                 continue
             stored = desk.append(write)
             if post.told_ms is not None:
-                desk.tx.execute("INSERT INTO told(pos, ms) VALUES(?,?)", (stored.pos, post.told_ms))
+                desk.tx.sql("INSERT INTO told(pos, ms) VALUES(?,?)", (stored.pos, post.told_ms))
             out.append("stored")
         return out
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from holdfast import records, seal
-from holdfast.corpus import Branch, SqliteCorpus, Stored
+from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.integrity.checks import CHAIN, VERSION, Finding, Line, Versions, check_payload, check_size
@@ -77,7 +77,7 @@ class Scan(msgspec.Struct, kw_only=True):
 
 
 def verify_corpus(
-    corpus: SqliteCorpus, blobs: BlobStore | None = None, *, anchor: Mark | None = None, full: bool = True
+    corpus: SqlCorpus, blobs: BlobStore | None = None, *, anchor: Mark | None = None, full: bool = True
 ) -> Scan:
     """Proves what a file holds, or says what is not proven; changes nothing.
 
@@ -123,7 +123,7 @@ class _Key(msgspec.Struct):
 class _Walk:
     """One pass over a snapshot, in commit order."""
 
-    def __init__(self, corpus: SqliteCorpus, view: Snapshot, scan: Scan, full: bool) -> None:
+    def __init__(self, corpus: SqlCorpus, view: Snapshot, scan: Scan, full: bool) -> None:
         self.corpus, self.view, self.scan, self.full = corpus, view, scan, full
         self.branches: dict[int, Branch] = {branch.id: branch for branch in corpus.branches()}
         self.parents = view.parents()

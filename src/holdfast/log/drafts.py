@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from holdfast import codec
-from holdfast.corpus.sqlite import MESSAGES as MESSAGES
-from holdfast.corpus.sqlite import TAGS
+from holdfast.corpus.sql import MESSAGES as MESSAGES
+from holdfast.corpus.sql import TAGS
 from holdfast.errors import UsageError
 from holdfast.records import (
     DELETE,

@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from holdfast import clock, codec
+from holdfast import clock
 from holdfast.clock import SYSTEM, Clock
-from holdfast.corpus import Branch, Prior, SqliteCorpus, Stored
-from holdfast.corpus.sqlite import SqliteTransaction
+from holdfast.corpus import Branch, Prior, SqlCorpus, Stored
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import Conflict, NotFound, UsageError
 from holdfast.log.drafts import Draft
-from holdfast.objects import BlobFiles
+from holdfast.log.reading import BlobStore
 from holdfast.records import (
     BLOB,
     INLINE_BYTES_MAX,
@@ -31,7 +31,7 @@ from holdfast.records import (
 )
 from holdfast.wire import HERE, RECORDS_MAX, SEGMENT_BYTES_MAX
 
-Job = Callable[[SqliteTransaction], list[Stored]]
+Job = Callable[[SqlTransaction], list[Stored]]
 
 
 class _Ready(msgspec.Struct, frozen=True, gc=False):
@@ -57,7 +57,7 @@ class Log:
         wall: the clock.
     """
 
-    def __init__(self, corpus: SqliteCorpus, branch: Branch, *, blobs: BlobFiles, wall: Clock = SYSTEM) -> None:
+    def __init__(self, corpus: SqlCorpus, branch: Branch, *, blobs: BlobStore, wall: Clock = SYSTEM) -> None:
         self.corpus = corpus
         self.branch = branch
         self.blobs = blobs
@@ -113,13 +113,15 @@ class Log:
             payload = blob_reference(*self.blobs.put(payload))
             flags |= BLOB
         salt = os.urandom(SALT_BYTES)
-        return _Ready(draft, flags, len(payload), payload_hash(salt, payload), salt, *codec.pack(payload))
+        return _Ready(draft, flags, len(payload), payload_hash(salt, payload), salt, *self.corpus.pack(payload))
 
-    def _write(self, ready: list[_Ready], tx: SqliteTransaction) -> list[Stored]:
+    def _write(self, ready: list[_Ready], tx: SqlTransaction) -> list[Stored]:
         branch = self.branch
         head = tx.head(branch.id)
         seq, link, stamp = head.seq, head.link, max(head.hlc, self._seen)
         now, last, out = self._wall.now_ms(), len(ready) - 1, []
+        if last:
+            tx.look_ahead(branch.agent, [(made.draft.collection, made.draft.key) for made in ready])
         for number, made in enumerate(ready):
             draft = made.draft
             known = draft.collection and not draft.fresh

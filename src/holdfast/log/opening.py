@@ -106,7 +106,8 @@ class OpenLog:
             stream = stream_id(public_key, agent)
             start = genesis(stream)
             new = Branch(0, stream, new_incarnation(), agent, public_key, public_key, True, 0, start, 0, start)
-            return self.corpus.write(lambda tx: (tx.branches(stream) or [tx.open_branch(new)])[0])
+            begun: Branch = self.corpus.write(lambda tx: (tx.branches(stream) or [tx.open_branch(new)])[0])
+            return begun
         branch = found[-1]
         if branch.current_key != public_key:
             raise IntegrityError(

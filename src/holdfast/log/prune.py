@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from holdfast import codec, records
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqlCorpus
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import UsageError
 from holdfast.log.drafts import Draft
@@ -33,7 +33,7 @@ class Begin(msgspec.Struct, frozen=True):
     signature: str
 
 
-def begin(corpus: SqliteCorpus, stream: bytes) -> Mark:
+def begin(corpus: SqlCorpus, stream: bytes) -> Mark:
     """The mark before the first record of an agent's chain: its genesis, or what its last prune record names."""
     seq = corpus.meta(BEGIN_SEQ)
     return Mark(0, records.genesis(stream)) if seq is None else Mark(seq, bytes(corpus.meta(BEGIN_LINK)))
@@ -74,7 +74,7 @@ def prune(log: Log, sign: Callable[[bytes], bytes], *, settled: int) -> int:
     return _remove(corpus, upto)
 
 
-def _remove(corpus: SqliteCorpus, upto: int) -> int:
+def _remove(corpus: SqlCorpus, upto: int) -> int:
     after, gone = 0, 0
     while after < upto:
         high = min(after + CHUNK, upto)

@@ -22,6 +22,14 @@ class BlobReader(Protocol):
         ...
 
 
+class BlobStore(BlobReader, Protocol):
+    """Where blobs are kept."""
+
+    def put(self, source: bytes) -> tuple[bytes, int]:
+        """Stores a blob that survives a power cut when this returns; its digest and size."""
+        ...
+
+
 def load(stored: Stored, blobs: BlobReader | None) -> Any:
     """The value that a record holds, proven to be what was recorded.
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from holdfast import codec, records
 from holdfast.clock import Clock, pack
-from holdfast.corpus import Branch, Filter, SqliteCorpus, Stored
+from holdfast.corpus import Branch, Filter, SqlCorpus, Stored
 from holdfast.errors import Conflict, UsageError
 from holdfast.log import Log, message, remove, value
 from holdfast.objects import BlobFiles
@@ -32,7 +32,7 @@ KEY = bytes(range(32))
 class Maker(Protocol):
     """What a test class of an engine has."""
 
-    def make(self, directory: Path) -> SqliteCorpus:
+    def make(self, directory: Path) -> SqlCorpus:
         """The corpus in this directory, made if it is not there."""
         ...
 
@@ -40,12 +40,12 @@ class Maker(Protocol):
 class CorpusContract:
     """What the aspects share; an engine's class gives `make`."""
 
-    def make(self, directory: Path) -> SqliteCorpus:
+    def make(self, directory: Path) -> SqlCorpus:
         """The corpus in this directory, made if it is not there; opening it twice opens the same."""
         raise NotImplementedError
 
     @contextlib.contextmanager
-    def opened(self, directory: Path) -> Iterator[SqliteCorpus]:
+    def opened(self, directory: Path) -> Iterator[SqlCorpus]:
         """The corpus, closed when the block ends."""
         corpus = self.make(directory)
         try:
@@ -60,7 +60,7 @@ class CorpusContract:
             yield log_of(corpus, directory)
 
 
-def log_of(corpus: SqliteCorpus, directory: Path, agent: str = "ada", wall: Clock | None = None) -> Log:
+def log_of(corpus: SqlCorpus, directory: Path, agent: str = "ada", wall: Clock | None = None) -> Log:
     """The log of an agent in a corpus; its stream is begun if it is not there."""
     stream = records.stream_id(KEY, agent)
     start = records.genesis(stream)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast.corpus import Filter, SqliteCorpus, Stored
+from holdfast.corpus import Filter, SqlCorpus, Stored
 from holdfast.integrity import verify_corpus
 from holdfast.log import value
 from holdfast.objects import BlobFiles
@@ -23,14 +23,14 @@ class _Abandon(Exception):
     """Raised by a job that must leave nothing behind."""
 
 
-def _all(corpus: SqliteCorpus) -> list[Stored]:
+def _all(corpus: SqlCorpus) -> list[Stored]:
     out: list[Stored] = []
     while found := corpus.feed(out[-1].pos if out else 0, 500, 1 << 20):
         out += found
     return out
 
 
-def _write_some(make: Callable[[Path], SqliteCorpus], directory: Path, who: int) -> None:
+def _write_some(make: Callable[[Path], SqlCorpus], directory: Path, who: int) -> None:
     corpus = make(directory)
     log = log_of(corpus, directory)
     for number in range(_EACH):
@@ -38,7 +38,7 @@ def _write_some(make: Callable[[Path], SqliteCorpus], directory: Path, who: int)
     corpus.close()
 
 
-def _hold(make: Callable[[Path], SqliteCorpus], directory: Path, held: Any, let_go: Any) -> None:
+def _hold(make: Callable[[Path], SqlCorpus], directory: Path, held: Any, let_go: Any) -> None:
     corpus = make(directory)
 
     def job(tx: Any) -> None:

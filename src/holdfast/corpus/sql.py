@@ -1,0 +1,459 @@
+"""The corpus over an engine that speaks SQL: everything that one text says to SQLite and to PostgreSQL alike.
+
+A query here keeps to what both understand: `?` for values (`?1` where one stands twice), ON CONFLICT with its target,
+named subqueries, tests that are true or false and not numbers. `CROSS JOIN … ON` is SQLite's way of fixing an order and
+a plain join elsewhere; a unary plus keeps either planner off an index. What must differ is a method that the engine's
+own corpus overrides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, Protocol, TypeVar
+
+from holdfast import codec
+from holdfast.corpus.commit import GroupCommit
+from holdfast.corpus.port import Branch, Filter, Head
+from holdfast.corpus.rows import COLUMNS, Stored, unbind, within
+from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, branch_of
+from holdfast.errors import IntegrityError
+from holdfast.records import MORE, genesis
+from holdfast.wire import RECORDS_MAX
+
+T = TypeVar("T")
+
+MESSAGES: Final = "messages"
+"""The collection of messages; its name has the number 1 in every file."""
+TAGS: Final = {"to": 1, "task": 2, "thread": 3, "msg_id": 4}
+"""Declared fields that records can be found by; the numbers are in every file, so they never change."""
+
+_ARRIVAL_SLACK_MS: Final = 60_000
+NEWEST: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos=(SELECT pos {KEY} AND gone=0)"
+
+
+class Engine(Protocol):
+    """What runs the statements. Reads may be made from any thread; a write is a job of `commits`.
+
+    `on_rollback` is called when a transaction was undone, `on_change` inside one that finds that somebody else wrote
+    since the last: what is remembered of the corpus ends there. `inline` says whether a small commit may be made where
+    nobody may wait (an event loop): it cannot where each is an answer from another machine.
+    """
+
+    commits: GroupCommit
+    on_rollback: Callable[[], None]
+    on_change: Callable[[], None]
+    wal_pages: int
+    inline: bool
+
+    @property
+    def unusable(self) -> bool:
+        """Whether it is closed, or has failed for good."""
+        ...
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query."""
+        ...
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Any:
+        """The first row of a query, or None."""
+        ...
+
+    def read(self, sql: str, args: Sequence[Any] = ()) -> Generator[Any, None, None]:
+        """The rows of a query, fetched as they are asked for."""
+        ...
+
+    def moment(self) -> AbstractContextManager[Callable[..., Any]]:
+        """What runs statements that all see the same moment; each gives a cursor."""
+        ...
+
+    def sync(self) -> None:
+        """Returns when every commit made before the call survives a power cut."""
+        ...
+
+    def checkpoint(self, *, most_pages: int = ...) -> None:
+        """Moves what the engine keeps beside its file into it, where it has such a thing."""
+        ...
+
+    def scrub(self) -> list[str]:
+        """What is wrong with the bytes below the rows."""
+        ...
+
+    def close(self) -> None:
+        """Commits what is queued and closes; a second close is fine."""
+        ...
+
+
+class SqlCorpus:
+    """All records of one file or database. Safe to share among threads and processes.
+
+    Args:
+        engine: runs the statements.
+        hub: whether many streams share it (then several branches of each may).
+    """
+
+    engine: Engine
+    tx: SqlTransaction
+    """What jobs are given; its `sql` runs a statement inside the open transaction."""
+
+    def __init__(self, *, hub: bool) -> None:
+        self.hub = hub
+        # Caches of what never changes once committed; a rollback may undo what was learnt inside it.
+        self._ids: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._streams: dict[int, bytes] = {}
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def write(self, job: Callable[[Any], T]) -> T:
+        """Runs a job in a (shared) transaction and returns its result once committed."""
+        return self.engine.commits.run(job)
+
+    def submit(
+        self,
+        job: Callable[[Any], Any],
+        sink: Callable[[list[Any]], None],
+        token: Any = None,
+    ) -> None:
+        """Queues a job; `sink` gets its outcome with those of its batch."""
+        self.engine.commits.submit(job, sink, token)
+
+    def sync(self) -> None:
+        """Returns when every commit made before the call survives a power cut."""
+        self.engine.sync()
+
+    def close(self) -> None:
+        """Commits what is queued and closes; a second close is fine."""
+        self.engine.close()
+
+    def _undone(self) -> None:
+        # New ones and not emptied: a reader may be between asking one and using the answer.
+        self._ids, self._names, self._streams = {}, {}, {}
+        self.tx.forget()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def last(self) -> int:
+        """The newest pos, 0 when empty."""
+        row = self.engine.one("SELECT max(pos) FROM rec")
+        return (row and row[0]) or 0
+
+    def head(self, branch: int) -> Head:
+        """Where a branch stands."""
+        row = self.engine.one(HEAD_HUB, (branch,))
+        return Head(*(row or self.engine.one("SELECT base_seq, base_link, 0 FROM branch WHERE id=?", (branch,))))
+
+    def stream_of(self, branch: int) -> bytes:
+        """The stream of a branch."""
+        return self._stream(branch)
+
+    def at(self, pos: int) -> Stored | None:
+        """The record at a pos."""
+        row = self.engine.one(f"SELECT {COLUMNS} FROM rec r WHERE r.pos=?", (pos,))
+        return self.stored(row) if row else None
+
+    def newest(self, agent: str, collection: str, key: str) -> Stored | None:
+        """The key's value, or None if it has none (never had, or deleted)."""
+        ids = self._known(agent, collection)
+        if ids is None:
+            return None
+        row = self.engine.one(NEWEST, (*ids, key))
+        return self.stored(row) if row else None
+
+    def versions(self, agent: str, collection: str, key: str) -> Iterator[Stored]:
+        """Every version of the key, newest first, tombstones (also of a prefix) included."""
+        ids = self._known(agent, collection)
+        if ids is None:
+            return
+        row = self.engine.one("SELECT pos FROM state WHERE agent=? AND coll=? AND key=?", (*ids, key))
+        pos = row[0] if row else 0
+        # A prefix tombstone is a version of every key under it that existed then.
+        scopes = self.engine.query(
+            "SELECT pos FROM scope WHERE agent=? AND coll=? AND substr(?,1,length(prefix))=prefix ORDER BY pos DESC",
+            (*ids, key),
+        )
+        wide = [row[0] for row in scopes]
+        while pos:
+            found = self.at(pos)
+            if found is None:
+                return  # pruned: the history begins later
+            while wide and wide[0] > pos:
+                cover = self.at(wide.pop(0))
+                if cover is not None:
+                    yield cover
+            yield found
+            pos = found.prior
+
+    def keys(self, agent: str, collection: str, prefix: str = "", after: str = "", limit: int = 1000) -> list[Stored]:
+        """The newest values of keys that start with `prefix`, in key order, behind `after` (empty: from the start)."""
+        ids = self._known(agent, collection)
+        if ids is None:
+            return []
+        span, ends = within("st.key", prefix)
+        if after:  # the empty key is a key too
+            span, ends = f"{span} AND st.key>?", (*ends, after)
+        sql = (
+            f"SELECT {COLUMNS} FROM state st JOIN rec r ON r.pos=st.pos WHERE st.agent=? AND st.coll=? AND {span}"
+            " AND st.gone=0 ORDER BY st.key LIMIT ?"
+        )
+        return [self.stored(row) for row in self.engine.query(sql, (*ids, *ends, limit))]
+
+    def collections(self, agent: str) -> list[tuple[str, int]]:
+        """The agent's collections and how many live keys each has."""
+        sql = (
+            "SELECT n.s, count(*) FROM state st JOIN name n ON n.id=st.coll"
+            " WHERE st.agent=(SELECT id FROM name WHERE s=?) AND st.gone=0 GROUP BY n.s ORDER BY n.s"
+        )
+        return self.engine.query(sql, (agent,))
+
+    def agents(self) -> list[str]:
+        """Every agent that this file holds a log of."""
+        sql = "SELECT DISTINCT n.s FROM stream st JOIN name n ON n.id=st.agent ORDER BY n.s"
+        return [row[0] for row in self.engine.query(sql)]
+
+    def page(self, which: Filter) -> list[Stored]:
+        """Records in commit order, or newest first."""
+        where, args = self._where(which)
+        order = "DESC" if which.newest_first else "ASC"
+        # By the tag's pos, so that its index gives the order: sorting whole rows took 1 ms of a page.
+        pos = "t.pos" if where.startswith("tag t") else "r.pos"
+        if which.after is not None:
+            where += f" AND {pos}<?" if which.newest_first else f" AND {pos}>?"
+            args = (*args, which.after)
+        sql = f"SELECT {COLUMNS} FROM {where} ORDER BY {pos} {order} LIMIT ?"
+        return [self.stored(row) for row in self.engine.query(sql, (*args, which.limit))]
+
+    def count(self, which: Filter, most: int = 10_000) -> int:
+        """How many records `which` matches, counted up to `most`."""
+        where, args = self._where(which)
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM {where} LIMIT ?) f"
+        return int(self.engine.one(sql, (*args, most))[0])
+
+    index_is_exact = True
+    """Whether `matching` also knows where in a text its words stand."""
+
+    def matching(self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int) -> list[Stored]:
+        """Records below a pos, newest first, that the index has for all these terms.
+
+        Args:
+            terms: words in a row, and whether the last is only a beginning.
+            below: a position.
+            limit: the most to return.
+        """
+        raise NotImplementedError
+
+    def find_tag(self, tag: str, value: str) -> Stored | None:
+        """The first record that carries a tag with this value."""
+        sql = f"SELECT {COLUMNS} FROM tag t JOIN rec r ON r.pos=t.pos WHERE t.k=? AND t.v=? ORDER BY t.pos LIMIT 1"
+        row = self.engine.one(sql, (TAGS[tag], value))
+        return self.stored(row) if row else None
+
+    def feed(self, after: int, limit: int = RECORDS_MAX, bytes_max: int = 1 << 20) -> list[Stored]:
+        """Records behind a pos in commit order; never cut inside a batch."""
+        return self._run("r.pos>? ORDER BY r.pos", (after,), limit, bytes_max)
+
+    def chain(self, branch: int, after: int, limit: int = RECORDS_MAX, bytes_max: int = 1 << 20) -> list[Stored]:
+        """Records of one branch's chain behind a seq, its ancestors' included; never cut inside a batch."""
+        for owner, low, high in self._ancestry(branch):
+            if after < high or owner == branch:
+                where = "r.branch=? AND r.seq>? AND r.seq<=? ORDER BY r.seq"
+                return self._run(where, (owner, max(after, low), high), limit, bytes_max)
+        return []
+
+    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a query."""
+        return self.engine.query(sql, args)
+
+    def one(self, sql: str, args: Sequence[Any] = ()) -> Any:
+        """The first row of a query, or None."""
+        return self.engine.one(sql, args)
+
+    def rows(self, sql: str, args: Sequence[Any] = ()) -> list[Stored]:
+        """The records that a query of `COLUMNS` finds."""
+        return [self.stored(row) for row in self.engine.query(sql, args)]
+
+    def read(self, sql: str, args: Sequence[Any] = ()) -> Generator[Stored, None, None]:
+        """The same, fetched as they are asked for."""
+        # Row by row, so that a page ends where its bytes do and not where its rows would.
+        for row in self.engine.read(sql, args):
+            yield self.stored(row)
+
+    def moment(self) -> AbstractContextManager[Callable[..., Any]]:
+        """What runs statements that all see the same moment; each gives a cursor."""
+        return self.engine.moment()
+
+    def link_at(self, branch: int, seq: int) -> bytes | None:
+        """The link of a record of a branch's chain, also below its base; None if the file does not hold it."""
+        for owner, low, high in self._ancestry(branch):
+            if low < seq <= high:
+                row = self.engine.one("SELECT link FROM rec WHERE branch=? AND seq=?", (owner, seq))
+                return bytes(row[0]) if row else None
+        found = self.branch(branch)
+        return genesis(found.stream) if found and seq == 0 else None
+
+    def branch(self, branch: int) -> Branch | None:
+        """A branch by its number in this file."""
+        row = self.engine.one(f"{BRANCH} WHERE b.id=?", (branch,))
+        return branch_of(row) if row else None
+
+    def branches(self, agent: str | None = None, stream: bytes | None = None) -> list[Branch]:
+        """All branches, of one agent or stream where given, oldest first."""
+        sql: str = BRANCH
+        args: tuple[Any, ...] = ()
+        if agent is not None:
+            sql, args = f"{BRANCH} WHERE n.s=?", (agent,)
+        if stream is not None:
+            sql, args = f"{BRANCH} WHERE s.stream=?", (stream,)
+        rows = self.engine.query(f"{sql} ORDER BY b.id", args)
+        return [branch_of(row) for row in rows]
+
+    def meta(self, key: str) -> Any:
+        """A value kept beside the records, or None."""
+        return self.unfold(self.engine.one("SELECT v FROM meta WHERE k=?", (key,)))
+
+    @staticmethod
+    def unfold(row: Any) -> Any:
+        """The value in a row of `meta`; None for no row."""
+        return row and row[0]
+
+    @property
+    def commits(self) -> GroupCommit:
+        """What runs jobs, for whoever says in which thread."""
+        return self.engine.commits
+
+    @property
+    def inline(self) -> bool:
+        """Whether a small commit may be made where nobody may wait, such as on an event loop."""
+        return self.engine.inline
+
+    @property
+    def wal_pages(self) -> int:
+        """How much lies beside the file until a `checkpoint` moves it there; 0 where nothing does."""
+        return self.engine.wal_pages
+
+    def checkpoint(self, *, most_pages: int = 0) -> None:
+        """Moves what lies beside the file into it when there are at least so many pages."""
+        self.engine.checkpoint(most_pages=most_pages)
+
+    @property
+    def unusable(self) -> bool:
+        """Whether it is closed, or has failed for good."""
+        return self.engine.unusable
+
+    def pack(self, payload: bytes) -> tuple[int, bytes]:
+        """How a payload is stored here: its codec, and its bytes."""
+        return codec.pack(payload)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def stored(self, row: tuple[Any, ...]) -> Stored:
+        """The record in a row of `COLUMNS`, for queries of this package."""
+        try:  # most names are known, and asking a dict is a third of asking a function that asks it
+            return unbind(row, self._names.__getitem__, self._streams.__getitem__)
+        except KeyError:
+            return unbind(row, self._name, self._stream)
+
+    def _known(self, *names: str) -> tuple[int, ...] | None:
+        ids = self._ids
+        try:
+            return tuple([ids[name] for name in names])
+        except KeyError:
+            for name in names:
+                row = self.engine.one("SELECT id FROM name WHERE s=?", (name,))
+                if row is None:
+                    return None
+                ids[name] = row[0]
+            return tuple([ids[name] for name in names])
+
+    def _name(self, number: int) -> str:
+        try:
+            return self._names[number]
+        except KeyError:
+            row = self.engine.one("SELECT s FROM name WHERE id=?", (number,))
+            if row is None:
+                raise IntegrityError(f"name {number} is missing", hint="holdfast verify") from None
+            text: str = row[0]
+            self._names[number] = text
+            return text
+
+    def _stream(self, branch: int) -> bytes:
+        try:
+            return self._streams[branch]
+        except KeyError:
+            sql = "SELECT s.stream FROM branch b JOIN stream s ON s.id=b.stream WHERE b.id=?"
+            row = self.engine.one(sql, (branch,))
+            if row is None:
+                raise IntegrityError(f"branch {branch} is missing", hint="holdfast verify") from None
+            stream: bytes = row[0]
+            self._streams[branch] = stream
+            return stream
+
+    def _run(self, where: str, args: Sequence[Any], limit: int, bytes_max: int) -> list[Stored]:
+        out: list[Stored] = []
+        size = 0
+        rows = self.engine.read(f"SELECT {COLUMNS} FROM rec r WHERE {where} LIMIT ?", (*args, limit + RECORDS_MAX))
+        for row in rows:
+            if out and (len(out) >= limit or size >= bytes_max) and not out[-1].record.flags & MORE:
+                rows.close()
+                break
+            out.append(self.stored(row))
+            size += len(row[-1] or b"") + 256
+        return out
+
+    def _ancestry(self, branch: int) -> list[tuple[int, int, int]]:
+        """Which branch holds which part (low, high] of this branch's chain, oldest part first."""
+        parts: list[tuple[int, int, int]] = []
+        here = self.branch(branch)
+        high = here.seq if here else 0
+        while here is not None:
+            if high > here.base_seq or here.id == branch:
+                parts.append((here.id, here.base_seq, high))
+            high = min(high, here.base_seq)
+            row = self.engine.one("SELECT parent FROM branch WHERE id=?", (here.id,))
+            here = self.branch(row[0]) if row and row[0] is not None else None
+        return parts[::-1]
+
+    def _where(self, which: Filter) -> tuple[str, tuple[Any, ...]]:
+        tables, tests, args = "rec r", ["true"], []
+        for field in ("to", "task", "thread"):
+            value = getattr(which, field)
+            if value is not None:
+                if tables == "rec r":
+                    tables = "tag t CROSS JOIN rec r ON r.pos=t.pos"
+                    tests.append("t.k=? AND t.v=?")
+                else:
+                    tests.append("r.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
+                args += [TAGS[field], value]
+        if which.agents and not self.hub:  # one file, one agent
+            ids = [self._known(name) for name in which.agents]
+            tests.append(f"r.agent IN ({','.join(str(found[0]) for found in ids if found)})")
+        elif which.agents:
+            # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
+            tests.append(f"r.agent IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.agents))}))")
+            args += which.agents
+        if which.collection == MESSAGES and not self.hub:
+            tests.append("r.coll=1")
+        elif which.collection is not None:
+            plain = "" if not which.agents and tables == "rec r" else "+"
+            tests.append(f"{plain}r.coll=(SELECT id FROM name WHERE s=?)")
+            args.append(which.collection)
+        if which.kinds:
+            tests.append(f"+r.kind IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.kinds))}))")
+            args += which.kinds
+        if which.current:
+            tests.append("r.pos=(SELECT pos FROM state WHERE agent=r.agent AND coll=r.coll AND key=r.key AND gone=0)")
+        if which.key is not None:
+            tests.append("r.key=?")
+            args.append(which.key)
+        if which.since:
+            tests.append("r.hlc>=? AND r.pos>?")
+            args += [which.since, self._arrived_before(which.since) if self.hub else 0]
+        if which.until < 1 << 62:
+            tests.append("r.hlc<?")
+            args.append(which.until)
+        return f"{tables} WHERE {' AND '.join(tests)}", tuple(args)
+
+    def _arrived_before(self, stamp: int) -> int:
+        sql = "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1"
+        row = self.engine.one(sql, ((stamp >> 16) - _ARRIVAL_SLACK_MS,))
+        return row[0] if row else 0

@@ -1,0 +1,113 @@
+"""Where a hub keeps what it knows: the corpus, its key, its generations, the blobs. A directory, or a database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+from holdfast import seal, wire
+from holdfast.clock import Clock
+from holdfast.corpus import SqlCorpus
+from holdfast.corpus.chains import Chains, Memo
+from holdfast.corpus.space import Space
+from holdfast.hub.options import Settle
+from holdfast.protocol.ingest import Identity
+
+LINEAGE_SHOWN: Final = 64
+
+
+class Room(Protocol):
+    """The guard of the disk that the hub writes to."""
+
+    def ensure(self) -> bool:
+        """Keeps room for the way out of a full disk; whether it is there."""
+        ...
+
+    def check(self, size: int = 0) -> None:
+        """Returns only while there is room to write so many bytes."""
+        ...
+
+    def state(self) -> Space:
+        """How much room there is."""
+        ...
+
+
+class Home:
+    """What every hub has, wherever it lies; its kinds fill it in as they open.
+
+    Attributes:
+        corpus: all records.
+        blobs: payloads above 64 KiB: what `objects.BlobFiles` can, but for paths.
+        reserve: guards the disk.
+        wall: the clock.
+        settle: ``acked``: what this hub has acknowledged counts as settled, and nodes may evict it; ``backups``: only
+            what its backups hold too.
+        signer: the hub's key.
+        lineage: its generations, each with the position that it began behind; `gen` is the last of them.
+        began_ms: when that began.
+        hub_id: who it is.
+        damage: what was wrong when it opened.
+    """
+
+    corpus: SqlCorpus
+    blobs: Any
+    reserve: Room
+    wall: Clock
+    settle: Settle
+    signer: seal.Signer
+    lineage: list[tuple[str, int]]
+    gen: str
+    began_ms: int
+    hub_id: str
+    damage: str
+
+    def _keep(self, corpus: SqlCorpus) -> None:
+        """Takes the corpus, and ends what is remembered of its streams where that may no longer hold."""
+        self.corpus = corpus
+        self._memo: Memo = {}
+        engine = corpus.engine
+        undone, changed = engine.on_rollback, engine.on_change
+
+        def on_rollback() -> None:
+            undone()
+            self._memo.clear()
+
+        def on_change() -> None:
+            changed()
+            self._memo.clear()
+
+        engine.on_rollback = on_rollback
+        if not corpus.inline:  # a directory has one server
+            engine.on_change = on_change
+
+    @property
+    def identity(self) -> Identity:
+        """Who this hub is now, as hello tells it."""
+        return Identity(self.hub_id, self.gen, self.lineage[-LINEAGE_SHOWN:], wire.Limits())
+
+    def chains(self, execute: Any = None) -> Chains:
+        """The tree of branches inside the open write transaction, or with the `execute` of a snapshot."""
+        return Chains(
+            execute or self.corpus.tx.sql,
+            has_blob=self.blobs.has,
+            settle_acked=self.settle == "acked",
+            memo=None if execute else self._memo,
+        )
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Chains]:
+        """The tree of branches as of one moment, for reading."""
+        with self.corpus.moment() as execute:
+            yield self.chains(execute)
+
+    def warnings(self) -> list[str]:
+        """What is not as it should be where everything lies."""
+        return [self.damage] if self.damage else []
+
+    def make_room(self) -> None:
+        """After a write met a full disk: does what can be done from here."""
+
+    def close(self, *, clean: bool = True) -> None:
+        """Closes everything; `clean` says that nothing was left undone."""
+        raise NotImplementedError
