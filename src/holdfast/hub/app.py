@@ -126,7 +126,7 @@ def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Option
 
     guarded = [Guarded(operation) for operation in operations(core)]
     app = Hub(
-        routes=[Route(g.operation.path, g, methods=[g.operation.method]) for g in guarded],
+        routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(guarded).items()],
         middleware=[Middleware(Door, core=core)],
         exception_handlers={HTTPException: _refuse},
         lifespan=life,
@@ -135,6 +135,31 @@ def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Option
     app.state.core = core
     app.hot = {(g.operation.method, g.operation.path): Door(g, core) for g in guarded if g.operation.hot}
     return app
+
+
+class Methods:
+    """What one path answers to, each method with its own guard; HEAD is GET unless it is an operation of its own.
+
+    Args:
+        guarded: the operations of this path.
+    """
+
+    def __init__(self, guarded: list[Guarded]) -> None:
+        self.allowed = {each.operation.method: each for each in guarded}
+        if "GET" in self.allowed:
+            self.allowed.setdefault("HEAD", self.allowed["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request with a method that is allowed."""
+        await self.allowed[scope["method"]](scope, receive, send)
+
+
+def by_path(guarded: list[Guarded]) -> dict[str, Methods]:
+    """The operations of each path together, so that whoever uses another method is told all that there are."""
+    found: dict[str, list[Guarded]] = {}
+    for each in guarded:
+        found.setdefault(each.operation.path, []).append(each)
+    return {path: Methods(each) for path, each in found.items()}
 
 
 def operations(core: Core) -> Iterator[Operation]:
@@ -153,8 +178,10 @@ async def _refuse(request: Request, error: Exception) -> Any:
         principal.need(READ)  # raises: what there is, only those learn who may ask
     if error.status_code == 404:
         raise NotFound(f"there is nothing at {request.url.path}", hint="see docs/http.md for every endpoint")
+    allow = (error.headers or {}).get("Allow", "")
+    context = {"allow": allow} if allow else {}
     refused = UsageError(
-        f"{request.method} {request.url.path}: {error.detail}", hint="see docs/http.md for every endpoint"
+        f"{request.method} {request.url.path}: {error.detail}", hint="see docs/http.md for every endpoint", **context
     )
     refused.status = error.status_code
     raise refused

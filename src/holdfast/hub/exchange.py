@@ -138,6 +138,8 @@ async def answer_error(send: Send, error: HoldfastError) -> None:
         extra.append((b"retry-after", RETRY_AFTER[error.status]))
     if error.status == 401:
         extra.append((b"www-authenticate", b"Bearer"))
+    if error.status == 405:
+        extra.append((b"allow", error.context.get("allow", "").encode()))
     await answer(send, encode_json(error.to_wire()), status=error.status, extra=extra)
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Generator, Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from holdfast.corpus import pages
 from holdfast.corpus.pages import Wanted
 from holdfast.errors import HubUnavailable
-from holdfast.hub.api import Operation
+from holdfast.hub.api import Operation, Parameters
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
 from holdfast.hub.principal import READ
+from holdfast.hub.shapes import Agents, Collections, Kinds, Prefix, Version
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Cursor, resume
 
 CATCH_UP_RECORDS: Final = 200
@@ -24,6 +26,11 @@ CATCH_UP_BYTES: Final = 256 << 10
 KEEP_ALIVE_S: Final = 10.0
 WAIT_S_MAX: Final = 60.0
 LISTENERS_MAX: Final = 2_000
+CURSOR: Final = "^([0-9]{1,18}(\\.[0-9A-Za-z]+@[0-9]{1,18})*|now)$"
+LastEvent = Annotated[
+    str,
+    Meta(description="a cursor; wins over `after`", extra_json_schema={"pattern": CURSOR.replace("|now", "")}),
+]
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -40,8 +47,42 @@ def operations(core: Core) -> Iterator[Operation]:
         needs=READ,
         summary="What was committed, as it is committed",
         tag="reading",
+        query=Followed,
+        headers={"Last-Event-ID": LastEvent},
+        answer=FeedPage,
+        or_gives=("text/event-stream",),
         hot=True,
     )
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """From where on, and what of it; how it is to come."""
+
+    agent: Agents = ()
+    collection: Collections = ()
+    kind: Kinds = ()
+    prefix: Prefix = ""
+    after: Annotated[
+        str,
+        Meta(
+            description="a cursor, exclusive: 0 from the start, now from here on",
+            extra_json_schema={"pattern": CURSOR},
+        ),
+    ] = "0"
+    limit: Annotated[int, Meta(ge=1, le=RECORDS_MAX, description="records of a page, at most")] = RECORDS_MAX
+    wait: Annotated[float, Meta(ge=0, description="seconds to wait for a first record; above 60 is 60")] = 0
+    format: Annotated[
+        Literal["json", "sse"], Meta(description="sse: server-sent events, as with Accept: text/event-stream")
+    ] = "json"
+
+
+class FeedPage(msgspec.Struct):
+    """Records in commit order, and the cursor behind them; `reset` when the hub lost what the reader had seen."""
+
+    records: list[Version]
+    cursor: str
+    caught_up: bool
+    reset: bool | UnsetType = UNSET
 
 
 class Scanned(msgspec.Struct, frozen=True):
@@ -64,12 +105,13 @@ class FeedRoute:
     def __init__(self, core: Core, *, keep_alive: float = KEEP_ALIVE_S) -> None:
         self._core = core
         self._keep_alive = keep_alive
+        self._parameters = Parameters(Followed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        query = Query(scope)
-        wanted = Wanted(query.many("agent"), query.many("collection"), query.many("kind"), query.text("prefix") or "")
-        given = header(scope, b"last-event-id").decode("latin-1") or query.text("after") or "0"
+        asked: Followed = self._parameters.read(Query(scope))
+        wanted = Wanted(asked.agent, asked.collection, asked.kind, asked.prefix)
+        given = header(scope, b"last-event-id").decode("latin-1") or asked.after or "0"
         feed = self._core.feed
         cursor = Cursor.parse(feed.cursor(feed.head) if given == "now" else given)
         head = await self._core.read(self._core.corpus.last)
@@ -77,11 +119,11 @@ class FeedRoute:
         rewound = start != cursor.pos
         if feed.listeners >= LISTENERS_MAX:
             raise HubUnavailable(f"{feed.listeners} readers listen already", hint="try again later, or another hub")
-        if b"text/event-stream" in header(scope, b"accept") or query.text("format") == "sse":
+        if b"text/event-stream" in header(scope, b"accept") or asked.format == "sse":
             await self._stream(_Reader(wanted, start, rewound), receive, send)
             return
-        limit, wait = query.number("limit", RECORDS_MAX, least=1, most=RECORDS_MAX), query.seconds("wait", WAIT_S_MAX)
-        await self._page(_Reader(wanted, start, rewound), limit, wait, receive, send)
+        wait = min(asked.wait, WAIT_S_MAX)
+        await self._page(_Reader(wanted, start, rewound), asked.limit, wait, receive, send)
 
     # -- one page -----------------------------------------------------------------------------------------------
 

@@ -5,31 +5,78 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
 
 import msgspec
 
 from holdfast import wire
+from holdfast.corpus.space import Space
 from holdfast.errors import HoldfastError
 from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json
+from holdfast.hub.options import Settle
 
 
 def operations(core: Core) -> Iterator[Operation]:
     """The probes: open to all, as a load balancer has no token."""
     tag = "health"
-    yield Operation(
-        method="GET", path="/livez", endpoint=Livez(), needs="", tag=tag, summary="Whether the process lives"
-    )
-    yield Operation(
-        method="GET", path="/readyz", endpoint=Readyz(core), needs="", tag=tag, summary="Whether writes are taken"
-    )
-    yield Operation(
-        method="GET", path="/health", endpoint=Health(core), needs="", tag=tag, summary="How the hub is, in figures"
-    )
-    yield Operation(
-        method="GET", path="/version", endpoint=Version(), needs="", tag=tag, summary="Which Holdfast this is"
-    )
+
+    def probe(path: str, endpoint: Any, summary: str, gives: Any, **more: Any) -> Operation:
+        return Operation(
+            method="GET", path=path, endpoint=endpoint, needs="", tag=tag, summary=summary, answer=gives, **more
+        )
+
+    yield probe("/livez", Livez(), "Whether the process lives", Alive)
+    yield probe("/readyz", Readyz(core), "Whether writes are taken", Ready, also={503: Ready})
+    yield probe("/health", Health(core), "How the hub is, in figures", Figures)
+    yield probe("/version", Version(), "Which Holdfast this is", About)
+
+
+class Alive(msgspec.Struct):
+    """It lives."""
+
+    status: Literal["ok"]
+
+
+class Ready(msgspec.Struct):
+    """Whether writes are taken: what each check found, and what is degraded though they are."""
+
+    ready: bool
+    checks: dict[str, str]
+    warnings: list[str]
+
+
+class About(msgspec.Struct):
+    """Which Holdfast this is, and the versions of what it speaks and writes."""
+
+    name: str
+    version: str
+    protocol: int
+    record: int
+
+
+class Figures(msgspec.Struct):
+    """How the hub is: who it is, where its feed stands, what it has done since it started, and its disk in bytes."""
+
+    status: Literal["ok", "degraded", "failing"]
+    version: str
+    hub: str
+    generation: str
+    settle: Settle
+    pos: int
+    cursor: str
+    uptime_s: float
+    nodes: int
+    listeners: int
+    overflows: int
+    commits: int
+    syncs: int
+    records: int
+    wal_pages: int
+    disk: Space
+    checks: dict[str, str]
+    warnings: list[str]
 
 
 class Livez:

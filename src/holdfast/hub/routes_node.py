@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
 
 from holdfast import wire
 from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
-from holdfast.hub.api import Operation
+from holdfast.hub.api import ANY, Operation, Parameters
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import (
     MEDIA,
@@ -23,6 +26,7 @@ from holdfast.hub.exchange import (
     header,
 )
 from holdfast.hub.principal import APPEND, READ
+from holdfast.hub.shapes import Number
 from holdfast.protocol import ingest
 from holdfast.records import BLOB_BYTES_MAX
 
@@ -30,22 +34,95 @@ PIECE_BYTES: Final = 256 << 10
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 BYTES: Final = b"application/octet-stream"
+_HEX: Final = "[0-9a-fA-F]"
+
+
+Digest = Annotated[
+    str, Meta(description="SHA-256 of the blob, in hex", extra_json_schema={"pattern": f"^{_HEX}{{64}}$"})
+]
+Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_HEX}{{32}}$"})]
+Span = Annotated[
+    str, Meta(description="one range, such as bytes=0-1023", extra_json_schema={"pattern": "^bytes=[0-9]{1,10}-$"})
+]
+Part = Annotated[
+    str,
+    Meta(
+        description="where a part of an upload lies, such as bytes 0-1023/4096",
+        extra_json_schema={"pattern": "^bytes [0-9]{1,10}-[0-9]{1,10}/([0-9]{1,10}|\\*)$"},
+    ),
+]
+
+
+class Stretch(msgspec.Struct, frozen=True):
+    """Which records of which branch."""
+
+    stream: Annotated[Id, Meta(description="the log, in hex")]
+    inc: Annotated[Id, Meta(description="the incarnation, in hex")]
+    after: Annotated[Number, Meta(description="records behind this number")] = 0
+    limit: Annotated[int, Meta(ge=1, le=wire.RECORDS_MAX, description="how many at most")] = wire.RECORDS_MAX
+
+
+class Stored(msgspec.Struct):
+    """A blob that is here as a whole."""
+
+    digest: Digest
+    size: int
+
+
+class Begun(msgspec.Struct):
+    """A blob of which a part is here: up to where."""
+
+    digest: Digest
+    offset: int
 
 
 def operations(core: Core) -> Iterator[Operation]:
     """What nodes say and ask."""
 
-    def declare(method: str, path: str, endpoint: Any, needs: str, summary: str, *, hot: bool = False) -> Operation:
-        return Operation(
-            method=method, path=path, endpoint=endpoint, needs=needs, summary=summary, tag="nodes", hot=hot
-        )
+    def declare(method: str, path: str, endpoint: Any, needs: str, summary: str, **more: Any) -> Operation:
+        return Operation(method=method, path=path, endpoint=endpoint, needs=needs, summary=summary, tag="nodes", **more)
 
-    blob, blobs = "/v1/blobs/{digest}", Blobs(core)
-    yield declare("POST", "/v1/hello", Hello(core), APPEND, "Where the hub stands with a node's streams")
-    yield declare("POST", "/v1/append", Append(core), APPEND, "Records of a node's agents", hot=True)
-    yield declare("GET", "/v1/pull", Pull(core), READ, "A stretch of an incarnation's chain")
-    yield declare("GET", blob, blobs, READ, "A blob's bytes")
-    yield declare("PUT", blob, blobs, APPEND, "A blob, or a part of it")
+    def said(path: str, endpoint: Any, summary: str, **more: Any) -> Operation:
+        # msgpack, in the structs of `holdfast.wire`: nothing that a JSON schema could describe.
+        shapes: dict[str, Any] = {"body": bytes, "takes": (wire.MEDIA,), "answer": bytes, "gives": wire.MEDIA}
+        return declare("POST", path, endpoint, APPEND, summary, **shapes, **more)
+
+    yield said("/v1/hello", Hello(core), "Where the hub stands with a node's streams")
+    yield said("/v1/append", Append(core), "Records of a node's agents", hot=True, errors=(409,))
+    yield declare(
+        *("GET", "/v1/pull", Pull(core), READ, "A stretch of an incarnation's chain"),
+        query=Stretch,
+        answer=bytes,
+        gives=wire.MEDIA,
+        errors=(404,),
+    )
+    blob: dict[str, Any] = {"path": "/v1/blobs/{digest}", "endpoint": Blobs(core), "where": {"digest": Digest}}
+    yield declare(
+        "HEAD", needs=READ, summary="Whether a blob is here, or where its upload stands", also={404: None}, **blob
+    )
+    yield declare(
+        "GET",
+        needs=READ,
+        summary="A blob's bytes",
+        headers={"Range": Span},
+        answer=bytes,
+        gives=BYTES.decode(),
+        also={206: bytes},
+        errors=(404, 416),
+        **blob,
+    )
+    yield declare(
+        "PUT",
+        needs=APPEND,
+        summary="A blob, or a part of it",
+        headers={"Content-Range": Part},
+        body=bytes,
+        takes=(ANY,),
+        answer=Stored,
+        also={201: Stored, 202: Begun},
+        errors=(409, 422),
+        **blob,
+    )
 
 
 class Hello:
@@ -102,17 +179,16 @@ class Pull:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._parameters = Parameters(Stretch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        query = Query(scope)
-        stream, inc = _bytes(query.need("stream"), 16, "stream"), _bytes(query.need("inc"), 16, "inc")
-        after = query.number("after", 0)
-        limit = query.number("limit", wire.RECORDS_MAX, least=1, most=wire.RECORDS_MAX)
+        asked: Stretch = self._parameters.read(Query(scope))
+        stream, inc = _bytes(asked.stream, 16, "stream"), _bytes(asked.inc, 16, "inc")
 
         def look() -> wire.Pulled:
             with self._core.home.snapshot() as chains:
-                return chains.pull(stream, inc, after, limit=limit)
+                return chains.pull(stream, inc, asked.after, limit=asked.limit)
 
         await answer(send, wire.encode(await self._core.read(look)), kind=MEDIA)
 

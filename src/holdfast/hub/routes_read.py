@@ -7,22 +7,44 @@ Lists come in keyset pages: `next` is what to pass as `after`, null at the end. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import wraps
 from itertools import islice
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, Meta
 
 from holdfast import clock, wire
 from holdfast.corpus import Filter, Stored, pages, search
 from holdfast.corpus.sql import TAGS
 from holdfast.errors import Conflict, NotCached, NotFound, UsageError
-from holdfast.hub.api import Operation
+from holdfast.hub.api import JSON, Call, Endpoint, Operation, Reply, typed
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer, answer_json, body_of, header, parse
 from holdfast.hub.feed import shown
 from holdfast.hub.judge import HUB_AGENT
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.shapes import (
+    INT64_MAX,
+    AfterName,
+    AfterPos,
+    Agent,
+    Agents,
+    AgentsPage,
+    Collection,
+    Found,
+    Key,
+    Keys,
+    Kinds,
+    Limit,
+    NodesPage,
+    Number,
+    Prefix,
+    Records,
+    Time,
+    Version,
+    time_ms,
+)
 from holdfast.log import drafts
 from holdfast.log.versions import frame
 from holdfast.records import read_blob_reference
@@ -33,46 +55,163 @@ STATE: Final = "state"
 ANSWER_BYTES_MAX: Final = 8 << 20
 HISTORY_STEPS_MAX: Final = 20_000
 
-Work = Callable[[Query], bytes]
+At = Annotated[Time, Meta(description="as of this time: seconds since 1970, or ISO 8601")]
+Since = Annotated[Time, Meta(description="not older than this: seconds since 1970, or ISO 8601")]
+Until = Annotated[Time, Meta(description="older than this: seconds since 1970, or ISO 8601")]
+Where = Annotated[Collection, Meta(description="the collection; state unless said")]
+Work = Callable[[Core, Call], bytes]
+
+
+class OneKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, now or then."""
+
+    agent: Agent
+    key: Key
+    collection: Where = STATE
+    version: Annotated[Number, Meta(description="this version; 0: the newest")] = 0
+    at: At | None = None
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """The versions of a key."""
+
+    agent: Agent
+    key: Key
+    collection: Where = STATE
+    limit: Limit = 100
+    after: AfterPos = 0
+
+
+class KeysOf(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys that have a value."""
+
+    agent: Agent
+    collection: Where = STATE
+    prefix: Prefix = ""
+    limit: Limit = 100
+    after: Annotated[str, Meta(description="keys behind this one")] = ""
+
+
+class Which(msgspec.Struct, frozen=True, kw_only=True):
+    """Records by what they are; what is not given may be anything."""
+
+    agent: Agents = ()
+    collection: Collection | None = None
+    kind: Kinds = ()
+    key: Key | None = None
+    to: Annotated[str, Meta(description="messages to this agent")] | None = None
+    task: Annotated[str, Meta(description="messages of this task")] | None = None
+    thread: Annotated[str, Meta(description="messages of this thread")] | None = None
+    since: Since | None = None
+    until: Until | None = None
+    order: Annotated[
+        Literal["newest", "oldest", "desc", "asc"], Meta(description="newest (desc) or oldest (asc) first")
+    ] = "newest"
+    limit: Limit = 100
+    after: AfterPos = 0
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked for, and where."""
+
+    q: Annotated[
+        str,
+        Meta(
+            description="words; in double quotes a phrase, with a trailing * a beginning",
+            examples=["call"],
+            extra_json_schema={"pattern": "^[A-Za-z0-9]+( [A-Za-z0-9]+){0,7}$"},
+        ),
+    ]
+    agent: Agents = ()
+    collection: Collection | None = None
+    kind: Kinds = ()
+    limit: Limit = 50
+
+
+class ByName(msgspec.Struct, frozen=True):
+    """A page of agents."""
+
+    limit: Limit = 100
+    after: AfterName = ""
+
+
+class Few(msgspec.Struct, frozen=True):
+    """How many."""
+
+    limit: Limit = 100
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value to put, or to delete, if the version that is there is the expected one."""
+
+    agent: Agent
+    collection: Collection
+    key: Key
+    value: Any = UNSET
+    delete: bool = False
+    reason: Annotated[str, Meta(description="why it is deleted")] | None = None
+    expect: (
+        Annotated[int, Meta(ge=0, le=INT64_MAX, description="a version, or 0: no value yet")]
+        | Annotated[str, Meta(description="an etag")]
+        | None
+    ) = None
+    id: Annotated[str, Meta(min_length=1, max_length=200, description="one that no other request has")] | None = None
 
 
 def operations(core: Core) -> Iterator[Operation]:
     """Everything that reads, and decide."""
 
-    def read(name: str, endpoint: Any, summary: str) -> Operation:
+    def read(name: str, endpoint: Any, summary: str, query: type, gives: Any, **more: Any) -> Operation:
         return Operation(
-            method="GET", path=f"/v1/{name}", endpoint=endpoint, needs=READ, summary=summary, tag="reading"
+            method="GET",
+            path=f"/v1/{name}",
+            endpoint=endpoint,
+            needs=READ,
+            summary=summary,
+            tag="reading",
+            query=query,
+            answer=gives,
+            **more,
         )
 
-    yield read("latest", Latest(core), "One key's value, now or then")
-    yield read("history", Read(core, _history), "Every version of a key")
-    yield read("keys", Read(core, _keys), "The keys of a collection")
-    yield read("records", Read(core, _records), "Records by what they are")
-    yield read("search", Read(core, _search), "Full-text search")
-    yield read("agents", Read(core, _agents), "Who writes here")
-    yield read("nodes", Nodes(core), "The nodes that were seen")
-    decide = Decide(core)
+    yield read(
+        *("latest", typed(Latest(core)), "One key's value, now or then", OneKey, Version),
+        or_gives=(wire.MEDIA,),
+        errors=(404,),
+    )
+    yield read("history", reads(core, _history), "Every version of a key", Past, Records, errors=(404,))
+    yield read("keys", reads(core, _keys), "The keys of a collection", KeysOf, Keys)
+    yield read("records", reads(core, _records), "Records by what they are", Which, Records)
+    yield read("search", reads(core, _search), "Full-text search", Words, Found)
+    yield read("agents", reads(core, _agents), "Who writes here", ByName, AgentsPage)
+    yield read("nodes", typed(Nodes(core)), "The nodes that were seen", Few, NodesPage)
     yield Operation(
-        method="POST", path="/v1/decide", endpoint=decide, needs=WRITE, summary="Compare and set", tag="deciding"
+        method="POST",
+        path="/v1/decide",
+        endpoint=typed(Decide(core)),
+        needs=WRITE,
+        summary="Compare and set",
+        tag="deciding",
+        body=Wish,
+        takes=(JSON, wire.MEDIA),
+        answer=Version,
+        errors=(409,),
     )
 
 
-class Read:
-    """A GET whose answer is read from the corpus in a thread.
+def reads(core: Core, work: Work) -> Endpoint:
+    """The endpoint of a GET whose answer is read from the corpus in a thread.
 
     Args:
         core: the hub.
-        work: gives the JSON for a query.
+        work: gives the JSON for a call.
     """
 
-    def __init__(self, core: Core, work: Callable[[Core, Query], bytes]) -> None:
-        self._core = core
-        self._work = work
+    @wraps(work)
+    async def read(call: Call) -> bytes:
+        return await core.read(lambda: work(core, call))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        query = Query(scope)
-        await answer(send, await self._core.read(lambda: self._work(self._core, query)))
+    return typed(read)
 
 
 class Latest:
@@ -84,15 +223,14 @@ class Latest:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        query, core = Query(scope), self._core
-        if MEDIA in header(scope, b"accept"):
-            proof = await core.read(lambda: _proof(core, query))
-            await answer(send, wire.encode(proof), kind=MEDIA)
-            return
-        data, etag = await core.read(lambda: _latest_json(core, query))
-        await answer(send, data, extra=((b"etag", b'"%b"' % etag.encode()),))
+    async def __call__(self, call: Call) -> Reply:
+        """The answer to one request."""
+        core = self._core
+        if wire.MEDIA in call.header("accept"):
+            proof = await core.read(lambda: _proof(core, call))
+            return Reply(wire.encode(proof), kind=wire.MEDIA)
+        data, etag = await core.read(lambda: _latest_json(core, call))
+        return Reply(data, headers=(("etag", f'"{etag}"'),))
 
 
 class Nodes:
@@ -101,11 +239,10 @@ class Nodes:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        limit = Query(scope).limit()
+    async def __call__(self, call: Call) -> dict[str, Any]:
+        """The answer to one request."""
         nodes = self._core.nodes_json()
-        await answer_json(send, {"nodes": nodes[:limit], "total": len(nodes)})
+        return {"nodes": nodes[: call.query.limit], "total": len(nodes)}
 
 
 class Decide:
@@ -118,42 +255,21 @@ class Decide:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        data = await body_of(scope, receive)
-        asked = parse(scope, data)
-        if not isinstance(asked, dict):
-            raise UsageError(
-                "a decision is asked for with an object", hint="{agent, collection, key, value, expect, id}"
-            )
-        known = {"agent", "collection", "key", "value", "delete", "reason", "expect", "id"}
-        if unknown := sorted(set(asked) - known):
-            raise UsageError(
-                f"unknown fields: {', '.join(unknown)[:200]}", hint=f"known are {', '.join(sorted(known))}"
-            )
-        stored = await self._decide(asked, len(data))
-        found = await self._core.read(lambda: frame(stored, self._core.home.blobs))
-        await answer(send, found)
+    async def __call__(self, call: Call) -> bytes:
+        """The answer to one request."""
+        stored = await self._decide(call.body, call.size)
+        return await self._core.read(lambda: frame(stored, self._core.home.blobs))
 
-    async def _decide(self, asked: dict[str, Any], size: int) -> Stored:
-        agent = check_agent(asked.get("agent"), hub=False)
-        collection, key = (_text(asked, name) for name in ("collection", "key"))
-        if (
-            bool(asked.get("delete"))
-            if asked.get("value") is not None
-            else "value" not in asked and not asked.get("delete")
-        ):
+    async def _decide(self, asked: Wish, size: int) -> Stored:
+        agent, collection, key = check_agent(asked.agent, hub=False), asked.collection, asked.key
+        nothing, given = asked.value is UNSET, asked.value not in (UNSET, None)
+        if (given and asked.delete) or (nothing and not asked.delete):
             raise UsageError("neither a value nor delete: true, or both", hint="give one of them")
-        expect, request = asked.get("expect"), asked.get("id")
-        if isinstance(expect, bool) or not isinstance(expect, int | str | None):
-            raise UsageError(f"expect must be a version or an etag, got {expect!r:.80}", hint="0: no value yet")
-        if request is not None and (not isinstance(request, str) or not 0 < len(request) <= 200):
-            raise UsageError("id must be text of 1 to 200 letters", hint="one that no other request has")
-        if asked.get("delete"):
-            reason = str(asked.get("reason") or "")
-            draft = drafts.remove(collection, key, reason=reason, expect=expect, author=agent)
+        expect, request = asked.expect, asked.id
+        if asked.delete:
+            draft = drafts.remove(collection, key, reason=asked.reason or "", expect=expect, author=agent)
         else:
-            draft = drafts.value(collection, key, asked["value"], expect=expect, author=agent)
+            draft = drafts.value(collection, key, asked.value, expect=expect, author=agent)
         tag = f"decide:{request}" if request else ""
         if tag:
             draft = msgspec.structs.replace(draft, tags=((TAGS["msg_id"], tag),))
@@ -185,24 +301,13 @@ class Decide:
         return found  # type: ignore[no-any-return]
 
 
-def _text(asked: dict[str, Any], name: str) -> str:
-    given = asked.get(name)
-    if not isinstance(given, str):
-        raise UsageError(f"{name} must be text, got {type(given).__name__}", hint="see docs/http.md")
-    return given
-
-
 # -- one key ----------------------------------------------------------------------------------------------------
 
 
-def _where(query: Query) -> tuple[str, str, str]:
-    return query.need("agent"), query.text("collection") or STATE, query.need("key")
-
-
-def _find(core: Core, query: Query) -> Stored:
-    agent, collection, key = _where(query)
-    version = query.number("version", 0, least=0)
-    at = query.time_ms("at")
+def _find(core: Core, call: Call) -> Stored:
+    asked: OneKey = call.query
+    agent, collection, key = asked.agent, asked.collection or STATE, asked.key
+    version, at = asked.version, time_ms(asked.at)
     if version and at is not None:
         raise UsageError("a version and a time at once", hint="give one of them")
     if not version and at is None:
@@ -226,8 +331,8 @@ def _as_of(versions: Iterator[Stored], key: str, version: int, stamp: int | None
     return None
 
 
-def _latest_json(core: Core, query: Query) -> tuple[bytes, str]:
-    stored = _find(core, query)
+def _latest_json(core: Core, call: Call) -> tuple[bytes, str]:
+    stored = _find(core, call)
     if stored.is_blob and stored.body is not None:
         _, size = read_blob_reference(stored.payload())
         blobs = None if size > BODY_BYTES_MAX else core.home.blobs
@@ -239,15 +344,17 @@ def _latest_json(core: Core, query: Query) -> tuple[bytes, str]:
         raise NotFound(error.message, hint="its node has not sent it yet", **error.context) from error
 
 
-def _proof(core: Core, query: Query) -> wire.Proof:
-    stored = _find(core, query)
+def _proof(core: Core, call: Call) -> wire.Proof:
+    stored = _find(core, call)
     with core.home.snapshot() as chains:
         return chains.proof(stored)
 
 
-def _history(core: Core, query: Query) -> bytes:
-    agent, collection, key = _where(query)
-    after, limit = query.number("after", 0), query.limit()
+def _history(core: Core, call: Call) -> bytes:
+    """Newest first, deletions included."""
+    asked: Past = call.query
+    agent, collection, key = asked.agent, asked.collection or STATE, asked.key
+    after, limit = asked.after, asked.limit
     versions = core.corpus.versions(agent, collection, key)
     if after:
         versions = islice(_behind(versions, after), HISTORY_STEPS_MAX)
@@ -281,10 +388,11 @@ def _page(name: str, found: list[Stored], limit: int) -> bytes:
     return b'{"%b":[%b],"next":%b}' % (name.encode(), b",".join(out), following)
 
 
-def _keys(core: Core, query: Query) -> bytes:
-    agent, collection = query.need("agent"), query.text("collection") or STATE
-    limit = query.limit()
-    found = core.corpus.keys(agent, collection, query.text("prefix") or "", query.text("after") or "", limit + 1)
+def _keys(core: Core, call: Call) -> bytes:
+    """In their order; only those that have a value."""
+    asked: KeysOf = call.query
+    limit = asked.limit
+    found = core.corpus.keys(asked.agent, asked.collection or STATE, asked.prefix, asked.after, limit + 1)
     keys = [
         {
             "key": each.record.key,
@@ -299,44 +407,42 @@ def _keys(core: Core, query: Query) -> bytes:
     return msgspec.json.encode({"keys": keys, "next": keys[-1]["key"] if len(found) > limit else None})
 
 
-def _records(core: Core, query: Query) -> bytes:
-    since, until = query.time_ms("since"), query.time_ms("until")
-    limit = query.limit()
+def _records(core: Core, call: Call) -> bytes:
+    """Each filter narrows; newest first unless said."""
+    asked: Which = call.query
+    since, until = time_ms(asked.since), time_ms(asked.until)
     which = Filter(
-        agents=query.many("agent"),
-        collection=query.text("collection"),
-        kinds=query.many("kind"),
-        key=query.text("key"),
-        to=query.text("to"),
-        task=query.text("task"),
-        thread=query.text("thread"),
+        agents=asked.agent,
+        collection=asked.collection,
+        kinds=asked.kind,
+        key=asked.key,
+        to=asked.to,
+        task=asked.task,
+        thread=asked.thread,
         since=clock.pack(since) if since is not None else 0,
         until=clock.pack(until) if until is not None else 1 << 62,
-        after=query.number("after", 0) or None,
-        newest_first=query.one_of("order", "newest", "oldest", "desc", "asc") in ("newest", "desc"),
-        limit=limit + 1,
+        after=asked.after or None,
+        newest_first=asked.order in ("newest", "desc"),
+        limit=asked.limit + 1,
     )
-    return _page("records", core.corpus.page(which), limit)
+    return _page("records", core.corpus.page(which), asked.limit)
 
 
-def _search(core: Core, query: Query) -> bytes:
-    limit = query.limit(50)
+def _search(core: Core, call: Call) -> bytes:
+    """Current values and messages that hold every word, newest first."""
+    asked: Words = call.query
     hits = search.search(
-        core.corpus,
-        query.need("q"),
-        agents=query.many("agent"),
-        collection=query.text("collection"),
-        kinds=query.many("kind"),
-        limit=limit,
+        core.corpus, asked.q, agents=asked.agent, collection=asked.collection, kinds=asked.kind, limit=asked.limit
     )
     out = b",".join(shown(each) for each in hits.found)
     return b'{"records":[%b],"partial":%b}' % (out, b"true" if hits.partial else b"false")
 
 
-def _agents(core: Core, query: Query) -> bytes:
-    limit = query.limit()
+def _agents(core: Core, call: Call) -> bytes:
+    """By name, each with its logs."""
+    limit = call.query.limit
     agents: dict[str, list[dict[str, Any]]] = {}
-    for name, stream, own, seq, link, lives in pages.streams(core.corpus, query.text("after") or "", limit + 1):
+    for name, stream, own, seq, link, lives in pages.streams(core.corpus, call.query.after, limit + 1):
         agents.setdefault(name, []).append(
             {"stream": stream.hex(), "seq": seq, "link": link.hex(), "incarnations": lives, "hub": own}
         )

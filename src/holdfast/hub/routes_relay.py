@@ -8,30 +8,53 @@ operation is known by its `msg_id` where it has one; without, repeating it still
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from holdfast import codec
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import TAGS
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
-from holdfast.hub.api import Operation
+from holdfast.hub.api import Call, Operation, decode, typed
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of, parse_json, parts_of
+from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.shapes import INT64_MAX, PRINTED, Agent, Problem
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import INLINE_BYTES_MAX, NAME_BYTES_MAX, PUT, check_names
 from holdfast.wire import PAGE_MAX, RECORDS_MAX
 
 PREFIX: Final = "table/"
-OPERATIONS: Final = ("insert", "upsert", "update", "delete")
 BATCH_MAX: Final = 10_000
 ROWS_LOOKED_AT_MAX: Final = 50_000
-_FIELDS = frozenset({"agent_id", "table", "operation", "data", "key", "msg_id", "timestamp"})
+_FILTERS: Final = {
+    "additionalProperties": {
+        "anyOf": [
+            {"type": ["string", "number", "boolean", "null", "array"]},
+            {
+                "type": "object",
+                "properties": {"in": {"type": "array"}, "exists": {"type": "boolean"}}
+                | {name: {} for name in ("eq", "ne", "gt", "gte", "lt", "lte", "contains")},
+                "additionalProperties": False,
+            },
+        ]
+    }
+}
+TableName = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=NAME_BYTES_MAX - len(PREFIX),
+        description="the table; it appears with its first row",
+        examples=["candidates"],
+        extra_json_schema={"pattern": PRINTED},
+    ),
+]
 
 Done = dict[str, Any] | HoldfastError
 
@@ -52,23 +75,122 @@ class RowChange(msgspec.Struct, frozen=True):
         return PREFIX + self.table
 
 
+class Change(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One change of one row."""
+
+    agent_id: Agent
+    table: TableName
+    operation: Literal["insert", "upsert", "update", "delete"] = "upsert"
+    data: Annotated[
+        dict[str, Any], Meta(description="the row's fields by name", examples=[{"id": "c-1", "name": "Ada"}])
+    ]
+    key: Annotated[str, Meta(min_length=1, description="the field that is the primary key")] = "id"
+    msg_id: (
+        Annotated[
+            str,
+            Meta(
+                max_length=NAME_BYTES_MAX,
+                description="with one, it is carried out once, for ever",
+                extra_json_schema={"pattern": PRINTED},
+            ),
+        ]
+        | None
+    ) = None
+    timestamp: Annotated[Any, Meta(description="taken, and not looked at")] = None
+
+
 class RowChanges(msgspec.Struct):
     """A batch in an object; each operation is read on its own."""
 
     operations: list[msgspec.Raw]
 
 
+class Changes(msgspec.Struct):
+    """A batch of changes, carried out in order. Each gets its own verdict; a wrong one harms no other."""
+
+    operations: Annotated[list[Change], Meta(max_length=BATCH_MAX)]
+
+
+class RowDone(msgspec.Struct):
+    """What became of a row; `version` counts its changes."""
+
+    status: Literal["stored", "deleted"]
+    table: str
+    id: str
+    version: int
+
+
+class RowVerdict(msgspec.Struct):
+    """What became of one change of a batch."""
+
+    status: Literal["stored", "deleted", "rejected"]
+    table: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+    error: Problem | UnsetType = UNSET
+
+
+class RowVerdicts(msgspec.Struct):
+    """One verdict for each change, in their order; `count` of them were carried out."""
+
+    status: Literal["acked"]
+    count: int
+    verdicts: list[RowVerdict]
+
+
+class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which rows of a table."""
+
+    table: TableName
+    filters: (
+        Annotated[
+            dict[str, Any],
+            Meta(
+                description="a value (equal), or operators by name: eq ne gt gte lt lte in contains exists",
+                examples=[{"age": {"gte": 30}}],
+                extra_json_schema=_FILTERS,
+            ),
+        ]
+        | None
+    ) = None
+    limit: Annotated[int, Meta(ge=0, le=PAGE_MAX, description="how many at most")] = 100
+    after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="`next` of the page before")] = 0
+    agent_id: Annotated[Agent, Meta(description="only this agent's rows")] | None = None
+
+
+class RowsPage(msgspec.Struct):
+    """Rows in the order in which they were last written; `next` when more may follow."""
+
+    table: str
+    rows: list[dict[str, Any]]
+    count: int
+    next: int | UnsetType = UNSET
+
+
 def operations(core: Core) -> Iterator[Operation]:
     """The rows of tables."""
 
-    def post(path: str, endpoint: Any, needs: str, summary: str, *, hot: bool = False) -> Operation:
+    def post(path: str, endpoint: Any, needs: str, summary: str, **more: Any) -> Operation:
         return Operation(
-            method="POST", path=path, endpoint=endpoint, needs=needs, summary=summary, tag="tables", hot=hot
+            method="POST", path=path, endpoint=endpoint, needs=needs, summary=summary, tag="tables", **more
         )
 
-    yield post("/relay/immediate", Immediate(core), WRITE, "Change one row", hot=True)
-    yield post("/relay/batch", Batch(core), WRITE, "Change many rows")
-    yield post("/relay/query", Rows(core), READ, "Rows of a table that pass its filters")
+    yield post(
+        *("/relay/immediate", Immediate(core), WRITE, "Change one row"),
+        body=Change,
+        answer=RowDone,
+        errors=(404, 409),
+        hot=True,
+    )
+    yield post(
+        *("/relay/batch", typed(Batch(core)), WRITE, "Change many rows"),
+        body=RowChanges | list[msgspec.Raw],
+        shown=Changes | list[Change],
+        answer=RowVerdicts,
+    )
+    yield post(
+        "/relay/query", typed(Rows(core)), READ, "Rows of a table that pass its filters", body=Wanted, answer=RowsPage
+    )
 
 
 class Immediate:
@@ -80,7 +202,7 @@ class Immediate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        (done,) = await carry_out(self._core, [read(parse_json(data))], len(data))
+        (done,) = await carry_out(self._core, [read(data)], len(data))
         if isinstance(done, HoldfastError):
             raise done
         await answer_json(send, done)
@@ -92,11 +214,9 @@ class Batch:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        data = await body_of(scope, receive)
-        found = parts_of(data, RowChanges | list[msgspec.Raw], '[{"agent_id": …, "table": …, "operation": …}]')  # type: ignore[arg-type]
-        batch = found.operations if isinstance(found, RowChanges) else found
+    async def __call__(self, call: Call) -> dict[str, Any]:
+        """The answer to one request."""
+        batch: list[msgspec.Raw] = call.body.operations if isinstance(call.body, RowChanges) else call.body
         if len(batch) > BATCH_MAX:
             error = UsageError(f"{len(batch)} operations at once, the most is {BATCH_MAX}", hint="send several batches")
             error.status = 413
@@ -105,7 +225,7 @@ class Batch:
         for first in range(0, len(batch), RECORDS_MAX):
             verdicts += await self._carry_out(batch[first : first + RECORDS_MAX])
         done = sum(verdict["status"] != "rejected" for verdict in verdicts)
-        await answer_json(send, {"status": "acked", "count": done, "verdicts": verdicts})
+        return {"status": "acked", "count": done, "verdicts": verdicts}
 
     async def _carry_out(self, part: list[msgspec.Raw]) -> list[dict[str, Any]]:
         """The verdicts of up to 500 operations; those of one agent share a transaction."""
@@ -113,7 +233,7 @@ class Batch:
         good: dict[str, list[tuple[int, RowChange]]] = {}
         for number, raw in enumerate(part):
             try:
-                operation = read(parse_json(bytes(raw)))
+                operation = read(raw)
             except HoldfastError as error:
                 verdicts[number] = {"status": "rejected", "error": verdict_of(error)}
             else:
@@ -140,30 +260,20 @@ class Rows:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        asked = parse_json(await body_of(scope, receive))
-        if not isinstance(asked, dict):
-            raise UsageError("a query is an object", hint='{"table": "candidates", "filters": {…}, "limit": 100}')
-        if "sql" in asked or isinstance(asked.get("query"), str):
-            raise UsageError("this hub runs no SQL", hint='give {"table": …, "filters": {"age": {"gte": 3}}}')
-        table = _table(asked.get("table"))
-        given = asked.get("filters")
-        tests = filters({} if given is None else given)
-        limit, after = asked.get("limit", 100), asked.get("after", 0)
-        for name, value, most in (("limit", limit, PAGE_MAX), ("after", after, 1 << 62)):
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-                raise UsageError(
-                    f"{name} must be a whole number up to {most}, got {value!r:.80}", hint="see docs/http.md"
-                )
-        agent = asked.get("agent_id")
+    async def __call__(self, call: Call) -> dict[str, Any]:
+        """The answer to one request."""
+        asked: Wanted = call.body
+        table, limit, agent = _table(asked.table), asked.limit, asked.agent_id
+        tests = filters(asked.filters or {})
         if agent is not None:
             check_agent(agent)
 
         def look() -> dict[str, Any]:
             rows: list[dict[str, Any]] = []
             seen = last = 0
-            for seen, stored in enumerate(pages.live(self._core.corpus, PREFIX + table, agent=agent, after=after), 1):
+            for seen, stored in enumerate(
+                pages.live(self._core.corpus, PREFIX + table, agent=agent, after=asked.after), 1
+            ):
                 if len(rows) >= limit or seen > ROWS_LOOKED_AT_MAX:
                     return {"table": table, "rows": rows, "count": len(rows), "next": last}
                 last = stored.pos
@@ -172,7 +282,7 @@ class Rows:
                     rows.append(row)
             return {"table": table, "rows": rows, "count": len(rows)}
 
-        await answer_json(send, await self._core.read(look))
+        return await self._core.read(look)
 
     def _row(self, stored: Stored) -> dict[str, Any] | None:
         try:
@@ -183,26 +293,15 @@ class Rows:
         return {**row, "agent_id": row.get("agent_id", stored.agent)}
 
 
-def read(asked: Any) -> RowChange:
-    """An operation from what a client sent.
+def read(asked: bytes | msgspec.Raw) -> RowChange:
+    """An operation from what a client sent: a `Change`, as JSON.
 
     Raises:
         UsageError: with the field that is wrong.
     """
-    if not isinstance(asked, dict):
-        raise UsageError(f"an operation is an object, got {type(asked).__name__}", hint="see docs/http.md")
-    if unknown := sorted(set(asked) - _FIELDS):
-        raise UsageError(f"unknown field {unknown[0]!r:.80}", hint=f"known are {', '.join(sorted(_FIELDS))}")
-    agent, what, data = asked.get("agent_id"), asked.get("operation", "upsert"), asked.get("data")
-    agent = check_agent(agent, hub=False)
-    table = _table(asked.get("table"))
-    if what not in OPERATIONS:
-        raise UsageError(f"unknown operation {what!r:.80}", hint=f"one of {', '.join(OPERATIONS)}")
-    if not isinstance(data, dict):
-        raise UsageError(f"data must be an object, got {type(data).__name__}", hint="the row's fields by name")
-    field = asked.get("key", "id")
-    if not isinstance(field, str) or not field:
-        raise UsageError(f"key must name the field that is the primary key, got {field!r:.80}", hint="'id' unless said")
+    change: Change = decode(bytes(asked), Change)
+    agent, what, data, field = check_agent(change.agent_id, hub=False), change.operation, change.data, change.key
+    table = _table(change.table)
     row = data.get(field)
     if row is None:
         if what not in ("insert", "upsert"):
@@ -211,9 +310,7 @@ def read(asked: Any) -> RowChange:
         data = {**data, field: row}
     if isinstance(row, bool) or not isinstance(row, str | int):
         raise UsageError(f"the primary key {field!r} must be text or a number, got {row!r:.80}", hint="such as 'c-1'")
-    msg_id = asked.get("msg_id") or ""
-    if not isinstance(msg_id, str) or len(msg_id) > NAME_BYTES_MAX:
-        raise UsageError(f"msg_id must be text of at most {NAME_BYTES_MAX} letters", hint="such as a UUID")
+    msg_id = change.msg_id or ""
     check_names(PUT, PREFIX + table, str(row))
     codec.serialise(data)
     return RowChange(agent, table, what, str(row), data, msg_id)
@@ -299,9 +396,7 @@ def _request(operation: RowChange) -> str:
     return f"relay:{operation.agent}:{operation.msg_id}"
 
 
-def _table(name: Any) -> str:
-    if not isinstance(name, str) or not name:
-        raise UsageError(f"table must be a name, got {name!r:.80}", hint="such as 'candidates'")
+def _table(name: str) -> str:
     check_names(PUT, PREFIX + name, "")
     return name
 

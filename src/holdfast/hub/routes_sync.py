@@ -8,24 +8,26 @@ verdict per message beside them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from holdfast import clock, codec
 from holdfast.collections.messages import envelope
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
-from holdfast.hub.api import Operation
+from holdfast.hub.api import Call, Operation, decode, typed
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, answer_json, body_of, parse_json, parts_of
+from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, parse_json
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.shapes import PRINTED, Agent, Limit, MessageId, Problem, Text, Time, time_ms
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
-from holdfast.records import KEY_BYTES_MAX, MESSAGE, read_blob_reference
-from holdfast.wire import PAGE_MAX, RECORDS_MAX
+from holdfast.records import KIND_BYTES_MAX, MESSAGE, read_blob_reference
+from holdfast.wire import RECORDS_MAX
 
 ANONYMOUS: Final = "anonymous"
 """The sender of a message that names none."""
@@ -34,8 +36,44 @@ SKIP_MAX: Final = 10_000
 INLINE_BLOB_MAX: Final = 1 << 20
 ANSWER_BYTES_MAX: Final = 16 << 20
 _SEED = ("msg_id", "timestamp", "task_id", "sender", "recipient", "role", "content")
-_OURS = ("priority", "thread", "kind")
 _RESERVED = frozenset({"body", "to", "task"})
+
+_SECONDS = Meta(
+    description="seconds since 1970", extra_json_schema={"minimum": 0, "maximum": clock.MILLIS_MAX // 1000 - 1}
+)
+Told = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """A message. Only `content` is needed; any other field than these is kept, and comes back."""
+
+    content: Any
+    msg_id: MessageId | None = None
+    timestamp: Told | Time | None = None
+    task_id: Annotated[Text, Meta(description="the task that it belongs to")] | None = None
+    sender: Annotated[Agent, Meta(description="anonymous unless said")] | None = None
+    recipient: Annotated[Text, Meta(description="who is to get it; all, unless said")] | None = None
+    role: Annotated[Text, Meta(examples=["assistant"])] | None = None
+    priority: Literal["", "low", "normal", "high", "hot"] | None = None
+    thread: Text | None = None
+    kind: (
+        Annotated[
+            str,
+            Meta(max_length=KIND_BYTES_MAX, description="such as report", extra_json_schema={"pattern": PRINTED}),
+        ]
+        | None
+    ) = None
+
+
+class Known(Message, forbid_unknown_fields=True):
+    """A message without other fields: they are looked for only where there are some."""
+
+
+_decode_known = msgspec.json.Decoder(Known).decode
+
+
+BatchId = Annotated[str, Meta(description="names the batch: sent again, it adds nothing")]
+NodeName = Annotated[str, Meta(description="where they waited; the sender of those that name none")]
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -51,22 +89,99 @@ class Batch(msgspec.Struct):
     """Messages that waited somewhere; each is read on its own."""
 
     messages: list[msgspec.Raw]
-    batch_id: str | None = None
-    node_id: str | None = None
+    batch_id: BatchId | None = None
+    node_id: NodeName | None = None
+
+
+class MessageBatch(msgspec.Struct):
+    """Messages that waited somewhere. Each gets its own verdict; a wrong one harms no other."""
+
+    messages: Annotated[list[Message], Meta(max_length=BATCH_MAX)]
+    batch_id: BatchId | None = None
+    node_id: NodeName | None = None
+
+
+class StoredMessage(msgspec.Struct):
+    """It is stored, now or since it came before."""
+
+    status: Literal["stored"]
+    msg_id: str
+
+
+class MessageVerdict(msgspec.Struct):
+    """What became of one message of a batch."""
+
+    msg_id: str | None
+    status: Literal["stored", "duplicate", "rejected"]
+    error: Problem | UnsetType = UNSET
+
+
+class MessageVerdicts(msgspec.Struct):
+    """One verdict for each message, in their order."""
+
+    status: Literal["acked"]
+    batch_id: str
+    verdicts: list[MessageVerdict]
+
+
+class Mailbox(msgspec.Struct, frozen=True):
+    """Which messages."""
+
+    agent: Annotated[str, Meta(description="sent by, or to this agent")] = ""
+    task: Annotated[str, Meta(description="of this task")] = ""
+    since: Annotated[Time, Meta(description="not older, by their own timestamp: seconds since 1970, or ISO 8601")] = ""
+    limit: Limit = 100
+    page: Annotated[int, Meta(ge=1, le=SKIP_MAX + 1, description="from 1; at most 10,000 messages deep")] = 1
+    order: Annotated[Literal["newest", "oldest"], Meta(description="in the order of arrival")] = "newest"
+
+
+class MessageShown(msgspec.Struct):
+    """A message as it was sent, with every other field that it had; `missing` where its body is not here."""
+
+    msg_id: str
+    timestamp: float
+    task_id: Any
+    sender: str
+    recipient: Any
+    role: Any
+    content: Any
+    missing: str | UnsetType = UNSET
+
+
+class MessagesPage(msgspec.Struct):
+    """A page of messages; a total above 10,000 is not counted further, and `total_capped`."""
+
+    messages: list[MessageShown]
+    total: int
+    page: int
+    total_capped: bool | UnsetType = UNSET
 
 
 def operations(core: Core) -> Iterator[Operation]:
     """Messages of plain clients."""
 
-    def declare(method: str, path: str, endpoint: Any, summary: str, *, hot: bool = False) -> Operation:
+    def declare(method: str, path: str, endpoint: Any, summary: str, **more: Any) -> Operation:
         needs = WRITE if method == "POST" else READ
         return Operation(
-            method=method, path=path, endpoint=endpoint, needs=needs, summary=summary, tag="messages", hot=hot
+            method=method, path=path, endpoint=endpoint, needs=needs, summary=summary, tag="messages", **more
         )
 
-    yield declare("POST", "/sync/message", OneMessage(core), "Post one message", hot=True)
-    yield declare("POST", "/sync/messages", ManyMessages(core), "Post messages that waited")
-    yield declare("GET", "/query/messages", Messages(core), "Messages, newest first")
+    yield declare(
+        *("POST", "/sync/message", OneMessage(core), "Post one message"),
+        body=Message,
+        answer=StoredMessage,
+        errors=(409,),
+        hot=True,
+    )
+    yield declare(
+        *("POST", "/sync/messages", typed(ManyMessages(core)), "Post messages that waited"),
+        body=Batch,
+        shown=MessageBatch,
+        answer=MessageVerdicts,
+    )
+    yield declare(
+        *("GET", "/query/messages", typed(Messages(core)), "Messages, newest first"), query=Mailbox, answer=MessagesPage
+    )
 
 
 class OneMessage:
@@ -78,7 +193,7 @@ class OneMessage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        post = read(parse_json(data))
+        post = read(data)
         log = await self._core.own.log_of(post.sender)
         (verdict,) = await store(self._core, log, [post], len(data))
         if isinstance(verdict, HoldfastError):
@@ -96,10 +211,9 @@ class ManyMessages:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        data = await body_of(scope, receive)
-        batch = parts_of(data, Batch, '{"batch_id": "…", "node_id": "…", "messages": [{…}, …]}')
+    async def __call__(self, call: Call) -> dict[str, Any]:
+        """The answer to one request."""
+        batch: Batch = call.body
         if len(batch.messages) > BATCH_MAX:
             error = UsageError(
                 f"{len(batch.messages)} messages at once, the most is {BATCH_MAX}", hint="send several batches"
@@ -111,7 +225,7 @@ class ManyMessages:
         for first in range(0, len(batch.messages), RECORDS_MAX):
             verdicts += await self._store(batch, batch_id, first)
         self._core.saw(batch.node_id or "")
-        await answer_json(send, {"status": "acked", "batch_id": batch_id, "verdicts": verdicts})
+        return {"status": "acked", "batch_id": batch_id, "verdicts": verdicts}
 
     async def _store(self, batch: Batch, batch_id: str, first: int) -> list[dict[str, Any]]:
         """The verdicts of up to 500 messages; those of one sender share a transaction."""
@@ -119,14 +233,11 @@ class ManyMessages:
         verdicts: list[dict[str, Any]] = [{} for _ in part]
         good: dict[str, list[tuple[int, Post]]] = {}
         for number, raw in enumerate(part):
-            message = None
             try:
-                message = parse_json(bytes(raw))
                 # Without an id of its own a message is known by its place in its batch, so a retry still adds nothing.
-                post = read(message, sender=batch.node_id or ANONYMOUS, msg_id=f"{batch_id}:{first + number}")
+                post = read(raw, sender=batch.node_id or ANONYMOUS, msg_id=f"{batch_id}:{first + number}")
             except HoldfastError as error:
-                given = message.get("msg_id") if isinstance(message, dict) else None
-                verdicts[number] = _rejected(given, error)
+                verdicts[number] = _rejected(_named(raw), error)
             else:
                 good.setdefault(post.sender, []).append((number, post))
         for name, posts in good.items():
@@ -151,10 +262,10 @@ class Messages:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        query = Query(scope)
-        limit, page = query.number("limit", 100, least=1, most=PAGE_MAX), query.number("page", 1, least=1)
+    async def __call__(self, call: Call) -> bytes:
+        """The answer to one request."""
+        asked: Mailbox = call.query
+        limit, page = asked.limit, asked.page
         skip = (page - 1) * limit
         if skip > SKIP_MAX:
             raise UsageError(
@@ -162,10 +273,10 @@ class Messages:
                 hint="narrow it with since=, or read /v1/records?collection=messages with after=",
             )
         which = pages.Mail(
-            agent=query.text("agent") or None,
-            task=query.text("task") or None,
-            since_ms=query.time_ms("since") or 0,
-            newest_first=query.one_of("order", "newest", "oldest") == "newest",
+            agent=asked.agent or None,
+            task=asked.task or None,
+            since_ms=time_ms(asked.since) or 0,
+            newest_first=asked.order == "newest",
         )
 
         def look() -> bytes:
@@ -183,7 +294,7 @@ class Messages:
                 body["total_capped"] = True
             return msgspec.json.encode(body)
 
-        await answer(send, await self._core.read(look))
+        return await self._core.read(look)
 
     def _shape(self, stored: Stored, told: int | None, room: int) -> tuple[dict[str, Any], int]:
         """The message as the seed shows it, and about how many bytes it takes."""
@@ -223,43 +334,60 @@ class Messages:
         return shape, size
 
 
-def read(message: Any, *, sender: str = ANONYMOUS, msg_id: str = "") -> Post:
+def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = "") -> Post:
     """A message from what a client sent, every field checked.
 
     Args:
-        message: a MessageEnvelope.
+        data: a `Message`, as JSON.
         sender: whose it is if it does not say.
         msg_id: its id if it has none; made here if empty.
 
     Raises:
         UsageError: with the field that is wrong.
     """
-    if not isinstance(message, dict):
-        raise UsageError(f"a message is an object, got {type(message).__name__}", hint="see docs/http.md")
-    if wrong := sorted(_RESERVED & set(message)):
-        hint = "the fields are msg_id, timestamp, task_id, sender, recipient, role, content"
-        raise UsageError(f"unknown field {wrong[0]!r}", hint=hint)
-    if "content" not in message:
-        raise UsageError("a message needs content", hint="any JSON value")
-    name = _text(message, "msg_id", KEY_BYTES_MAX - 64) or msg_id or new_id("msg")
-    who = _text(message, "sender") or sender
+    others: dict[str, Any] = {}
+    try:
+        message: Message = _decode_known(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        message, others = _with_others(bytes(data))
+    name = message.msg_id or msg_id or new_id("msg")
+    who = message.sender or sender
     check_agent(who, hub=False)
     found = envelope(
-        message["content"],
-        to=_text(message, "recipient"),
-        task=_text(message, "task_id"),
-        role=_text(message, "role"),
-        thread=_text(message, "thread"),
-        priority=_text(message, "priority") or "normal",
+        message.content,
+        to=message.recipient or None,
+        task=message.task_id or None,
+        role=message.role or None,
+        thread=message.thread or None,
+        priority=message.priority or "normal",
     )
-    told = _time(message.get("timestamp"))
-    if told is not None:
-        found["timestamp"] = message["timestamp"]
-    known = (*_SEED, *_OURS)
-    found |= {key: value for key, value in message.items() if key not in known and key not in found}
-    draft = drafts.message(found, msg_id=name, kind=_text(message, "kind") or MESSAGE, author=who)
+    told = None
+    if message.timestamp is not None:
+        told, found["timestamp"] = clock.parse_time(message.timestamp), message.timestamp
+    if others:
+        found |= others
+    draft = drafts.message(found, msg_id=name, kind=message.kind or MESSAGE, author=who)
     tagged = msgspec.structs.replace(draft, tags=(*draft.tags, (TAGS["msg_id"], name)))
     return Post(name, who, tagged, told)
+
+
+def _with_others(data: bytes) -> tuple[Message, dict[str, Any]]:
+    """A message, and the fields that it has beside those that are ours."""
+    message = decode(data, Message)
+    others = {key: value for key, value in parse_json(data).items() if key not in Message.__struct_fields__}
+    if wrong := sorted(_RESERVED & set(others)):
+        hint = "the fields are msg_id, timestamp, task_id, sender, recipient, role, content"
+        raise UsageError(f"unknown field {wrong[0]!r}", hint=hint)
+    return message, others
+
+
+def _named(raw: msgspec.Raw) -> Any:
+    """The id of a message that is wrong somewhere."""
+    try:
+        found = parse_json(bytes(raw))
+    except HoldfastError:
+        return None
+    return found.get("msg_id") if isinstance(found, dict) else None
 
 
 async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[str | HoldfastError]:
@@ -305,20 +433,3 @@ def _compare(core: Core, before: Stored, post: Post) -> str | HoldfastError:
 
 def _rejected(msg_id: Any, error: HoldfastError) -> dict[str, Any]:
     return {"msg_id": msg_id if isinstance(msg_id, str) else None, "status": "rejected", "error": verdict_of(error)}
-
-
-def _text(message: dict[str, Any], field: str, most: int = 255) -> str | None:
-    value = message.get(field)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > most:
-        raise UsageError(f"{field} must be text of at most {most} letters, got {value!r:.80}", hint="see docs/http.md")
-    return value
-
-
-def _time(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise UsageError(f"timestamp must be a time, got {value!r:.80}", hint="seconds since 1970, or ISO 8601")
-    return clock.parse_time(value)
