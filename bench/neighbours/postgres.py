@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.harness import Missing
 from bench.neighbours import served
 from bench.neighbours.served import Begin, Body, LocalLog, Plan, decode, encode
-from bench.processes import PATIENCE_S, Process, free_port, program
+from bench.processes import PATIENCE_S, Process, free_port, listening, program
 
 USER = "holdfast"
 NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
@@ -40,8 +40,14 @@ def _programs() -> str:
     return os.pathsep.join(str(path) for path in reversed(found))
 
 
-class Server(served.Server):
-    """A cluster made for this turn, on a free port; as nobody when we are root, whom PostgreSQL refuses to serve."""
+class Cluster:
+    """A cluster made for this turn, on a free port; as nobody when we are root, whom PostgreSQL refuses to serve.
+
+    Attributes:
+        port: where it listens, on this machine only.
+        address: how libpq is told so.
+        process: the server's.
+    """
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         initdb, postgres = program("initdb", _programs()), program("postgres", _programs())
@@ -61,31 +67,43 @@ class Server(served.Server):
         )
         if made.returncode:
             raise Missing(f"initdb failed: {made.stderr[-300:]}")
-        port = free_port()
+        self.port = port = free_port()
         command = [*as_user, postgres, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(home)]
         settings = [word for text in ("shared_buffers=128MB", "synchronous_commit=on") for word in ("-c", text)]
         self.process = Process([*command, *settings], folder, env=env, ending=signal.SIGINT, cwd=home)
         self.address = f"host=127.0.0.1 port={port} user={USER} dbname=postgres"
-        self._listening(port)
         try:
-            self._prepare()
+            listening(port, self.process)
+            self._ask("SELECT 1")
         except BaseException:
             self.process.stop()
             raise
 
-    def _prepare(self) -> None:
+    def _ask(self, sql: str) -> None:
         import psycopg
 
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
                 with psycopg.connect(self.address, autocommit=True) as connection:
-                    connection.execute(SCHEMA)
+                    connection.execute(sql)
                 return
             except psycopg.OperationalError:  # it listens before it is ready
                 if time.monotonic() > end:
                     raise
                 time.sleep(0.02)
+
+
+class Server(Cluster, served.Server):
+    """The cluster with the table that is written to."""
+
+    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
+        super().__init__(folder, env)
+        try:
+            self._ask(SCHEMA)
+        except BaseException:
+            self.process.stop()
+            raise
 
 
 class Client(served.Client):

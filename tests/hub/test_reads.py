@@ -144,6 +144,16 @@ def test_record_pages_follow_on_each_other_both_ways(filled: Room) -> None:
         assert seen == (list(range(14, 0, -1)) if order == "newest" else list(range(1, 15)))
 
 
+def test_what_is_new_to_somebody_is_counted_behind_where_he_has_read(filled: Room) -> None:
+    first, second = (each["pos"] for each in filled.get("/v1/records", to="ada", order="oldest")["records"])
+    assert filled.get("/v1/count", to="ada") == {"count": 2, "capped": False}
+    assert filled.get("/v1/count", to="ada", after=first) == {"count": 1, "capped": False}
+    assert filled.get("/v1/count", to="ada", after=second) == {"count": 0, "capped": False}
+    assert filled.get("/v1/count", to="ada", most=1) == {"count": 1, "capped": True}
+    assert filled.get("/v1/count", task="t1", agent="bob") == {"count": 2, "capped": False}
+    assert filled.client.get("/v1/count", params={"most": 0}).status_code == 400
+
+
 def test_search_finds_what_was_just_written_and_what_is_indexed(filled: Room) -> None:
     def keys(**query: Any) -> list[str]:
         return [each["key"] for each in filled.get("/v1/search", **query)["records"]]

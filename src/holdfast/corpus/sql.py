@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar
 
 from holdfast import codec
+from holdfast.corpus import times
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.port import Branch, Filter, Head
 from holdfast.corpus.rows import COLUMNS, Stored, unbind, within
@@ -213,21 +214,26 @@ class SqlCorpus:
 
     def page(self, which: Filter) -> list[Stored]:
         """Records in commit order, or newest first."""
-        where, args = self._where(which)
+        where, args, pos = self._behind(which)
         order = "DESC" if which.newest_first else "ASC"
-        # By the tag's pos, so that its index gives the order: sorting whole rows took 1 ms of a page.
-        pos = "t.pos" if where.startswith("tag t") else "r.pos"
-        if which.after is not None:
-            where += f" AND {pos}<?" if which.newest_first else f" AND {pos}>?"
-            args = (*args, which.after)
         sql = f"SELECT {COLUMNS} FROM {where} ORDER BY {pos} {order} LIMIT ?"
         return [self.stored(row) for row in self.engine.query(sql, (*args, which.limit))]
 
     def count(self, which: Filter, most: int = 10_000) -> int:
         """How many records `which` matches, counted up to `most`."""
-        where, args = self._where(which)
+        where, args, _ = self._behind(which)
         sql = f"SELECT count(*) FROM (SELECT 1 FROM {where} LIMIT ?) f"
         return int(self.engine.one(sql, (*args, most))[0])
+
+    def _behind(self, which: Filter) -> tuple[str, tuple[Any, ...], str]:
+        """What `which` matches behind its keyset, and the column that orders it."""
+        where, args = self._where(which)
+        # By the tag's pos, so that its index gives the order: sorting whole rows took 1 ms of a page.
+        pos = "t.pos" if where.startswith("tag t") else "r.pos"
+        if which.after is not None:
+            where += f" AND {pos}<?" if which.newest_first else f" AND {pos}>?"
+            args = (*args, which.after)
+        return where, args, pos
 
     index_is_exact = True
     """Whether `matching` also knows where in a text its words stand."""
@@ -445,13 +451,21 @@ class SqlCorpus:
         if which.key is not None:
             tests.append("r.key=?")
             args.append(which.key)
-        if which.since:
-            tests.append("r.hlc>=? AND r.pos>?")
-            args += [which.since, self._arrived_before(which.since) if self.hub else 0]
-        if which.until < 1 << 62:
-            tests.append("r.hlc<?")
-            args.append(which.until)
+        if which.since or which.until < 1 << 62:
+            tests.append("r.hlc>=? AND r.hlc<? AND r.pos BETWEEN ? AND ?")
+            args += [which.since, which.until, *self._span(which)]
         return f"{tables} WHERE {' AND '.join(tests)}", tuple(args)
+
+    def _span(self, which: Filter) -> tuple[int, int]:
+        """Between which positions everything lies that has the time asked for."""
+        if not self.hub:
+            return 0, 1 << 62
+        if which.agents:
+            branches = [branch for agent in set(which.agents) for branch in self.branches(agent)]
+            found = times.span(self.engine.one, branches, which.since, which.until)
+            if found is not None:
+                return found
+        return self._arrived_before(which.since) + 1, 1 << 62
 
     def _arrived_before(self, stamp: int) -> int:
         sql = "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1"

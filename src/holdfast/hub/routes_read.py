@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta
 
 from holdfast import clock, wire
 from holdfast.corpus import Filter, Stored, pages, search
-from holdfast.corpus.sql import TAGS
+from holdfast.corpus.sql import MESSAGES, TAGS
 from holdfast.errors import Conflict, NotCached, NotFound, UsageError
 from holdfast.hub.api import JSON, Call, Endpoint, Operation, Reply, typed
 from holdfast.hub.core import Core
@@ -54,6 +54,7 @@ STATE: Final = "state"
 """Where put and get go when nobody names a collection."""
 ANSWER_BYTES_MAX: Final = 8 << 20
 HISTORY_STEPS_MAX: Final = 20_000
+COUNT_MAX: Final = 10_000
 
 At = Annotated[Time, Meta(description="as of this time: seconds since 1970, or ISO 8601")]
 Since = Annotated[Time, Meta(description="not older than this: seconds since 1970, or ISO 8601")]
@@ -109,6 +110,24 @@ class Which(msgspec.Struct, frozen=True, kw_only=True):
     ] = "newest"
     limit: Limit = 100
     after: AfterPos = 0
+
+
+class HowMany(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages behind a position; what is not given may be anything."""
+
+    to: Annotated[str, Meta(description="messages to this agent")] | None = None
+    agent: Agents = ()
+    task: Annotated[str, Meta(description="messages of this task")] | None = None
+    thread: Annotated[str, Meta(description="messages of this thread")] | None = None
+    after: Annotated[Number, Meta(description="a position; what came before it was seen")] = 0
+    most: Annotated[int, Meta(ge=1, le=COUNT_MAX, description="where to stop counting")] = 1000
+
+
+class Count(msgspec.Struct, frozen=True):
+    """How many there are; `capped`: at least so many."""
+
+    count: int
+    capped: bool
 
 
 class Words(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +201,7 @@ def operations(core: Core) -> Iterator[Operation]:
     yield read("history", reads(core, _history), "Every version of a key", Past, Records, errors=(404,))
     yield read("keys", reads(core, _keys), "The keys of a collection", KeysOf, Keys)
     yield read("records", reads(core, _records), "Records by what they are", Which, Records)
+    yield read("count", reads(core, _count), "How many messages are new", HowMany, Count)
     yield read("search", reads(core, _search), "Full-text search", Words, Found)
     yield read("agents", reads(core, _agents), "Who writes here", ByName, AgentsPage)
     yield read("nodes", typed(Nodes(core)), "The nodes that were seen", Few, NodesPage)
@@ -426,6 +446,23 @@ def _records(core: Core, call: Call) -> bytes:
         limit=asked.limit + 1,
     )
     return _page("records", core.corpus.page(which), asked.limit)
+
+
+def _count(core: Core, call: Call) -> bytes:
+    """Those that nobody deleted; counted up to `most`, so that the answer takes as long on any hub."""
+    asked: HowMany = call.query
+    which = Filter(
+        agents=asked.agent,
+        collection=MESSAGES,
+        to=asked.to,
+        task=asked.task,
+        thread=asked.thread,
+        current=True,
+        after=asked.after,
+        newest_first=False,
+    )
+    found = core.corpus.count(which, asked.most + 1)
+    return msgspec.json.encode(Count(min(found, asked.most), found > asked.most))
 
 
 def _search(core: Core, call: Call) -> bytes:

@@ -274,6 +274,10 @@ class Paging(CorpusContract):
                 "1005000",
             ]
             assert corpus.count(Filter(since=since), 100) == 7
+            for wanted, count in (((since, until), 3), ((until, since), 0), ((0, since), 3), ((until, 1 << 62), 4)):
+                which = Filter(agents=("ada",), since=wanted[0], until=wanted[1])
+                assert (len(corpus.page(which)), corpus.count(which, 100)) == (count, count)
+            assert corpus.page(Filter(agents=("nobody",), since=since)) == []
 
     def test_keys_come_in_order_and_in_pages(self, tmp_path: Path) -> None:
         odd = [
