@@ -105,7 +105,7 @@ def errors_of(operation: Operation) -> list[int]:
 
     This is the one place for them: whoever adds a check to the door or to `Guarded` adds its status here.
     """
-    found = {405, 421, 429, 500, 503, *operation.errors}
+    found = {421, 429, 500, 503, *operation.errors}
     if operation.needs:
         found |= {401, 403}
     if operation.query is not None or operation.where or operation.headers:
@@ -344,7 +344,8 @@ def refused(error: msgspec.ValidationError, given: Any, what: str = "", shape: A
     if missing or unknown:
         name = ".".join(part for part in (path, (missing or unknown)[1]) if part)  # type: ignore[index]
         message = f"{what}{name!r} is missing" if missing else f"unknown field {name!r:.80}"
-        names = ", ".join(getattr(shape, "__struct_fields__", ())) if not path else ""
+        fields = [name for kind in _plain(shape) for name in getattr(kind, "__struct_fields__", ())]
+        names = "" if path else ", ".join(fields)
         return UsageError(message, hint=f"known are: {names}" if names else SEE_DOCS)
     wants = says[:1].lower() + says[1:]
     found, known = _at(given, path)

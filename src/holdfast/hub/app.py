@@ -6,7 +6,7 @@ import contextlib
 import hmac
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any
 
 from holdfast.errors import HoldfastError, MissingExtra, NotFound, UsageError
@@ -162,12 +162,22 @@ def by_path(guarded: list[Guarded]) -> dict[str, Methods]:
     return {path: Methods(each) for path, each in found.items()}
 
 
-def operations(core: Core) -> Iterator[Operation]:
+def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
-    from holdfast.hub import routes_feed, routes_health, routes_node, routes_read, routes_relay, routes_sync
+    from holdfast.hub import (
+        routes_docs,
+        routes_feed,
+        routes_health,
+        routes_node,
+        routes_read,
+        routes_relay,
+        routes_sync,
+    )
 
-    for room in (routes_node, routes_feed, routes_read, routes_sync, routes_relay, routes_health):
-        yield from room.operations(core)
+    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_health)
+    found = [operation for room in rooms for operation in room.operations(core)]
+    found += routes_docs.operations(found)
+    return found
 
 
 async def _refuse(request: Request, error: Exception) -> Any:

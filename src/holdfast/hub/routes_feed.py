@@ -29,7 +29,7 @@ LISTENERS_MAX: Final = 2_000
 CURSOR: Final = "^([0-9]{1,18}(\\.[0-9A-Za-z]+@[0-9]{1,18})*|now)$"
 LastEvent = Annotated[
     str,
-    Meta(description="a cursor; wins over `after`", extra_json_schema={"pattern": CURSOR.replace("|now", "")}),
+    Meta(description="a cursor; wins over `after`", extra_json_schema={"pattern": CURSOR.replace("now", "")}),
 ]
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),

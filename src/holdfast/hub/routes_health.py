@@ -92,7 +92,7 @@ class Version:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        await answer_json(send, {"name": "holdfast", "version": _version(), "protocol": wire.PROTOCOL, "record": 1})
+        await answer_json(send, {"name": "holdfast", "version": hub_version(), "protocol": wire.PROTOCOL, "record": 1})
 
 
 class Readyz:
@@ -125,7 +125,7 @@ class Health:
             send,
             {
                 "status": "ok" if good and not warnings else "degraded" if good else "failing",
-                "version": _version(),
+                "version": hub_version(),
                 "hub": core.home.hub_id,
                 "generation": core.home.gen,
                 "settle": core.home.settle,
@@ -171,7 +171,8 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
     return checks, warnings
 
 
-def _version() -> str:
+def hub_version() -> str:
+    """Which Holdfast this is."""
     try:
         return version("holdfast")
     except PackageNotFoundError:  # run from a source tree that nobody installed

@@ -38,7 +38,12 @@ _HEX: Final = "[0-9a-fA-F]"
 
 
 Digest = Annotated[
-    str, Meta(description="SHA-256 of the blob, in hex", extra_json_schema={"pattern": f"^{_HEX}{{64}}$"})
+    str,
+    Meta(
+        description="SHA-256 of the blob, in hex",
+        examples=["2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"],
+        extra_json_schema={"pattern": f"^{_HEX}{{64}}$"},
+    ),
 ]
 Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_HEX}{{32}}$"})]
 Span = Annotated[
@@ -268,6 +273,8 @@ class Blobs:
             raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
         # Sent whole again: what lies here already is not written twice; the digest proves the sum of both.
         at = await self._take(digest, at, 0 if offset is not None else at, receive)
+        if not at:  # not a byte came: all there is of the empty blob, and a wrong one of any other
+            at = await self._core.files(lambda: blobs.append(digest, 0, b""))
         if total is not None and at < total:
             await answer_json(send, {"digest": digest.hex(), "offset": at}, status=202)
             return

@@ -26,6 +26,7 @@ from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import READ, WRITE
 from holdfast.hub.shapes import (
     INT64_MAX,
+    PRINTED,
     AfterName,
     AfterPos,
     Agent,
@@ -41,13 +42,14 @@ from holdfast.hub.shapes import (
     Number,
     Prefix,
     Records,
-    Time,
     Version,
+    When,
+    Writer,
     time_ms,
 )
 from holdfast.log import drafts
 from holdfast.log.versions import frame
-from holdfast.records import read_blob_reference
+from holdfast.records import KEY_BYTES_MAX, NAME_BYTES_MAX, read_blob_reference
 from holdfast.wire import BODY_BYTES_MAX
 
 STATE: Final = "state"
@@ -56,9 +58,9 @@ ANSWER_BYTES_MAX: Final = 8 << 20
 HISTORY_STEPS_MAX: Final = 20_000
 COUNT_MAX: Final = 10_000
 
-At = Annotated[Time, Meta(description="as of this time: seconds since 1970, or ISO 8601")]
-Since = Annotated[Time, Meta(description="not older than this: seconds since 1970, or ISO 8601")]
-Until = Annotated[Time, Meta(description="older than this: seconds since 1970, or ISO 8601")]
+At = Annotated[When, Meta(description="as of this time: seconds since 1970, or ISO 8601")]
+Since = Annotated[When, Meta(description="not older than this: seconds since 1970, or ISO 8601")]
+Until = Annotated[When, Meta(description="older than this: seconds since 1970, or ISO 8601")]
 Where = Annotated[Collection, Meta(description="the collection; state unless said")]
 Work = Callable[[Core, Call], bytes]
 
@@ -138,7 +140,6 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="words; in double quotes a phrase, with a trailing * a beginning",
             examples=["call"],
-            extra_json_schema={"pattern": "^[A-Za-z0-9]+( [A-Za-z0-9]+){0,7}$"},
         ),
     ]
     agent: Agents = ()
@@ -160,12 +161,22 @@ class Few(msgspec.Struct, frozen=True):
     limit: Limit = 100
 
 
+ONE_OF_BOTH: Final = {
+    "anyOf": [
+        {"required": ["value"], "properties": {"delete": {"const": False}}},
+        {"required": ["delete"], "properties": {"delete": {"const": True}, "value": {"type": "null"}}},
+    ]
+}
+
+
 class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value to put, or to delete, if the version that is there is the expected one."""
 
-    agent: Agent
-    collection: Collection
-    key: Key
+    agent: Writer
+    collection: Annotated[
+        Collection, Meta(max_length=NAME_BYTES_MAX, min_length=1, extra_json_schema={"pattern": PRINTED})
+    ]
+    key: Annotated[Key, Meta(max_length=KEY_BYTES_MAX, extra_json_schema={"pattern": PRINTED})]
     value: Any = UNSET
     delete: bool = False
     reason: Annotated[str, Meta(description="why it is deleted")] | None = None
@@ -212,7 +223,7 @@ def operations(core: Core) -> Iterator[Operation]:
         needs=WRITE,
         summary="Compare and set",
         tag="deciding",
-        body=Wish,
+        body=Annotated[Wish, Meta(extra_json_schema=ONE_OF_BOTH)],
         takes=(JSON, wire.MEDIA),
         answer=Version,
         errors=(409,),

@@ -23,7 +23,7 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.hub.principal import READ, WRITE
-from holdfast.hub.shapes import INT64_MAX, PRINTED, Agent, Problem
+from holdfast.hub.shapes import INT64_MAX, PRINTED, Problem, Writer
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import INLINE_BYTES_MAX, NAME_BYTES_MAX, PUT, check_names
@@ -78,7 +78,7 @@ class RowChange(msgspec.Struct, frozen=True):
 class Change(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One change of one row."""
 
-    agent_id: Agent
+    agent_id: Writer
     table: TableName
     operation: Literal["insert", "upsert", "update", "delete"] = "upsert"
     data: Annotated[
@@ -91,7 +91,6 @@ class Change(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             Meta(
                 max_length=NAME_BYTES_MAX,
                 description="with one, it is carried out once, for ever",
-                extra_json_schema={"pattern": PRINTED},
             ),
         ]
         | None
@@ -155,7 +154,18 @@ class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ) = None
     limit: Annotated[int, Meta(ge=0, le=PAGE_MAX, description="how many at most")] = 100
     after: Annotated[int, Meta(ge=0, le=INT64_MAX, description="`next` of the page before")] = 0
-    agent_id: Annotated[Agent, Meta(description="only this agent's rows")] | None = None
+    agent_id: (
+        Annotated[
+            str,
+            Meta(
+                description="only this agent's rows",
+                max_length=NAME_BYTES_MAX,
+                min_length=1,
+                extra_json_schema={"pattern": PRINTED},
+            ),
+        ]
+        | None
+    ) = None
 
 
 class RowsPage(msgspec.Struct):

@@ -23,7 +23,7 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, parse_json
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.hub.principal import READ, WRITE
-from holdfast.hub.shapes import PRINTED, Agent, Limit, MessageId, Problem, Text, Time, time_ms
+from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, When, time_ms
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import KIND_BYTES_MAX, MESSAGE, read_blob_reference
@@ -38,9 +38,8 @@ ANSWER_BYTES_MAX: Final = 16 << 20
 _SEED = ("msg_id", "timestamp", "task_id", "sender", "recipient", "role", "content")
 _RESERVED = frozenset({"body", "to", "task"})
 
-_SECONDS = Meta(
-    description="seconds since 1970", extra_json_schema={"minimum": 0, "maximum": clock.MILLIS_MAX // 1000 - 1}
-)
+_SECONDS = Meta(description="seconds since 1970", extra_json_schema={"minimum": 0, "maximum": clock.MILLIS_MAX // 1000})
+_SENDER: Final = {"pattern": PRINTED, "not": {"const": "hub"}}
 Told = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
 
 
@@ -51,7 +50,7 @@ class Message(msgspec.Struct, kw_only=True):
     msg_id: MessageId | None = None
     timestamp: Told | Time | None = None
     task_id: Annotated[Text, Meta(description="the task that it belongs to")] | None = None
-    sender: Annotated[Agent, Meta(description="anonymous unless said")] | None = None
+    sender: Annotated[Text, Meta(description="anonymous unless said", extra_json_schema=_SENDER)] | None = None
     recipient: Annotated[Text, Meta(description="who is to get it; all, unless said")] | None = None
     role: Annotated[Text, Meta(examples=["assistant"])] | None = None
     priority: Literal["", "low", "normal", "high", "hot"] | None = None
@@ -129,7 +128,7 @@ class Mailbox(msgspec.Struct, frozen=True):
 
     agent: Annotated[str, Meta(description="sent by, or to this agent")] = ""
     task: Annotated[str, Meta(description="of this task")] = ""
-    since: Annotated[Time, Meta(description="not older, by their own timestamp: seconds since 1970, or ISO 8601")] = ""
+    since: Annotated[When, Meta(description="not older, by their own timestamp: seconds since 1970, or ISO 8601")] = ""
     limit: Limit = 100
     page: Annotated[int, Meta(ge=1, le=SKIP_MAX + 1, description="from 1; at most 10,000 messages deep")] = 1
     order: Annotated[Literal["newest", "oldest"], Meta(description="in the order of arrival")] = "newest"

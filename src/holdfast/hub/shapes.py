@@ -19,28 +19,23 @@ from holdfast.wire import PAGE_MAX
 INT64_MAX: Final = (1 << 63) - 1
 PRINTED: Final = "^[^\\u0000-\\u001f\\u007f]*$"
 """Text without control characters."""
-_NAME: Final = {"pattern": PRINTED}
 _DAY: Final = "(19[7-9][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
 _HOUR: Final = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{3})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])"
 ISO_TIME: Final = f"^{_DAY.replace('19[7-9][0-9]', '19[89][0-9]')}T{_HOUR}$"
 SECONDS: Final = "^[0-9]{1,10}(\\.[0-9]{1,6})?$"
 
-Agent = Annotated[
-    str,
+Agent = Annotated[str, Meta(max_length=NAME_BYTES_MAX, description="the name of an agent", examples=["recruiter-1"])]
+Writer = Annotated[
+    Agent,
     Meta(
-        max_length=NAME_BYTES_MAX,
-        description="the name of an agent",
-        examples=["recruiter-1"],
-        extra_json_schema={"minLength": 1, "pattern": "^[^\\u0000-\\u001f\\u007f]+$"},
+        description="the agent in whose name it is written",
+        extra_json_schema={"minLength": 1, "pattern": PRINTED, "not": {"const": "hub"}},
     ),
 ]
 Agents = Annotated[
     tuple[str, ...], Meta(description="only these agents' records; repeat it for several", examples=[["recruiter-1"]])
 ]
-Collection = Annotated[
-    str,
-    Meta(description="the name of a collection", examples=["messages"], extra_json_schema=_NAME),
-]
+Collection = Annotated[str, Meta(description="the name of a collection", examples=["messages"])]
 Collections = Annotated[tuple[str, ...], Meta(description="only these collections; repeat it for several")]
 Kinds = Annotated[
     tuple[str, ...],
@@ -60,6 +55,15 @@ Time = Annotated[
         extra_json_schema={"anyOf": [{"pattern": ISO_TIME}, {"pattern": SECONDS}]},
     ),
 ]
+When = Annotated[
+    str,
+    Meta(
+        description="seconds since 1970, or ISO 8601",
+        examples=["2026-01-06T12:00:00Z"],
+        extra_json_schema={"anyOf": [{"pattern": ISO_TIME}, {"pattern": SECONDS}, {"maxLength": 0}]},
+    ),
+]
+"""A `Time` in a query, where it may be empty: then it is not there."""
 Hex = Annotated[str, Meta(extra_json_schema={"pattern": "^([0-9a-f]{2})*$"})]
 Iso = Annotated[str, Meta(description="RFC 3339, in UTC", extra_json_schema={"format": "date-time"})]
 Text = Annotated[str, Meta(max_length=255)]
@@ -68,13 +72,13 @@ MessageId = Annotated[
     Meta(
         max_length=KEY_BYTES_MAX - 64,
         description="names one message, for ever; made here if there is none",
-        extra_json_schema=_NAME,
+        extra_json_schema={"pattern": PRINTED},
     ),
 ]
 
 
 def time_ms(text: str | None) -> int | None:
-    """A `Time` as ms since 1970; None if it was not given.
+    """A `When` as ms since 1970; None if it was not given.
 
     Raises:
         UsageError: it is no time.
