@@ -96,8 +96,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     def says(self) -> str:
         """What the docstring of whatever answers it says."""
         work = self.endpoint.work if isinstance(self.endpoint, Typed) else self.endpoint
-        found = getattr(work, "__doc__", None) or getattr(type(work), "__doc__", None) or ""
-        return str(found)
+        return work.__doc__ or ""
 
 
 def errors_of(operation: Operation) -> list[int]:

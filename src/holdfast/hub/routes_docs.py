@@ -18,6 +18,7 @@ KINDS: Final = {
     "page.html": "text/html; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "page.js": "text/javascript; charset=utf-8",
+    "page.svg": "image/svg+xml",
 }
 SAFE: Final = (
     ("content-security-policy", "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
@@ -27,7 +28,7 @@ SAFE: Final = (
 )
 """The page takes nothing from elsewhere, and sends nothing there."""
 
-Asset = Annotated[str, Meta(description="a part of the page", extra_json_schema={"enum": ["page.css", "page.js"]})]
+Asset = Annotated[str, Meta(description="a part of the page", extra_json_schema={"enum": list(KINDS)[1:]})]
 
 
 def operations(listed: Sequence[Operation]) -> Iterator[Operation]:
@@ -40,15 +41,15 @@ def operations(listed: Sequence[Operation]) -> Iterator[Operation]:
         )
 
     yield get("/openapi.json", Document(listed), "This document", answer=dict[str, Any])
-    yield get("/docs", parts, "This document, to read and to try", answer=bytes, gives="text/html; charset=utf-8")
+    yield get("/docs", parts, "This document, to read and to try", answer=bytes, gives=KINDS["page.html"])
     yield get(
         "/docs/{name}",
         parts,
         "What that page is made of",
         where={"name": Asset},
         answer=bytes,
-        gives="text/css; charset=utf-8",
-        or_gives=("text/javascript; charset=utf-8",),
+        gives=KINDS["page.css"],
+        or_gives=(KINDS["page.js"], KINDS["page.svg"]),
         errors=(404,),
     )
 
