@@ -18,7 +18,7 @@ from holdfast.collections.messages import envelope
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
-from holdfast.hub.api import Call, Operation, decode, typed
+from holdfast.hub.api import Call, Operation, refused, typed
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, parse_json
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
@@ -372,8 +372,12 @@ def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = ""
 
 def _with_others(data: bytes) -> tuple[Message, dict[str, Any]]:
     """A message, and the fields that it has beside those that are ours."""
-    message = decode(data, Message)
-    others = {key: value for key, value in parse_json(data).items() if key not in Message.__struct_fields__}
+    given = parse_json(data)
+    try:
+        message = msgspec.convert(given, Message)
+    except msgspec.ValidationError as error:
+        raise refused(error, given, shape=Message) from error
+    others = {key: value for key, value in given.items() if key not in Message.__struct_fields__}
     if wrong := sorted(_RESERVED & set(others)):
         hint = "the fields are msg_id, timestamp, task_id, sender, recipient, role, content"
         raise UsageError(f"unknown field {wrong[0]!r}", hint=hint)
