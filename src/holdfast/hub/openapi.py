@@ -143,7 +143,7 @@ def _parameter(name: str, place: str, schema: dict[str, Any], *, required: bool)
     if schema.get("default", 0) in ("", [], None):
         del schema["default"]
     out = {"name": name, "in": place, "required": required, "schema": schema}
-    if place == "query" and schema.get("type") != "string":
+    if place == "query" and schema.get("type") not in ("string", "array"):
         out["allowEmptyValue"] = True  # as if it were not there
     if "description" in schema:
         out["description"] = schema.pop("description")
