@@ -6,6 +6,7 @@ A record travels as its header's bytes, so that both sides hash exactly what was
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal, TypeVar
 
 import msgspec
@@ -218,8 +219,46 @@ class Pulled(msgspec.Struct, frozen=True, gc=False):
     more: bool
     public_key: bytes
     signature: bytes = b""
-    """The hub's newest signed head of this branch, over `head`."""
+    """The hub's newest signed head of this branch, over `head`; asked for with ``signed=1``: of the last item."""
     head: Mark = Mark(0, b"")
+
+
+class HeadAt(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Where an incarnation stands on a hub: its head, and where the stretches of its chain begin, the newest first."""
+
+    inc: bytes
+    head: Mark
+    steps: list[Mark]
+
+
+class StreamHeads(msgspec.Struct, frozen=True, gc=False):
+    """A stream that a hub holds, with the head of each incarnation; those that others went on from come first."""
+
+    stream: bytes
+    agent: str
+    public_key: bytes
+    heads: list[HeadAt]
+
+
+class Heads(msgspec.Struct, frozen=True, gc=False):
+    """What a hub holds, for one that follows it, and the proof of who it is.
+
+    `signature` is over `challenge(nonce, gen)` by `public_key`; `keys` are those of all hubs whose own streams it
+    holds, each with what that hub alone can sign of it (`certificate`). `pos` is its newest position; `cursor` how far
+    the streams told here cover its feed; `next` goes into ``after`` for the next page of a full listing, None is its
+    end.
+    """
+
+    gen: str
+    nonce: bytes
+    public_key: bytes
+    signature: bytes
+    keys: list[tuple[bytes, bytes]]
+    pos: int
+    cursor: str
+    streams: list[StreamHeads]
+    next: int | None = None
+    version: int = PROTOCOL
 
 
 class Rotation(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -278,7 +317,9 @@ class Cursor(msgspec.Struct, frozen=True):
         return cls(pos, tuple(reversed(pairs)))
 
 
-def resume(cursor: Cursor, lineage: list[tuple[str, int]], head: int) -> int:
+def resume(
+    cursor: Cursor, lineage: list[tuple[str, int]], head: int, marks: Iterable[tuple[str, int, int]] = ()
+) -> int:
     """The position to read on from: the reader's own, or where its history and the hub's part.
 
     A position means something only within a generation: after a restore or an unclean start the hub may give the
@@ -289,6 +330,8 @@ def resume(cursor: Cursor, lineage: list[tuple[str, int]], head: int) -> int:
         cursor: the reader's.
         lineage: the hub's generations, oldest first, each with the last position before it began.
         head: the hub's newest position.
+        marks: of a hub that follows another: (generation, position there, position here), where all that is here up to
+            the second was there up to the first.
     """
     if not cursor.lineage:
         return 0 if cursor.pos == 0 or not lineage else min(cursor.pos, lineage[-1][1], head)
@@ -297,12 +340,23 @@ def resume(cursor: Cursor, lineage: list[tuple[str, int]], head: int) -> int:
     ends_here = _ends(lineage, head)
     ends_there = _ends(list(cursor.lineage), cursor.pos)
     common = [min(end, ends_there[gen]) for gen, end in ends_here.items() if gen in ends_there]
-    return min(cursor.pos, head, max(common, default=0))
+    followed = [here for gen, there, here in marks if there <= ends_there.get(gen, -1)]
+    return min(head, max(min(cursor.pos, max(common, default=0)), max(followed, default=0)))
 
 
 def _ends(lineage: list[tuple[str, int]], last: int) -> dict[str, int]:
     following = [first for _, first in lineage[1:]] + [last]
     return {gen: end for (gen, _), end in zip(lineage, following, strict=True)}
+
+
+def challenge(nonce: bytes, gen: str) -> bytes:
+    """What a hub signs to show that it is itself, now."""
+    return b"hf/hub/1\0" + nonce + gen.encode()
+
+
+def certificate(public_key: bytes) -> bytes:
+    """What a hub signs to say that this key is a hub's: a node's key signs heads of streams only, and never this."""
+    return b"hf/hub-key/1\0" + public_key
 
 
 _packer = msgspec.msgpack.Encoder()

@@ -181,3 +181,27 @@ def test_an_import_on_one_machine_is_exported_whole_from_the_other(
     found = [json.loads(line)["value"] for line in lines]
     originals = [message for each in json.loads(SHARED.read_bytes()) for message in each["traj"]]
     assert [{"role": m["role"], "content": m["body"], **m.get("rest", {})} for m in found] == originals
+
+
+def test_a_store_with_two_hubs_goes_on_with_the_one_that_follows(
+    empty: Run, server: Server, spawn: Spawn, home: Path, tmp_path: Path
+) -> None:
+    server.start()
+    (tmp_path / "second").mkdir()
+    standby = Server(spawn, tmp_path / "second").start("--follow", server.url)
+    hubs = ("--hub", server.url, "--hub", standby.url)
+    for name in ("laptop", "desk"):
+        made = empty("init", home / name, "--agent", name, *hubs, "--json").json
+        assert made["hubs"] == [server.url, standby.url]
+    laptop, desk = ("--store", str(home / "laptop")), ("--store", str(home / "desk"))
+    assert empty("put", "plan", "1", *laptop).text == "stored state/plan v1; at the hub\n"
+    assert server.end(signal.SIGKILL) != 0
+    assert empty("put", "plan", "2", *laptop).text == "stored state/plan v2; at the hub\n"
+    assert empty("get", "plan", *desk, "--agent", "laptop").text == "2\n"
+    told = empty("status", "--json", *laptop).json
+    assert [(each["url"], each["reachable"]) for each in told["hubs"]] == [(server.url, False), (standby.url, True)]
+    checks = [check["state"] for check in empty("doctor", "--json", *laptop).json["checks"] if check["name"] == "hub"]
+    assert checks == ["fail", "ok"]
+    assert empty("serve", "--data", "x", "--follow-key", "ab").code == 2
+    assert empty("serve", "--data", "x", "--follow", "10.0.0.1").code == 2
+    assert standby.end() == 0

@@ -10,11 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 DEADLINE_S = 30.0
 SERVE = (
-    "import sys; from holdfast.hub.serve import serve;"
-    " serve(sys.argv[1], port=int(sys.argv[2]), ready_file=sys.argv[3], token=sys.argv[4] or None, settle='acked')"
+    "import json, sys; from holdfast.hub.serve import serve;"
+    " serve(sys.argv[1], port=int(sys.argv[2]), ready_file=sys.argv[3], **json.loads(sys.argv[4]))"
 )
 
 
@@ -27,11 +28,11 @@ def until(met: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> 
 
 
 class HubProcess:
-    """`holdfast serve` of one directory."""
+    """`holdfast serve` of one directory; `options` are those of `holdfast.hub.options`."""
 
-    def __init__(self, directory: Path, token: str = "") -> None:
+    def __init__(self, directory: Path, token: str = "", **options: Any) -> None:
         self.directory = directory
-        self.token = token
+        self.options = {"settle": "acked", "token": token or None, **options}
         self.port = 0
         self._ready = directory.with_suffix(".ready")
         self._process: subprocess.Popen[bytes] | None = None
@@ -45,7 +46,15 @@ class HubProcess:
     def start(self) -> None:
         """Starts it and waits until it listens."""
         self._ready.unlink(missing_ok=True)
-        command = [sys.executable, "-c", SERVE, str(self.directory), str(self.port), str(self._ready), self.token]
+        command = [
+            sys.executable,
+            "-c",
+            SERVE,
+            str(self.directory),
+            str(self.port),
+            str(self._ready),
+            json.dumps(self.options),
+        ]
         self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         until(lambda: self._ready.exists() or process.poll() is not None, "the hub listens")
         assert process.poll() is None, "the hub did not start"

@@ -163,10 +163,13 @@ def _token(settings: Settings) -> Iterator[Check]:
 
 
 def _hub(settings: Settings) -> Iterator[Check]:
-    url = settings.hub_url
-    if url is None:
+    if not settings.hub_urls:
         yield Check("hub", "ok", "none is configured")
-        return
+    for url in settings.hub_urls:
+        yield from _one_hub(settings, url)
+
+
+def _one_hub(settings: Settings, url: str) -> Iterator[Check]:
     try:
         _ = settings.token  # raises where one is wanted and cannot be read
         pong = ping(url, settings)

@@ -28,7 +28,7 @@ def status_command(settings: Settings) -> int:
     records wait for a hub that is away is not.
     """
     with settings.directory() as directory:
-        hubs = [settings.hub_url] if settings.hub_url else []
+        hubs = list(settings.hub_urls)
         agents = [_agent(settings, directory, name, hubs) for name in directory.agents()]
         known = [_hub(settings, directory, url) for url in hubs]
         space = directory.reserve.state()
@@ -98,7 +98,7 @@ class Pong(msgspec.Struct, frozen=True):
 
 def ping(url: str, settings: Settings, path: str = "/livez") -> Pong:
     """Asks a hub for something small."""
-    from holdfast.node.client import HubClient
+    from holdfast.transport.client import HubClient
 
     begun = time.perf_counter()
     try:

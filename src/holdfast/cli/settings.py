@@ -28,7 +28,7 @@ class Settings:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.store: str | None = None
-        self.hub: str | None = None
+        self.hub: tuple[str, ...] = ()
         self.agent: str | None = None
         self.token_file: str | None = None
         self.as_json = as_json
@@ -90,10 +90,19 @@ class Settings:
         return self.agent or self.me
 
     @property
+    def given_hubs(self) -> tuple[str, ...]:
+        """The hubs that flags or the environment name (there with blanks between them)."""
+        return self.hub or tuple(os.environ.get("HOLDFAST_HUB", "").split())
+
+    @property
+    def hub_urls(self) -> tuple[str, ...]:
+        """The hubs' addresses, in the order in which they are asked; empty if there is none."""
+        return self.given_hubs or tuple(self.config.get("hubs") or ())
+
+    @property
     def hub_url(self) -> str | None:
-        """The hub's address, or None if there is none."""
-        hubs = self.config.get("hubs") or []
-        return self.hub or os.environ.get("HOLDFAST_HUB") or (hubs[0] if hubs else None)
+        """The first hub's address, or None if there is none."""
+        return next(iter(self.hub_urls), None)
 
     @property
     def token(self) -> str | None:
@@ -161,7 +170,7 @@ class Settings:
         path = self.need_store()
         from holdfast.node.store import Store
 
-        given = self.hub or os.environ.get("HOLDFAST_HUB")
+        given = self.given_hubs or None
         known = hub and self.hub_url is not None
         level = self.config.get("level", "advanced")
         # The file and not what is in it: a token that is changed while we run is read anew.

@@ -31,6 +31,7 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
     \b
       holdfast init
       holdfast init --agent recruiter-1 --hub http://10.0.0.42:8084 --token-file ~/.holdfast-token
+      holdfast init --hub http://10.0.0.42:8084 --hub http://10.0.0.43:8084
     """
     from holdfast.node.directory import Directory, check_agent, write_config
 
@@ -38,8 +39,8 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
         settings.store = path
     if settings.agent is not None:
         check_agent(settings.agent)
-    if settings.hub is not None:
-        _check_url(settings.hub)
+    for url in settings.hub:
+        _check_url(url)
     home = settings.path
     made = Directory.init(home, level=level or "advanced")
     config = dict(settings.config)
@@ -47,7 +48,7 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
     if settings.agent or "agent" not in config:
         changes["agent"] = settings.agent or agent_named_after(platform.node())
     if settings.hub:
-        changes["hubs"] = [settings.hub]
+        changes["hubs"] = list(dict.fromkeys(settings.hub))
     if settings.token_file:
         changes["token_file"] = str(Path(settings.token_file).expanduser().absolute())
     if level:
@@ -60,7 +61,8 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
         settings.show.document(told)
         return
     settings.show.line(f"{'made' if made else 'kept'} the store at {home}")
-    settings.show.line(f"agent {config['agent']}, level {config['level']}, {f'hub {hubs[0]}' if hubs else 'no hub'}")
+    where = f"{'hub' if len(hubs) == 1 else 'hubs'} {', '.join(hubs)}" if hubs else "no hub"
+    settings.show.line(f"agent {config['agent']}, level {config['level']}, {where}")
 
 
 def agent_named_after(machine: str) -> str:
@@ -83,9 +85,20 @@ def _check_url(url: str) -> None:
 @click.option("--ready-file", type=click.Path(path_type=Path), help="written with the address once it listens")
 @click.option("--settle", type=click.Choice(["acked", "backups"]), default="backups", show_default=True,
               help="when nodes may drop what they shipped")  # fmt: skip
+@click.option("--follow", metavar="URL", default="", help="the hub whose records this one is to hold as well")
+@click.option("--follow-token-file", type=click.Path(path_type=Path), help="what that hub knows this one by")
+@click.option("--follow-key", metavar="HEX", default="", help="that hub's key; unsaid: the first that it shows")
 @click.pass_obj
 def serve_command(
-    settings: Settings, data: Path, host: str, port: int, ready_file: Path | None, settle: Literal["acked", "backups"]
+    settings: Settings,
+    data: Path,
+    host: str,
+    port: int,
+    ready_file: Path | None,
+    settle: Literal["acked", "backups"],
+    follow: str,
+    follow_token_file: Path | None,
+    follow_key: str,
 ) -> None:
     """Run a hub: the place where every machine's records meet.
 
@@ -94,6 +107,7 @@ def serve_command(
     \b
       holdfast serve --data /srv/holdfast
       holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
+      holdfast serve --data /srv/standby --follow http://10.0.0.42:8084 --follow-token-file /etc/holdfast/token
     """
     import logging
 
@@ -103,7 +117,12 @@ def serve_command(
     logging.basicConfig(
         level=logging.INFO if settings.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
-    serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle)
+    if follow:
+        _check_url(follow)
+    elif follow_token_file or follow_key:
+        raise UsageError("no hub to follow was named", hint="--follow URL")
+    following: dict[str, Any] = {"follow": follow, "follow_token": follow_token_file, "follow_key": follow_key}
+    serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle, **following)
 
 
 @shell.command("version")

@@ -149,7 +149,7 @@ def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Command]
 _GLOBAL: Final = (
     # (parameter, flags, help)
     ("store", ("--store",), "PATH", "the store's directory [$HOLDFAST_STORE, else $XDG_DATA_HOME/holdfast]"),
-    ("hub", ("--hub",), "URL", "the hub [$HOLDFAST_HUB, else as given to init]"),
+    ("hub", ("--hub",), "URL", "the hub; repeat it for several [$HOLDFAST_HUB, else as given to init]"),
     ("agent", ("--agent",), "ID", "whose log: who writes, or who is read [$HOLDFAST_AGENT, else as given to init]"),
     ("token_file", ("--token-file",), "PATH", "the file that holds the hub's token [$HOLDFAST_TOKEN_FILE]"),
     ("as_json", ("--json",), None, "print JSON, for programs; errors too"),
@@ -168,6 +168,7 @@ def _global_options() -> list[click.Parameter]:
             metavar=metavar,
             is_flag=metavar is None,
             default=None if metavar else False,
+            multiple=name == "hub",
             expose_value=False,
             callback=_remember,
         )

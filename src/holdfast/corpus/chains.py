@@ -18,7 +18,7 @@ from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import NotFound
 from holdfast.protocol import branches as tree
 from holdfast.protocol.ports import Branch, Label, Plan, Span, StreamFacts
-from holdfast.records import MORE, ROTATE, encode_header, genesis
+from holdfast.records import MORE, encode_header, genesis
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Item, Mark, Proof, Pulled, Rotation
 
 Execute = Callable[..., Any]
@@ -48,6 +48,7 @@ class Chains:
         has_blob: whether the bytes of a digest are here and fsynced.
         settle_acked: whether the hub alone settles what it has acknowledged (there are no backups to wait for).
         memo: what earlier transactions of the only writer learnt; its owner empties it when one is undone.
+        own_key: the hub's: streams under it are its own, also when another hub brings them back.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Chains:
         has_blob: Callable[[bytes], bool],
         settle_acked: bool = False,
         memo: Memo | None = None,
+        own_key: bytes = b"",
     ) -> None:
-        self._execute = execute
+        self._execute = self.execute = execute
         self._has_blob = has_blob
         self._settle_acked = settle_acked
+        self._own_key = own_key
         self._memo: Memo = {} if memo is None else memo
         self._numbers: dict[bytes, int] = {}
         self._agents: dict[bytes, str] = {}
@@ -136,13 +139,15 @@ class Chains:
     def write(self, tx: SqlTransaction, plan: Plan, tags: Tags) -> list[Stored]:
         """Writes a plan in the same transaction that `streams` was asked in, and returns its records with their pos."""
         for new in plan.streams:
-            sql = "INSERT INTO stream(stream, agent, public_key, current_key) VALUES(?,?,?,?) RETURNING id"
-            values = (new.stream, tx.name(new.agent), new.public_key, new.public_key)
+            sql = "INSERT INTO stream(stream, agent, public_key, current_key, own) VALUES(?,?,?,?,?) RETURNING id"
+            own = int(new.public_key == self._own_key)
+            values = (new.stream, tx.name(new.agent), new.public_key, new.public_key, own)
             self._numbers[new.stream] = self._execute(sql, values).fetchone()[0]
             self._agents[new.stream] = new.agent
         real = self._new_branches(plan)
         stored: list[Stored] = (tx.scribe or Scribe)(tx, self._agents).write(plan.rows, real, tags)
-        self._advance(plan, stored)
+        for end in plan.ends:
+            self.sign(real.get(end.branch, end.branch), end.before, end.head, end.signature, end.rotates)
         for (stream, _), label in plan.labels.items():
             self.put_label(self._numbers[stream], label, real.get(label.branch, label.branch))
         for stream, key in plan.keys.items():
@@ -197,19 +202,6 @@ class Chains:
             ).fetchone()
             real[branch.id] = row[0]
         return real
-
-    def _advance(self, plan: Plan, stored: list[Stored]) -> None:
-        heads = {(key[0], label.head.seq, label.head.link): label for key, label in plan.labels.items()}
-        first: dict[int, int] = {}
-        last: dict[int, Stored] = {}
-        for each in stored:
-            first.setdefault(each.branch, each.record.seq)
-            last[each.branch] = each
-        for branch, each in last.items():
-            record = each.record
-            label = heads.get((record.stream, record.seq, record.link))
-            signature = label.signature if label else b""
-            self.sign(branch, first[branch] - 1, Mark(record.seq, record.link), signature, record.kind == ROTATE)
 
     # -- what readers ask -----------------------------------------------------------------------------------------
 
@@ -267,12 +259,12 @@ class Chains:
         label = facts.labels.get(inc) if facts else None
         if facts is None or label is None:
             raise NotFound(f"this hub has no incarnation {inc.hex()} of stream {stream.hex()}", hint="say hello")
-        prev = self._link(facts, (label.branch, label.head.seq), after)
+        prev = self.link(facts, (label.branch, label.head.seq), after)
         if prev is None:
             raise NotFound(f"this hub does not hold record {after} of that chain", hint="say hello")
         items: list[Item] = []
         size, more, cut_inside = 0, False, False
-        for stored in self._along(tree.spans(facts, inc, after + 1)):
+        for stored in self.along(tree.spans(facts, inc, after + 1)):
             # Batches are at most RECORDS_MAX long, so a cut is never far.
             if items and (len(items) >= limit or size >= bytes_max) and not cut_inside:
                 more = True
@@ -298,8 +290,8 @@ class Chains:
         if seq > record.seq:
             runs = [(run, last) for run, last in tree.runs(facts.branches, *tip) if last > record.seq]
             spans = [Span(record.stream, max(record.seq, run.base.seq) + 1, last, run.id) for run, last in runs]
-            trail = [hashlib.sha256(encode_header(s.record)).digest() for s in self._along(spans[::-1])]
-        prev = self._link(facts, at, record.seq - 1)
+            trail = [hashlib.sha256(encode_header(s.record)).digest() for s in self.along(spans[::-1])]
+        prev = self.link(facts, at, record.seq - 1)
         if prev is None:
             raise NotFound(f"the link before record {record.seq} is not here")
         rotations = self._rotations(facts, tip, seq) if facts.key != facts.public_key else []
@@ -332,15 +324,16 @@ class Chains:
             sql = "SELECT seq, signature FROM signed WHERE branch=? AND rotates=1 AND seq<? AND seq<=? ORDER BY seq"
             for seq, signature in self._execute(sql, (run.id, last, end)).fetchall():
                 stored = next(self.rows(run.id, seq, seq))
-                prev = self._link(facts, (run.id, seq), seq - 1)
+                prev = self.link(facts, (run.id, seq), seq - 1)
                 out.append(Rotation(stored.item(), prev or b"", signature))
         return out
 
-    def _along(self, spans: Iterable[Span]) -> Iterator[Stored]:
+    def along(self, spans: Iterable[Span]) -> Iterator[Stored]:
+        """The records of these spans, one after the other."""
         for span in spans:
             yield from self.rows(span.branch, span.first, span.last)
 
-    def _link(self, facts: StreamFacts, tip: tuple[int, int], seq: int) -> bytes | None:
+    def link(self, facts: StreamFacts, tip: tuple[int, int], seq: int) -> bytes | None:
         """The link of record `seq` of the chain that ends at `tip`; None if the hub does not hold it."""
         for run, last in tree.runs(facts.branches, *tip):
             if run.base.seq < seq <= last:

@@ -114,7 +114,12 @@ def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Option
     """
     how = options_of(options, given)
     home = directory if isinstance(directory, HubDirectory) else HubDirectory(directory, settle=how.settle)
-    core = Core(home, how)
+    try:
+        core = Core(home, how)
+    except BaseException:
+        if home is not directory:
+            home.close()
+        raise
 
     @contextlib.asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
@@ -167,6 +172,7 @@ def operations(core: Core) -> list[Operation]:
     from holdfast.hub import (
         routes_docs,
         routes_feed,
+        routes_heads,
         routes_health,
         routes_node,
         routes_read,
@@ -174,7 +180,7 @@ def operations(core: Core) -> list[Operation]:
         routes_sync,
     )
 
-    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_health)
+    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_heads, routes_health)
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)
     return found

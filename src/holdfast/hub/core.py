@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ from holdfast.hub.ingest import Writer
 from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
 from holdfast.wire import Hello
+
+if TYPE_CHECKING:
+    from holdfast.hub.follow import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +73,11 @@ class Core:
         self.feed = Feed(home.lineage, home.corpus.last())
         self.writer = Writer(home, self.feed.publish)
         self.own = OwnStreams(home, self.writer)
+        self.follower: Follower | None = None
+        if self.options.follow:
+            from holdfast.hub.follow import Follower
+
+            self.follower = Follower(self, self.options)
         self.nodes: dict[str, SeenNode] = {}
         self._nodes_changed = False
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="holdfast-read")
@@ -88,6 +96,8 @@ class Core:
         self._load_nodes()
         self._trailer.start()
         self._tender = asyncio.create_task(self._tend())
+        if self.follower is not None:
+            self.follower.start()
 
     def end_streams(self) -> None:
         """Sends every listener home; the first thing a stop does."""
@@ -98,6 +108,8 @@ class Core:
         self.end_streams()
         if self._tender is not None:
             self._tender.cancel()
+        if self.follower is not None:
+            await self.follower.stop()
         self._stop_trail.set()
         self.writer.committed.set()
         await asyncio.to_thread(self._trailer.join)

@@ -106,6 +106,7 @@ class HubDirectory(Home):
             os.close(self._lock)
             raise
         self.gen = self.lineage[-1][0]
+        self._remember()
         self.hub_id = hashlib.sha256(self.signer.public_key).hexdigest()[:16]
         with contextlib.suppress(NodeFull, OSError):
             self.reserve.ensure()

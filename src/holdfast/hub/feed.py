@@ -202,6 +202,7 @@ class Feed:
         self._near = False  # whether anybody took the newest commit; the loop's own, read by the committing thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
+        self.bells: set[asyncio.Event] = set()  # rung at each commit, for whoever asks only whether there was one
         self.head = head
         self.ended = False
         self.overflows = 0
@@ -251,6 +252,8 @@ class Feed:
         self.ended = True
         for subscription in self._subscribers:
             subscription.end()
+        for bell in self.bells:
+            bell.set()
 
     def event(self, stored: Stored) -> bytes:
         """A record as one server-sent event."""
@@ -281,6 +284,8 @@ class Feed:
                         chosen = [number for number, each in enumerate(stored) if wanted.wants(each)]
                     mine = cut[wanted] = Chunk(after, stored[-1].pos, commit, chosen)
                 subscription.offer(mine)
+        for bell in self.bells:
+            bell.set()
 
 
 def shown(stored: Stored) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from holdfast import seal, wire
 from holdfast.clock import Clock
@@ -15,6 +17,11 @@ from holdfast.hub.options import Settle
 from holdfast.protocol.ingest import Identity
 
 LINEAGE_SHOWN: Final = 64
+_HUB_KEYS: Final = "hubs"
+_MARKS: Final = "marks"
+
+FollowMark = tuple[str, int, int]
+"""(a generation of the followed hub, a position there, one here): all up to the second was there up to the first."""
 
 
 class Room(Protocol):
@@ -48,6 +55,9 @@ class Home:
         began_ms: when that began.
         hub_id: who it is.
         damage: what was wrong when it opened.
+        hub_keys: the keys of all hubs whose own streams this one takes, with their certificates: its own, and those of
+            hubs that it has followed.
+        marks: where a reader of a followed hub goes on here; see `wire.resume`.
     """
 
     corpus: SqlCorpus
@@ -61,6 +71,8 @@ class Home:
     began_ms: int
     hub_id: str
     damage: str
+    hub_keys: Mapping[bytes, bytes]
+    marks: list[FollowMark]
 
     def _keep(self, corpus: SqlCorpus) -> None:
         """Takes the corpus, and ends what is remembered of its streams where that may no longer hold."""
@@ -93,7 +105,34 @@ class Home:
             has_blob=self.blobs.has,
             settle_acked=self.settle == "acked",
             memo=None if execute else self._memo,
+            own_key=self.signer.public_key,
         )
+
+    def _remember(self) -> None:
+        """Takes up what is known of other hubs, once corpus and key are there."""
+        stored = self.corpus.meta(_HUB_KEYS)
+        others = msgspec.msgpack.decode(stored, type=dict[bytes, bytes]) if stored else {}
+        key = self.signer.public_key
+        self.hub_keys = {**others, key: self.signer.sign(wire.certificate(key))}
+        stored = self.corpus.meta(_MARKS)
+        self.marks = msgspec.msgpack.decode(stored, type=list[FollowMark]) if stored else []
+
+    def trust(self, keys: Mapping[bytes, bytes]) -> None:
+        """Takes the own streams of the hubs with these keys from now on, for ever."""
+        known = {**keys, **self.hub_keys}
+        if known != self.hub_keys:
+            data = msgspec.msgpack.encode({key: sign for key, sign in known.items() if key != self.signer.public_key})
+            self.corpus.write(lambda tx: tx.set_meta(_HUB_KEYS, data))
+            self.hub_keys = known
+
+    def save_marks(self) -> None:
+        """Writes the marks down, behind all that they speak of."""
+        data = msgspec.msgpack.encode(self.marks)
+        self.corpus.write(lambda tx: tx.set_meta(_MARKS, data))
+
+    def resume(self, cursor: wire.Cursor, head: int) -> int:
+        """The position from which a reader with this cursor reads on, also if it is that of a hub followed here."""
+        return wire.resume(cursor, self.lineage, head, self.marks)
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Chains]:

@@ -252,9 +252,13 @@ class Writer:
         """Judges and writes the requests in the transaction; the last are payloads by the links of their records."""
         chains = self._home.chains()
         ingest = HubIngest(chains, gen=self._home.gen, verify=seal.verify)
-        ingest.own_key = self._home.signer.public_key
+        ingest.hub_keys = self._home.hub_keys
         answers = ingest.append(requests)
         stored = chains.write(tx, ingest.plan, ingest.tags)
+        if ingest.told:
+            for each in stored:
+                if each.record.link in ingest.told:
+                    tx.sql("INSERT INTO told(pos, ms) VALUES(?,?)", (each.pos, ingest.told[each.record.link]))
         if stored:
             self.arrived(tx, stored[0].pos)
         return answers, stored, ingest.payloads

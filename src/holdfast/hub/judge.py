@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
+from holdfast.corpus.sql import TAGS
 from holdfast.errors import HoldfastError
-from holdfast.log.drafts import tags_of
+from holdfast.log.drafts import MESSAGES, tags_of, told_ms
 from holdfast.protocol.ingest import Ingest
 from holdfast.records import BLOB, PUT, Record, check_names
 from holdfast.wire import Append, AppendAnswer, Segment
@@ -22,10 +23,15 @@ class HubIngest(Ingest):
 
     tags: dict[bytes, tuple[tuple[int, str], ...]]
     payloads: dict[bytes, bytes]
-    own_key = b""
+    told: dict[bytes, int]
+    """The times that plain clients gave the messages that they wrote through another hub, by link."""
+    hub_keys: Container[bytes] = ()
+    """Whose own streams are taken: this hub's, and those of hubs that it has followed."""
 
     def refuse(self, request: Append, segment: Segment) -> str:
-        if segment.agent == HUB_AGENT and segment.public_key != self.own_key:
+        if segment.public_key in self.hub_keys:
+            self._hubs.add(segment.stream)
+        elif segment.agent == HUB_AGENT:
             return "the name 'hub' is the hub's own: what stands under it, this hub has decided"
         try:
             check_names(PUT, "", "", segment.agent)
@@ -34,17 +40,26 @@ class HubIngest(Ingest):
         return "" if segment.agent else "an agent needs a name"
 
     def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
-        self.tags, self.payloads = {}, {}
+        self.tags, self.payloads, self.told = {}, {}, {}
+        self._hubs: set[bytes] = set()
         return super().append(requests)
 
     def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
-        if not record.flags & BLOB:
+        tags: tuple[tuple[int, str], ...] = ()
+        inline = not record.flags & BLOB
+        if inline:
             try:
                 tags = tags_of(record.collection, record.fmt, payload)
             except HoldfastError as error:
                 return error.code, error.message
-            if tags:
-                self.tags[record.link] = tags
             if len(payload) <= KEPT_BYTES_MAX:
                 self.payloads[record.link] = payload
+        if record.stream in self._hubs and record.collection == MESSAGES and record.author:
+            # A plain client wrote it through another hub: here, too, its id names one message.
+            tags = (*tags, (TAGS["msg_id"], record.key))
+            told = told_ms(record.fmt, payload) if inline else None
+            if told is not None:
+                self.told[record.link] = told
+        if tags:
+            self.tags[record.link] = tags
         return None

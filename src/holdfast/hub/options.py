@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -17,9 +18,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         token: one that every client may show and that may do everything; None asks for nothing.
         settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
+        follow: the address of a hub to follow: everything that it holds, this one is to hold too.
+        follow_token: what that hub knows this one by, or the file that holds it.
+        follow_key: that hub's public key in hex; empty: the one that it shows at first contact, from then on.
     """
 
     token: str | None = None
+    follow: str = ""
+    follow_token: str | Path | None = None
+    follow_key: str = ""
     settle: Settle = "backups"
 
 

@@ -18,7 +18,7 @@ from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
 from holdfast.hub.principal import READ
 from holdfast.hub.shapes import Agents, Collections, Kinds, Prefix, Version
-from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Cursor, resume
+from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Cursor
 
 CATCH_UP_RECORDS: Final = 200
 CATCH_UP_BYTES: Final = 256 << 10
@@ -115,7 +115,7 @@ class FeedRoute:
         feed = self._core.feed
         cursor = Cursor.parse(feed.cursor(feed.head) if given == "now" else given)
         head = await self._core.read(self._core.corpus.last)
-        start = resume(cursor, self._core.home.lineage, head)
+        start = self._core.home.resume(cursor, head)
         rewound = start != cursor.pos
         if feed.listeners >= LISTENERS_MAX:
             raise HubUnavailable(f"{feed.listeners} readers listen already", hint="try again later, or another hub")

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from holdfast import wire
 from holdfast.corpus.space import Space
@@ -39,12 +40,27 @@ class Alive(msgspec.Struct):
     status: Literal["ok"]
 
 
+class Follows(msgspec.Struct):
+    """How a standby stands with the hub that it follows."""
+
+    url: str
+    key: str | None
+    state: Literal["connecting", "comparing", "behind", "level", "offline", "denied", "refused", "full"]
+    lag_records: int | None
+    lag_s: float | None
+    last_contact: str | None
+    records: int
+    handover: int | None
+    problems: list[str]
+
+
 class Ready(msgspec.Struct):
     """Whether writes are taken: what each check found, and what is degraded though they are."""
 
     ready: bool
     checks: dict[str, str]
     warnings: list[str]
+    follows: Follows | UnsetType = UNSET
 
 
 class About(msgspec.Struct):
@@ -62,6 +78,7 @@ class Figures(msgspec.Struct):
     status: Literal["ok", "degraded", "failing"]
     version: str
     hub: str
+    key: str
     generation: str
     settle: Settle
     pos: int
@@ -77,6 +94,7 @@ class Figures(msgspec.Struct):
     disk: Space
     checks: dict[str, str]
     warnings: list[str]
+    follows: Follows | UnsetType = UNSET
 
 
 class Livez:
@@ -105,7 +123,9 @@ class Readyz:
         """Answers one request."""
         checks, warnings = await look(self._core)
         ready = all(found == "ok" for found in checks.values())
-        body = {"ready": ready, "checks": checks, "warnings": warnings}
+        body: dict[str, Any] = {"ready": ready, "checks": checks, "warnings": warnings}
+        if self._core.follower is not None:
+            body["follows"] = self._core.follower.status()
         await answer_json(send, body, status=200 if ready else 503)
 
 
@@ -127,6 +147,7 @@ class Health:
                 "status": "ok" if good and not warnings else "degraded" if good else "failing",
                 "version": hub_version(),
                 "hub": core.home.hub_id,
+                "key": core.home.signer.public_key.hex(),
                 "generation": core.home.gen,
                 "settle": core.home.settle,
                 "pos": core.feed.head,
@@ -140,6 +161,7 @@ class Health:
                 "records": core.writer.records,
                 "wal_pages": core.corpus.wal_pages,
                 "disk": msgspec.to_builtins(space),
+                **({"follows": core.follower.status()} if core.follower is not None else {}),
                 "checks": checks,
                 "warnings": warnings,
             },
@@ -168,6 +190,8 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
     warnings += core.home.warnings()
     if core.indexing_failed:
         warnings.append(f"the search index cannot be filled: {core.indexing_failed}")
+    if core.follower is not None:
+        warnings += core.follower.problems()
     return checks, warnings
 
 

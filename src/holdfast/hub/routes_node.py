@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast import wire
+from holdfast.corpus.heads import stretch
 from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
 from holdfast.hub.api import ANY, Operation, Parameters
 from holdfast.hub.core import Core
@@ -65,6 +66,7 @@ class Stretch(msgspec.Struct, frozen=True):
     inc: Annotated[Id, Meta(description="the incarnation, in hex")]
     after: Annotated[Number, Meta(description="records behind this number")] = 0
     limit: Annotated[int, Meta(ge=1, le=wire.RECORDS_MAX, description="how many at most")] = wire.RECORDS_MAX
+    signed: Annotated[int, Meta(ge=0, le=1, description="1: up to a signed head, as they can be passed on")] = 0
 
 
 class Stored(msgspec.Struct):
@@ -180,7 +182,7 @@ class Append:
 
 
 class Pull:
-    """GET /v1/pull: records of a branch, for the node that lost them."""
+    """GET /v1/pull: records of a branch, for the node that lost them, or (`signed`) as they can be passed on."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -193,6 +195,8 @@ class Pull:
 
         def look() -> wire.Pulled:
             with self._core.home.snapshot() as chains:
+                if asked.signed:
+                    return stretch(chains, stream, inc, asked.after, limit=asked.limit)
                 return chains.pull(stream, inc, asked.after, limit=asked.limit)
 
         await answer(send, wire.encode(await self._core.read(look)), kind=MEDIA)

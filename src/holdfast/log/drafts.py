@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from holdfast import codec
+from holdfast import clock, codec
 from holdfast.corpus.sql import MESSAGES as MESSAGES
 from holdfast.corpus.sql import TAGS
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.records import (
     DELETE,
     DELETE_PREFIX,
@@ -111,6 +111,18 @@ def tags_of(collection: str, fmt: int, payload: bytes) -> tuple[tuple[int, str],
     if not isinstance(envelope, dict):
         return ()
     return tuple((number, envelope[name]) for name, number in _TAGGED if isinstance(envelope.get(name), str))
+
+
+def told_ms(fmt: int, payload: bytes) -> int | None:
+    """The time, in ms since 1970, that a plain client gave its message, found again by whoever received it."""
+    envelope = codec.deserialise(fmt, payload) if fmt == codec.FMT_JSON else None
+    told = envelope.get("timestamp") if isinstance(envelope, dict) else None
+    if told is None or isinstance(told, bool) or not isinstance(told, int | float | str):
+        return None
+    try:
+        return clock.parse_time(told)
+    except HoldfastError:
+        return None
 
 
 def new_id(prefix: str) -> str:

@@ -195,7 +195,7 @@ class AsyncStore:
         return self._store.outbox_depth
 
     async def flush(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 - the same signature as Store's
-        """Waits until every hub holds what was written so far; see `Store.flush`."""
+        """Waits until what was written so far is safe on the hubs; see `Store.flush`."""
         return await asyncio.to_thread(self._store.flush, timeout)
 
     async def health(self) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from holdfast.records import decode_header
 
 RECORDS_MAX: Final = 10_000
 _COLUMNS: Final = "header, link, salt, codec, body"
+_HUB: Final = "hub\n"
+"""Before the key of a hub, where that is pinned: no agent's name has a line break."""
 
 
 class Cache:
@@ -41,6 +43,14 @@ class Cache:
         """Remembers the key of an agent."""
         now = self._wall.now_ms()
         self._run("INSERT OR REPLACE INTO pin VALUES(?,?,?,?)", (agent, stream, key, now))
+
+    def pin_hub(self, key: bytes) -> None:
+        """Remembers that this key is a hub's."""
+        self.pin(_HUB + key.hex(), b"", key)
+
+    def is_hub(self, key: bytes) -> bool:
+        """Whether this key is known to be a hub's."""
+        return self.pinned(_HUB + key.hex()) is not None
 
     def keep(self, proven: Proven) -> None:
         """Keeps a record that was proven."""
@@ -101,9 +111,20 @@ class Pins:
         with self._lock:
             self._keys[agent] = key
 
+    def pin_hub(self, key: bytes) -> None:
+        """Remembers that this key is a hub's."""
+        self.pin(_HUB + key.hex(), b"", key)
+
+    def is_hub(self, key: bytes) -> bool:
+        """Whether this key is known to be a hub's."""
+        return self.pinned(_HUB + key.hex()) is not None
+
 
 def trust(pins: Cache | Pins, proven: Proven) -> None:
     """Returns only if the record's key is the one that the agent was first seen with, or one that it handed over to.
+
+    An agent for whom hubs write (a plain client, or `hub` itself) has the key of whichever hub wrote, so it may move
+    from one hub's key to another's; a node's agent never moves to a hub's key.
 
     Raises:
         IntegrityError: another key under the same name.
@@ -111,7 +132,7 @@ def trust(pins: Cache | Pins, proven: Proven) -> None:
     known = pins.pinned(proven.agent)
     if known == proven.key:
         return
-    if known is not None and known not in proven.keys:
+    if known is not None and known not in proven.keys and not (pins.is_hub(known) and pins.is_hub(proven.key)):
         raise IntegrityError(
             f"{proven.agent} was known by another key: this may be somebody else under its name",
             hint="if it did move to a new node directory, delete cache.db here and read again",

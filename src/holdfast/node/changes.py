@@ -2,7 +2,7 @@
 
 The hub's feed is at least once: after a restore it goes back to where its history and the reader's part, and sends
 again. `Changes` drops what it has given before (by stream, seq and link), so that within one iterator each record
-comes once.
+comes once, also when it goes on with another hub because the one that it had does not answer any more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import random
 import socket
 import threading
-from collections import OrderedDict
 from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
@@ -21,6 +20,7 @@ from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HubError, HubUnavailable, UsageError
 from holdfast.log import Log, load
 from holdfast.log.versions import Version, version_of
+from holdfast.node.seen import Seen
 from holdfast.protocol.retry import Backoff
 from holdfast.wire import Cursor
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 PAGE: Final = 500
 POLL_S: Final = 0.05
 WAIT_S: Final = 20
-SEEN_MAX: Final = 1 << 16
 QUICK_S: Final = 1.0
 QUICK_MAX: Final = 3
 NOW: Final = "now"
@@ -84,7 +83,7 @@ class Changes:
         self.cursor = source.cursor
         self._source = source
         self._page: Page = []
-        self._seen: OrderedDict[tuple[str, int, str], None] = OrderedDict()
+        self._seen = Seen()
 
     @classmethod
     def of_hub(cls, hub: Hub, wanted: Wanted, since: str | None, *, live: bool) -> Changes:
@@ -131,13 +130,8 @@ class Changes:
             self.cursor = self._source.cursor
             return False
         for cursor, version in found:
-            at = (version.stream, version.seq, version.etag)
-            if at in self._seen:
-                continue
-            self._seen[at] = None
-            if len(self._seen) > SEEN_MAX:
-                self._seen.popitem(last=False)
-            self._page.append((cursor, version))
+            if self._seen.add(version.stream, version.seq, version.etag):
+                self._page.append((cursor, version))
         if not self._page:
             self.cursor = self._source.cursor
         return True
@@ -191,13 +185,19 @@ class _Own:
 
 
 class _Feed:
-    """A hub's feed: server-sent events while they work, long polls behind a proxy that swallows them."""
+    """A hub's feed: server-sent events while they work, long polls behind a proxy that swallows them.
+
+    Of several hubs it follows one for as long as that answers, and then the next. Each has a cursor of its own; a hub
+    that was not followed before gets the last one of another, and knows it if it follows that hub itself.
+    """
 
     def __init__(self, hub: Hub, wanted: Wanted, since: str | None, live: bool, clock: Clock = SYSTEM) -> None:
         if since is not None and since.startswith(_LOG):
             raise UsageError(f"the cursor {since!r} is a log's own", hint="begin without one: the hub has all of it")
-        self.cursor = hub.cursor() if since == NOW else since or "0"
-        self._hub, self._wanted, self._live, self._clock = hub, wanted, live, clock
+        self._hubs, self._at, self._failed = hub.each, 0, 0
+        self._cursors: dict[int, str] = {}
+        self.cursor = self._now(hub) if since == NOW else since or "0"
+        self._wanted, self._live, self._clock = wanted, live, clock
         self._stop = threading.Event()
         self._backoff = Backoff(random.SystemRandom())
         self._quick = 0
@@ -210,12 +210,18 @@ class _Feed:
             try:
                 while not self._stop.is_set():
                     try:
-                        return self._look()
+                        found = self._look()
+                        self._failed = 0
+                        return found
                     except HubError as error:
                         self._drop()
-                        if not self._live or not error.retryable:
+                        self._failed += 1
+                        none_left = self._failed % len(self._hubs) == 0
+                        if not error.retryable or (none_left and not self._live):
                             raise
-                        self._stop.wait(self._backoff.delay())
+                        self._move_on()
+                        if none_left:
+                            self._stop.wait(self._backoff.delay())
                 return None
             finally:
                 if self._stop.is_set():
@@ -230,6 +236,17 @@ class _Feed:
             self._drop()
             self._pulling.release()
 
+    def _now(self, hub: Hub) -> str:
+        self._at, cursor = hub.ask(lambda one: (self._hubs.index(one), one.cursor()))
+        return cursor
+
+    def _move_on(self) -> None:
+        if len(self._hubs) > 1:
+            self._cursors[self._at] = self.cursor
+            self._at = (self._at + 1) % len(self._hubs)
+            self.cursor = self._cursors.get(self._at, self.cursor)
+            self._quick, self._caught_up = 0, False
+
     def _look(self) -> Page | None:
         if not self._live:
             return self._poll(0) or (None if self._caught_up else [])
@@ -238,16 +255,16 @@ class _Feed:
         return self._listen()
 
     def _poll(self, wait: int) -> Page:
-        found = self._hub.feed(self.cursor, self._wanted, wait=wait, limit=PAGE)
+        found = self._hubs[self._at].feed(self.cursor, self._wanted, wait=wait, limit=PAGE)
         self._backoff.reset()
         lineage = Cursor.parse(str(found["cursor"])).lineage
-        page = [(str(Cursor(each["pos"], lineage)), self._hub.version_of(each)) for each in found["records"]]
+        page = [(str(Cursor(each["pos"], lineage)), self._hubs[self._at].version_of(each)) for each in found["records"]]
         self.cursor, self._caught_up = str(found["cursor"]), bool(found.get("caught_up", not found["records"]))
         return page
 
     def _listen(self) -> Page:
         if self._line is None:
-            self._line = _Events(self._hub.events(self.cursor, self._wanted), self._clock.monotonic())
+            self._line = _Events(self._hubs[self._at].events(self.cursor, self._wanted), self._clock.monotonic())
             if self._stop.is_set():
                 self._line.hang_up()
         try:
@@ -268,7 +285,7 @@ class _Feed:
         for name, mark, data in events:
             at = mark or at
             if name == "record":
-                page.append((at, self._hub.version_of(data)))
+                page.append((at, self._hubs[self._at].version_of(data)))
         self.cursor = at  # only now: a blob that could not be fetched must not take its page with it
         return page
 

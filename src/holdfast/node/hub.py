@@ -7,54 +7,101 @@ for change in hub.changes("now"): ...
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import msgspec
 
 from holdfast import clock, codec, seal, wire
 from holdfast.collections import Message, envelope, message_of
 from holdfast.corpus import Filter, Stored
-from holdfast.errors import HubError, HubUnavailable, IntegrityError, NotCached, NotFound, UsageError
+from holdfast.errors import HoldfastError, HubError, HubUnavailable, IntegrityError, NotCached, NotFound, UsageError
 from holdfast.log import load
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, shown, version_of
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
-from holdfast.node.client import Credential, HubClient
+from holdfast.node.hubs import Hubs
 from holdfast.node.looking import When
 from holdfast.node.proof import Proven, prove
 from holdfast.node.store import LIST_MAX, MISSING
-from holdfast.node.uploads import fetch
 from holdfast.records import read_blob_reference
+from holdfast.transport.blobs import fetch
+from holdfast.transport.client import Credential, HubClient
 
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
 
 WAIT_SLACK_S: Final = 10.0
 AGENTS_MAX: Final = 100_000
+NO_STREAM: Final = 1 << 62
+"""Behind all streams of a hub: only it itself is asked about."""
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _of_each(method: Callable[Concatenate[Hub, P], T]) -> Callable[Concatenate[Hub, P], T]:
+    """Of a `Hub` with several addresses: the method of the first that answers."""
+
+    @functools.wraps(method)
+    def call(self: Hub, /, *args: P.args, **options: P.kwargs) -> T:
+        return self.ask(lambda hub: method(hub, *args, **options))
+
+    return call
 
 
 class Hub:
     """Reads, searches and follows what every node ships to a hub. Safe to share among threads.
 
+    With several addresses the first hub that answers is asked; one that did not is passed over for a while. Decisions
+    are the first one's alone.
+
     Args:
-        url: such as ``http://hub:8084``.
+        url: such as ``http://hub:8084``, or several.
         token: what the hub knows this reader by, or the file that holds it.
         pins: where the keys of agents are remembered; in memory unless handed in.
     """
 
-    def __init__(self, url: str, token: str | Path | None = None, *, pins: Cache | Pins | None = None) -> None:
-        self.client = HubClient(url, Credential(token))
+    def __init__(
+        self,
+        url: str | Iterable[str],
+        token: str | Path | Credential | None = None,
+        *,
+        pins: Cache | Pins | None = None,
+    ) -> None:
+        urls = [url] if isinstance(url, str) else list(dict.fromkeys(url))
+        if not urls:
+            raise UsageError("no hub's address was given", hint="such as http://hub:8084")
+        credential = token if isinstance(token, Credential) else Credential(token)
+        self.client = HubClient(urls[0], credential)
         self.url = self.client.url
         self._pins = pins or Pins()
+        self._several: Hubs | None = None
+        if len(urls) > 1:
+            self._several = Hubs([Hub(one, credential, pins=self._pins) for one in urls])
+
+    @property
+    def each(self) -> tuple[Hub, ...]:
+        """This hub, or each of several, in their order."""
+        return self._several.each if self._several is not None else (self,)
+
+    def ask(self, question: Callable[[Hub], T]) -> T:
+        """The first of several hubs' answer to a question, which is put to one hub at a time.
+
+        Raises:
+            HubUnavailable: none of them answers.
+        """
+        return self._several.ask(question) if self._several is not None else question(self)
 
     # -- single reads, proven -----------------------------------------------------------------------------------
 
+    @_of_each
     def get(
         self,
         key: str,
@@ -80,6 +127,7 @@ class Hub:
                 raise
             return default
 
+    @_of_each
     def prove(self, agent: str, collection: str, key: str, at: When | None = None) -> Proven:
         """The record behind a value, proven to be the agent's.
 
@@ -101,8 +149,26 @@ class Hub:
             raise IntegrityError(
                 f"the hub sent another record than {agent}'s {collection}/{key}", hint="ask another hub", seq=record.seq
             )
-        trust(self._pins, found)
+        try:
+            trust(self._pins, found)
+        except IntegrityError:
+            self._learn_hubs()  # perhaps both keys are hubs'
+            trust(self._pins, found)
         return found
+
+    def _learn_hubs(self) -> None:
+        """Has the hub name the keys of hubs, which sign what they write for plain clients; each says so itself."""
+        query = {"nonce": os.urandom(16).hex(), "after": NO_STREAM}
+        try:
+            answer = self.client.want("GET", "/v1/heads", query=query, headers={"Accept": wire.MEDIA})
+            told = answer.decode(wire.Heads)
+        except HubUnavailable:
+            raise
+        except HoldfastError:
+            return  # it does not know the question, or does not answer it to us: then nothing is learnt
+        for key, signature in told.keys:
+            if seal.verify(key, wire.certificate(key), signature):
+                self._pins.pin_hub(key)
 
     def value_of(self, found: Proven) -> Any:
         """The value in a proven record; a blob is fetched and proven too.
@@ -114,11 +180,13 @@ class Hub:
 
     # -- lists --------------------------------------------------------------------------------------------------
 
+    @_of_each
     def history(self, key: str, *, agent: str, collection: str = STATE, limit: int = LIST_MAX) -> list[Version]:
         """Every version of an agent's key, newest first."""
         query = {"agent": agent, "collection": collection, "key": key}
         return [self.version_of(each) for each in self._pages("/v1/history", "records", query, limit)]
 
+    @_of_each
     def keys(
         self, prefix: str = "", *, agent: str, collection: str = STATE, after: str = "", limit: int = LIST_MAX
     ) -> list[str]:
@@ -127,7 +195,14 @@ class Hub:
         return [each["key"] for each in self._pages("/v1/keys", "keys", query, limit)]
 
     def records(self, which: Filter) -> list[Version]:
-        """A page of records, newest first or in commit order; `which.after` is the `pos` of the last one seen."""
+        """A page of records, newest first or in commit order; `which.after` is the `pos` of the last one seen.
+
+        Raises:
+            HubUnavailable: no hub answers; with `after`, also when the hub whose position that is does not.
+        """
+        if self._several is not None:
+            ask = self._several.ask if which.after is None else self._several.stay
+            return ask(lambda hub: hub.records(which))
         query = {
             "agent": which.agents,
             "collection": which.collection,
@@ -167,6 +242,7 @@ class Hub:
         )
         return self.messages_of(which)
 
+    @_of_each
     def messages_of(self, which: Filter) -> list[Message]:
         """The newest messages that a filter names, oldest of them first; what was deleted since is left out."""
         most, found = which.limit, list[Version]()
@@ -178,6 +254,7 @@ class Hub:
             which = msgspec.structs.replace(which, after=page[-1].pos)
         return [message_of(each) for each in found[:most]][::-1]
 
+    @_of_each
     def search(
         self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
     ) -> list[Version]:
@@ -185,15 +262,18 @@ class Hub:
         query = {"q": q, "agent": agent, "collection": collection}
         return [self.version_of(each) for each in self._pages("/v1/search", "records", query, limit)]
 
+    @_of_each
     def agents(self) -> list[dict[str, Any]]:
         """Every agent that the hub holds records of, as JSON values."""
         return self._pages("/v1/agents", "agents", {}, AGENTS_MAX)
 
+    @_of_each
     def nodes(self) -> list[dict[str, Any]]:
         """Every node that was in contact with the hub, as JSON values."""
         found: list[dict[str, Any]] = self.client.want("GET", "/v1/nodes").json()["nodes"]
         return found
 
+    @_of_each
     def health(self) -> dict[str, Any]:
         """What the hub says of itself, as JSON values."""
         found: dict[str, Any] = self.client.want("GET", "/health").json()
@@ -218,10 +298,12 @@ class Hub:
             self, Wanted(agent=agent, collection=collection, kind=kind, prefix=prefix), since, live=live
         )
 
+    @_of_each
     def cursor(self) -> str:
         """Where the feed stands now."""
         return str(self.client.want("GET", "/v1/feed", query={"after": "now", "limit": 1}).json()["cursor"])
 
+    @_of_each
     def feed(self, after: str, wanted: Wanted, *, wait: int = 0, limit: int = wire.RECORDS_MAX) -> dict[str, Any]:
         """One page of the feed as the hub sends it; waits up to `wait` seconds for a first record."""
         query = {**wanted.query(), "after": after, "wait": wait or None, "limit": limit}
@@ -231,7 +313,7 @@ class Hub:
         return found
 
     def events(self, after: str, wanted: Wanted) -> tuple[HTTPResponse, socket.socket]:
-        """The live feed, open; see `holdfast.node.changes`."""
+        """The live feed of this one hub, open; see `holdfast.node.changes`."""
         query = {**wanted.query(), "after": after}
         return self.client.stream("/v1/feed", query, {"Accept": "text/event-stream"})
 
@@ -271,11 +353,18 @@ class Hub:
         message |= {name: words[name] for name in ("thread", "role", "priority") if name in words}
         body_bytes = msgspec.json.encode({name: each for name, each in message.items() if each is not None})
         headers = {"Content-Type": "application/json"}
-        found = self.client.want("POST", "/sync/message", body=body_bytes, headers=headers).json()
-        return str(found["msg_id"])
+
+        def send(hub: Hub) -> str:
+            # Under one id, whoever takes it: a hub that follows the one that has it already adds nothing.
+            return str(hub.client.want("POST", "/sync/message", body=body_bytes, headers=headers).json()["msg_id"])
+
+        return self.ask(send)
 
     def decide(self, asked: Mapping[str, Any]) -> Version:
         """The hub's decision about one write in a cas collection, once the hub would not lose it.
+
+        Of several hubs the first decides, and if it is away nobody does: two deciders could both say yes. To have
+        another one decide from now on, put it first.
 
         Args:
             asked: agent, collection, key, value or delete, expect.
@@ -294,6 +383,8 @@ class Hub:
             answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
         except HubUnavailable as error:
             if error.context.get("kind") != "timeout":
+                if self._several is not None:
+                    error.hint = f"only the first hub decides, and {self.url} is away; nothing was written"
                 raise
             # It may have been written: the same id asks for the same decision, and writes nothing twice.
             answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
@@ -304,6 +395,8 @@ class Hub:
     def close(self) -> None:
         """Closes the lines to the hub; a second close is fine."""
         self.client.close()
+        for hub in self._several.each if self._several is not None else ():
+            hub.client.close()
 
     def __enter__(self) -> Self:
         return self

@@ -25,8 +25,8 @@ from holdfast.node.directory import Directory
 from holdfast.node.hub import Hub, as_stored
 from holdfast.node.looking import When, as_of, newest
 from holdfast.node.proof import Proven
-from holdfast.node.uploads import download
 from holdfast.records import BLOB, read_blob_reference
+from holdfast.transport.blobs import download
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Others:
         self._agent = agent
         self._lock = threading.Lock()  # guards _cache
         self._cache: Cache | None = None
-        self._hubs = [Hub(url, token, pins=self.cache) for url in hubs]
+        self._hub = Hub(hubs, token, pins=self.cache) if hubs else None
 
     @property
     def cache(self) -> Cache:
@@ -58,14 +58,14 @@ class Others:
 
     @property
     def hub(self) -> Hub:
-        """The first of the hubs.
+        """The hubs, as one to ask.
 
         Raises:
             HubUnavailable: there is none.
         """
-        if not self._hubs:
+        if self._hub is None:
             raise HubUnavailable("this store has no hub", hint="open it with hub='http://…'")
-        return self._hubs[0]
+        return self._hub
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -142,24 +142,15 @@ class Others:
 
     def close(self) -> None:
         """Closes the lines and the cache; a second close is fine."""
-        for hub in self._hubs:
-            hub.close()
+        if self._hub is not None:
+            self._hub.close()
         if self._cache is not None:
             self._cache.close()
 
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _ask(self, question: Callable[[Hub], T]) -> T:
-        error: HubUnavailable | None = None
-        for hub in self._hubs:
-            try:
-                return question(hub)
-            except HubUnavailable as failed:
-                error = error or failed
-        if error is None:
-            self.hub  # noqa: B018 - raises
-            raise AssertionError("unreachable")
-        raise error
+        return self.hub.ask(question)
 
     @contextlib.contextmanager
     def _beside(self, agent: str) -> Iterator[Log | None]:

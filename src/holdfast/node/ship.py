@@ -29,12 +29,12 @@ from holdfast import seal, wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, HubUnavailable, NotFound, StoreClosed, UsageError
 from holdfast.log import OpenLog
-from holdfast.node.client import Answer, HubClient
 from holdfast.node.directory import Directory
 from holdfast.node.outbox_store import LogsOutbox, depth
-from holdfast.node.uploads import upload
 from holdfast.protocol.actions import Pull, Refresh, SendAppend, SendBlob, SendHello, Wait
 from holdfast.protocol.outbox import Outbox
+from holdfast.transport.blobs import upload
+from holdfast.transport.client import Answer, HubClient
 from holdfast.wire import MEDIA
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,8 @@ class Shipper:
     def flush(self, opened: OpenLog, hubs: Sequence[str], timeout: float) -> bool:
         """Waits until these hubs hold what is in a log now; False if `timeout` seconds were not enough.
 
-        Who owes a hub nothing asks it all the same: it may have been put back to an older copy since.
+        Hubs that do not answer are not waited for, as long as one holds all of it. Who owes a hub nothing asks it all
+        the same: it may have been put back to an older copy since.
         """
         lines = [self._lines[url] for url in hubs if url in self._lines and self._leads]
         asked = [(line, line.doubt()) for line in lines if not self._lacks(opened, line.client.url, self._head(opened))]
@@ -137,7 +138,7 @@ class Shipper:
 
     def linger(self, opened: OpenLog, hubs: Sequence[str]) -> None:
         """Gives hubs that answer a moment to take the last records of a log that is being closed."""
-        self._wait(opened, hubs, LINGER_S, lambda: any(line.failing for line in self._lines.values()))
+        self._wait(opened, hubs, LINGER_S, lambda: all(line.failing for line in self._lines.values()))
 
     def stop(self) -> None:
         """Ends every line, whatever it waits for, and lets another process ship; a second call is fine."""
@@ -172,13 +173,27 @@ class Shipper:
         until = self.clock.monotonic() + timeout
         self.poke()
         with self.progress:
-            while not is_sure() or any(self._lacks(opened, url, head) for url in hubs):
+            while not is_sure() or not self._is_safe(opened, hubs, head):
                 left = until - self.clock.monotonic()
                 if left <= 0 or self.stopping or give_up():
                     return False
                 # Another process may be the one that ships: its progress is found by looking.
                 self.progress.wait(min(left, LOOK_S / 4))
         return True
+
+    def _is_safe(self, opened: OpenLog, hubs: Sequence[str], head: int) -> bool:
+        """Whether a hub holds the log up to here, and no hub that answers lacks any of it."""
+        lacking = [url for url in hubs if self._lacks(opened, url, head)]
+        return not lacking or (len(lacking) < len(hubs) and all(map(self._is_away, lacking)))
+
+    def _is_away(self, url: str) -> bool:
+        """Whether a hub did not answer when it was last asked, by this process or by the one that ships."""
+        line = self._lines.get(url)
+        if self._leads and line is not None:
+            return line.away
+        from holdfast.node.health import hub_status
+
+        return bool(hub_status(self.directory, url)["state"] == "offline")
 
     def _lacks(self, opened: OpenLog, url: str, seq: int) -> bool:
         return depth(self.directory, opened, url) > self._head(opened) - seq
@@ -194,6 +209,7 @@ class Line:
     def __init__(self, shipper: Shipper, client: HubClient) -> None:
         self.client = client
         self.failing = False
+        self.away = False  # nothing that is a hub answered the last request
         self._shipper = shipper
         self._directory = shipper.directory
         self._clock = shipper.clock
@@ -310,8 +326,9 @@ class Line:
             answer = self._send(action)
         except HubUnavailable as error:
             outbox.failed(str(error.context.get("kind", "network")))
-            self.failing = True
+            self.failing = self.away = True
             return
+        self.away = not answer.gen
         if not answer.ok:
             self._failed(outbox, answer)
             return
@@ -353,7 +370,8 @@ class Line:
             logger.warning("a blob is not readable here", extra={"digest": action.digest.hex()}, exc_info=error)
             outbox.on_blob(action.digest, False)
             return
-        if answer is None or answer.ok:
+        self.away = not answer.gen
+        if answer.ok:
             outbox.on_blob(action.digest, True)
             self.failing = False
         else:

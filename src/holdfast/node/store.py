@@ -47,7 +47,8 @@ class Store:
     Args:
         data_dir: the node directory, made if missing; many agents may share it.
         agent: who writes.
-        hub: a hub's address, or several; None: those that `holdfast init` wrote down, if any. An empty list: none.
+        hub: a hub's address, or several: all are shipped to, the first that answers is read from, the first alone
+            decides about cas collections. None: those that `holdfast init` wrote down, if any. An empty list: none.
         token: what the hub knows this node by; a Path is read anew when the hub refuses what was in it.
         level: what a returned write survives: basic, advanced or critical.
         cas: collections whose writes the hub decides (compare-and-set among all agents).
@@ -350,8 +351,10 @@ class Store:
         return max((depth(self._directory, self._opened, url) for url in self.hubs), default=0)
 
     def flush(self, timeout: float = 10.0) -> bool:
-        """Waits until every hub holds what this agent has written so far; False when `timeout` seconds were not enough.
+        """Waits until what this agent has written is safe on the hubs; False when `timeout` seconds were not enough.
 
+        Safe is what a hub has on its disk, and no hub that answers lacks. So with several hubs it is True while one of
+        them is away, if another has all of it; what waits for the one that is away is counted by `outbox_depth`.
         Without a hub there is nothing to wait for, and it returns True. A hub that has acknowledged everything is asked
         whether it still has it (it may have been put back to an older copy), unless it cannot be reached.
         """
@@ -455,10 +458,8 @@ class Store:
         return version_of(stored, None, self._load(stored))
 
     def _unshipped(self, which: Filter) -> list[Message]:
-        """One's own messages that the first hub cannot know yet: whoever has posted sees it at once."""
-        from holdfast.node.outbox_store import depth
-
-        acked = self._log.corpus.head(self._log.branch.id).seq - depth(self._directory, self._opened, self.hubs[0])
+        """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
+        acked = self._log.corpus.head(self._log.branch.id).seq - self.outbox_depth
         mine = messages_in(self._log, msgspec.structs.replace(which, agents=(self.agent,)))
         fresh = itertools.takewhile(lambda stored: stored.record.seq > acked, mine)
         return [message_in(stored, self._load(stored)) for stored in fresh][::-1]

@@ -17,6 +17,7 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.protocol import branches as tree
 from holdfast.protocol.ports import (
     Branch,
+    End,
     IngestStore,
     Label,
     NewStream,
@@ -252,6 +253,9 @@ class Ingest:
             if record.kind == records.ROTATE and item.body is not None:
                 known.key = codec.unpack(item.codec, item.body, record.payload_len)
                 self.plan.keys[stream] = known.key
+        if fresh:
+            rotates = parcel.records[-1].kind == records.ROTATE
+            self.plan.ends.append(End(holder, place.base.seq, parcel.last, segment.signature, rotates))
         label = known.labels.get(segment.inc)
         if label is None or label.head.seq < parcel.last.seq:
             label = Label(segment.inc, holder, parcel.last, segment.signature)

@@ -240,6 +240,16 @@ class NewStream(msgspec.Struct, frozen=True, gc=False):
     public_key: bytes
 
 
+class End(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """Where a segment's new rows, behind number `before` of a branch, end: the signed head that authorised them."""
+
+    branch: int
+    before: int
+    head: Mark
+    signature: bytes
+    rotates: bool
+
+
 class Plan(msgspec.Struct):
     """What one group commit writes; empty lists when it only repeats what is there."""
 
@@ -248,6 +258,8 @@ class Plan(msgspec.Struct):
     """New ones (ids below 0), parents first, with their tips after the rows."""
     rows: list[Row] = []
     """In log order; a branch's tip is its last row."""
+    ends: list[End] = []
+    """Every signed head that came with new rows, in log order: the last of a branch is its tip."""
     labels: dict[tuple[bytes, bytes], Label] = {}
     """(stream, incarnation) -> where it stands now; new, or moved."""
     keys: dict[bytes, bytes] = {}

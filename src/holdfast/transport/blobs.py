@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Final
 
 from holdfast.errors import BlobCorrupt, HubUnavailable
-from holdfast.node.client import Answer, HubClient
 from holdfast.objects import BlobFiles
+from holdfast.transport.client import Answer, HubClient
 
 PIECE_BYTES: Final = 4 << 20
 CORRECTIONS_MAX: Final = 3
