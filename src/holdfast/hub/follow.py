@@ -50,7 +50,7 @@ LATE_S: Final = 30.0
 PIN: Final = "pin:"
 
 
-class Refused(HoldfastError):
+class Refused(Exception):
     """The hub at the address is not the one that is followed."""
 
 
@@ -234,8 +234,8 @@ class Follower:
             raise Refused("the hub there has this hub's own key: a copy of this directory, or this hub itself")
         if self._key and found.public_key != self._key:
             raise Refused(
-                f"another hub is there: its key is {found.public_key.hex()}, and {self._key.hex()} is followed",
-                hint="if that is meant to be, start with --follow-key and its key",
+                f"another hub is there: its key is {found.public_key.hex()}, and {self._key.hex()} is followed"
+                " (if that is meant to be: --follow-key and its key)"
             )
         trusted = dict(found.keys)
         if found.public_key not in trusted:
