@@ -178,6 +178,27 @@ def test_a_reader_goes_on_at_the_standby_where_it_stood(
         assert [v.key for v in hubs.changes(again, live=False)] == ["new/3"]
 
 
+def test_a_reader_that_moves_misses_nothing_that_only_the_standby_has(
+    on_node: On, hub: HubProcess, standby: HubProcess, both: list[str], at: Callable[[str | list[str]], Hub]
+) -> None:
+    ada = on_node("n1", "ada", hub=both)
+    ada.put("old", 1)
+    assert ada.flush(30)
+    followed(hub, standby)
+    solo = on_node("n3", "solo", hub=standby.url)
+    solo.put("only", 1)
+    assert solo.flush(30)
+    ada.put("mid", 1)
+    assert ada.flush(30)
+    until(lambda: at(standby.url).get("mid", agent="ada", default=0) == 1, "it is followed")
+    until(lambda: health(standby)["follows"]["state"] == "level", "the standby is level")
+    kept = at(both).cursor()
+    hub.kill()
+    keys = [v.key for v in at(both).changes(kept, live=False)]
+    assert "only" in keys
+    assert "old" not in keys, "what both had was not told again"
+
+
 def test_writes_go_on_and_only_the_first_hub_decides(
     on_node: On, hub: HubProcess, standby: HubProcess, both: list[str]
 ) -> None:

@@ -312,6 +312,31 @@ def test_what_the_primary_lost_is_kept_and_comes_back_when_it_follows_in_turn(st
     verified(primary)
 
 
+def test_a_blob_that_the_primary_has_lost_keeps_nothing_else_away(start: Start) -> None:
+    primary = start("primary")
+    pen = Pen("ada")
+    lost, kept = os.urandom(100_000), os.urandom(100_000)
+    for name, data in (("lost", lost), ("kept", kept)):
+        digest = hashlib.sha256(data).digest()
+        ask(primary, "PUT", f"/v1/blobs/{digest.hex()}", data)
+        reference = digest + len(data).to_bytes(8, "big")
+        pen.write(name, 2, reference, collection="state", flags=records.VALUE | records.BLOB)
+    pen.put("k", 1)
+    assert append(primary, pen.segment()) == ["ack"]
+    BlobFiles(primary.directory / "blobs").delete(hashlib.sha256(lost).digest())
+    standby = start("standby", follow=primary.url)
+    until(lambda: len(feed(standby)) == 3, "all records are here")
+    assert latest(standby)["ada", "state", "k"]["value"] == 1
+    assert [each.get("missing") for each in feed(standby)] == ["quarantined", "blob", None]
+    (problem,) = follows(standby)["problems"]
+    assert hashlib.sha256(lost).hexdigest() in problem
+    assert problem in ask(standby, "GET", "/readyz")["warnings"]
+    # So the node that has it keeps it: the standby says that it holds only the envelope.
+    line = Line(standby.url)
+    assert line.hello(pen.hello()).streams[0].envelopes == [1]
+    line.close()
+
+
 def test_another_hub_at_the_same_address_is_refused(start: Start, tmp_path: Path) -> None:
     primary = start("primary")
     ask(primary, "POST", "/sync/message", {"msg_id": "a", "sender": "boss", "content": 1})

@@ -73,3 +73,15 @@ def test_after_a_restore_a_reader_goes_back_to_where_the_histories_part() -> Non
     assert resume(Cursor(80, (("a", 0),)), hub, 400) == 80
     assert resume(Cursor(150, (("a", 0), ("c", 90))), hub, 400) == 90, "it had followed another history"
     assert resume(Cursor(150, (("x", 0),)), hub, 400) == 0, "it knows nothing that the hub knows"
+
+
+def test_a_reader_of_a_followed_hub_goes_on_where_all_that_is_here_was_there() -> None:
+    here = [("x", 0), ("y", 70)]
+    marks = [("a", 40, 30), ("a", 90, 60), ("b", 130, 110)]
+    assert resume(Cursor(89, (("a", 0),)), here, 200, marks) == 30, "it has not seen all of the second mark"
+    assert resume(Cursor(90, (("a", 0),)), here, 200, marks) == 60
+    assert resume(Cursor(140, (("a", 0), ("b", 100))), here, 200, marks) == 110
+    assert resume(Cursor(140, (("a", 0), ("c", 50))), here, 200, marks) == 30, "of that life it has seen only 50"
+    assert resume(Cursor(140, (("c", 0),)), here, 200, marks) == 0, "another hub's"
+    assert resume(Cursor(140, (("b", 0),)), here, 100, marks) == 100, "never beyond what is here"
+    assert resume(Cursor(65, (("x", 0),)), here, 200, marks) == 65
