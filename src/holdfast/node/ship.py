@@ -44,6 +44,8 @@ STILL_S: Final = 2.0
 STATUS_S: Final = 1.0
 TROUBLE_S: Final = 1.0
 LINGER_S: Final = 1.0
+QUICK_S: Final = 0.5
+"""A hub whose absence shows so soon (nobody listens there) may be asked again at any time; another is waited for."""
 STOP_S: Final = 5.0
 _PATH_MAX: Final = 100
 
@@ -129,11 +131,15 @@ class Shipper:
     def flush(self, opened: OpenLog, hubs: Sequence[str], timeout: float) -> bool:
         """Waits until these hubs hold what is in a log now; False if `timeout` seconds were not enough.
 
-        Hubs that do not answer are not waited for, as long as one holds all of it. Who owes a hub nothing asks it all
-        the same: it may have been put back to an older copy since.
+        Hubs that do not answer are not waited for if one holds all of it; they are asked again, unless that takes
+        seconds. Who owes a hub nothing asks it all the same: it may have been put back to an older copy since.
         """
         lines = [self._lines[url] for url in hubs if url in self._lines and self._leads]
-        asked = [(line, line.doubt()) for line in lines if not self._lacks(opened, line.client.url, self._head(opened))]
+        head, asked = self._head(opened), []
+        for line in lines:
+            lacks = self._lacks(opened, line.client.url, head)
+            if not lacks or (line.away and not line.slow):
+                asked.append((line, line.doubt(now=lacks)))
         return self._wait(opened, hubs, timeout, lambda: False, lambda: all(line.is_sure(at) for line, at in asked))
 
     def linger(self, opened: OpenLog, hubs: Sequence[str]) -> None:
@@ -210,6 +216,8 @@ class Line:
         self.client = client
         self.failing = False
         self.away = False  # nothing that is a hub answered the last request
+        self.slow = False  # … and to find that out took a while
+        self._hurried = False
         self._shipper = shipper
         self._directory = shipper.directory
         self._clock = shipper.clock
@@ -236,8 +244,9 @@ class Line:
         with contextlib.suppress(OSError):  # full: it will wake; closed: it has stopped
             os.write(self._write, b"!")
 
-    def doubt(self) -> int:
-        """Has the hub asked what it holds, before anything else; `is_sure` says when it has been."""
+    def doubt(self, *, now: bool = False) -> int:
+        """Has the hub asked what it holds (`now`: even if it was to be left alone); `is_sure` says when it has been."""
+        self._hurried = self._hurried or now
         self._doubts += 1
         return self._doubts
 
@@ -299,6 +308,9 @@ class Line:
         doubts = self._doubts
         if doubts > self._asked:
             outbox.say_hello()
+            if self._hurried:
+                self._hurried = False
+                outbox.poke()
             self._asked = doubts
         action = outbox.next()
         if doubts > self._settled and not isinstance(action, SendHello | Refresh):
@@ -319,6 +331,7 @@ class Line:
             self._shipper.progress.notify_all()
 
     def _ask(self, outbox: Outbox, action: Any) -> None:
+        begun = self._clock.monotonic()
         try:
             if isinstance(action, SendBlob):
                 self._send_blob(outbox, action)
@@ -327,6 +340,7 @@ class Line:
         except HubUnavailable as error:
             outbox.failed(str(error.context.get("kind", "network")))
             self.failing = self.away = True
+            self.slow = self._clock.monotonic() - begun > QUICK_S
             return
         self.away = not answer.gen
         if not answer.ok:
