@@ -124,7 +124,7 @@ def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Option
         finally:
             await core.stop()
 
-    guarded = [Guarded(operation) for operation in operations(core)]
+    guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
     app = Hub(
         routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(guarded).items()],
         middleware=[Middleware(Door, core=core)],
@@ -165,6 +165,7 @@ def by_path(guarded: list[Guarded]) -> dict[str, Methods]:
 def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
+        metrics,
         routes_docs,
         routes_feed,
         routes_health,
@@ -174,7 +175,7 @@ def operations(core: Core) -> list[Operation]:
         routes_sync,
     )
 
-    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_health)
+    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_health, metrics)
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)
     return found

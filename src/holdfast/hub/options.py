@@ -17,10 +17,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         token: one that every client may show and that may do everything; None asks for nothing.
         settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
+        seed_metrics: whether ``/metrics`` shows the names of the earlier systems too.
     """
 
     token: str | None = None
     settle: Settle = "backups"
+    seed_metrics: bool = True
 
 
 def options_of(options: Options | None, given: dict[str, Any]) -> Options:

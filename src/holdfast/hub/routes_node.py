@@ -155,6 +155,7 @@ class Hello:
 
         found = await core.read(look)
         core.saw(message.node, message)
+        core.heads.told(found)
         await answer(send, wire.encode(found), kind=MEDIA)
 
 
@@ -176,6 +177,8 @@ class Append:
             raise error
         found = await self._core.writer.append(message)
         self._core.saw(message.node)
+        self._core.heads.took(message, found)
+        self._core.meters.intake.took(message, found)
         await answer(send, wire.encode(found), kind=MEDIA)
 
 

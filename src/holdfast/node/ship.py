@@ -25,6 +25,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from holdfast import seal, wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, HubUnavailable, NotFound, StoreClosed, UsageError
@@ -32,6 +34,7 @@ from holdfast.log import OpenLog
 from holdfast.node.client import Answer, HubClient
 from holdfast.node.directory import Directory
 from holdfast.node.outbox_store import LogsOutbox, depth
+from holdfast.node.tally import Tally, hub_status
 from holdfast.node.uploads import upload
 from holdfast.protocol.actions import Pull, Refresh, SendAppend, SendBlob, SendHello, Wait
 from holdfast.protocol.outbox import Outbox
@@ -199,6 +202,7 @@ class Line:
         self._clock = shipper.clock
         self._outbox: Outbox | None = None
         self._told: tuple[Any, float] = (None, float("-inf"))
+        self._tally: Tally | None = None
         self._still_since = 0.0
         self._still: dict[bytes, int] = {}
         self._anyway = False
@@ -298,18 +302,28 @@ class Line:
             self._ask(outbox, action)
             self._notify()
 
+    @property
+    def tally(self) -> Tally:
+        """What this hub was asked; goes on where the process before it stood."""
+        if self._tally is None:
+            self._tally = Tally(hub_status(self._directory, self.client.url).get("tally"))
+        return self._tally
+
     def _notify(self) -> None:
         with self._shipper.progress:
             self._shipper.progress.notify_all()
 
     def _ask(self, outbox: Outbox, action: Any) -> None:
+        self.tally.attempts += 1
         try:
             if isinstance(action, SendBlob):
                 self._send_blob(outbox, action)
                 return
             answer = self._send(action)
         except HubUnavailable as error:
-            outbox.failed(str(error.context.get("kind", "network")))
+            kind = str(error.context.get("kind", "network"))
+            self.tally.failed(kind)
+            outbox.failed(kind)
             self.failing = True
             return
         if not answer.ok:
@@ -320,13 +334,16 @@ class Line:
         except UsageError:
             taken = False  # not a message of ours at all
         if not taken:
+            self.tally.failed("echo")
             outbox.failed("echo")
         self.failing = not taken
 
     def _send(self, action: Any) -> Answer:
         headers = {"Content-Type": MEDIA, "Accept": MEDIA}
         if isinstance(action, SendHello):
-            return self.client.ask("POST", "/v1/hello", body=wire.encode(action.message), headers=headers)
+            oldest = self._shipper.outbox.oldest_ms(self.client.url)
+            hello = msgspec.structs.replace(action.message, now_ms=self._clock.now_ms(), oldest_ms=oldest)
+            return self.client.ask("POST", "/v1/hello", body=wire.encode(hello), headers=headers)
         if isinstance(action, SendAppend):
             self._shipper.outbox.read_ahead()
             return self.client.ask("POST", "/v1/append", body=wire.encode(action.message), headers=headers)
@@ -360,6 +377,7 @@ class Line:
             self._failed(outbox, answer)
 
     def _failed(self, outbox: Outbox, answer: Answer) -> None:
+        self.tally.failed("status", answer.status)
         outbox.failed("status", answer.status, answer.headers.get("Retry-After"), bool(answer.gen))
         self.failing = True
 
@@ -390,7 +408,7 @@ class Line:
 
     def _tell(self, status: dict[str, Any]) -> None:
         engine = self._directory.node
-        row = (self.client.url, self._clock.now_ms(), json.dumps(status))
+        row = (self.client.url, self._clock.now_ms(), json.dumps({**status, "tally": self.tally.to_json()}))
 
         def job(_: Any) -> None:
             engine.writer_execute("INSERT OR REPLACE INTO hub VALUES(?,?,?)", row)
