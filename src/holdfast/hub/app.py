@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import logging
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any
 
@@ -72,10 +73,15 @@ class Door:
                 raise
             await answer_error(marked, as_hubs(error, broken=self._core.corpus.unusable))
         except Exception as error:
-            logger.exception("a request failed", extra={"path": scope["path"], "method": scope["method"]})
+            where = {"path": scope["path"], "method": scope["method"], "request_id": secrets.token_hex(8)}
+            logger.exception("a request failed", extra=where)
             if started:
                 raise
-            unknown = HoldfastError("the hub failed on this request", hint="its log says why; nothing was acknowledged")
+            unknown = HoldfastError(
+                "the hub failed on this request",
+                hint="its log says why, under this request_id; nothing was acknowledged",
+                request_id=where["request_id"],
+            )
             unknown.__cause__ = error
             await answer_error(marked, unknown)
 

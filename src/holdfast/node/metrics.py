@@ -12,9 +12,9 @@ import msgspec
 
 from holdfast.errors import HoldfastError
 from holdfast.node.directory import Directory, read_config
-from holdfast.node.health import hub_status, quarantined
+from holdfast.node.health import quarantined
 from holdfast.node.outbox_store import Owed, owed
-from holdfast.node.tally import REASONS, Tally
+from holdfast.node.tally import REASONS, Tally, hub_status
 
 AGENTS_MAX: Final = 200
 OTHER: Final = "other"
