@@ -18,7 +18,6 @@ _UNIT: Final = """\
 # The token lies in /etc/holdfast/token, readable by root alone; systemd hands it over.
 [Unit]
 Description=Holdfast hub
-Documentation=man:systemd.service(5)
 After=network-online.target
 Wants=network-online.target
 
