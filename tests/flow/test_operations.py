@@ -114,7 +114,7 @@ def test_rules_are_what_promtool_takes() -> None:
 
 def test_the_page_has_every_metric_and_no_other(scrapes: tuple[str, str]) -> None:
     """One row per metric: its name, its type, its labels."""
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (gauge|counter|histogram) \| ([^|]*) \|", PAGE.read_text("utf-8"), re.MULTILINE)
     documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     live: dict[str, tuple[str, set[str]]] = {}
     for text in scrapes:
