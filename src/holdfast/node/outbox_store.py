@@ -6,6 +6,7 @@ against the log it speaks of, so a file that was copied back makes it void and n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -339,17 +340,20 @@ class LogsOutbox:
         return taken
 
     def oldest_ms(self, hub: str) -> int:
-        """When the oldest record of all logs was written that a hub has not acknowledged; 0 if it has everything."""
-        acked = self.positions(hub)
-        found = []
+        """When the oldest record of all logs was written that a hub has not acknowledged; 0 if it has everything.
+
+        For people who watch: a log that cannot be read now is left out, and told of elsewhere.
+        """
+        positions = self.positions(hub)
         with self._lock:
             known = list(self._streams.items())
+        found = []
         for stream, each in known:
-            position = acked.get(stream)
+            position = positions.get(stream)
             mark = position.acked if position is not None else Mark(0, b"")
-            same = mark.seq and each.links([mark.seq]).get(mark.seq) == mark.link
-            if each.head.seq > (mark.seq if same else 0):
-                found.append(oldest_ms(each.corpus, mark.seq if same else 0))
+            with contextlib.suppress(HoldfastError):
+                acked = mark.seq if each.links([mark.seq]).get(mark.seq) == mark.link else 0
+                found.append(oldest_ms(each.corpus, acked) if each.head.seq > acked else 0)
         return min((at for at in found if at), default=0)
 
     def weighed(self, stream: bytes) -> list[tuple[bytes, Mark]]:
