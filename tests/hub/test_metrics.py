@@ -118,6 +118,20 @@ def test_a_nodes_lag_is_the_age_of_its_oldest_record_until_that_is_here(room: Ro
     assert scrape(room).value("node_sync_lag_seconds", node=node) == 0
 
 
+def test_a_node_that_is_away_still_owes_after_a_restart(room: Room, pen: Pen, tmp_path: Path) -> None:
+    pen.put("k", 1)
+    pen.put("k", 2)
+    room.append(pen.segment(1, 1))
+    hello = msgspec.structs.replace(pen.hello(), oldest_ms=room.core.home.wall.now_ms() - 3_600_000)
+    room.hello(hello)
+    room.client.__exit__()
+    again = HubDirectory(tmp_path / "hub", reserve=Reserve(tmp_path, floor_bytes=0, ballast_bytes=0))
+    with TestClient(create_app(again)) as client:
+        found = Scraped(client.get("/metrics").text)
+    assert found.value("node_behind_records", node=hello.node, agent="ada") == 1
+    assert found.value("node_sync_lag_seconds", node=hello.node) >= 3600
+
+
 def test_nodes_of_the_version_before_are_understood_and_understand(room: Room, pen: Pen) -> None:
     class Before(msgspec.Struct):
         node: str

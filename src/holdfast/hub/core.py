@@ -142,12 +142,16 @@ class Core:
         if stored:
             for seen in msgspec.msgpack.decode(stored, type=list[SeenNode]):
                 self.nodes[seen.node] = seen
+                self.heads.read_back(seen)
 
     def _save_nodes(self) -> None:
         if not self._nodes_changed:
             return
         self._nodes_changed = False
-        data = msgspec.msgpack.encode(list(self.nodes.values()))
+        nodes = list(self.nodes.values())
+        for seen in nodes:
+            self.heads.write_down(seen)
+        data = msgspec.msgpack.encode(nodes)
         try:
             self.corpus.write(lambda tx: tx.set_meta("nodes", data))
         except HoldfastError as error:

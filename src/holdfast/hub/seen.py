@@ -21,6 +21,8 @@ class SeenNode(msgspec.Struct):
     """Agent -> the number that its log had reached."""
     streams: dict[str, bytes] = {}
     """Agent -> its stream."""
+    here: dict[str, int] = {}
+    """Agent -> how far this hub had its stream; written down for the next start, see `Heads`."""
     oldest_ms: int = 0
     """When the oldest record was made that this hub had not acknowledged; 0: it had all, or the node does not tell."""
     skew_ms: int | None = None
@@ -46,7 +48,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Heads:
-    """How far this hub has each node's streams, as it last told the nodes; asked by metrics only. The loop's own."""
+    """How far this hub has each node's streams, as it last told the nodes; for metrics. Written by the loop only."""
 
     def __init__(self) -> None:
         self._heads: dict[bytes, int] = {}
@@ -61,6 +63,17 @@ class Heads:
         for verdict in answer.verdicts:
             if verdict.state == "ack":
                 self._note(verdict.stream, verdict.at.seq)
+
+    def write_down(self, seen: SeenNode) -> None:
+        """Puts into a node's entry what the next start of the hub is to know of its streams."""
+        heads = self._heads.copy()  # a thread writes down what the loop goes on with
+        seen.here = {agent: heads[stream] for agent, stream in seen.streams.items() if stream in heads}
+
+    def read_back(self, seen: SeenNode) -> None:
+        """Takes in what `write_down` put there: a node that is away still owes what it owed before the restart."""
+        for agent, seq in seen.here.items():
+            if agent in seen.streams:
+                self._note(seen.streams[agent], seq)
 
     def standing(self, seen: SeenNode) -> Standing:
         """How a node stands now."""
@@ -88,7 +101,8 @@ def update(seen: SeenNode, hello: Hello, now_ms: int) -> None:
     if len(seen.agents) > AGENTS_MAX:
         seen.agents, seen.streams = {}, {}
     # Added to what is known: a node says hello for some of its streams at a time.
-    seen.agents |= {stream.agent: stream.head.seq for stream in hello.streams}
-    seen.streams |= {stream.agent: stream.stream for stream in hello.streams}
+    # In new dicts, as a thread may be writing the old ones down.
+    seen.agents = seen.agents | {stream.agent: stream.head.seq for stream in hello.streams}
+    seen.streams = seen.streams | {stream.agent: stream.stream for stream in hello.streams}
     seen.oldest_ms = hello.oldest_ms
     seen.skew_ms = hello.now_ms - now_ms if hello.now_ms else None
