@@ -92,6 +92,7 @@ def test_every_metric_that_is_watched_exists(scrapes: tuple[str, str]) -> None:
     panels = json.loads(DASHBOARD.read_text())["panels"]
     queries = [rule["expr"] for rule in rules]
     queries += [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    assert all(query.count("(") == query.count(")") for query in queries)
     named = {name for query in queries for name in OURS.findall(query)}
     assert len(named) > 30
     assert named - live == set()

@@ -176,10 +176,18 @@ def test_metrics_are_for_who_has_the_token(guarded: TestClient) -> None:
 def test_labels_do_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meters, "NODES_MAX", 3)
     intake = Intake()
+    intake.note("n" * 256, 1, 10)
     for number in range(10):
         intake.note(f"node-{number}", 1, 10)
-    assert intake.records == {"hub": 0, "node-0": 1, "node-1": 1, "other": 8}
-    assert sum(intake.bytes.values()) == 100
+    assert intake.records == {"hub": 0, "other": 10, "node-0": 1}
+    assert sum(intake.bytes.values()) == 110
+
+
+def test_what_no_node_is_called_is_not_kept(room: Room) -> None:
+    pen = Pen("a" * 1000)
+    pen.put("k", 1)
+    room.hello(msgspec.structs.replace(pen.hello(), node="n"))  # hello only looks: it takes what append would refuse
+    assert room.core.nodes["n"].streams == room.core.nodes["n"].agents == {}
 
 
 def test_the_rate_is_that_of_the_last_minute() -> None:

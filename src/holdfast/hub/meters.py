@@ -23,6 +23,7 @@ OUTCOMES: Final = ("ok", "refused", "failed", "gone")
 """Answered; refused (4xx); failed or sent away (5xx); the client left first."""
 OK, REFUSED, FAILED, GONE = range(4)
 NODES_MAX: Final = 200
+NAME_MAX: Final = 255
 OTHER: Final = "other"
 HUB: Final = "hub"
 RATE_S: Final = 60.0
@@ -78,7 +79,7 @@ class Intake:
 
     def note(self, who: str, records: int, size: int) -> None:
         """Counts records that came, and the bytes of their bodies."""
-        if who not in self.records and len(self.records) >= NODES_MAX:
+        if who not in self.records and (len(self.records) >= NODES_MAX or len(who) > NAME_MAX):
             who = OTHER
         self.records[who] = self.records.get(who, 0) + records
         self.bytes[who] = self.bytes.get(who, 0) + size

@@ -10,6 +10,9 @@ from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer
 
 STREAMS_MAX: Final = 10_000
 AGENTS_MAX: Final = 2_000
+NAME_MAX: Final = 255
+STREAM_BYTES: Final = 16
+"""What is longer is no name and no stream of ours, and is not kept in memory."""
 
 
 class SeenNode(msgspec.Struct):
@@ -85,6 +88,8 @@ class Heads:
         return Standing(seen.node, seen.seen_ms / 1000, behind, seen.oldest_ms / 1000, skew)
 
     def _note(self, stream: bytes, seq: int) -> None:
+        if len(stream) != STREAM_BYTES:
+            return
         if stream not in self._heads and len(self._heads) >= STREAMS_MAX:
             del self._heads[next(iter(self._heads))]
         self._heads[stream] = seq
@@ -102,7 +107,8 @@ def update(seen: SeenNode, hello: Hello, now_ms: int) -> None:
         seen.agents, seen.streams = {}, {}
     # Added to what is known: a node says hello for some of its streams at a time.
     # In new dicts, as a thread may be writing the old ones down.
-    seen.agents = seen.agents | {stream.agent: stream.head.seq for stream in hello.streams}
-    seen.streams = seen.streams | {stream.agent: stream.stream for stream in hello.streams}
+    told = [each for each in hello.streams if len(each.agent) <= NAME_MAX and len(each.stream) == STREAM_BYTES]
+    seen.agents = seen.agents | {stream.agent: stream.head.seq for stream in told}
+    seen.streams = seen.streams | {stream.agent: stream.stream for stream in told}
     seen.oldest_ms = hello.oldest_ms
     seen.skew_ms = hello.now_ms - now_ms if hello.now_ms else None
