@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from holdfast import wire
 from holdfast.node import metrics
 from holdfast.node.directory import Limits
 from holdfast.node.store import Store
@@ -55,6 +59,37 @@ def test_what_waits_for_a_hub_is_told_with_its_age(tmp_path: Path, nowhere: str)
     assert failures[nowhere, "unreachable"] == sum(failures.values()) > 0
     assert found["holdfast_sync_attempts_total"][(nowhere,)] >= failures[nowhere, "unreachable"]
     assert found["holdfast_sync_last_success_timestamp_seconds"] == {(nowhere,): 0}
+
+
+def test_a_hello_tells_the_nodes_time_and_the_age_of_what_it_owes(tmp_path: Path) -> None:
+    bodies: Queue[bytes] = Queue()
+
+    class Busy(BaseHTTPRequestHandler):
+        """A hub that hears everything and takes nothing."""
+
+        def do_POST(self) -> None:
+            bodies.put(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    with Store(tmp_path, "ada", hub=[], limits=NO_LIMITS) as store:
+        first = store.put("a", 1)
+        store.put("b", 2)
+    with HTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with Store(tmp_path, "ada", hub=f"http://127.0.0.1:{server.server_port}", limits=NO_LIMITS):
+                hello = wire.decode(wire.Hello, bodies.get(timeout=30))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert hello.oldest_ms == round(first.time * 1000)
+    assert hello.now_ms >= hello.oldest_ms
 
 
 def test_the_names_of_the_seed_hold_the_same_figures(tmp_path: Path, nowhere: str) -> None:
