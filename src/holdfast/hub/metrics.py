@@ -223,9 +223,10 @@ class _Collector:
             {(kind,): size for kind, size in found.files.items()},
             ("kind",),
         )
-        yield _gauge("hub_disk_free_bytes", "Free bytes on the hub's disk", space.free)
-        yield _gauge("hub_disk_size_bytes", "Size of the hub's disk", space.total)
-        yield _gauge("hub_disk_floor_bytes", "Free bytes below which writes are refused", space.floor)
+        if space.total:  # a database server's disk is not ours to see
+            yield _gauge("hub_disk_free_bytes", "Free bytes on the hub's disk", space.free)
+            yield _gauge("hub_disk_size_bytes", "Size of the hub's disk", space.total)
+            yield _gauge("hub_disk_floor_bytes", "Free bytes below which writes are refused", space.floor)
         if found.wal_bytes is not None:
             yield _gauge("wal_bytes", "Bytes in the write-ahead log that are not in the file yet", found.wal_bytes)
         if found.pending is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 import msgspec
@@ -51,10 +52,11 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 class Heads:
-    """How far this hub has each node's streams, as it last told the nodes; for metrics. Written by the loop only."""
+    """How far this hub has each node's streams, as it last told the nodes; for metrics."""
 
     def __init__(self) -> None:
         self._heads: dict[bytes, int] = {}
+        self._lock = threading.Lock()  # guards _heads: other processes' words are read back by a thread
 
     def told(self, answer: HelloAnswer) -> None:
         """Notes what a hello was answered."""
@@ -90,9 +92,10 @@ class Heads:
     def _note(self, stream: bytes, seq: int) -> None:
         if len(stream) != STREAM_BYTES:
             return
-        if stream not in self._heads and len(self._heads) >= STREAMS_MAX:
-            del self._heads[next(iter(self._heads))]
-        self._heads[stream] = seq
+        with self._lock:
+            if stream not in self._heads and len(self._heads) >= STREAMS_MAX:
+                del self._heads[next(iter(self._heads))]
+            self._heads[stream] = seq
 
 
 def update(seen: SeenNode, hello: Hello, now_ms: int) -> None:

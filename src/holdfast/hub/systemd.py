@@ -61,7 +61,7 @@ WantedBy=multi-user.target
 
 
 def unit(options: Sequence[str] = (), *, program: str = PROGRAM) -> str:
-    """The text of a unit that serves what lies in systemd's state directory.
+    """The text of a unit that serves what lies in systemd's state directory, or in a database if the options name one.
 
     Args:
         options: of `holdfast serve`, besides the data directory, the token and the log's form.
