@@ -134,6 +134,20 @@ def test_the_unit_is_what_serve_prints(tmp_path: Path) -> None:
     assert printed.stdout.decode() == UNIT.read_text()
 
 
+def test_a_unit_takes_over_what_serve_was_told() -> None:
+    words = ["serve", "--print-unit", "--host", "10.0.0.1", "--settle", "acked", "--log-level", "info"]
+    program = f"import sys; from holdfast.cli import main; main({words!r})"
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout.decode()
+    (line,) = [line for line in printed.splitlines() if line.startswith("ExecStart=")]
+    assert "serve --data %S/holdfast " in line
+    assert {"--host 10.0.0.1", "--settle acked", "--log-level info"} <= {
+        " ".join(pair) for pair in zip(line.split(), line.split()[1:], strict=False)
+    }
+    database = unit(["--database", "postgresql://db/a%20b"])
+    assert "--data " not in database
+    assert "--database postgresql://db/a%%20b\n" in database
+
+
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     tool = shutil.which("systemd-analyze")
     if tool is None:
@@ -204,6 +218,10 @@ def test_compose_names_only_what_it_defines() -> None:
         for key, value in service.get("environment", {}).items():
             assert not re.search(r"PASSWORD$|TOKEN$|:[^/@]+@", f"{key}\n{value}"), f"{name}: {key} holds a secret"
     hub = told["services"]["hub"]
+    assert hub["environment"]["HOLDFAST_DATABASE"].startswith("postgresql://")
+    assert "--data" not in hub["command"], "a hub has a directory or a database"
+    assert {word for word in hub["command"] if word.startswith("-")} <= options_of(hub["command"][0])
+    assert (hub["command"][hub["command"].index("--port") + 1], hub["ports"]) == ("8084", ["8084:8084"])
     assert (COMPOSE.parent / hub["build"]["context"] / hub["build"]["dockerfile"]).resolve() == DOCKERFILE
     page = PAGE.read_text("utf-8")
     for secret in told["secrets"].values():

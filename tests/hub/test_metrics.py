@@ -15,6 +15,7 @@ from holdfast.corpus.space import Reserve
 from holdfast.hub import meters
 from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
+from holdfast.hub.home import Home
 from holdfast.hub.meters import Intake
 from holdfast.hub.seen import SeenNode
 from tests.hub.conftest import Room
@@ -47,7 +48,8 @@ def scrape(room: Room) -> Scraped:
     return Scraped(answer.text)
 
 
-def test_requests_are_counted_by_route_and_outcome(room: Room) -> None:
+def test_requests_are_counted_by_route_and_outcome(room: Room, home: Home) -> None:
+    backend = "sqlite" if isinstance(home, HubDirectory) else "postgresql"
     for _ in range(3):
         room.client.post("/sync/message", json={"content": "x"})
     room.client.post("/sync/message", content=b"{")
@@ -55,11 +57,11 @@ def test_requests_are_counted_by_route_and_outcome(room: Room) -> None:
     found = scrape(room)
 
     def count(operation: str, outcome: str) -> float:
-        return found.value("operations_total", operation=operation, outcome=outcome, backend="sqlite")
+        return found.value("operations_total", operation=operation, outcome=outcome, backend=backend)
 
     assert [count("POST /sync/message", outcome) for outcome in ("ok", "refused", "failed", "gone")] == [3, 1, 0, 0]
     assert count("GET /v1/latest", "refused") == 1
-    where = {"operation": "POST /sync/message", "backend": "sqlite"}
+    where = {"operation": "POST /sync/message", "backend": backend}
     assert found.value("operation_duration_seconds_count", **where) == 4
     assert found.value("operation_duration_seconds_bucket", le="+Inf", **where) == 4
     assert found.value("operation_duration_seconds_sum", **where) > 0
@@ -95,6 +97,17 @@ def test_records_are_counted_by_who_sent_them(room: Room, pen: Pen) -> None:
     assert found.value("storage_bytes", kind="wal") > 0
     assert found.value("index_pending_records", index="search") in range(4)
     assert found.value("hub_disk_free_bytes") > 0
+
+
+def test_a_hub_tells_of_its_disk_only_where_it_has_one(room: Room, home: Home) -> None:
+    room.client.post("/sync/message", json={"content": "x"})
+    found = scrape(room)
+    here = isinstance(home, HubDirectory)
+    for name in ("holdfast_wal_bytes", "holdfast_hub_disk_free_bytes", "holdfast_hub_disk_floor_bytes"):
+        assert (name in found.families) == here, name
+    assert found.value("hub_ready") == 1
+    assert found.value("hub_position") == 1
+    assert found.value("index_pending_records", index="search") in (0, 1)
 
 
 def test_a_nodes_lag_is_the_age_of_its_oldest_record_until_that_is_here(room: Room, pen: Pen) -> None:

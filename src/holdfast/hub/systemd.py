@@ -67,16 +67,9 @@ def unit(options: Sequence[str] = (), *, program: str = PROGRAM) -> str:
         options: of `holdfast serve`, besides the data directory, the token and the log's form.
         program: the absolute path of `holdfast`.
     """
-    words = [
-        program,
-        "serve",
-        "--data",
-        "%S/holdfast",
-        "--token-file",
-        "${CREDENTIALS_DIRECTORY}/token",
-        "--log-format",
-        "json",
-    ]
+    data = [] if "--database" in options else ["--data", "%S/holdfast"]
+    token = ["--token-file", "${CREDENTIALS_DIRECTORY}/token"]
+    words = [program, "serve", *data, *token, "--log-format", "json"]
     return _UNIT.format(command=" ".join([*words, *(shlex.quote(each).replace("%", "%%") for each in options)]))
 
 
