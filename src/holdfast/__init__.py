@@ -62,6 +62,16 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
     from importlib import import_module
 
+    _leave_the_log_to_the_program()
     found = getattr(import_module(_WHERE.get(name, "holdfast.errors")), name)
     globals()[name] = found
     return found
+
+
+def _leave_the_log_to_the_program() -> None:
+    """A library prints nothing by itself: what it logs goes where the program's own log goes, if it has one."""
+    import logging  # not before somebody uses us: `import holdfast` alone stays light
+
+    ours = logging.getLogger(__name__)
+    if not ours.handlers:
+        ours.addHandler(logging.NullHandler())

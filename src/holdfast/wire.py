@@ -94,12 +94,18 @@ class HelloStream(msgspec.Struct, frozen=True, gc=False):
 
 
 class Hello(msgspec.Struct, frozen=True, gc=False):
-    """The first thing a node says, and again after any surprise; only the answer to the latest nonce counts."""
+    """The first thing a node says, and again after any surprise; only the answer to the latest nonce counts.
+
+    `now_ms` is the node's time, and `oldest_ms` when the oldest of its records was made that this hub has not
+    acknowledged (0: it has all of them): both are for people who watch, and a node need not tell them.
+    """
 
     node: str
     nonce: bytes
     streams: list[HelloStream]
     version: int = PROTOCOL
+    now_ms: int = 0
+    oldest_ms: int = 0
 
 
 class Other(msgspec.Struct, array_like=True, frozen=True, gc=False):

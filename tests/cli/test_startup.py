@@ -29,6 +29,7 @@ LOCAL = {
     "status": "",
     "doctor": "",
     "verify": "",
+    "metrics": "",
     "version": "",
 }
 HEAVY = {

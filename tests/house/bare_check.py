@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-EXTRAS = ("starlette", "uvicorn", "uvloop", "httptools", "jinja2", "multipart", "prometheus_client")
+EXTRAS = ("starlette", "uvicorn", "uvloop", "httptools", "jinja2", "multipart", "prometheus_client", "opentelemetry")
 LAZY = ("cryptography", "zstandard", "asyncio")  # `import holdfast` must stay light
 
 

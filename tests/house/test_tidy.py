@@ -11,8 +11,8 @@ import pytest
 from tests.house.rules import RULES, Finding, Source, findings
 
 ROOT = Path(__file__).parents[2]
-PLACES = ("src", "tests", "bench", "docs", "changes", "examples", "requirements", ".ci")
-TEXT = re.compile(r"\.(css|html|js|json|md|py|sh|sql|toml|txt|ya?ml)$|^(Makefile|NOTICE|run)$")
+PLACES = ("src", "tests", "bench", "deploy", "docs", "changes", "examples", "requirements", ".ci")
+TEXT = re.compile(r"\.(css|html|js|json|md|py|sh|service|sql|toml|txt|ya?ml)$|^(Dockerfile|Makefile|NOTICE|run)$")
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     # (path, rule): "why this one place may",

@@ -71,6 +71,22 @@ def test_each_head_is_signed_by_the_key_that_was_in_force(ada: Store, outbox: Lo
     assert [seq for seq, kind in enumerate(kinds, 1) if kind == ROTATE] == [6, 8]
 
 
+def test_the_oldest_that_a_hub_lacks_is_the_first_behind_its_mark_of_any_log(ada: Store, outbox: LogsOutbox) -> None:
+    (info,) = outbox.streams()
+    written = {version.seq: round(version.time * 1000) for n in range(5) for version in ada.history(f"k/{n}")}
+
+    def acked(seq: int, link: bytes) -> int:
+        outbox.keep("hub", {info.stream: Position(info.inc, Mark(seq, link), Mark(0, b""))})
+        return outbox.oldest_ms("hub")
+
+    links = outbox.links(info.stream, [2, 5])
+    assert outbox.oldest_ms("hub") == written[1], "it has told nothing yet"
+    assert acked(2, links[2]) == written[3]
+    assert acked(2, b"another link") == written[1], "a mark that is not in the log is void"
+    assert acked(5, links[5]) == 0
+    assert outbox.oldest_ms("another hub") == written[1]
+
+
 def mark_of(mark: Mark) -> tuple[int, bytes]:
     """As arguments."""
     return mark.seq, mark.link

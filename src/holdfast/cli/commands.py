@@ -15,6 +15,7 @@ COMMANDS = Shell(
             "serve": ("setup", "run a hub"),
             "status": ("health", "what is here, what is not at the hub yet"),
             "doctor": ("health", "find out what is wrong with this machine's setup"),
+            "metrics": ("health", "this machine's figures, for Prometheus"),
             "version": ("setup", "versions of holdfast and what it stands on"),
             "completion": ("setup", "print the completion script of a shell"),
         },

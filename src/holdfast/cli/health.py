@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -80,7 +82,7 @@ def _agent(settings: Settings, directory: Directory, name: str, hubs: list[str])
 
 
 def _hub(settings: Settings, directory: Directory, url: str) -> dict[str, Any]:
-    from holdfast.node.health import hub_status
+    from holdfast.node.tally import hub_status
 
     last = hub_status(directory, url)
     pong = ping(url, settings)
@@ -146,6 +148,39 @@ def _seconds(iso: str) -> float:
 
 def _number(count: int | None) -> str:
     return "?" if count is None else f"{count:,}"
+
+
+@shell.command("metrics")
+@click.option("--output", type=click.Path(path_type=Path), help="a file, replaced as a whole")
+@click.option(
+    "--names", type=click.Choice(["all", "own"]), default="all", show_default=True, help="own: not those of the seeds"
+)
+@click.pass_obj
+def metrics_command(settings: Settings, output: Path | None, names: str) -> None:
+    """Print this node's figures, all its agents', in the form that Prometheus reads.
+
+    With --output they go to a file, for the textfile collector of Prometheus' node_exporter: run it every minute.
+
+    \b
+      holdfast metrics
+      holdfast metrics --output /var/lib/node_exporter/textfile/holdfast.prom
+    """
+    from holdfast.node.metrics import metrics
+
+    with settings.directory() as directory:
+        text = metrics(directory, settings.hub_urls or None, seed_names=names == "all")
+    if output is None:
+        settings.show.raw(text.encode())
+        return
+    partial = output.with_name(f".{output.name}.{os.getpid()}")  # the collector reads what ends in .prom
+    try:
+        partial.write_text(text, "utf-8")
+        partial.chmod(0o644)  # the collector is another user; no value of any record is in it
+        os.replace(partial, output)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    settings.show.result(f"written to {output}", {"output": str(output), "bytes": len(text)})
 
 
 _SIGNS = {"ok": ("ok  ", "green"), "warn": ("warn", "yellow"), "fail": ("fail", "red")}

@@ -86,19 +86,28 @@ def _check_url(url: str) -> None:
 @click.option("--settle", type=click.Choice(["acked", "backups"]), default="backups", show_default=True,
               help="when nodes may drop what they shipped")  # fmt: skip
 @click.option("--follow", metavar="URL", default="", help="the hub whose records this one is to hold as well")
-@click.option("--follow-token-file", type=click.Path(path_type=Path), help="what that hub knows this one by")
+@click.option("--follow-token-file", "follow_token", type=click.Path(path_type=Path),
+              help="what that hub knows this one by")  # fmt: skip
 @click.option("--follow-key", metavar="HEX", default="", help="that hub's key; unsaid: the first that it shows")
-@click.pass_obj
+@click.option("--metric-names", type=click.Choice(["all", "own"]), default="all", show_default=True,
+              help="own: /metrics without the names of the earlier systems")  # fmt: skip
+@click.option("--log-format", type=click.Choice(["json", "text"]), help="else text on a terminal, and JSON elsewhere")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
+              help="else warning, with -v info; debug has a line for each request")  # fmt: skip
+@click.option("--print-unit", is_flag=True, help="print the unit for systemd that would run it so, and end")
+@click.pass_context
 def serve_command(
-    settings: Settings,
+    context: click.Context,
+    /,
     data: Path,
     host: str,
     port: int,
     ready_file: Path | None,
-    settle: Literal["acked", "backups"],
-    follow: str,
-    follow_token_file: Path | None,
-    follow_key: str,
+    metric_names: str,
+    log_format: Literal["json", "text"] | None,
+    log_level: str | None,
+    print_unit: bool,
+    **how: Any,
 ) -> None:
     """Run a hub: the place where every machine's records meet.
 
@@ -108,21 +117,42 @@ def serve_command(
       holdfast serve --data /srv/holdfast
       holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
       holdfast serve --data /srv/standby --follow http://10.0.0.42:8084 --follow-token-file /etc/holdfast/token
+      holdfast serve --print-unit > /etc/systemd/system/holdfast-hub.service
     """
-    import logging
+    settings: Settings = context.obj
+    if print_unit:
+        from holdfast.hub.systemd import program_here, unit
 
+        settings.show.raw(unit(_for_unit(context), program=program_here()).encode())
+        return
+    if how["follow"]:
+        _check_url(how["follow"])
+    elif how["follow_token"] or how["follow_key"]:
+        raise UsageError("no hub to follow was named", hint="--follow URL")
+    from holdfast.hub.logs import configure
+    from holdfast.hub.options import Options
     from holdfast.hub.serve import serve
 
     lasting()
-    logging.basicConfig(
-        level=logging.INFO if settings.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
+    configure(log_format, log_level or ("info" if settings.verbose else "warning"))
+    options = Options(token=settings.token, seed_metrics=metric_names == "all", **how)
+    serve(data, host, port, options=options, ready_file=ready_file)
+
+
+def _for_unit(context: click.Context) -> list[str]:
+    """The options of this command line that a unit for systemd is to repeat; it listens to all unless one says."""
+    from click.core import ParameterSource
+
+    words: list[str] = []
+    for param in context.command.params:
+        name = param.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name in context.params and name not in ("data", "print_unit", "ready_file", "log_format"):
+            value = context.params[name]
+            words += [param.opts[0]] if value is True else [param.opts[0], str(value)]
+    return (
+        words if context.get_parameter_source("host") is ParameterSource.COMMANDLINE else ["--host", "0.0.0.0", *words]
     )
-    if follow:
-        _check_url(follow)
-    elif follow_token_file or follow_key:
-        raise UsageError("no hub to follow was named", hint="--follow URL")
-    following: dict[str, Any] = {"follow": follow, "follow_token": follow_token_file, "follow_key": follow_key}
-    serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle, **following)
 
 
 @shell.command("version")

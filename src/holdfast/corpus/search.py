@@ -59,6 +59,11 @@ def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     return len(batch) if corpus.write(job) else 0
 
 
+def pending(corpus: SqlCorpus) -> int:
+    """How many records the index does not hold yet."""
+    return max(0, corpus.last() - (corpus.meta(_MARK) or 0))
+
+
 def search(
     corpus: SqlCorpus,
     text: str,

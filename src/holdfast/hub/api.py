@@ -24,15 +24,30 @@ decodes a batch item by item (`list[msgspec.Raw]`) has a struct in `shown` that 
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 
-from holdfast.errors import UsageError
-from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer, body_of, encode_json, header, parse_json
+from holdfast.errors import HoldfastError, UsageError
+from holdfast.hub.exchange import (
+    MEDIA,
+    Gone,
+    Query,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    body_of,
+    encode_json,
+    header,
+    parse_json,
+)
+from holdfast.hub.meters import FAILED, GONE, OK, REFUSED, Meter
 from holdfast.hub.principal import READ, Principal, principal_of
 from holdfast.wire import BODY_BYTES_MAX
 
@@ -66,6 +81,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         also: other answers than errors: status -> type, bytes, or None for one without a body.
         errors: the statuses of its errors, besides those that every operation may have (`errors_of`).
         hot: whether it goes past Starlette's layers.
+        lasting: whether an answer lasts as long as somebody listens.
     """
 
     method: str
@@ -87,6 +103,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     also: Mapping[int, Any] = {}
     errors: tuple[int, ...] = ()
     hot: bool = False
+    lasting: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.endpoint, Typed):
@@ -121,20 +138,33 @@ class Guarded:
 
     Args:
         operation: with both.
+        meter: counts what becomes of its requests.
     """
 
-    def __init__(self, operation: Operation) -> None:
+    def __init__(self, operation: Operation, meter: Meter) -> None:
         self.operation = operation
         self._needs = operation.needs
         self._endpoint = operation.endpoint
         self._takes = _kinds(operation) if operation.body is not None else frozenset()
+        self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request of somebody who may."""
-        principal_of(scope).need(self._needs)
-        if self._takes:
-            self._check_kind(header(scope, b"content-type"))
-        await self._endpoint(scope, receive, send)
+        began, outcome = time.perf_counter(), FAILED
+        try:
+            principal_of(scope).need(self._needs)
+            if self._takes:
+                self._check_kind(header(scope, b"content-type"))
+            await self._endpoint(scope, receive, send)
+            outcome = OK
+        except HoldfastError as error:
+            outcome = REFUSED if error.status < 500 else FAILED
+            raise
+        except (Gone, asyncio.CancelledError):
+            outcome = GONE
+            raise
+        finally:
+            self._meter.note(outcome, began)
 
     def _check_kind(self, kind: bytes) -> None:
         # What a form may send from another site is refused with everything else that is not ours; no type is fine.

@@ -6,6 +6,7 @@ import contextlib
 import hmac
 import logging
 import os
+import secrets
 from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any
 
@@ -72,10 +73,15 @@ class Door:
                 raise
             await answer_error(marked, as_hubs(error, broken=self._core.corpus.unusable))
         except Exception as error:
-            logger.exception("a request failed", extra={"path": scope["path"], "method": scope["method"]})
+            where = {"path": scope["path"], "method": scope["method"], "request_id": secrets.token_hex(8)}
+            logger.exception("a request failed", extra=where)
             if started:
                 raise
-            unknown = HoldfastError("the hub failed on this request", hint="its log says why; nothing was acknowledged")
+            unknown = HoldfastError(
+                "the hub failed on this request",
+                hint="its log says why, under this request_id; nothing was acknowledged",
+                request_id=where["request_id"],
+            )
             unknown.__cause__ = error
             await answer_error(marked, unknown)
 
@@ -129,7 +135,7 @@ def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Option
         finally:
             await core.stop()
 
-    guarded = [Guarded(operation) for operation in operations(core)]
+    guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
     app = Hub(
         routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(guarded).items()],
         middleware=[Middleware(Door, core=core)],
@@ -170,6 +176,7 @@ def by_path(guarded: list[Guarded]) -> dict[str, Methods]:
 def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
+        metrics,
         routes_docs,
         routes_feed,
         routes_heads,
@@ -180,7 +187,7 @@ def operations(core: Core) -> list[Operation]:
         routes_sync,
     )
 
-    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_heads, routes_health)
+    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_heads, routes_health, metrics)
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)
     return found

@@ -19,8 +19,10 @@ from holdfast.hub.directory import WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
+from holdfast.hub.meters import Meters
 from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
+from holdfast.hub.seen import Heads, SeenNode, Standing, update
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
@@ -48,15 +50,6 @@ NODES_MAX: Final = 10_000
 T = TypeVar("T")
 
 
-class SeenNode(msgspec.Struct):
-    """A node as it last showed itself."""
-
-    node: str
-    seen_ms: int
-    agents: dict[str, int] = {}
-    """Agent -> the number that its log had reached."""
-
-
 class Core:
     """One running hub, without its HTTP face.
 
@@ -70,15 +63,17 @@ class Core:
         self.options = options or Options()
         self.corpus = home.corpus
         self.started = time.monotonic()
+        self.meters = Meters()
         self.feed = Feed(home.lineage, home.corpus.last())
         self.writer = Writer(home, self.feed.publish)
-        self.own = OwnStreams(home, self.writer)
+        self.own = OwnStreams(home, self.writer, self.meters.intake)
         self.follower: Follower | None = None
         if self.options.follow:
             from holdfast.hub.follow import Follower
 
             self.follower = Follower(self, self.options)
         self.nodes: dict[str, SeenNode] = {}
+        self.heads = Heads()
         self._nodes_changed = False
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="holdfast-read")
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="holdfast-blobs")
@@ -141,7 +136,7 @@ class Core:
             seen = self.nodes[node] = SeenNode(node, 0)
         seen.seen_ms = self.home.wall.now_ms()
         if hello is not None:
-            seen.agents = {stream.agent: stream.head.seq for stream in hello.streams} or seen.agents
+            update(seen, hello, seen.seen_ms)
         self._nodes_changed = True
 
     def nodes_json(self) -> list[dict[str, Any]]:
@@ -149,17 +144,26 @@ class Core:
         latest = sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
         return [{"node": n.node, "last_seen": iso(n.seen_ms), "agents": sorted(n.agents)} for n in latest]
 
+    def standings(self) -> list[Standing]:
+        """How the nodes stand, the latest seen first."""
+        latest = sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
+        return [self.heads.standing(seen) for seen in latest]
+
     def _load_nodes(self) -> None:
         stored = self.corpus.meta("nodes")
         if stored:
             for seen in msgspec.msgpack.decode(stored, type=list[SeenNode]):
                 self.nodes[seen.node] = seen
+                self.heads.read_back(seen)
 
     def _save_nodes(self) -> None:
         if not self._nodes_changed:
             return
         self._nodes_changed = False
-        data = msgspec.msgpack.encode(list(self.nodes.values()))
+        nodes = list(self.nodes.values())
+        for seen in nodes:
+            self.heads.write_down(seen)
+        data = msgspec.msgpack.encode(nodes)
         try:
             self.corpus.write(lambda tx: tx.set_meta("nodes", data))
         except HoldfastError as error:

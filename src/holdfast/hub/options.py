@@ -21,6 +21,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         follow: the address of a hub to follow: everything that it holds, this one is to hold too.
         follow_token: what that hub knows this one by, or the file that holds it.
         follow_key: that hub's public key in hex; empty: the one that it shows at first contact, from then on.
+        seed_metrics: whether ``/metrics`` shows the names of the earlier systems too.
     """
 
     token: str | None = None
@@ -28,6 +29,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     follow_token: str | Path | None = None
     follow_key: str = ""
     settle: Settle = "backups"
+    seed_metrics: bool = True
 
 
 def options_of(options: Options | None, given: dict[str, Any]) -> Options:

@@ -22,6 +22,7 @@ from holdfast.errors import HoldfastError, UsageError
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Elsewhere, Writer
 from holdfast.hub.judge import HUB_AGENT
+from holdfast.hub.meters import HUB, Intake
 from holdfast.log import Draft, Log
 from holdfast.protocol.ports import Label
 from holdfast.records import check_names, head_message, stream_id
@@ -88,11 +89,13 @@ class OwnStreams:
     Args:
         home: the hub's directory.
         writer: commits the jobs.
+        intake: counts what was written.
     """
 
-    def __init__(self, home: Home, writer: Writer) -> None:
+    def __init__(self, home: Home, writer: Writer, intake: Intake | None = None) -> None:
         self._home = home
         self._writer = writer
+        self._intake = intake or Intake()
         self._logs: OrderedDict[str, Log] = OrderedDict()
 
     async def write(self, agent: str, work: Callable[[Desk], Any], *, size: int = 0, quick: bool = False) -> Any:
@@ -113,6 +116,7 @@ class OwnStreams:
             log = await self._open(agent)
         else:
             self._logs.move_to_end(agent)
+        written: list[Stored] = []
 
         def job(tx: SqlTransaction) -> tuple[Any, list[Stored]]:
             chains = self._home.chains()
@@ -121,9 +125,12 @@ class OwnStreams:
             if desk.written:
                 self._sign(chains, log.branch, desk.written)
                 self._writer.arrived(tx, desk.written[0].pos)
+            written[:] = desk.written
             return result, desk.written
 
-        return await self._writer.run(job, size=size, quick=quick)
+        found = await self._writer.run(job, size=size, quick=quick)
+        self._intake.note(HUB, len(written), sum([len(each.body or b"") for each in written]))
+        return found
 
     async def prepare(self, agent: str, draft: Draft) -> Callable[[SqlTransaction], list[Stored]]:
         """Makes a draft ready for `Desk.append`: hashed and packed, its blob stored. For threads, too."""

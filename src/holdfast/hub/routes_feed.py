@@ -52,6 +52,7 @@ def operations(core: Core) -> Iterator[Operation]:
         answer=FeedPage,
         or_gives=("text/event-stream",),
         hot=True,
+        lasting=True,
     )
 
 

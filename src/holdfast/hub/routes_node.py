@@ -157,6 +157,7 @@ class Hello:
 
         found = await core.read(look)
         core.saw(message.node, message)
+        core.heads.told(found)
         await answer(send, wire.encode(found), kind=MEDIA)
 
 
@@ -178,6 +179,8 @@ class Append:
             raise error
         found = await self._core.writer.append(message)
         self._core.saw(message.node)
+        self._core.heads.took(message, found)
+        self._core.meters.intake.took(message, found)
         await answer(send, wire.encode(found), kind=MEDIA)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.hub.options import Options, options_of
+from holdfast.hub.systemd import notify, watch
 
 if TYPE_CHECKING:
     import asyncio
@@ -94,6 +95,7 @@ def serve(
     def on_ready() -> None:
         if ready_file is not None:
             write_ready(Path(ready_file), url)
+        notify("READY=1")
         print(f"holdfast hub at {url}", flush=True)
 
     server = _server_class(uvicorn)(config, on_ready)
@@ -108,7 +110,10 @@ async def _run(server: Any, end_streams: Callable[[], None], listener: socket.so
 
     loop = asyncio.get_running_loop()
 
+    watchdog = loop.create_task(watch())
+
     def stop() -> None:
+        notify("STOPPING=1")
         # The streams first: uvicorn waits for answers to end, and these never would.
         end_streams()
         server.should_exit = True
@@ -120,6 +125,7 @@ async def _run(server: Any, end_streams: Callable[[], None], listener: socket.so
     try:
         await server.serve(sockets=[listener])
     finally:
+        watchdog.cancel()
         for number in numbers:
             loop.remove_signal_handler(number)
 

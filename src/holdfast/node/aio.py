@@ -202,6 +202,10 @@ class AsyncStore:
         """How this node stands; see `Store.health`."""
         return await asyncio.to_thread(self._store.health)
 
+    async def metrics(self, *, seed_names: bool = True) -> str:
+        """The figures of this node, for Prometheus; see `Store.metrics`."""
+        return await asyncio.to_thread(self._store.metrics, seed_names=seed_names)
+
     async def verify(self) -> Scan:
         """Proves this agent's whole log; see `Store.verify`."""
         return await asyncio.to_thread(self._store.verify)

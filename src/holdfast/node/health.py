@@ -15,6 +15,7 @@ from holdfast.log import OpenLog
 from holdfast.log.anchor import Anchor
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
+from holdfast.node.tally import hub_status
 
 REFUSED_MAX = 100
 
@@ -45,19 +46,11 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
         "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
         "hubs": standing,
         "refused": refused,
-        "quarantine": _quarantine(directory, opened.agent),
+        "quarantine": quarantined(directory, opened.agent),
     }
     found["problems"] = list(_problems(found))
     found["ok"] = not found["problems"]
     return found
-
-
-def hub_status(directory: Directory, url: str) -> dict[str, Any]:
-    """How a hub stood when somebody last shipped to it: `state` is unknown when nobody has."""
-    row = directory.node.one("SELECT at_ms, status FROM hub WHERE url=?", (url,))
-    if row is None:
-        return {"url": url, "state": "unknown", "at": None, "alert": "", "failures": 0}
-    return {"url": url, "at": clock.iso(row[0]), **msgspec.json.decode(row[1])}
 
 
 def _hub(directory: Directory, opened: OpenLog, url: str) -> dict[str, Any]:
@@ -71,7 +64,8 @@ def _refused(directory: Directory, stream: bytes) -> list[dict[str, Any]]:
     return [dict(zip(("hub", "seq", "code", "reason"), row, strict=True)) for row in rows]
 
 
-def _quarantine(directory: Directory, agent: str) -> list[str]:
+def quarantined(directory: Directory, agent: str) -> list[str]:
+    """The damaged files of an agent's log that were moved aside."""
     try:
         return sorted(os.listdir(directory.path / "agents" / folder_of(agent) / "quarantine"))
     except FileNotFoundError:

@@ -6,6 +6,7 @@ against the log it speaks of, so a file that was copied back makes it void and n
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from holdfast import clock
 from holdfast.corpus import Branch, Filter, Head, SqliteCorpus
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
@@ -337,6 +339,23 @@ class LogsOutbox:
             known.corpus.sync()
         return taken
 
+    def oldest_ms(self, hub: str) -> int:
+        """When the oldest record of all logs was written that a hub has not acknowledged; 0 if it has everything.
+
+        For people who watch: a log that cannot be read now is left out, and told of elsewhere.
+        """
+        positions = self.positions(hub)
+        with self._lock:
+            known = list(self._streams.items())
+        found = []
+        for stream, each in known:
+            position = positions.get(stream)
+            mark = position.acked if position is not None else Mark(0, b"")
+            with contextlib.suppress(HoldfastError):
+                acked = mark.seq if each.links([mark.seq]).get(mark.seq) == mark.link else 0
+                found.append(oldest_ms(each.corpus, acked) if each.head.seq > acked else 0)
+        return min((at for at in found if at), default=0)
+
     def weighed(self, stream: bytes) -> list[tuple[bytes, Mark]]:
         """The other branches that were merged already, and up to where (hubs may differ: several for one)."""
         known = self._stream(stream)
@@ -356,11 +375,37 @@ def _sync(share: Sequence[_Stream]) -> dict[bytes, Mark]:
     return {each.branch.stream: each.sync() for each in share}
 
 
+class Owed(msgspec.Struct, frozen=True):
+    """What a hub has not acknowledged of one log; `oldest_ms` is when the first of it was written, 0 for none."""
+
+    records: int = 0
+    bytes: int = 0
+    oldest_ms: int = 0
+
+
 def depth(directory: Directory, opened: OpenLog, hub: str) -> int:
     """How many records of a log a hub has not acknowledged, as far as this node knows."""
+    head = opened.corpus.head(opened.log.branch.id)
+    return max(0, head.seq - _acked(directory, opened, hub))
+
+
+def owed(directory: Directory, opened: OpenLog, hub: str) -> Owed:
+    """The same, and how large and how old it is; reads the lengths of all that waits."""
+    corpus, acked = opened.corpus, _acked(directory, opened, hub)
+    # An agent's file holds its current branch only: a pos is a number.
+    count, size = corpus.engine.one("SELECT count(*), coalesce(sum(length(body)), 0) FROM rec WHERE pos>?", (acked,))
+    return Owed(count, size, oldest_ms(corpus, acked))
+
+
+def oldest_ms(corpus: SqliteCorpus, acked: int) -> int:
+    """When the first record behind a number was written; 0 if there is none."""
+    row = corpus.engine.one("SELECT hlc FROM rec WHERE pos>? ORDER BY pos LIMIT 1", (acked,))
+    return clock.millis(row[0]) if row else 0
+
+
+def _acked(directory: Directory, opened: OpenLog, hub: str) -> int:
     corpus, branch = opened.corpus, opened.log.branch
-    head = corpus.head(branch.id)
     acked = directory.positions.acked(hub, branch.stream)
     if acked is None or corpus.link_at(branch.id, acked.seq) != acked.link:
-        return head.seq
-    return max(0, head.seq - acked.seq)
+        return 0
+    return acked.seq

@@ -18,19 +18,22 @@ import os
 import random
 import select
 import socket
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from holdfast import seal, wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, HubUnavailable, NotFound, StoreClosed, UsageError
 from holdfast.log import OpenLog
 from holdfast.node.directory import Directory
+from holdfast.node.knock import Address
 from holdfast.node.outbox_store import LogsOutbox, depth
+from holdfast.node.tally import Tally, hub_status
 from holdfast.protocol.actions import Pull, Refresh, SendAppend, SendBlob, SendHello, Wait
 from holdfast.protocol.outbox import Outbox
 from holdfast.transport.blobs import upload
@@ -47,7 +50,6 @@ LINGER_S: Final = 1.0
 QUICK_S: Final = 0.5
 """A hub whose absence shows so soon (nobody listens there) may be asked again at any time; another is waited for."""
 STOP_S: Final = 5.0
-_PATH_MAX: Final = 100
 
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
 
@@ -84,7 +86,7 @@ class Shipper:
         self._leads = False
         self.ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.ear.setblocking(False)
-        self._address = _Address(directory.path)
+        self._address = Address(directory.path)
         _shippers.add(self)
 
     def add(self, client: HubClient) -> None:
@@ -197,8 +199,6 @@ class Shipper:
         line = self._lines.get(url)
         if self._leads and line is not None:
             return line.away
-        from holdfast.node.health import hub_status
-
         return bool(hub_status(self.directory, url)["state"] == "offline")
 
     def _lacks(self, opened: OpenLog, url: str, seq: int) -> bool:
@@ -223,6 +223,7 @@ class Line:
         self._clock = shipper.clock
         self._outbox: Outbox | None = None
         self._told: tuple[Any, float] = (None, float("-inf"))
+        self._tally: Tally | None = None
         self._still_since = 0.0
         self._still: dict[bytes, int] = {}
         self._anyway = False
@@ -326,19 +327,29 @@ class Line:
             self._ask(outbox, action)
             self._notify()
 
+    @property
+    def tally(self) -> Tally:
+        """What this hub was asked; goes on where the process before it stood."""
+        if self._tally is None:
+            self._tally = Tally(hub_status(self._directory, self.client.url).get("tally"))
+        return self._tally
+
     def _notify(self) -> None:
         with self._shipper.progress:
             self._shipper.progress.notify_all()
 
     def _ask(self, outbox: Outbox, action: Any) -> None:
         begun = self._clock.monotonic()
+        self.tally.attempts += 1
         try:
             if isinstance(action, SendBlob):
                 self._send_blob(outbox, action)
                 return
             answer = self._send(action)
         except HubUnavailable as error:
-            outbox.failed(str(error.context.get("kind", "network")))
+            kind = str(error.context.get("kind", "network"))
+            self.tally.failed(kind)
+            outbox.failed(kind)
             self.failing = self.away = True
             self.slow = self._clock.monotonic() - begun > QUICK_S
             return
@@ -351,13 +362,16 @@ class Line:
         except UsageError:
             taken = False  # not a message of ours at all
         if not taken:
+            self.tally.failed("echo")
             outbox.failed("echo")
         self.failing = not taken
 
     def _send(self, action: Any) -> Answer:
         headers = {"Content-Type": MEDIA, "Accept": MEDIA}
         if isinstance(action, SendHello):
-            return self.client.ask("POST", "/v1/hello", body=wire.encode(action.message), headers=headers)
+            oldest = self._shipper.outbox.oldest_ms(self.client.url)
+            hello = msgspec.structs.replace(action.message, now_ms=self._clock.now_ms(), oldest_ms=oldest)
+            return self.client.ask("POST", "/v1/hello", body=wire.encode(hello), headers=headers)
         if isinstance(action, SendAppend):
             self._shipper.outbox.read_ahead()
             return self.client.ask("POST", "/v1/append", body=wire.encode(action.message), headers=headers)
@@ -392,6 +406,7 @@ class Line:
             self._failed(outbox, answer)
 
     def _failed(self, outbox: Outbox, answer: Answer) -> None:
+        self.tally.failed("status", answer.status)
         outbox.failed("status", answer.status, answer.headers.get("Retry-After"), bool(answer.gen))
         self.failing = True
 
@@ -422,7 +437,7 @@ class Line:
 
     def _tell(self, status: dict[str, Any]) -> None:
         engine = self._directory.node
-        row = (self.client.url, self._clock.now_ms(), json.dumps(status))
+        row = (self.client.url, self._clock.now_ms(), json.dumps({**status, "tally": self.tally.to_json()}))
 
         def job(_: Any) -> None:
             engine.writer_execute("INSERT OR REPLACE INTO hub VALUES(?,?,?)", row)
@@ -456,38 +471,6 @@ class Line:
             self._still, self._still_since = tails, now
         self._anyway = bool(tails) and now - self._still_since >= STILL_S
         return self._anyway
-
-
-class _Address:
-    """Where the shipping process of a directory hears knocks: a socket in the directory, private like it."""
-
-    def __init__(self, home: Path) -> None:
-        self._path = str(home / "ship.sock")
-        self._fd = -1
-        if len(self._path.encode()) > _PATH_MAX:
-            # The address of a unix socket is at most 107 bytes; Linux can be told a shorter way there.
-            self._fd = os.open(home, os.O_RDONLY | os.O_CLOEXEC) if sys.platform == "linux" else -1
-            self._path = f"/proc/self/fd/{self._fd}/ship.sock" if self._fd >= 0 else ""
-
-    def listen(self, ear: socket.socket) -> None:
-        if self._path:
-            with contextlib.suppress(OSError):  # then others' writes are found by looking, within 200 ms
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path)
-                ear.bind(self._path)
-
-    def knock(self, ear: socket.socket) -> None:
-        if self._path:
-            with contextlib.suppress(OSError):
-                ear.sendto(b"!", self._path)
-
-    def leave(self, listening: bool) -> None:
-        if listening and self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 def _after_fork() -> None:

@@ -367,6 +367,16 @@ class Store:
 
         return health(self._directory, self._opened, self.hubs)
 
+    def metrics(self, *, seed_names: bool = True) -> str:
+        """The figures of this node and all its agents, as text that Prometheus reads; docs/operations.md names them.
+
+        Args:
+            seed_names: show them under the names of the earlier systems too.
+        """
+        from holdfast.node.metrics import metrics
+
+        return metrics(self._directory, self.hubs or None, seed_names=seed_names)
+
     def verify(self) -> Scan:
         """Reads this agent's whole log anew and proves it: every page, link, payload and blob; returns the report."""
         from holdfast.node.health import verify
