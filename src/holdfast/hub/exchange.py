@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from holdfast import clock, codec, wire
+from holdfast import codec, wire
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, UsageError
-from holdfast.wire import BODY_BYTES_MAX, PAGE_MAX
+from holdfast.wire import BODY_BYTES_MAX
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -158,7 +158,7 @@ def as_hubs(error: HoldfastError, *, broken: bool = False) -> HoldfastError:
 
 
 class Query:
-    """The parameters of a request; each read says what it must be.
+    """The parameters of a request, as texts by name: `api.Parameters` says what each must be.
 
     Args:
         scope: of the request.
@@ -184,72 +184,6 @@ class Query:
         found = self._pairs.get(name)
         return found[-1] if found else default
 
-    def need(self, name: str) -> str:
-        """A parameter that must be there.
-
-        Raises:
-            UsageError: it is not.
-        """
-        found = self.text(name)
-        if found is None:
-            raise UsageError(f"the parameter {name!r} is missing", hint=f"add ?{name}=…")
-        return found
-
     def many(self, name: str) -> tuple[str, ...]:
         """A parameter that may be given several times; empty ones do not count."""
         return tuple(value for value in self._pairs.get(name, ()) if value)
-
-    def number(self, name: str, default: int, *, least: int = 0, most: int = 1 << 62) -> int:
-        """A whole number within bounds.
-
-        Raises:
-            UsageError: it is none, or out of bounds.
-        """
-        found = self.text(name)
-        if found is None or found == "":
-            return default
-        try:
-            value = int(found)
-        except ValueError:
-            raise UsageError(f"{name} must be a whole number, got {found!r:.80}", hint=f"such as {default}") from None
-        if not least <= value <= most:
-            raise UsageError(f"{name} is {value}", hint=f"it goes from {least} to {most}")
-        return value
-
-    def limit(self, default: int = 100) -> int:
-        """How many at most; never more than a page may hold."""
-        return self.number("limit", default, least=1, most=PAGE_MAX)
-
-    def seconds(self, name: str, most: float) -> float:
-        """A time to wait, in seconds, cut at `most`."""
-        found = self.text(name)
-        if not found:
-            return 0.0
-        try:
-            value = float(found)
-        except ValueError:
-            value = -1.0
-        if not value >= 0:
-            raise UsageError(f"{name} must be seconds, got {found!r:.80}", hint="such as 25")
-        return min(value, most)
-
-    def time_ms(self, name: str) -> int | None:
-        """A time as ms since 1970, from seconds since 1970 or ISO 8601; None if it was not given.
-
-        Raises:
-            UsageError: it is neither.
-        """
-        found = self.text(name)
-        # A plus sign in a query is a blank: of a time zone, it is meant as a plus.
-        return clock.parse_time(found.replace(" ", "+") if "T" in found else found) if found else None
-
-    def one_of(self, name: str, *choices: str) -> str:
-        """One of a few words; the first if it was not given.
-
-        Raises:
-            UsageError: it is another.
-        """
-        found = self.text(name) or choices[0]
-        if found not in choices:
-            raise UsageError(f"unknown {name} {found!r:.80}", hint=f"one of {', '.join(choices)}")
-        return found
