@@ -12,9 +12,8 @@ from msgspec import Meta
 from holdfast import wire
 from holdfast.corpus import heads
 from holdfast.errors import UsageError
-from holdfast.hub.api import Operation, Parameters
+from holdfast.hub.api import Call, Operation, Reply, typed
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import MEDIA, Query, Receive, Scope, Send, answer
 from holdfast.hub.principal import READ
 from holdfast.hub.routes_feed import CURSOR
 from holdfast.hub.shapes import Number
@@ -50,7 +49,7 @@ def operations(core: Core) -> Iterator[Operation]:
     yield Operation(
         method="GET",
         path="/v1/heads",
-        endpoint=HeadsRoute(core),
+        endpoint=typed(Teller(core).tell, query=Asked),
         needs=READ,
         summary="Where every stream stands, or those that have changed",
         tag="nodes",
@@ -60,16 +59,15 @@ def operations(core: Core) -> Iterator[Operation]:
     )
 
 
-class HeadsRoute:
+class Teller:
     """GET /v1/heads: every stream, page by page (`after`), or those that changed behind a cursor (`since`, `wait`)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._parameters = Parameters(Asked)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        asked: Asked = self._parameters.read(Query(scope))
+    async def tell(self, call: Call) -> Reply:
+        """Where streams stand, for a hub that follows, with the proof of who tells it: a `wire.Heads`."""
+        asked: Asked = call.query
         nonce = _nonce(asked.nonce)
         if not asked.since:
             found = await self._core.read(lambda: self._all(asked.after, nonce))
@@ -79,7 +77,7 @@ class HeadsRoute:
             if wait and not found.streams and not self._core.feed.ended:
                 await self._bell(Cursor.parse(found.cursor).pos, wait)
                 found = await self._core.read(lambda: self._changed(cursor, nonce))
-        await answer(send, wire.encode(found), kind=MEDIA, extra=((b"cache-control", b"no-store"),))
+        return Reply(wire.encode(found), kind=wire.MEDIA, headers=(("cache-control", "no-store"),))
 
     async def _bell(self, pos: int, wait: float) -> None:
         """Returns when something was committed behind `pos`, or after `wait` seconds."""
