@@ -49,7 +49,7 @@ def operations(core: Core) -> Iterator[Operation]:
     yield Operation(
         method="GET",
         path="/v1/heads",
-        endpoint=typed(HeadsRoute(core)),
+        endpoint=typed(Teller(core).tell, query=Asked),
         needs=READ,
         summary="Where every stream stands, or those that have changed",
         tag="nodes",
@@ -59,14 +59,14 @@ def operations(core: Core) -> Iterator[Operation]:
     )
 
 
-class HeadsRoute:
+class Teller:
     """GET /v1/heads: every stream, page by page (`after`), or those that changed behind a cursor (`since`, `wait`)."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, call: Call) -> Reply:
-        """Answers one request."""
+    async def tell(self, call: Call) -> Reply:
+        """Where streams stand, for a hub that follows, with the proof of who tells it: a `wire.Heads`."""
         asked: Asked = call.query
         nonce = _nonce(asked.nonce)
         if not asked.since:
@@ -77,7 +77,7 @@ class HeadsRoute:
             if wait and not found.streams and not self._core.feed.ended:
                 await self._bell(Cursor.parse(found.cursor).pos, wait)
                 found = await self._core.read(lambda: self._changed(cursor, nonce))
-        return Reply(wire.encode(found), headers=(("cache-control", "no-store"),), kind=wire.MEDIA)
+        return Reply(wire.encode(found), kind=wire.MEDIA, headers=(("cache-control", "no-store"),))
 
     async def _bell(self, pos: int, wait: float) -> None:
         """Returns when something was committed behind `pos`, or after `wait` seconds."""
