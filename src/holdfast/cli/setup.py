@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import click
 
@@ -79,7 +79,9 @@ def _check_url(url: str) -> None:
 
 
 @shell.command("serve")
-@click.option("--data", type=click.Path(path_type=Path), default=Path("hub"), show_default=True, help="its directory")
+@click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)")
+@click.option("--database", envvar="HOLDFAST_DATABASE", metavar="URL",
+              help="a PostgreSQL database in place of a directory (or HOLDFAST_DATABASE)")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="beyond loopback it needs a token")
 @click.option("--port", default=8084, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="written with the address once it listens")
@@ -90,24 +92,18 @@ def _check_url(url: str) -> None:
 @click.option("--follow-key", metavar="HEX", default="", help="that hub's key; unsaid: the first that it shows")
 @click.pass_obj
 def serve_command(
-    settings: Settings,
-    data: Path,
-    host: str,
-    port: int,
-    ready_file: Path | None,
-    settle: Literal["acked", "backups"],
-    follow: str,
-    follow_token_file: Path | None,
-    follow_key: str,
+    settings: Settings, /, data: Path | None, host: str, port: int, ready_file: Path | None, **how: Any
 ) -> None:
     """Run a hub: the place where every machine's records meet.
 
-    It ends within three seconds of SIGTERM or Ctrl-C. Killed outright, it loses nothing that it acknowledged.
+    It ends within three seconds of SIGTERM or Ctrl-C. Killed outright, it loses nothing that it acknowledged. Any
+    number of processes may serve one database; keep its password in HOLDFAST_DATABASE or ~/.pgpass.
 
     \b
       holdfast serve --data /srv/holdfast
       holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
       holdfast serve --data /srv/standby --follow http://10.0.0.42:8084 --follow-token-file /etc/holdfast/token
+      holdfast serve --database postgresql://holdfast@db.local/holdfast
     """
     import logging
 
@@ -117,12 +113,14 @@ def serve_command(
     logging.basicConfig(
         level=logging.INFO if settings.verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
+    follow, follow_token = how["follow"], how.pop("follow_token_file")
     if follow:
         _check_url(follow)
-    elif follow_token_file or follow_key:
+    elif follow_token or how["follow_key"]:
         raise UsageError("no hub to follow was named", hint="--follow URL")
-    following: dict[str, Any] = {"follow": follow, "follow_token": follow_token_file, "follow_key": follow_key}
-    serve(data, host, port, token=settings.token, ready_file=ready_file, settle=settle, **following)
+    if data is None and how["database"] is None:
+        data = Path("hub")
+    serve(data, host, port, token=settings.token, ready_file=ready_file, follow_token=follow_token, **how)
 
 
 @shell.command("version")
