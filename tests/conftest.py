@@ -6,6 +6,9 @@ import os
 
 from hypothesis import settings
 
+from tests.services import database as database
+from tests.services import postgres as postgres
+
 # Tells tests/house/test_public_api.py to write instead of compare; where tests/flow find conversations.
 KEPT = {"HOLDFAST_SNAPSHOT", "HOLDFAST_DATA"}
 

@@ -14,8 +14,8 @@ from typing import Any
 
 DEADLINE_S = 30.0
 SERVE = (
-    "import json, sys; from holdfast.hub.serve import serve;"
-    " serve(sys.argv[1], port=int(sys.argv[2]), ready_file=sys.argv[3], **json.loads(sys.argv[4]))"
+    "import json, sys; from holdfast.hub.serve import serve; how = json.loads(sys.argv[4]);"
+    " serve(None if 'database' in how else sys.argv[1], port=int(sys.argv[2]), ready_file=sys.argv[3], **how)"
 )
 
 
@@ -28,7 +28,7 @@ def until(met: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> 
 
 
 class HubProcess:
-    """`holdfast serve` of one directory; `options` are those of `holdfast.hub.options`."""
+    """`holdfast serve` of one directory (none, with a `database`); `options` are those of `holdfast.hub.options`."""
 
     def __init__(self, directory: Path, token: str = "", **options: Any) -> None:
         self.directory = directory
@@ -71,6 +71,13 @@ class HubProcess:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def ended(self) -> int:
+        """Waits until it ends by itself; its exit code."""
+        assert self._process is not None
+        code = self._process.wait(DEADLINE_S)
+        self._process = None
+        return code
 
     def stop(self) -> None:
         """Ends it in good order."""

@@ -11,7 +11,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-EXTRAS = ("starlette", "uvicorn", "uvloop", "httptools", "jinja2", "multipart", "prometheus_client", "opentelemetry")
+EXTRAS = (
+    *("starlette", "uvicorn", "uvloop", "httptools", "jinja2", "multipart", "prometheus_client"),
+    *("opentelemetry", "psycopg"),
+)
 LAZY = ("cryptography", "zstandard", "asyncio")  # `import holdfast` must stay light
 
 
@@ -44,6 +47,18 @@ def ask_for_the_hub() -> str:
     return "the hub came up without its extra"
 
 
+def ask_for_the_database() -> str:
+    """What a user reads who wants PostgreSQL without its extra."""
+    from holdfast.corpus.postgres import PostgresCorpus
+    from holdfast.errors import MissingExtra
+
+    try:
+        PostgresCorpus("postgresql://localhost/holdfast")
+    except MissingExtra as error:
+        return f"{error} ({error.hint})"
+    return "the database was opened without its extra"
+
+
 def main() -> None:
     """Import, write, read; then ask for the hub and be told which extra brings it."""
     if "--block" in sys.argv:
@@ -62,8 +77,8 @@ def main() -> None:
         with holdfast.Store(directory, agent="bare") as store:
             assert store.get("config") == {"model": "small"}, "lost on reopening"
 
-    told = ask_for_the_hub()
-    assert "holdfast[hub]" in told, f"names no extra: {told}"
+    for extra, told in (("hub", ask_for_the_hub()), ("postgres", ask_for_the_database())):
+        assert f"holdfast[{extra}]" in told, f"names no extra: {told}"
     print("bare install: ok")
 
 

@@ -13,10 +13,13 @@ from holdfast import wire
 from holdfast.corpus.space import Reserve
 from holdfast.hub.app import create_app
 from holdfast.hub.core import Core
+from holdfast.hub.database import HubDatabase
 from holdfast.hub.directory import HubDirectory
+from holdfast.hub.home import Home
 from tests.flow.hubs import HubProcess
 from tests.hub.lines import Line
 from tests.hub.pens import Pen
+from tests.services import shared_postgres
 
 
 class Room:
@@ -50,15 +53,37 @@ class Room:
         return self.get("/v1/feed")["records"]  # type: ignore[no-any-return]
 
 
+# Where it matters what the hub lies in: everything that one of these modules asks, and what is written in batches.
+ON_BOTH = {"test_ingest", "test_reads", "test_sync_endpoints", "test_feed"}
+ON_BOTH_TOO = {
+    "test_a_batch_has_a_verdict_for_each_and_later_ones_see_what_earlier_ones_wrote",
+    "test_a_batch_beyond_500_is_split_and_wholly_written",
+    "test_repeating_an_operation_adds_no_record",
+    "test_requests_are_counted_by_route_and_outcome",
+    "test_a_hub_tells_of_its_disk_only_where_it_has_one",
+    "test_a_nodes_lag_is_the_age_of_its_oldest_record_until_that_is_here",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Runs a test over a hub in a directory, and over one in a database where that may differ."""
+    if "home" in metafunc.fixturenames:
+        module, name = metafunc.module.__name__.rpartition(".")[2], metafunc.function.__name__
+        both = module in ON_BOTH or name in ON_BOTH_TOO
+        metafunc.parametrize("home", ["directory", "database"] if both else ["directory"], indirect=True)
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> HubDirectory:
-    """A hub directory whose disk is never too full."""
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
+    """Where a hub lies: a directory whose disk is never too full, or a database."""
+    if request.param == "database":
+        return HubDatabase(shared_postgres().database(), settle="acked")
     reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
     return HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
 
 
 @pytest.fixture
-def room(home: HubDirectory) -> Iterator[Room]:
+def room(home: Home) -> Iterator[Room]:
     """A hub, running inside the test."""
     app = create_app(home)
     with TestClient(app, raise_server_exceptions=False) as client:

@@ -155,7 +155,7 @@ def test_systemd_is_told_when_it_listens_lives_and_stops(tmp_path: Path) -> None
         ear.bind(str(tmp_path / "notify"))
         ear.settimeout(30)
         environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "100000"}
-        command = [sys.executable, "-c", SERVE, str(tmp_path / "hub"), "0", str(tmp_path / "ready"), ""]
+        command = [sys.executable, "-c", SERVE, str(tmp_path / "hub"), "0", str(tmp_path / "ready"), "{}"]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         try:
             heard = {ear.recv(64)}

@@ -79,7 +79,9 @@ def _check_url(url: str) -> None:
 
 
 @shell.command("serve")
-@click.option("--data", type=click.Path(path_type=Path), default=Path("hub"), show_default=True, help="its directory")
+@click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)")
+@click.option("--database", envvar="HOLDFAST_DATABASE", metavar="URL",
+              help="a PostgreSQL database in place of a directory (or HOLDFAST_DATABASE)")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="beyond loopback it needs a token")
 @click.option("--port", default=8084, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="written with the address once it listens")
@@ -99,7 +101,7 @@ def _check_url(url: str) -> None:
 def serve_command(
     context: click.Context,
     /,
-    data: Path,
+    data: Path | None,
     host: str,
     port: int,
     ready_file: Path | None,
@@ -111,13 +113,15 @@ def serve_command(
 ) -> None:
     """Run a hub: the place where every machine's records meet.
 
-    It ends within three seconds of SIGTERM or Ctrl-C. Killed outright, it loses nothing that it acknowledged.
+    It ends within three seconds of SIGTERM or Ctrl-C. Killed outright, it loses nothing that it acknowledged. Any
+    number of processes may serve one database; keep its password in HOLDFAST_DATABASE or ~/.pgpass.
 
     \b
       holdfast serve --data /srv/holdfast
       holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
       holdfast serve --data /srv/standby --follow http://10.0.0.42:8084 --follow-token-file /etc/holdfast/token
       holdfast serve --print-unit > /etc/systemd/system/holdfast-hub.service
+      holdfast serve --database postgresql://holdfast@db.local/holdfast
     """
     settings: Settings = context.obj
     if print_unit:
@@ -129,6 +133,8 @@ def serve_command(
         _check_url(how["follow"])
     elif how["follow_token"] or how["follow_key"]:
         raise UsageError("no hub to follow was named", hint="--follow URL")
+    if data is None and how["database"] is None:
+        data = Path("hub")
     from holdfast.hub.logs import configure
     from holdfast.hub.options import Options
     from holdfast.hub.serve import serve

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -31,13 +31,22 @@ MEMO_LABELS_MAX: Final = 16
 SIGNED_EVERY: Final = 32
 """A signed head is kept for each so many records of a branch: the length of an old record's proof."""
 ROWS_STEP: Final = 256
+STREAMS_STEP: Final = 100
 ALL: Final = 1 << 62
 
 _STREAM: Final = (
-    "SELECT id, (SELECT s FROM name WHERE name.id=agent), public_key, current_key, own FROM stream WHERE stream=?"
+    "SELECT id, stream, (SELECT s FROM name WHERE name.id=agent), public_key, current_key, own FROM stream WHERE stream"
 )
-_BRANCHES: Final = "SELECT id, inc, parent, base_seq, base_link, seq, link, settled FROM branch WHERE stream=?"
-_LABELS: Final = "SELECT inc, branch, seq, link, signature FROM label WHERE stream=?"
+_BRANCHES: Final = "SELECT stream, id, inc, parent, base_seq, base_link, seq, link, settled FROM branch WHERE stream"
+_LABELS: Final = "SELECT stream, inc, branch, seq, link, signature FROM label WHERE stream"
+
+
+class Blobs(Protocol):
+    """Where payloads above the inline limit are."""
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Those that are not here."""
+        ...
 
 
 class Chains:
@@ -45,7 +54,7 @@ class Chains:
 
     Args:
         execute: of the open transaction, or of a connection inside ``BEGIN``.
-        has_blob: whether the bytes of a digest are here and fsynced.
+        blobs: says which digests' bytes are not here and fsynced.
         settle_acked: whether the hub alone settles what it has acknowledged (there are no backups to wait for).
         memo: what earlier transactions of the only writer learnt; its owner empties it when one is undone.
         own_key: the hub's: streams under it are its own, also when another hub brings them back.
@@ -55,13 +64,13 @@ class Chains:
         self,
         execute: Execute,
         *,
-        has_blob: Callable[[bytes], bool],
+        blobs: Blobs,
         settle_acked: bool = False,
         memo: Memo | None = None,
         own_key: bytes = b"",
     ) -> None:
         self._execute = self.execute = execute
-        self._has_blob = has_blob
+        self._blobs = blobs
         self._settle_acked = settle_acked
         self._own_key = own_key
         self._memo: Memo = {} if memo is None else memo
@@ -74,36 +83,41 @@ class Chains:
 
     def streams(self, ids: Sequence[bytes]) -> Mapping[bytes, StreamFacts]:
         """What the hub knows of these streams."""
-        found = {}
+        found, cold = {}, []
         for stream in ids:
             known = self._memo.get(stream)
-            if known is not None:
-                self._numbers[stream], found[stream] = known
-                self._agents[stream] = known[1].agent
+            if known is None:
+                cold.append(stream)
                 continue
-            row = self._execute(_STREAM, (stream,)).fetchone()
-            if row is None:
-                continue
-            number, agent, public_key, key, own = row
+            self._numbers[stream], found[stream] = known
+            self._agents[stream] = known[1].agent
+        for first in range(0, len(cold), STREAMS_STEP):
+            found |= self._look_up(cold[first : first + STREAMS_STEP])
+        return found
+
+    def _look_up(self, ids: Sequence[bytes]) -> dict[bytes, StreamFacts]:
+        """The same from the tables, in three questions however many they are."""
+        rows = self._execute(f"{_STREAM} IN ({_marks(ids)})", ids).fetchall()
+        numbers = [row[0] for row in rows]
+        branches: dict[int, dict[int, Branch]] = {number: {} for number in numbers}
+        labels: dict[int, dict[bytes, Label]] = {number: {} for number in numbers}
+        streams = {row[0]: row[1] for row in rows}
+        if rows:
+            for number, i, inc, parent, base, base_link, seq, link, settled in self._execute(
+                f"{_BRANCHES} IN ({_marks(numbers)})", numbers
+            ):
+                upto = ALL if self._settle_acked else settled
+                tip = Mark(seq, link)
+                branches[number][i] = Branch(i, streams[number], inc, parent, Mark(base, base_link), tip, upto)
+            for number, inc, branch, seq, link, signature in self._execute(
+                f"{_LABELS} IN ({_marks(numbers)})", numbers
+            ):
+                labels[number][inc] = Label(inc, branch, Mark(seq, link), signature)
+        found = {}
+        for number, stream, agent, public_key, key, own in rows:
             self._numbers[stream], self._agents[stream] = number, agent
-            branches = {
-                i: Branch(
-                    i,
-                    stream,
-                    inc,
-                    parent,
-                    Mark(base, base_link),
-                    Mark(seq, link),
-                    ALL if self._settle_acked else settled,
-                )
-                for i, inc, parent, base, base_link, seq, link, settled in self._execute(_BRANCHES, (number,))
-            }
-            labels = {
-                inc: Label(inc, branch, Mark(seq, link), signature)
-                for inc, branch, seq, link, signature in self._execute(_LABELS, (number,))
-            }
-            found[stream] = StreamFacts(stream, agent, public_key, key, branches, labels)
-            if not own and len(labels) <= MEMO_LABELS_MAX:  # the hub's own streams are written past this
+            found[stream] = StreamFacts(stream, agent, public_key, key, branches[number], labels[number])
+            if not own and len(labels[number]) <= MEMO_LABELS_MAX:  # the hub's own streams are written past this
                 if len(self._memo) >= MEMO_MAX:
                     self._memo.clear()
                 self._memo[stream] = number, found[stream]
@@ -123,7 +137,7 @@ class Chains:
 
     def blobs(self, digests: Sequence[bytes]) -> set[bytes]:
         """Which of these blobs the hub holds."""
-        return {digest for digest in digests if self._has_blob(digest)}
+        return {*digests}.difference(self._blobs.missing(digests))
 
     def envelopes(self, ids: Sequence[bytes]) -> Mapping[bytes, Sequence[tuple[int, int]]]:
         """The rows of these streams held without a body though not redacted: (branch, seq)."""
@@ -346,3 +360,7 @@ class Chains:
 
 def _flat(mark: Mark) -> tuple[int, bytes]:
     return mark.seq, mark.link
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))

@@ -190,8 +190,10 @@ class GroupCommit:
         try:
             results = self._transact([job.fn for job in batch])
         except Exception as error:
-            if len(batch) == 1:
-                batch[0].error = error
+            if len(batch) == 1 or getattr(error, "final", False):
+                # Final: whether it was committed is not known, or nothing would be; to run it again would be wrong.
+                for job in batch:
+                    job.error = error
                 return
             for job in batch:
                 self._commit([job])

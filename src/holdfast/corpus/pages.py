@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.corpus.rows import COLUMNS, Stored, within
+from holdfast.corpus.rows import COLUMNS, Stored, named, within
 from holdfast.corpus.sql import TAGS, SqlCorpus
 from holdfast.records import MORE
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
@@ -91,7 +91,7 @@ def feed(
         if names:
             # Only one index serves; the agent's is the narrowest, so the others are told to stay out of it.
             plain = "" if column == "agent" or (column == "coll" and not agents) else "+"
-            where.append(f"{plain}r.{column} IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(names))}))")
+            where.append(named(f"r.{column}", names, plain))
             args += names
     if wanted.prefix:
         span, ends = within("r.key", wanted.prefix)

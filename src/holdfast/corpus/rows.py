@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -85,6 +86,13 @@ def within(column: str, prefix: str) -> tuple[str, tuple[Any, ...]]:
     end = behind(prefix)
     # A blob is behind any text to SQLite alone, so nothing bounds what nothing can be behind.
     return (f"{column}>=? AND {column}<?", (prefix, end)) if end else (f"{column}>=?", (prefix,))
+
+
+def named(column: str, names: Sequence[str], plain: str = "") -> str:
+    """The test of a column that holds one of these interned names; `plain`: a plus where its index is not to serve."""
+    if len(names) == 1:  # an equality keeps the order of the index behind it
+        return f"{plain}{column}=(SELECT id FROM name WHERE s=?)"
+    return f"{plain}{column} IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(names))}))"
 
 
 def bind(pos: int, branch: int, prior: int, ids: tuple[int, int, int, int], record: Record, rest: Any) -> Any:

@@ -27,6 +27,8 @@ LOT: Final = 100
 TAIL_MAX: Final = 500
 TEXT_CHARS_MAX: Final = 64 << 10
 TERMS_MAX: Final = 32
+WORD_CHARS_MAX: Final = 500
+"""Of a longer word an index may keep so much; the rest is looked at in the text."""
 _MARK: Final = "fts_pos"
 _CANDIDATES: Final = 20
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
@@ -180,7 +182,7 @@ def _candidates(corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: 
 
 
 def _holds(stored: Stored, terms: list[Term]) -> bool:
-    if all(len(term.words) == 1 for term in terms):
+    if all(len(term.words) == 1 and len(term.words[0]) <= WORD_CHARS_MAX for term in terms):
         return True
     words = words_of(text_of(stored))
     return all(term.within(words) for term in terms)

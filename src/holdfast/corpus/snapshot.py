@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
+
+STEP: Final = 500
+"""Rows asked for at once: an engine far away sends all that it is asked for."""
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -30,14 +33,24 @@ class Snapshot:
 
     def records(self) -> Iterator[Stored]:
         """Every record, in commit order."""
-        stored = self._corpus.stored
-        for row in self._query(f"SELECT {COLUMNS} FROM rec r ORDER BY r.pos"):
-            yield stored(row)
+        stored, after = self._corpus.stored, 0
+        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? ORDER BY r.pos LIMIT ?"
+        while rows := self._query(sql, (after, STEP)).fetchall():
+            yield from map(stored, rows)
+            after = rows[-1][0]
 
     def state(self) -> Iterator[tuple[str, str, str, int, int]]:
         """What the newest version of each key is said to be: agent, collection, key, pos, pos of what hides it."""
-        sql = "SELECT a.s, c.s, key, pos, gone FROM state LEFT JOIN name a ON a.id=agent LEFT JOIN name c ON c.id=coll"
-        yield from self._query(sql)
+        sql = (
+            "SELECT a.s, c.s, st.key, st.pos, st.gone, st.agent, st.coll FROM state st"
+            " LEFT JOIN name a ON a.id=st.agent LEFT JOIN name c ON c.id=st.coll"
+            " WHERE (st.agent, st.coll, st.key)>(?,?,?)"
+            " ORDER BY st.agent, st.coll, st.key LIMIT ?"
+        )
+        after: tuple[Any, ...] = (-1, -1, "")
+        while rows := self._query(sql, (*after, STEP)).fetchall():
+            yield from (row[:5] for row in rows)
+            after = (*rows[-1][5:], rows[-1][2])
 
     def parents(self) -> dict[int, int | None]:
         """Which branch each branch grows from."""

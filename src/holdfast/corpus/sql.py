@@ -16,7 +16,7 @@ from holdfast import codec
 from holdfast.corpus import times
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.port import Branch, Filter, Head
-from holdfast.corpus.rows import COLUMNS, Stored, unbind, within
+from holdfast.corpus.rows import COLUMNS, Stored, named, unbind, within
 from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, branch_of
 from holdfast.errors import IntegrityError
 from holdfast.records import MORE, genesis
@@ -435,16 +435,16 @@ class SqlCorpus:
             tests.append(f"r.agent IN ({','.join(str(found[0]) for found in ids if found)})")
         elif which.agents:
             # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
-            tests.append(f"r.agent IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.agents))}))")
+            tests.append(named("r.agent", which.agents))
             args += which.agents
         if which.collection == MESSAGES and not self.hub:
             tests.append("r.coll=1")
         elif which.collection is not None:
             plain = "" if not which.agents and tables == "rec r" else "+"
-            tests.append(f"{plain}r.coll=(SELECT id FROM name WHERE s=?)")
+            tests.append(named("r.coll", (which.collection,), plain))
             args.append(which.collection)
         if which.kinds:
-            tests.append(f"+r.kind IN (SELECT id FROM name WHERE s IN ({','.join('?' * len(which.kinds))}))")
+            tests.append(named("r.kind", which.kinds, "+"))
             args += which.kinds
         if which.current:
             tests.append("r.pos=(SELECT pos FROM state WHERE agent=r.agent AND coll=r.coll AND key=r.key AND gone=0)")

@@ -13,8 +13,8 @@ from typing import Any
 from holdfast.errors import HoldfastError, MissingExtra, NotFound, UsageError
 from holdfast.hub.api import Guarded, Operation
 from holdfast.hub.core import Core
-from holdfast.hub.directory import HubDirectory
 from holdfast.hub.exchange import Gone, Receive, Scope, Send, answer_error, as_hubs, header
+from holdfast.hub.home import Home, open_home
 from holdfast.hub.options import Options, options_of
 from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal, principal_of, set_principal
 from holdfast.wire import HUB_HEADER
@@ -106,20 +106,23 @@ class Hub(Starlette):
         await (found or super().__call__)(scope, receive, send)
 
 
-def create_app(directory: str | os.PathLike[str] | HubDirectory, options: Options | None = None, **given: Any) -> Hub:
-    """The hub of a directory, as an ASGI application; ``app.state.core`` is the hub itself.
+def create_app(
+    directory: str | os.PathLike[str] | Home | None = None, options: Options | None = None, **given: Any
+) -> Hub:
+    """The hub of a directory or a database, as an ASGI application; ``app.state.core`` is the hub itself.
 
     Args:
-        directory: the hub's directory, made if missing; or one that is open already.
+        directory: the hub's directory, made if missing; or a home that is open already. Not with a database.
         options: how it is to run.
         given: fields of `Options`, in place of those in `options`.
 
     Raises:
+        HubUnavailable: the database cannot be reached.
         Locked: another process serves this directory.
         UsageError: it is a node's directory, or there is no such option.
     """
     how = options_of(options, given)
-    home = directory if isinstance(directory, HubDirectory) else HubDirectory(directory, settle=how.settle)
+    home = directory if isinstance(directory, Home) else open_home(directory, how)
     try:
         core = Core(home, how)
     except BaseException:

@@ -45,6 +45,7 @@ WAL_STEP: Final = 2_000
 MOVES_MAX: Final = 4
 """What comes while the WAL is moved keeps it from ending; to move that too takes far less long, and so on."""
 TEND_EVERY_S: Final = 30.0
+WATCH_EVERY_S: Final = 1.0
 NODES_MAX: Final = 10_000
 
 T = TypeVar("T")
@@ -65,7 +66,8 @@ class Core:
         self.started = time.monotonic()
         self.meters = Meters()
         self.feed = Feed(home.lineage, home.corpus.last())
-        self.writer = Writer(home, self.feed.publish)
+        self.order = home.common_order(self.feed)
+        self.writer = Writer(home, (self.order or self.feed).publish)
         self.own = OwnStreams(home, self.writer, self.meters.intake)
         self.follower: Follower | None = None
         if self.options.follow:
@@ -82,12 +84,19 @@ class Core:
         self._moved = 0  # the WAL's length when it was last moved; the trail's own
         self._tender: asyncio.Task[None] | None = None
         self.indexing_failed = ""
+        self.lost = ""
+        """Why this process cannot go on being this hub; whoever serves it is told by `on_lost`."""
+        self.on_lost: Callable[[], None] = lambda: None
+        self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begins to work, on the running loop."""
         loop = asyncio.get_running_loop()
         self.feed.start(loop)
         self.writer.start(loop)
+        if self.order is not None:
+            self.order.start()
+            self._watcher = asyncio.create_task(self._watch())
         self._load_nodes()
         self._trailer.start()
         self._tender = asyncio.create_task(self._tend())
@@ -101,14 +110,17 @@ class Core:
     async def stop(self) -> None:
         """Answers what is queued, syncs, and closes the directory with the mark of a clean stop."""
         self.end_streams()
-        if self._tender is not None:
-            self._tender.cancel()
+        for task in (self._tender, self._watcher):
+            if task is not None:
+                task.cancel()
         if self.follower is not None:
             await self.follower.stop()
         self._stop_trail.set()
         self.writer.committed.set()
         await asyncio.to_thread(self._trailer.join)
         await asyncio.to_thread(self.writer.stop)
+        if self.order is not None:
+            await asyncio.to_thread(self.order.stop)
         self._pool.shutdown(wait=True)
         self._files.shutdown(wait=True)
         if not self.corpus.unusable:
@@ -150,9 +162,12 @@ class Core:
         return [self.heads.standing(seen) for seen in latest]
 
     def _load_nodes(self) -> None:
-        stored = self.corpus.meta("nodes")
-        if stored:
-            for seen in msgspec.msgpack.decode(stored, type=list[SeenNode]):
+        self._take_nodes(self.corpus.meta("nodes"))
+
+    def _take_nodes(self, stored: bytes | None) -> None:
+        for seen in msgspec.msgpack.decode(stored, type=list[SeenNode]) if stored else ():
+            known = self.nodes.get(seen.node)
+            if known is None or known.seen_ms < seen.seen_ms:
                 self.nodes[seen.node] = seen
                 self.heads.read_back(seen)
 
@@ -160,16 +175,31 @@ class Core:
         if not self._nodes_changed:
             return
         self._nodes_changed = False
-        nodes = list(self.nodes.values())
-        for seen in nodes:
-            self.heads.write_down(seen)
-        data = msgspec.msgpack.encode(nodes)
+
+        def job(tx: Any) -> None:
+            if not self.corpus.inline:  # other processes of this hub have seen nodes, too
+                self._take_nodes(tx.meta("nodes"))
+            nodes = list(self.nodes.values())
+            for seen in nodes:
+                self.heads.write_down(seen)
+            tx.set_meta("nodes", msgspec.msgpack.encode(nodes))
+
         try:
-            self.corpus.write(lambda tx: tx.set_meta("nodes", data))
+            self.corpus.write(job)
         except HoldfastError as error:
             logger.warning("could not keep the list of nodes", exc_info=error)
 
     # -- what goes on by itself ---------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while not self.corpus.unusable:  # noqa: ASYNC110 - any thread may find it out; a second more does no harm
+            await asyncio.sleep(WATCH_EVERY_S)
+        try:
+            self.corpus.last()
+        except HoldfastError as error:
+            self.lost = str(error)
+            logger.critical("this hub cannot go on: %s", error)
+            self.on_lost()
 
     async def _tend(self) -> None:
         while True:
@@ -177,6 +207,10 @@ class Core:
             try:
                 await self.files(self.home.reserve.ensure)
                 await self.read(self._save_nodes)
+                if not self.corpus.inline:
+                    if self.follower is None:  # who follows knows better, and has not noted all of it yet
+                        await self.read(self.home.refresh)
+                    self.writer.committed.set()  # a process that ended may have left records to be indexed
             except (HoldfastError, OSError) as error:
                 logger.warning("could not tend the hub's directory", exc_info=error)
 

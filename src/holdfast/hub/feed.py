@@ -231,6 +231,14 @@ class Feed:
         elif self._loop is not None:
             self._loop.call_soon_threadsafe(self._spread)
 
+    def pass_over(self, pos: int) -> None:
+        """Says that there are commits up to here which nobody listened for."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._move, pos)
+
+    def _move(self, pos: int) -> None:
+        self.head = max(self.head, pos)
+
     def subscribe(self, wanted: Wanted) -> Subscription:
         """A new listener; gets chunks from now on, so he must read the corpus up to them himself."""
         subscription = Subscription(wanted)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -13,8 +14,13 @@ from holdfast.clock import Clock
 from holdfast.corpus import SqlCorpus
 from holdfast.corpus.chains import Chains, Memo
 from holdfast.corpus.space import Space
-from holdfast.hub.options import Settle
+from holdfast.errors import UsageError
+from holdfast.hub.options import Options, Settle
 from holdfast.protocol.ingest import Identity
+
+if TYPE_CHECKING:
+    from holdfast.hub.feed import Feed
+    from holdfast.hub.order import CommonOrder
 
 LINEAGE_SHOWN: Final = 64
 _HUB_KEYS: Final = "hubs"
@@ -102,7 +108,7 @@ class Home:
         """The tree of branches inside the open write transaction, or with the `execute` of a snapshot."""
         return Chains(
             execute or self.corpus.tx.sql,
-            has_blob=self.blobs.has,
+            blobs=self.blobs,
             settle_acked=self.settle == "acked",
             memo=None if execute else self._memo,
             own_key=self.signer.public_key,
@@ -140,9 +146,16 @@ class Home:
         with self.corpus.moment() as execute:
             yield self.chains(execute)
 
+    def refresh(self) -> None:
+        """Takes up what other processes of this hub have noted since."""
+
     def warnings(self) -> list[str]:
         """What is not as it should be where everything lies."""
         return [self.damage] if self.damage else []
+
+    def common_order(self, feed: Feed) -> CommonOrder | None:
+        """What shows the commits of everybody who writes here, where that is not this process alone."""
+        return None
 
     def make_room(self) -> None:
         """After a write met a full disk: does what can be done from here."""
@@ -150,3 +163,24 @@ class Home:
     def close(self, *, clean: bool = True) -> None:
         """Closes everything; `clean` says that nothing was left undone."""
         raise NotImplementedError
+
+
+def open_home(directory: str | os.PathLike[str] | None, options: Options) -> Home:
+    """Where a hub is to run: its directory, or the database that its options name.
+
+    Raises:
+        HubUnavailable: the database cannot be reached.
+        Locked: another process serves this directory.
+        UsageError: both were given, or neither.
+    """
+    if (directory is None) == (options.database is None):
+        what = "a directory and a database" if directory is not None else "neither a directory nor a database"
+        raise UsageError(f"{what} for this hub", hint="give one of them")
+    if directory is not None:
+        from holdfast.hub.directory import HubDirectory
+
+        return HubDirectory(directory, settle=options.settle)
+    from holdfast.hub.database import HubDatabase
+
+    assert options.database is not None
+    return HubDatabase(options.database, settle=options.settle)

@@ -65,6 +65,7 @@ class Writer:
     def __init__(self, home: Home, publish: Publish) -> None:
         self._home = home
         self._publish = publish
+        self._durable = not home.corpus.inline
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._not_here_before = 0.0  # the loop's own
@@ -298,7 +299,8 @@ class Writer:
             decided += len(work.taken)
             for (message, future), answer in zip(work.taken, answers, strict=True):
                 if message.segments:
-                    safe = self._safe.get(message.line, 0)
+                    # Where a commit is on the disk when it is answered, what was taken is safe.
+                    safe = answer.req if self._durable and not answer.regen else self._safe.get(message.line, 0)
                     taken.append((future, msgspec.structs.replace(answer, safe=safe)))
                 waits = None if message.segments else future
                 owed.append(_Owed(waits, answer, b"" if answer.regen else message.line))

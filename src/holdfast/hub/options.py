@@ -17,6 +17,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         token: one that every client may show and that may do everything; None asks for nothing.
+        database: the address of a PostgreSQL database that holds everything, in place of a directory; any number of
+            processes may serve it.
         settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
         follow: the address of a hub to follow: everything that it holds, this one is to hold too.
         follow_token: what that hub knows this one by, or the file that holds it.
@@ -28,6 +30,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     follow: str = ""
     follow_token: str | Path | None = None
     follow_key: str = ""
+    database: str | None = None
     settle: Settle = "backups"
     seed_metrics: bool = True
 

@@ -179,6 +179,8 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
         await core.read(core.corpus.last)
     except HoldfastError as error:
         checks["corpus"] = f"failed: {error}"
+    if core.order is not None and core.order.trouble:
+        checks["news"] = f"failed: {core.order.trouble}"
     space = await core.read(core.home.reserve.state)
     if not space.writable:
         checks["disk"] = f"full: {space.free >> 20} MiB free, {space.floor >> 20} MiB must stay free"

@@ -17,12 +17,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import MissingExtra, UsageError
+from holdfast.errors import HubUnavailable, MissingExtra, UsageError
 from holdfast.hub.options import Options, options_of
 from holdfast.hub.systemd import notify, watch
 
 if TYPE_CHECKING:
     import asyncio
+
+    from holdfast.hub.core import Core
 
 PORT: Final = 8084
 STOP_S: Final = 1.5
@@ -35,7 +37,7 @@ _MALLOC: Final = ((-8, 2), (-3, 128 << 10), (-1, 256 << 10))
 
 
 def serve(
-    directory: str | os.PathLike[str],
+    directory: str | os.PathLike[str] | None = None,
     host: str = "127.0.0.1",
     port: int = PORT,
     *,
@@ -43,18 +45,19 @@ def serve(
     ready_file: str | os.PathLike[str] | None = None,
     **given: Any,
 ) -> None:
-    """Serves a hub's directory until SIGTERM or SIGINT; returns when everything is synced and closed.
+    """Serves a hub's directory or database until SIGTERM or SIGINT; returns when everything is synced and closed.
 
     Args:
-        directory: the hub's directory; made if missing.
+        directory: the hub's directory; made if missing. Not with a database.
         host: where to listen; anything but this machine itself needs a token.
         port: 0 takes a free one, and says which.
         options: how it is to run.
         ready_file: written, as a whole, once the hub listens: ``{"url": …, "port": …, "pid": …}``.
-        given: fields of `Options`, in place of those in `options`.
+        given: fields of `Options`, in place of theirs.
 
     Raises:
         Locked: another process serves this directory.
+        HubUnavailable: the database cannot be reached, or was promoted or restored.
         MissingExtra: the packages of ``holdfast[hub]`` are not installed.
         UsageError: a host that is not this machine, without a token; or an address that cannot be listened at.
     """
@@ -100,12 +103,18 @@ def serve(
 
     server = _server_class(uvicorn)(config, on_ready)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(server, app.state.core.end_streams, listener))
+        runner.run(_run(server, app.state.core, listener))
+    _ended(app.state.core, ready_file)
+
+
+def _ended(core: Core, ready_file: str | os.PathLike[str] | None) -> None:
     if ready_file is not None:
         Path(ready_file).unlink(missing_ok=True)
+    if core.lost:
+        raise HubUnavailable(f"this hub ended: {core.lost}", hint="start it again; nodes keep everything")
 
 
-async def _run(server: Any, end_streams: Callable[[], None], listener: socket.socket) -> None:
+async def _run(server: Any, core: Core, listener: socket.socket) -> None:
     import asyncio
 
     loop = asyncio.get_running_loop()
@@ -115,9 +124,10 @@ async def _run(server: Any, end_streams: Callable[[], None], listener: socket.so
     def stop() -> None:
         notify("STOPPING=1")
         # The streams first: uvicorn waits for answers to end, and these never would.
-        end_streams()
+        core.end_streams()
         server.should_exit = True
 
+    core.on_lost = stop
     # Only a main thread gets signals; elsewhere whoever started us ends the process.
     numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
     for number in numbers:

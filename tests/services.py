@@ -1,0 +1,150 @@
+"""Real services that tests start for themselves: no fixed ports, no root, gone when the test process is.
+
+Where a service is not installed its tests are skipped and say so; with ``CI=true`` that is a failure.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+DEADLINE_S = 60.0
+_PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin", "/usr/local/pgsql/bin")
+QUICK = ("fsync=off", "full_page_writes=off", "shared_buffers=32MB", "max_connections=60")
+
+
+def missing(what: str) -> None:
+    """Skips the test for want of a service; fails it where every service must be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is not installed, and CI=true says that it must be")
+    pytest.skip(f"{what} is not installed")
+
+
+def unprivileged(command: list[str]) -> list[str]:
+    """The command, as somebody who is not root, and to end with us."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return command
+    who = ["--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.getuid() == 0 else []
+    return [setpriv, "--pdeathsig=INT", *who, *command]
+
+
+class Postgres:
+    """A PostgreSQL server of our own, in a directory of its own, listening at a socket file only.
+
+    Args:
+        settings: ``name=value``, beside those that tests always want.
+    """
+
+    def __init__(self, *settings: str) -> None:
+        binaries = _binaries()
+        if binaries is None:
+            missing("PostgreSQL")
+            raise AssertionError
+        self.binaries = binaries
+        self.settings = [*QUICK, *settings]
+        self.directory = Path(tempfile.mkdtemp(prefix="hf-pg-"))
+        if os.getuid() == 0:
+            shutil.chown(self.directory, "nobody", "nogroup")
+        self.data = self.directory / "data"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+        self.run("initdb", "-D", str(self.data), "-U", "holdfast", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        self.start()
+
+    def run(self, name: str, *arguments: str) -> None:
+        """Runs one of its programs."""
+        command = unprivileged([str(self.binaries / name), *arguments])
+        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
+        assert done.returncode == 0, (name, done.stdout, done.stderr)
+
+    def address(self, name: str = "postgres") -> str:
+        """The address of one of its databases."""
+        return f"postgresql://holdfast@/{name}?host={self.directory}"
+
+    def start(self) -> None:
+        """Starts it and waits until it takes writes."""
+        import psycopg
+
+        options = [part for setting in self.settings for part in ("-c", setting)]
+        command = [str(self.binaries / "postgres"), "-D", str(self.data), "-h", "", "-k", str(self.directory), *options]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(unprivileged(command), cwd=self.directory, stdout=log, stderr=log)
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                psycopg.connect(self.address(), connect_timeout=5, target_session_attrs="read-write").close()
+                return
+            except psycopg.OperationalError:
+                said = (self.directory / "log").read_text()[-2000:]
+                assert self._process.poll() is None, f"PostgreSQL did not start: {said}"
+                assert time.monotonic() < end, f"PostgreSQL does not answer: {said}"
+                time.sleep(0.02)
+
+    def database(self) -> str:
+        """The address of a new, empty database."""
+        import psycopg
+
+        name = f"t{next(self._numbers)}"
+        with psycopg.connect(self.address(), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        return self.address(name)
+
+    def stop(self, number: int = signal.SIGINT) -> None:
+        """Ends it: SIGINT in good order, SIGQUIT as a crash of all its processes would."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(DEADLINE_S)
+            self._process = None
+
+    def close(self) -> None:
+        """Ends it, and removes what it kept."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _binaries() -> Path | None:
+    on_path = shutil.which("initdb")
+    found = [Path(on_path).parent] if on_path else []
+    for place in _PLACES:
+        root, _, rest = place.partition("*")
+        base = Path(root).parent if rest else Path(place)
+        pattern = place[len(str(base)) + 1 :] if rest else ""
+        found += [p for p in sorted(base.glob(pattern), reverse=True) if p.is_dir()] if pattern else [base]
+    return next((path for path in found if (path / "postgres").exists() and (path / "initdb").exists()), None)
+
+
+_shared: Postgres | None = None
+
+
+def shared_postgres() -> Postgres:
+    """The server of this test process, started when it is first asked for."""
+    global _shared
+    if _shared is None:
+        _shared = Postgres()
+        atexit.register(_shared.close)
+    return _shared
+
+
+@pytest.fixture
+def database() -> str:
+    """The address of an empty database on the shared server."""
+    return shared_postgres().database()
+
+
+@pytest.fixture
+def postgres() -> Iterator[Postgres]:
+    """A server of the test's own, to be stopped and started."""
+    server = Postgres()
+    yield server
+    server.close()
