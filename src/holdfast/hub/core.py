@@ -15,6 +15,7 @@ import msgspec
 from holdfast.clock import iso
 from holdfast.corpus import search
 from holdfast.errors import HoldfastError
+from holdfast.hub.cache import cache_of
 from holdfast.hub.directory import WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
 from holdfast.hub.home import Home
@@ -67,6 +68,7 @@ class Core:
         self.feed = Feed(home.lineage, home.corpus.last())
         self.writer = Writer(home, self.feed.publish)
         self.own = OwnStreams(home, self.writer, self.meters.intake)
+        self.cache = cache_of(self)
         self.follower: Follower | None = None
         if self.options.follow:
             from holdfast.hub.follow import Follower
@@ -103,6 +105,7 @@ class Core:
         self.end_streams()
         if self._tender is not None:
             self._tender.cancel()
+        await self.cache.close()
         if self.follower is not None:
             await self.follower.stop()
         self._stop_trail.set()
@@ -177,6 +180,7 @@ class Core:
             try:
                 await self.files(self.home.reserve.ensure)
                 await self.read(self._save_nodes)
+                await self.cache.flush()
             except (HoldfastError, OSError) as error:
                 logger.warning("could not tend the hub's directory", exc_info=error)
 

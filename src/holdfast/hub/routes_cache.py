@@ -1,0 +1,133 @@
+"""The TTL cache over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from holdfast import clock
+from holdfast.corpus.storage import Entry
+from holdfast.errors import NotFound, UsageError
+from holdfast.hub import storage_shapes as shapes
+from holdfast.hub.api import Call, Operation, typed
+from holdfast.hub.core import Core
+from holdfast.hub.exchange import too_large
+from holdfast.hub.principal import READ, WRITE
+
+COLLECTION: Final = "cache"
+"""What a token must name to read and write the cache, as if it were a collection."""
+VALUE_BYTES_MAX: Final = 1 << 20
+KEY_CHARS_MAX: Final = 512
+Key = Annotated[str, Meta(min_length=1, max_length=KEY_CHARS_MAX, pattern="^[^/\\x00-\\x1f\\x7f]+$")]
+
+
+def operations(core: Core) -> Iterator[Operation]:
+    """Everything about the cache."""
+    work, path, tag = CacheWork(core), "/storage/cache/{key}", "cache"
+    yield Operation(
+        method="GET",
+        path=path,
+        endpoint=typed(work.get),
+        needs=READ,
+        summary="A value of the cache",
+        tag=tag,
+        answer=shapes.EntryShown,
+        errors=(400, 404),
+    )
+    yield Operation(
+        method="PUT",
+        path=path,
+        endpoint=typed(work.put, body=shapes.NewEntry),
+        needs=WRITE,
+        summary="Set a value of the cache",
+        tag=tag,
+        body=shapes.NewEntry,
+        answer=shapes.EntryShown,
+        errors=(404,),
+    )
+    yield Operation(
+        method="DELETE",
+        path=path,
+        endpoint=typed(work.delete),
+        needs=WRITE,
+        summary="Take a value out of the cache",
+        tag=tag,
+        answer=shapes.Deleted,
+        errors=(400, 404),
+    )
+    yield Operation(
+        method="POST",
+        path="/storage/cache/cleanup",
+        endpoint=typed(work.cleanup),
+        needs=WRITE,
+        summary="Take away what has expired",
+        tag=tag,
+        answer=shapes.Removed,
+    )
+
+
+class CacheWork:
+    """What each operation does.
+
+    Args:
+        core: the hub.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def get(self, call: Call) -> shapes.EntryShown:
+        """A value, and notes that it was read; what has expired is not there."""
+        call.principal.check_read(COLLECTION)
+        key = _key(call)
+        found = await self._core.cache.get(key)
+        if found is None:
+            raise _absent(key)
+        return _shown(found)
+
+    async def put(self, call: Call) -> shapes.EntryShown:
+        """Sets a value, for `ttl` seconds or for ever."""
+        call.principal.check_read(COLLECTION)
+        key, value = _key(call), msgspec.json.encode(call.body.value)
+        if len(value) > VALUE_BYTES_MAX:
+            raise too_large(len(value), VALUE_BYTES_MAX)
+        return _shown(await self._core.cache.put(key, value, call.body.ttl))
+
+    async def delete(self, call: Call) -> shapes.Deleted:
+        """Takes a value away."""
+        call.principal.check_read(COLLECTION)
+        key = _key(call)
+        if not await self._core.cache.delete(key):
+            raise _absent(key)
+        return shapes.Deleted(status="deleted", id=key)
+
+    async def cleanup(self, call: Call) -> shapes.Removed:
+        """Takes away what has expired, and says how many that were."""
+        call.principal.check_read(COLLECTION)
+        return shapes.Removed(removed=await self._core.cache.cleanup())
+
+
+def _key(call: Call) -> str:
+    try:
+        found: str = msgspec.convert(call.path["key"], Key)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"not a key of the cache: {error}", hint="1 to 512 printable letters, no slash") from error
+    return found
+
+
+def _shown(found: Entry) -> shapes.EntryShown:
+    return shapes.EntryShown(
+        key=found.key,
+        value=msgspec.Raw(found.value),
+        ttl=found.ttl,
+        created_at=clock.iso(found.created_ms),
+        accessed_at=clock.iso(found.accessed_ms),
+        expires_at=None if found.expires_ms is None else clock.iso(found.expires_ms),
+    )
+
+
+def _absent(key: str) -> NotFound:
+    return NotFound(f"the cache has nothing at {key!r:.100}", hint="it may have expired")

@@ -1,0 +1,289 @@
+"""What the storage service is asked with: bodies and parameters, each with its bounds. Answers are `collections`'."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from holdfast import clock
+from holdfast.collections.sessions import Content, Message, Role, Session, Status
+from holdfast.errors import UsageError
+from holdfast.wire import PAGE_MAX
+
+OFFSET_MAX: Final = 10_000
+POS_MAX: Final = (1 << 63) - 1
+TTL_MAX: Final = 10 * 366 * 86_400
+METRICS_MAX: Final = 1_000
+_DAY: Final = "(19[89][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+_HOUR: Final = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{3})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])"
+_ISO: Final = f"^{_DAY}T{_HOUR}$"
+_SECONDS: Final = "^[0-9]{1,10}(\\.[0-9]{1,6})?$"
+_ID: Final = "[A-Za-z0-9_.\\-]{1,100}$"
+_PRINTED: Final = "^[^\\x00-\\x1f\\x7f]+$"
+
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_PRINTED)]
+Agent = Annotated[Name, Meta(description="whose session it is; its log holds it", examples=["research_orchestrator"])]
+SessionId = Annotated[str, Meta(pattern=f"^session_{_ID}", description="of a session", examples=["session_1"])]
+MessageId = Annotated[str, Meta(pattern=f"^msg_{_ID}", description="of a message, within its session")]
+ArtifactId = Annotated[str, Meta(pattern=f"^artifact_{_ID}", description="of an artifact")]
+MetricId = Annotated[str, Meta(pattern=f"^metric_{_ID}", description="of a metric")]
+Time = Annotated[
+    str,
+    Meta(
+        description="ISO 8601, or seconds since 1970; without a zone it is UTC",
+        examples=["2026-01-06T12:00:00Z"],
+        extra_json_schema={"anyOf": [{"pattern": _ISO}, {"pattern": _SECONDS}]},
+    ),
+]
+Label = Annotated[
+    str,
+    Meta(pattern="^[^=]+=", max_length=255, description="name=text; several must all fit", examples=["model=small"]),
+]
+Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX, description="how many at most")]
+Offset = Annotated[int, Meta(ge=0, le=OFFSET_MAX, description="how many to leave out; deeper pages go by `after`")]
+Cursor = Annotated[str, Meta(max_length=160, description="the X-Next-Cursor of the page before")]
+CursorPos = Annotated[int, Meta(ge=0, le=POS_MAX, description="the X-Next-Cursor of the page before")]
+Order = Annotated[Literal["asc", "desc"], Meta(description="oldest or newest first")]
+Flag = Annotated[Literal["true", "false"], Meta(description="true or false")]
+Seconds = Annotated[int, Meta(ge=1, le=TTL_MAX, description="seconds to live; without it, for ever")]
+
+
+class NewSession(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A session to begin. With an `id` of its own, the same request again makes no second one."""
+
+    agent_name: Agent
+    user_id: Name | None = None
+    status: Status = "active"
+    metadata: dict[str, Any] | None = None
+    id: SessionId | None = None
+
+
+class SessionChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is to change of a session: the fields that are there, each as a whole."""
+
+    status: Status | UnsetType = UNSET
+    metadata: dict[str, Any] | UnsetType | None = UNSET
+    user_id: Name | UnsetType | None = UNSET
+    agent_name: Agent | UnsetType = UNSET
+
+
+class SessionsAsked(msgspec.Struct, kw_only=True):
+    """Which sessions; those that were deleted are shown with ``deleted=true``, and no others then."""
+
+    agent_name: Name | None = None
+    user_id: Name | None = None
+    status: Status | None = None
+    since: Annotated[Time | None, Meta(description="created at this time or later")] = None
+    until: Annotated[Time | None, Meta(description="created before this time")] = None
+    deleted: Flag = "false"
+    order: Order = "desc"
+    limit: Limit = 100
+    offset: Offset = 0
+    after: Cursor | None = None
+
+
+class SessionAsked(msgspec.Struct, kw_only=True):
+    """``deleted=true`` shows a session also when it was deleted."""
+
+    deleted: Flag = "false"
+
+
+class Fork(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where to part: after this message (without one: now), under this id, with other metadata."""
+
+    message_id: MessageId | None = None
+    id: SessionId | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class RestoreAsked(msgspec.Struct, kw_only=True):
+    """What is to come back: the whole session as its deletion hid it, or the messages that were cleared last."""
+
+    part: Literal["session", "history"] = "session"
+
+
+class Restored(msgspec.Struct, kw_only=True):
+    """What came back: how many records; `lost` of them could not, as their bytes are gone."""
+
+    session: Session
+    restored: int
+    lost: int
+
+
+class NewMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A message of a session. With an `id` of its own, the same request again adds none."""
+
+    session_id: SessionId
+    role: Role
+    content: Content
+    metadata: dict[str, Any] | None = None
+    timestamp: Time | None = None
+    id: MessageId | None = None
+
+
+class HistoryAsked(msgspec.Struct, kw_only=True):
+    """Which messages of a session, in the order in which they were written."""
+
+    session_id: str
+    role: Role | None = None
+    order: Order = "asc"
+    limit: Limit = PAGE_MAX
+    offset: Offset = 0
+    after: CursorPos | None = None
+
+
+class SearchAsked(msgspec.Struct, kw_only=True):
+    """What to look for: words; in double quotes a phrase, with a trailing ``*`` a beginning."""
+
+    session_id: str
+    q: Annotated[str, Meta(min_length=1, max_length=1000)]
+    limit: Limit = 50
+
+
+class SearchFound(msgspec.Struct):
+    """Messages that hold every word, newest first; `partial` when the newest ones were not all looked at."""
+
+    messages: list[Message]
+    partial: bool
+
+
+class OfSession(msgspec.Struct, kw_only=True):
+    """Of which session."""
+
+    session_id: str
+
+
+class NewState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What an agent is to remember: any JSON."""
+
+    data: Any
+
+
+class Deleted(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What was deleted; `deleted` counts the messages, where they were cleared."""
+
+    status: Literal["deleted", "cleared"]
+    id: str = ""
+    session_id: str = ""
+    deleted: int | None = None
+
+
+class NewArtifact(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Something that a session made: `path` is a file or an S3 key; bytes may be uploaded afterwards."""
+
+    session_id: SessionId
+    name: Name
+    type: Name
+    path: Annotated[str, Meta(max_length=4096)] = ""
+    size: Annotated[int, Meta(ge=0, le=1 << 53)] = 0
+    metadata: dict[str, Any] | None = None
+    id: ArtifactId | None = None
+
+
+class ArtifactsAsked(msgspec.Struct, kw_only=True):
+    """Which artifacts of a session, by their ids."""
+
+    session_id: str
+    type: Name | None = None
+    limit: Limit = PAGE_MAX
+    offset: Offset = 0
+    after: Cursor | None = None
+
+
+class NewMetric(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A figure about something. With an `id` of its own, the same request again adds none."""
+
+    entity_type: Name
+    entity_name: Name
+    metric_name: Name
+    value: float
+    session_id: SessionId | None = None
+    timestamp: Time | None = None
+    labels: Annotated[dict[str, Any], Meta(max_length=32)] | None = None
+    id: MetricId | None = None
+
+
+class NewMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Figures that came together."""
+
+    metrics: Annotated[list[NewMetric], Meta(min_length=1, max_length=METRICS_MAX)]
+
+
+class MetricsAsked(msgspec.Struct, kw_only=True):
+    """Which metrics."""
+
+    entity_type: Name | None = None
+    entity_name: Name | None = None
+    metric_name: Name | None = None
+    session_id: str | None = None
+    since: Annotated[Time | None, Meta(description="at this time or later")] = None
+    until: Annotated[Time | None, Meta(description="before this time")] = None
+    label: tuple[Label, ...] = ()
+    order: Order = "desc"
+    limit: Limit = PAGE_MAX
+    offset: Offset = 0
+    after: Cursor | None = None
+
+
+class SumsAsked(msgspec.Struct, kw_only=True):
+    """Which metrics, in which groups: `by` fields or ``label:<name>``, `bucket` seconds, `percentile` from 0 to 100."""
+
+    entity_type: Name | None = None
+    entity_name: Name | None = None
+    metric_name: Name | None = None
+    session_id: str | None = None
+    since: Annotated[Time | None, Meta(description="at this time or later")] = None
+    until: Annotated[Time | None, Meta(description="before this time")] = None
+    label: tuple[Label, ...] = ()
+    by: Annotated[
+        tuple[
+            Annotated[
+                str, Meta(pattern="^(entity_type|entity_name|metric_name|session_id|label:[A-Za-z0-9_.-]{1,64})$")
+            ],
+            ...,
+        ],
+        Meta(max_length=4),
+    ] = ()
+    bucket: Annotated[int, Meta(ge=1, le=366 * 86_400, description="seconds")] | None = None
+    percentile: Annotated[tuple[Annotated[float, Meta(ge=0, le=100)], ...], Meta(max_length=10)] = ()
+
+
+class NewEntry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What to keep, and for how many seconds."""
+
+    value: Any
+    ttl: Seconds | None = None
+
+
+class EntryShown(msgspec.Struct, kw_only=True):
+    """A value of the cache."""
+
+    key: str
+    value: Any
+    ttl: int | None
+    created_at: str
+    accessed_at: str
+    expires_at: str | None
+
+
+class Removed(msgspec.Struct, kw_only=True):
+    """How many entries went."""
+
+    removed: int
+
+
+def wrong_cursor(cursor: str) -> UsageError:
+    """The error of a cursor that no page gave."""
+    return UsageError(f"not a cursor of this list: {cursor!r:.80}", hint="pass the X-Next-Cursor of the page before")
+
+
+def time_ms(text: str | None) -> int | None:
+    """A `Time` as ms since 1970; None if it was not given.
+
+    Raises:
+        UsageError: it is no time.
+    """
+    # A plus sign in a query is a blank: of a time zone, it is meant as a plus.
+    return clock.parse_time(text.replace(" ", "+") if "T" in text else text) if text else None
