@@ -103,7 +103,7 @@ def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, pref
         UsageError: nothing to look for, or too much.
     """
     # The key is indexed with the text, so the index itself leaves out what lies elsewhere.
-    under = _Term(_WORD.findall(prefix.replace("_", " ").casefold()), prefix=False)
+    under = Term(_WORD.findall(prefix.replace("_", " ").casefold()), prefix=False)
 
     def wanted(stored: Stored) -> bool:
         record = stored.record
@@ -112,7 +112,7 @@ def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, pref
     return _search(corpus, [*_terms(text), under], wanted, limit)
 
 
-def _search(corpus: SqlCorpus, terms: list[_Term], wanted: Callable[[Stored], bool], limit: int) -> Hits:
+def _search(corpus: SqlCorpus, terms: list[Term], wanted: Callable[[Stored], bool], limit: int) -> Hits:
     mark = corpus.meta(_MARK) or 0
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
