@@ -21,7 +21,8 @@ from holdfast.hub.api import Call, Operation, Parameters, Reply
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, answer_json, header
 from holdfast.hub.own import Desk
 from holdfast.hub.principal import principal_of
-from holdfast.hub.routes_sessions import declare, next_page
+from holdfast.hub.routes_node import Part, Span
+from holdfast.hub.routes_sessions import UNLESS, declare, next_page
 from holdfast.hub.sessions import Sessions, author_of, etags, no_artifact
 from holdfast.log import drafts
 from holdfast.log.marks import SESSIONS
@@ -41,7 +42,7 @@ class Upload(msgspec.Struct, frozen=True):
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="of all bytes, in hex")] | None = None
 
 
-class Begun(msgspec.Struct):
+class UploadBegun(msgspec.Struct):
     """An upload of which a part is here: where it goes on."""
 
     id: str
@@ -70,6 +71,7 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
     yield declare(
         *("GET", "artifacts/{id}/content", "An artifact's bytes", content),
         bare=True,
+        headers={"Range": Span, **UNLESS},
         answer=bytes,
         gives=BYTES,
         also={206: bytes, 304: None},
@@ -79,10 +81,11 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
         *("PUT", "artifacts/{id}/content", "Upload an artifact's bytes, or a part of them", content),
         bare=True,
         query=Upload,
+        headers={"Content-Range": Part},
         body=bytes,
         takes=("*/*",),
         answer=Artifact,
-        also={202: Begun},
+        also={202: UploadBegun},
         errors=(404, 409, 422),
     )
 
@@ -282,14 +285,14 @@ class Content:
             await _drain(receive)
         elif offset is None and total is not None:  # only asks where it stands
             await _drain(receive)
-            await answer_json(send, Begun(shown.id, at), status=202)
+            await answer_json(send, UploadBegun(shown.id, at), status=202)
             return
         else:
             if offset is not None and offset != at:
                 raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
-            at = await self._take(name, at, at if offset is None else 0, receive)
+            at = await self._take(name, at, at if offset is None else 0, receive, most=total)
         if total is not None and at < total:
-            await answer_json(send, Begun(shown.id, at), status=202)
+            await answer_json(send, UploadBegun(shown.id, at), status=202)
             return
         if wanted:
             digest, size = name, await self._core.files(lambda: blobs.finish(name))
@@ -309,7 +312,7 @@ class Content:
         except NodeFull as error:
             raise HubFull(error.message, hint="free space on the hub", **error.context) from error
 
-    async def _take(self, name: bytes, at: int, skip: int, receive: Receive) -> int:
+    async def _take(self, name: bytes, at: int, skip: int, receive: Receive, *, most: int | None) -> int:
         """Stores what arrives, piece by piece; what came before the client left stays for a resume."""
         blobs = self._core.home.blobs
         more, waiting = True, bytearray()
@@ -325,6 +328,8 @@ class Content:
             if waiting and (len(waiting) >= PIECE_BYTES or not more):
                 data, start = bytes(waiting), at
                 waiting.clear()
+                if most is not None and start + len(data) > most:
+                    raise UsageError(f"more came than the {most} bytes that were announced", hint="see Content-Range")
                 at = await self._core.files(lambda data=data, start=start: blobs.append(name, start, data))  # type: ignore[misc]
             if gone:
                 raise Gone
@@ -377,4 +382,7 @@ def _part(text: str) -> tuple[int | None, int | None]:
     found = _PART.fullmatch(text.strip())
     if not found:
         raise UsageError(f"cannot read the content range {text!r:.80}", hint="such as bytes 0-1023/4096")
-    return int(found[1]), int(found[3])
+    first, last, total = map(int, found.groups())
+    if not first <= last < total:
+        raise UsageError(f"not a part of anything: {text!r:.80}", hint="such as bytes 0-1023/4096")
+    return first, total

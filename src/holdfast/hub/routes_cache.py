@@ -3,70 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from holdfast import clock
 from holdfast.corpus.storage import Entry
 from holdfast.errors import NotFound, UsageError
 from holdfast.hub import storage_shapes as shapes
-from holdfast.hub.api import Call, Operation, typed
+from holdfast.hub.api import Call, Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import too_large
-from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.routes_sessions import declare
 
 COLLECTION: Final = "cache"
 """What a token must name to read and write the cache, as if it were a collection."""
 VALUE_BYTES_MAX: Final = 1 << 20
-KEY_CHARS_MAX: Final = 512
-Key = Annotated[str, Meta(min_length=1, max_length=KEY_CHARS_MAX, pattern="^[^/\\x00-\\x1f\\x7f]+$")]
 
 
 def operations(core: Core) -> Iterator[Operation]:
     """Everything about the cache."""
-    work, path, tag = CacheWork(core), "/storage/cache/{key}", "cache"
-    yield Operation(
-        method="GET",
-        path=path,
-        endpoint=typed(work.get),
-        needs=READ,
-        summary="A value of the cache",
-        tag=tag,
-        answer=shapes.EntryShown,
-        errors=(400, 404),
+    work = CacheWork(core)
+    yield declare("GET", "cache/{key}", "A value of the cache", work.get, answer=shapes.EntryShown, errors=(404,))
+    yield declare(
+        *("PUT", "cache/{key}", "Set a value of the cache", work.put), body=shapes.NewEntry, answer=shapes.EntryShown
     )
-    yield Operation(
-        method="PUT",
-        path=path,
-        endpoint=typed(work.put, body=shapes.NewEntry),
-        needs=WRITE,
-        summary="Set a value of the cache",
-        tag=tag,
-        body=shapes.NewEntry,
-        answer=shapes.EntryShown,
-        errors=(404,),
+    yield declare(
+        *("DELETE", "cache/{key}", "Take a value out of the cache", work.delete), answer=shapes.Deleted, errors=(404,)
     )
-    yield Operation(
-        method="DELETE",
-        path=path,
-        endpoint=typed(work.delete),
-        needs=WRITE,
-        summary="Take a value out of the cache",
-        tag=tag,
-        answer=shapes.Deleted,
-        errors=(400, 404),
-    )
-    yield Operation(
-        method="POST",
-        path="/storage/cache/cleanup",
-        endpoint=typed(work.cleanup),
-        needs=WRITE,
-        summary="Take away what has expired",
-        tag=tag,
-        answer=shapes.Removed,
-    )
+    yield declare("POST", "cache/cleanup", "Take away what has expired", work.cleanup, answer=shapes.Removed)
 
 
 class CacheWork:
@@ -112,7 +77,7 @@ class CacheWork:
 
 def _key(call: Call) -> str:
     try:
-        found: str = msgspec.convert(call.path["key"], Key)
+        found: str = msgspec.convert(call.path["key"], shapes.CacheKey)
     except msgspec.ValidationError as error:
         raise UsageError(f"not a key of the cache: {error}", hint="1 to 512 printable letters, no slash") from error
     return found

@@ -17,6 +17,7 @@ from holdfast.hub.api import Call, Operation, Reply
 from holdfast.hub.own import QUICK_BYTES, Desk
 from holdfast.hub.routes_sessions import declare, next_page
 from holdfast.hub.sessions import STEPS_MAX, Sessions, author_of
+from holdfast.hub.shapes import time_ms
 from holdfast.log import drafts
 from holdfast.log.marks import SESSIONS
 
@@ -73,7 +74,7 @@ class HistoryWork:
         agent = await self._sessions.agent_of(session)
         call.principal.check_write(agent, SESSIONS)
         message = asked.id or parts.made_id("msg")
-        told = shapes.time_ms(asked.timestamp)
+        told = time_ms(asked.timestamp)
         body: dict[str, Any] = {
             "role": asked.role,
             "content": asked.content,

@@ -22,6 +22,7 @@ from holdfast.hub.own import Desk, check_agent
 from holdfast.hub.principal import Principal
 from holdfast.hub.routes_sessions import declare, next_page
 from holdfast.hub.sessions import Sessions, author_of
+from holdfast.hub.shapes import time_ms
 from holdfast.log import Draft
 from holdfast.log.drafts import new_id
 from holdfast.log.marks import METRICS
@@ -147,7 +148,7 @@ class MetricWork:
     async def _draft(self, principal: Principal, asked: shapes.NewMetric) -> tuple[str, Draft]:
         agent = await self._agent(principal, asked)
         principal.check_write(agent, METRICS)
-        told = shapes.time_ms(asked.timestamp)
+        told = time_ms(asked.timestamp)
         body = MetricBody(
             entity_type=asked.entity_type,
             entity_name=asked.entity_name,
@@ -197,7 +198,7 @@ class MetricWork:
 
 def _check_same(before: Stored, asked: shapes.NewMetric) -> None:
     found = figures.metric_in(before)
-    told = shapes.time_ms(asked.timestamp)
+    told = time_ms(asked.timestamp)
     same = found is not None and (
         (found.entity_type, found.entity_name, found.metric_name, found.value, found.session_id, found.labels)
         == (asked.entity_type, asked.entity_name, asked.metric_name, asked.value, asked.session_id, asked.labels or {})
@@ -213,8 +214,8 @@ def _filter(asked: shapes.MetricsAsked | shapes.SumsAsked) -> storage.SampleFilt
         entity_name=asked.entity_name,
         metric_name=asked.metric_name,
         session_id=asked.session_id,
-        since=shapes.time_ms(asked.since),
-        until=shapes.time_ms(asked.until),
+        since=time_ms(asked.since),
+        until=time_ms(asked.until),
         labels=asked.label,
     )
 

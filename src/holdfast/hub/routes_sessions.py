@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -19,11 +20,21 @@ from holdfast.hub.exchange import Receive, Scope, Send, encode_json
 from holdfast.hub.own import Desk, check_agent
 from holdfast.hub.principal import READ, WRITE, principal_of
 from holdfast.hub.sessions import Sessions, Wanted, author_of, etags, live, names_of, root_draft, unknown
+from holdfast.hub.shapes import time_ms
 from holdfast.log import drafts
 from holdfast.log.marks import SESSIONS
 
 LINES: Final = "application/x-ndjson"
 EXPORT_LINES: Final = 100
+PLACES: Final = {
+    "sessions": shapes.SessionId,
+    "state": shapes.SessionId,
+    "artifacts": shapes.ArtifactId,
+    "cache": shapes.CacheKey,
+}
+"""What the parameter in a path is, by the path's first part."""
+UNLESS: Final = {"If-None-Match": shapes.Version}
+ONLY_IF: Final = {"If-Match": shapes.Version, **UNLESS}
 
 
 def declare(method: str, path: str, summary: str, work: Any, **more: Any) -> Operation:
@@ -35,15 +46,16 @@ def declare(method: str, path: str, summary: str, work: Any, **more: Any) -> Ope
         work: does it, or a bare endpoint where `more` says ``bare``.
         more: fields of the operation.
     """
-    bare = more.pop("bare", False)
-    shape = {name: more[name] for name in ("query", "body", "status") if name in more}
+    tag = path.partition("/")[0]
+    where = {name: PLACES[tag] for name in re.findall(r"\{(\w+)\}", path)}
     return Operation(
         method=method,
         path=f"/storage/{path}",
-        endpoint=work if bare else typed(work, **shape),
+        endpoint=work if more.pop("bare", False) else typed(work),
         needs=READ if method == "GET" else WRITE,
         summary=summary,
-        tag=path.partition("/")[0],
+        tag=tag,
+        where=where,
         **more,
     )
 
@@ -65,6 +77,7 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
     yield declare(
         *("GET", "sessions/{id}", "One session", work.read),
         query=shapes.SessionAsked,
+        headers=UNLESS,
         answer=Session,
         also={304: None},
         errors=(404,),
@@ -72,11 +85,13 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
     yield declare(
         *("PUT", "sessions/{id}", "Change a session", work.change),
         body=shapes.SessionChange,
+        headers=ONLY_IF,
         answer=Session,
         errors=(404, 409),
     )
     yield declare(
         *("DELETE", "sessions/{id}", "Delete a session with all that belongs to it", work.delete),
+        headers=ONLY_IF,
         answer=shapes.Deleted,
         errors=(404, 409),
     )
@@ -103,6 +118,7 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
     )
     yield declare(
         *("GET", "state/{session_id}", "A session's state", work.get_state),
+        headers=UNLESS,
         answer=State,
         also={304: None},
         errors=(404,),
@@ -110,11 +126,13 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
     yield declare(
         *("PUT", "state/{session_id}", "Set a session's state", work.set_state),
         body=shapes.NewState,
+        headers=ONLY_IF,
         answer=State,
         errors=(404, 409),
     )
     yield declare(
         *("DELETE", "state/{session_id}", "Take a session's state away", work.drop_state),
+        headers=ONLY_IF,
         answer=shapes.Deleted,
         errors=(404, 409),
     )
@@ -175,8 +193,8 @@ class SessionWork:
             agent=asked.agent_name,
             user_id=asked.user_id,
             status=asked.status,
-            since=shapes.time_ms(asked.since),
-            until=shapes.time_ms(asked.until),
+            since=time_ms(asked.since),
+            until=time_ms(asked.until),
             deleted=asked.deleted == "true",
             after=_after(asked.after),
             newest_first=asked.order == "desc",

@@ -7,19 +7,15 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from holdfast import clock
 from holdfast.collections.sessions import Content, Message, Role, Session, Status
 from holdfast.errors import UsageError
+from holdfast.hub.shapes import Iso, Limit, Time
 from holdfast.wire import PAGE_MAX
 
 OFFSET_MAX: Final = 10_000
 POS_MAX: Final = (1 << 63) - 1
 TTL_MAX: Final = 10 * 366 * 86_400
 METRICS_MAX: Final = 1_000
-_DAY: Final = "(19[89][0-9]|2[0-4][0-9][0-9])-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
-_HOUR: Final = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{3})?(Z|[+-](0[0-9]|1[0-3]):[0-5][0-9])"
-_ISO: Final = f"^{_DAY}T{_HOUR}$"
-_SECONDS: Final = "^[0-9]{1,10}(\\.[0-9]{1,6})?$"
 _ID: Final = "[A-Za-z0-9_.\\-]{1,100}$"
 _PRINTED: Final = "^[^\\x00-\\x1f\\x7f]+$"
 
@@ -29,23 +25,31 @@ SessionId = Annotated[str, Meta(pattern=f"^session_{_ID}", description="of a ses
 MessageId = Annotated[str, Meta(pattern=f"^msg_{_ID}", description="of a message, within its session")]
 ArtifactId = Annotated[str, Meta(pattern=f"^artifact_{_ID}", description="of an artifact")]
 MetricId = Annotated[str, Meta(pattern=f"^metric_{_ID}", description="of a metric")]
-Time = Annotated[
-    str,
-    Meta(
-        description="ISO 8601, or seconds since 1970; without a zone it is UTC",
-        examples=["2026-01-06T12:00:00Z"],
-        extra_json_schema={"anyOf": [{"pattern": _ISO}, {"pattern": _SECONDS}]},
-    ),
-]
 Label = Annotated[
     str,
     Meta(pattern="^[^=]+=", max_length=255, description="name=text; several must all fit", examples=["model=small"]),
 ]
-Limit = Annotated[int, Meta(ge=1, le=PAGE_MAX, description="how many at most")]
 Offset = Annotated[int, Meta(ge=0, le=OFFSET_MAX, description="how many to leave out; deeper pages go by `after`")]
 Cursor = Annotated[str, Meta(max_length=160, description="the X-Next-Cursor of the page before")]
 CursorPos = Annotated[int, Meta(ge=0, le=POS_MAX, description="the X-Next-Cursor of the page before")]
 Order = Annotated[Literal["asc", "desc"], Meta(description="oldest or newest first")]
+Version = Annotated[
+    str,
+    Meta(
+        description="an ETag, several, or *",
+        examples=['"0"'],
+        extra_json_schema={"pattern": '^("[0-9a-f]{1,64}"|[*])$'},
+    ),
+]
+CacheKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=512,
+        pattern="^[^/\\x00-\\x1f\\x7f]+$",
+        description="1 to 512 printable letters, no slash",
+    ),
+]
 Flag = Annotated[Literal["true", "false"], Meta(description="true or false")]
 Seconds = Annotated[int, Meta(ge=1, le=TTL_MAX, description="seconds to live; without it, for ever")]
 
@@ -263,9 +267,9 @@ class EntryShown(msgspec.Struct, kw_only=True):
     key: str
     value: Any
     ttl: int | None
-    created_at: str
-    accessed_at: str
-    expires_at: str | None
+    created_at: Iso
+    accessed_at: Iso
+    expires_at: Iso | None
 
 
 class Removed(msgspec.Struct, kw_only=True):
@@ -277,13 +281,3 @@ class Removed(msgspec.Struct, kw_only=True):
 def wrong_cursor(cursor: str) -> UsageError:
     """The error of a cursor that no page gave."""
     return UsageError(f"not a cursor of this list: {cursor!r:.80}", hint="pass the X-Next-Cursor of the page before")
-
-
-def time_ms(text: str | None) -> int | None:
-    """A `Time` as ms since 1970; None if it was not given.
-
-    Raises:
-        UsageError: it is no time.
-    """
-    # A plus sign in a query is a blank: of a time zone, it is meant as a plus.
-    return clock.parse_time(text.replace(" ", "+") if "T" in text else text) if text else None
