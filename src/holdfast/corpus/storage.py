@@ -258,7 +258,7 @@ def _where(corpus: SqlCorpus, which: SampleFilter) -> tuple[str, list[Any]]:
         tests.append("s.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
         args += [TAGS["label"], label]
     if corpus.one("SELECT 1 FROM tag WHERE k=? AND v=? LIMIT 1", (TAGS["touched"], "metrics")):
-        # Only then can a sample be replaced or deleted; to look each up would cost ten times the sum.
+        # Only then can a sample be replaced or deleted; to look each of them up would cost most of the time.
         tests.append(f"EXISTS (SELECT 1 FROM rec r WHERE r.pos=s.pos AND {_LIVE})")
     return " AND ".join(tests), args
 

@@ -294,11 +294,11 @@ class Content:
         if total is not None and at < total:
             await answer_json(send, UploadBegun(shown.id, at), status=202)
             return
+        if not at:  # no byte came: an empty file is one, too
+            await self._core.files(lambda: blobs.append(name, 0, b""))
         if wanted:
             digest, size = name, await self._core.files(lambda: blobs.finish(name))
         else:
-            if not at:  # an empty file is one, too
-                await self._core.files(lambda: blobs.append(name, 0, b""))
             digest, size = await self._core.files(lambda: blobs.finish_found(name))
         await answer_json(send, await self._note(shown, digest, size, scope))
 

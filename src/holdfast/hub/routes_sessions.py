@@ -116,6 +116,10 @@ def operations(sessions: Sessions) -> Iterator[Operation]:
         answer=bytes,
         errors=(404,),
     )
+    yield from _states(work)
+
+
+def _states(work: SessionWork) -> Iterator[Operation]:
     yield declare(
         *("GET", "state/{session_id}", "A session's state", work.get_state),
         headers=UNLESS,
