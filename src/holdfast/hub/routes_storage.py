@@ -9,7 +9,7 @@ import msgspec
 from holdfast.hub import routes_artifacts, routes_cache, routes_history, routes_metrics, routes_sessions
 from holdfast.hub.api import Call, Operation, typed
 from holdfast.hub.core import Core
-from holdfast.hub.routes_health import version_text
+from holdfast.hub.routes_health import hub_version
 from holdfast.hub.sessions import Sessions
 
 
@@ -47,7 +47,7 @@ async def about(call: Call) -> ServiceInfo:
     return ServiceInfo(
         service="storage_service",
         name="holdfast",
-        version=version_text(),
+        version=hub_version(),
         status="running",
         docs="/docs",
         openapi="/openapi.json",
