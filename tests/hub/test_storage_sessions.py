@@ -339,7 +339,8 @@ def test_of_two_writers_with_one_etag_one_wins(room: Room) -> None:
     context = lost[0]["context"]
     assert (context["current_version"], f'"{context["etag"]}"') == (2, won[0].headers["etag"])
     assert room.get(path) == won[0].json()
-    assert status(room, "PUT", path, json={"data": 9}, headers={"If-Match": "2"}) == 200
+    assert status(room, "PUT", path, json={"data": 9}, headers={"If-Match": '"2"'}) == 200
+    assert status(room, "PUT", path, json={"data": 9}, headers={"If-Match": "3"}) == 400
     assert room.client.get(path, headers={"If-None-Match": '"3"'}).status_code == 304
 
 

@@ -24,6 +24,8 @@ VALUE_BYTES_MAX: Final = 1 << 20
 def operations(core: Core) -> Iterator[Operation]:
     """Everything about the cache."""
     work = CacheWork(core)
+    # The fixed path first: the other one would fit it, too.
+    yield declare("POST", "cache/cleanup", "Take away what has expired", work.cleanup, answer=shapes.Removed)
     yield declare("GET", "cache/{key}", "A value of the cache", work.get, answer=shapes.EntryShown, errors=(404,))
     yield declare(
         *("PUT", "cache/{key}", "Set a value of the cache", work.put), body=shapes.NewEntry, answer=shapes.EntryShown
@@ -31,7 +33,6 @@ def operations(core: Core) -> Iterator[Operation]:
     yield declare(
         *("DELETE", "cache/{key}", "Take a value out of the cache", work.delete), answer=shapes.Deleted, errors=(404,)
     )
-    yield declare("POST", "cache/cleanup", "Take away what has expired", work.cleanup, answer=shapes.Removed)
 
 
 class CacheWork:

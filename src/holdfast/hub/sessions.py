@@ -33,7 +33,8 @@ LOT_BYTES: Final = 4 << 20
 PAGE: Final = 200
 STEPS_MAX: Final = 20_000
 """Messages that one page looks at when it wants only some of them."""
-_ETAG = re.compile(r'(W/)?"([^"]*)"')
+_ETAG = re.compile(r'(?:W/)?"([!#-~]*)"')
+_ETAGS = re.compile(rf"{_ETAG.pattern}(?:\s*,\s*{_ETAG.pattern})*")
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -68,12 +69,17 @@ def names_of(stored: Stored | None) -> set[str]:
 
 
 def etags(text: str) -> tuple[str, ...]:
-    """The etags in a header; ``*`` stands for itself, and so does a bare word."""
+    """The etags in a header; ``*`` stands for itself.
+
+    Raises:
+        UsageError: it holds something else.
+    """
     text = text.strip()
-    if not text:
-        return ()
-    found = tuple(tag for _, tag in _ETAG.findall(text))
-    return found or (text,)
+    if text in ("", "*"):
+        return (text,) if text else ()
+    if not _ETAGS.fullmatch(text):
+        raise UsageError(f"not an ETag: {text!r:.80}", hint='in double quotes, as it was answered: "…"; or *')
+    return tuple(_ETAG.findall(text))
 
 
 def unknown(session: str) -> NotFound:

@@ -8,7 +8,6 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from holdfast.collections.sessions import Content, Message, Role, Session, Status
-from holdfast.errors import UsageError
 from holdfast.hub.shapes import Iso, Limit, Time
 from holdfast.wire import PAGE_MAX
 
@@ -30,15 +29,21 @@ Label = Annotated[
     Meta(pattern="^[^=]+=", max_length=255, description="name=text; several must all fit", examples=["model=small"]),
 ]
 Offset = Annotated[int, Meta(ge=0, le=OFFSET_MAX, description="how many to leave out; deeper pages go by `after`")]
-Cursor = Annotated[str, Meta(max_length=160, description="the X-Next-Cursor of the page before")]
+At = Annotated[Time, Meta(min_length=1)]
+CursorOfSessions = Annotated[
+    str, Meta(pattern=f"^[0-9]{{1,15}}:session_{_ID}", description="the X-Next-Cursor of the page before")
+]
+CursorOfMetrics = Annotated[
+    str, Meta(pattern="^[0-9]{1,15}:[0-9]{1,18}$", description="the X-Next-Cursor of the page before")
+]
 CursorPos = Annotated[int, Meta(ge=0, le=POS_MAX, description="the X-Next-Cursor of the page before")]
 Order = Annotated[Literal["asc", "desc"], Meta(description="oldest or newest first")]
 Version = Annotated[
     str,
     Meta(
-        description="an ETag, several, or *",
+        description="an ETag, or several, or *",
         examples=['"0"'],
-        extra_json_schema={"pattern": '^("[0-9a-f]{1,64}"|[*])$'},
+        extra_json_schema={"pattern": '^([*]|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'},
     ),
 ]
 CacheKey = Annotated[
@@ -79,13 +84,13 @@ class SessionsAsked(msgspec.Struct, kw_only=True):
     agent_name: Name | None = None
     user_id: Name | None = None
     status: Status | None = None
-    since: Annotated[Time | None, Meta(description="created at this time or later")] = None
-    until: Annotated[Time | None, Meta(description="created before this time")] = None
+    since: Annotated[At, Meta(description="created at this time or later")] | None = None
+    until: Annotated[At, Meta(description="created before this time")] | None = None
     deleted: Flag = "false"
     order: Order = "desc"
     limit: Limit = 100
     offset: Offset = 0
-    after: Cursor | None = None
+    after: CursorOfSessions | None = None
 
 
 class SessionAsked(msgspec.Struct, kw_only=True):
@@ -123,7 +128,7 @@ class NewMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     role: Role
     content: Content
     metadata: dict[str, Any] | None = None
-    timestamp: Time | None = None
+    timestamp: At | None = None
     id: MessageId | None = None
 
 
@@ -193,7 +198,7 @@ class ArtifactsAsked(msgspec.Struct, kw_only=True):
     type: Name | None = None
     limit: Limit = PAGE_MAX
     offset: Offset = 0
-    after: Cursor | None = None
+    after: ArtifactId | None = None
 
 
 class NewMetric(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -204,7 +209,7 @@ class NewMetric(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     metric_name: Name
     value: float
     session_id: SessionId | None = None
-    timestamp: Time | None = None
+    timestamp: At | None = None
     labels: Annotated[dict[str, Any], Meta(max_length=32)] | None = None
     id: MetricId | None = None
 
@@ -222,13 +227,13 @@ class MetricsAsked(msgspec.Struct, kw_only=True):
     entity_name: Name | None = None
     metric_name: Name | None = None
     session_id: str | None = None
-    since: Annotated[Time | None, Meta(description="at this time or later")] = None
-    until: Annotated[Time | None, Meta(description="before this time")] = None
+    since: Annotated[At, Meta(description="at this time or later")] | None = None
+    until: Annotated[At, Meta(description="before this time")] | None = None
     label: tuple[Label, ...] = ()
     order: Order = "desc"
     limit: Limit = PAGE_MAX
     offset: Offset = 0
-    after: Cursor | None = None
+    after: CursorOfMetrics | None = None
 
 
 class SumsAsked(msgspec.Struct, kw_only=True):
@@ -238,8 +243,8 @@ class SumsAsked(msgspec.Struct, kw_only=True):
     entity_name: Name | None = None
     metric_name: Name | None = None
     session_id: str | None = None
-    since: Annotated[Time | None, Meta(description="at this time or later")] = None
-    until: Annotated[Time | None, Meta(description="before this time")] = None
+    since: Annotated[At, Meta(description="at this time or later")] | None = None
+    until: Annotated[At, Meta(description="before this time")] | None = None
     label: tuple[Label, ...] = ()
     by: Annotated[
         tuple[
@@ -276,8 +281,3 @@ class Removed(msgspec.Struct, kw_only=True):
     """How many entries went."""
 
     removed: int
-
-
-def wrong_cursor(cursor: str) -> UsageError:
-    """The error of a cursor that no page gave."""
-    return UsageError(f"not a cursor of this list: {cursor!r:.80}", hint="pass the X-Next-Cursor of the page before")
