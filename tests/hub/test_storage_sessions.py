@@ -90,6 +90,7 @@ def test_an_update_changes_what_it_names_and_no_more(room: Room) -> None:
         ("PUT", "/storage/sessions/{}", {"status": "closed"}),
         ("PUT", "/storage/state/{}", {}),
         ("GET", "/storage/sessions?status=open", None),
+        ("GET", "/storage/sessions?status=null", None),
         ("GET", "/storage/sessions?after=x:y", None),
         ("GET", "/storage/history?session_id={}&limit=0", None),
     ],
