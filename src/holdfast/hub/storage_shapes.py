@@ -43,7 +43,7 @@ Version = Annotated[
     Meta(
         description="an ETag, or several, or *",
         examples=['"0"'],
-        extra_json_schema={"pattern": '^([*]|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$'},
+        extra_json_schema={"pattern": '^([*]|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)?$'},
     ),
 ]
 CacheKey = Annotated[
