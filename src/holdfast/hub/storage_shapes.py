@@ -21,8 +21,10 @@ _PRINTED: Final = "^[^\\x00-\\x1f\\x7f]+$"
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_PRINTED)]
 Agent = Annotated[Name, Meta(description="whose session it is; its log holds it", examples=["research_orchestrator"])]
 SessionId = Annotated[str, Meta(pattern=f"^session_{_ID}", description="of a session", examples=["session_1"])]
-MessageId = Annotated[str, Meta(pattern=f"^msg_{_ID}", description="of a message, within its session")]
-ArtifactId = Annotated[str, Meta(pattern=f"^artifact_{_ID}", description="of an artifact")]
+MessageId = Annotated[
+    str, Meta(pattern=f"^msg_{_ID}", description="of a message, within its session", examples=["msg_1"])
+]
+ArtifactId = Annotated[str, Meta(pattern=f"^artifact_{_ID}", description="of an artifact", examples=["artifact_1"])]
 MetricId = Annotated[str, Meta(pattern=f"^metric_{_ID}", description="of a metric")]
 Label = Annotated[
     str,
@@ -81,9 +83,9 @@ class SessionChange(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class SessionsAsked(msgspec.Struct, kw_only=True):
     """Which sessions; those that were deleted are shown with ``deleted=true``, and no others then."""
 
-    agent_name: Name | None = None
-    user_id: Name | None = None
-    status: Status | None = None
+    agent_name: Annotated[Name, Meta(description="whose sessions")] | None = None
+    user_id: Annotated[Name, Meta(description="with whom")] | None = None
+    status: Annotated[Status, Meta(description="only these")] | None = None
     since: Annotated[At, Meta(description="created at this time or later")] | None = None
     until: Annotated[At, Meta(description="created before this time")] | None = None
     deleted: Flag = "false"
@@ -110,7 +112,7 @@ class Fork(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class RestoreAsked(msgspec.Struct, kw_only=True):
     """What is to come back: the whole session as its deletion hid it, or the messages that were cleared last."""
 
-    part: Literal["session", "history"] = "session"
+    part: Annotated[Literal["session", "history"], Meta(description="all of it, or only its messages")] = "session"
 
 
 class Restored(msgspec.Struct, kw_only=True):
@@ -135,8 +137,8 @@ class NewMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class HistoryAsked(msgspec.Struct, kw_only=True):
     """Which messages of a session, in the order in which they were written."""
 
-    session_id: str
-    role: Role | None = None
+    session_id: Annotated[str, Meta(description="of which session", examples=["session_1"])]
+    role: Annotated[Role, Meta(description="only what it said")] | None = None
     order: Order = "asc"
     limit: Limit = PAGE_MAX
     offset: Offset = 0
@@ -146,8 +148,8 @@ class HistoryAsked(msgspec.Struct, kw_only=True):
 class SearchAsked(msgspec.Struct, kw_only=True):
     """What to look for: words; in double quotes a phrase, with a trailing ``*`` a beginning."""
 
-    session_id: str
-    q: Annotated[str, Meta(min_length=1, max_length=1000)]
+    session_id: Annotated[str, Meta(description="of which session", examples=["session_1"])]
+    q: Annotated[str, Meta(min_length=1, max_length=1000, description="words; a phrase in quotes; a beginning with *")]
     limit: Limit = 50
 
 
@@ -161,7 +163,7 @@ class SearchFound(msgspec.Struct):
 class OfSession(msgspec.Struct, kw_only=True):
     """Of which session."""
 
-    session_id: str
+    session_id: Annotated[str, Meta(description="of which session", examples=["session_1"])]
 
 
 class NewState(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -194,11 +196,11 @@ class NewArtifact(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ArtifactsAsked(msgspec.Struct, kw_only=True):
     """Which artifacts of a session, by their ids."""
 
-    session_id: str
-    type: Name | None = None
+    session_id: Annotated[str, Meta(description="of which session", examples=["session_1"])]
+    type: Annotated[Name, Meta(description="only these")] | None = None
     limit: Limit = PAGE_MAX
     offset: Offset = 0
-    after: ArtifactId | None = None
+    after: Annotated[ArtifactId, Meta(description="the X-Next-Cursor of the page before")] | None = None
 
 
 class NewMetric(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -223,13 +225,13 @@ class NewMetrics(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class MetricsAsked(msgspec.Struct, kw_only=True):
     """Which metrics."""
 
-    entity_type: Name | None = None
-    entity_name: Name | None = None
-    metric_name: Name | None = None
-    session_id: str | None = None
+    entity_type: Annotated[Name, Meta(description="of what kind of thing")] | None = None
+    entity_name: Annotated[Name, Meta(description="of which one")] | None = None
+    metric_name: Annotated[Name, Meta(description="which figure")] | None = None
+    session_id: Annotated[str, Meta(description="of which session")] | None = None
     since: Annotated[At, Meta(description="at this time or later")] | None = None
     until: Annotated[At, Meta(description="before this time")] | None = None
-    label: tuple[Label, ...] = ()
+    label: Annotated[tuple[Label, ...], Meta(description="labels as name=text; all must fit")] = ()
     order: Order = "desc"
     limit: Limit = PAGE_MAX
     offset: Offset = 0
@@ -239,13 +241,13 @@ class MetricsAsked(msgspec.Struct, kw_only=True):
 class SumsAsked(msgspec.Struct, kw_only=True):
     """Which metrics, in which groups: `by` fields or ``label:<name>``, `bucket` seconds, `percentile` from 0 to 100."""
 
-    entity_type: Name | None = None
-    entity_name: Name | None = None
-    metric_name: Name | None = None
-    session_id: str | None = None
+    entity_type: Annotated[Name, Meta(description="of what kind of thing")] | None = None
+    entity_name: Annotated[Name, Meta(description="of which one")] | None = None
+    metric_name: Annotated[Name, Meta(description="which figure")] | None = None
+    session_id: Annotated[str, Meta(description="of which session")] | None = None
     since: Annotated[At, Meta(description="at this time or later")] | None = None
     until: Annotated[At, Meta(description="before this time")] | None = None
-    label: tuple[Label, ...] = ()
+    label: Annotated[tuple[Label, ...], Meta(description="labels as name=text; all must fit")] = ()
     by: Annotated[
         tuple[
             Annotated[
@@ -253,10 +255,12 @@ class SumsAsked(msgspec.Struct, kw_only=True):
             ],
             ...,
         ],
-        Meta(max_length=4),
+        Meta(max_length=4, description="fields, or label:<name>, that make groups"),
     ] = ()
     bucket: Annotated[int, Meta(ge=1, le=366 * 86_400, description="seconds")] | None = None
-    percentile: Annotated[tuple[Annotated[float, Meta(ge=0, le=100)], ...], Meta(max_length=10)] = ()
+    percentile: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=100)], ...], Meta(max_length=10, description="from 0 to 100")
+    ] = ()
 
 
 class NewEntry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
