@@ -20,6 +20,7 @@ from holdfast.errors import UsageError
 SAMPLES_MAX: Final = 1_000_000
 """So many samples one question may add up."""
 GROUPS_MAX: Final = 1_000
+ACCESSED_LOT: Final = 200
 COLUMNS_OF: Final = {
     "entity_type": "s.entity_type",
     "entity_name": "s.entity",
@@ -347,5 +348,8 @@ def cache_expire(tx: SqlTransaction, now_ms: int, *, limit: int, key: str | None
 
 def cache_accessed(tx: SqlTransaction, times: Sequence[tuple[int, str]]) -> None:
     """Notes when keys were last read: (ms, key)."""
-    for ms, key in times:
-        tx.sql("UPDATE cache SET accessed_ms=? WHERE key=? AND accessed_ms<?", (ms, key, ms))
+    for first in range(0, len(times), ACCESSED_LOT):
+        lot = times[first : first + ACCESSED_LOT]
+        told = " UNION ALL ".join(["SELECT ? AS ms, ? AS key", *["SELECT ?, ?"] * (len(lot) - 1)])
+        sql = f"UPDATE cache SET accessed_ms=v.ms FROM ({told}) v WHERE cache.key=v.key AND cache.accessed_ms<v.ms"
+        tx.sql(sql, [value for each in lot for value in each])

@@ -6,7 +6,7 @@ CREATE TABLE session(
 ) STRICT;
 CREATE INDEX session_created ON session(created_ms, id);
 CREATE INDEX session_agent ON session(agent, created_ms, id);
-CREATE INDEX session_user ON session(user_id, created_ms, id);
+CREATE INDEX session_with ON session(user_id, created_ms, id);
 CREATE INDEX session_status ON session(status, created_ms, id);
 CREATE TABLE sample(
   pos INTEGER PRIMARY KEY, entity_type TEXT NOT NULL, entity TEXT NOT NULL, metric TEXT NOT NULL, session TEXT,
