@@ -23,6 +23,8 @@ ONLY_PLAIN = {
     "version_of": "a step of every list, for our own rooms",
     "feed": "a page of changes, for our own rooms",
     "events": "the line behind changes, for our own rooms",
+    "ask": "puts one question to several hubs, for our own rooms",
+    "each": "each of several hubs, for our own rooms",
 }
 
 

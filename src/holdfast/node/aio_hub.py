@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,12 +21,19 @@ from holdfast.node.hub import Hub
 from holdfast.node.looking import When
 from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 from holdfast.node.store import LIST_MAX, MISSING
+from holdfast.transport.client import Credential
 
 
 class AsyncHub:
     """A hub as a reader sees it, for asyncio; see `Hub`, whose arguments it takes."""
 
-    def __init__(self, url: str, token: str | Path | None = None, *, pins: Cache | Pins | None = None) -> None:
+    def __init__(
+        self,
+        url: str | Iterable[str],
+        token: str | Path | Credential | None = None,
+        *,
+        pins: Cache | Pins | None = None,
+    ) -> None:
         self._hub = Hub(url, token, pins=pins)
         self.url = self._hub.url
 

@@ -107,28 +107,28 @@ class Hub:
         """Sessions with their messages and states, in the hub's log of their agents."""
         from holdfast.node.sessions import Sessions
 
-        return Sessions(self.client)
+        return Sessions(self)
 
     @property
     def artifacts(self) -> Artifacts:
         """What sessions made, and the bytes of it."""
         from holdfast.node.sessions import Artifacts
 
-        return Artifacts(self.client)
+        return Artifacts(self)
 
     @property
     def metrics(self) -> Metrics:
         """Figures about agents, tools and whatever else runs."""
         from holdfast.node.sessions import Metrics
 
-        return Metrics(self.client)
+        return Metrics(self)
 
     @property
     def cache(self) -> HubCache:
         """Values that may be lost, and that expire."""
         from holdfast.node.sessions import HubCache
 
-        return HubCache(self.client)
+        return HubCache(self)
 
     # -- single reads, proven -----------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -19,9 +19,12 @@ from holdfast import clock
 from holdfast.collections.metrics import Metric, MetricSums
 from holdfast.collections.sessions import Artifact, Message, Session, State, made_id
 from holdfast.errors import HubError, NotFound, UsageError
-from holdfast.node.client import Answer, HubClient
 from holdfast.node.looking import When
 from holdfast.node.store import MISSING
+from holdfast.transport.client import Answer, HubClient
+
+if TYPE_CHECKING:
+    from holdfast.node.hub import Hub
 
 PIECE_BYTES: Final = 4 << 20
 PAGE: Final = 1000
@@ -31,14 +34,16 @@ T = TypeVar("T")
 
 
 class _Part:
-    """What every part of the service is asked through.
+    """What every part of the service is asked through. Of several hubs the first takes what is written; where it does
+    not answer, the next one that does is read from.
 
     Args:
-        client: of the hub.
+        hub: where the service is.
     """
 
-    def __init__(self, client: HubClient) -> None:
-        self._client = client
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._client = hub.client
 
     def _ask(
         self, method: str, path: str, body: Any = None, *, expect: int | str | None = None, **query: Any
@@ -49,19 +54,28 @@ class _Part:
         elif expect is not None:
             headers["If-Match"] = f'"{expect}"'
         data = None if body is None else _encode(body)
-        return self._client.want(method, f"/storage/{path}", query=query, body=data, headers=headers)
+
+        def want(client: HubClient) -> Answer:
+            return client.want(method, f"/storage/{path}", query=query, body=data, headers=headers)
+
+        return self._hub.ask(lambda hub: want(hub.client)) if method == "GET" else want(self._client)
 
     def _list(self, path: str, kind: type[T], limit: int, **query: Any) -> list[T]:
-        """A list, page by page until there are `limit` of them or no more."""
-        out: list[T] = []
-        cursor = None
-        while len(out) < limit:
-            answer = self._ask("GET", path, **query, after=cursor, limit=min(PAGE, limit - len(out)))
-            out += _decode(answer, list[kind])  # type: ignore[valid-type]
-            cursor = answer.headers.get("X-Next-Cursor")
-            if not cursor:
-                break
-        return out
+        """A list, page by page until there are `limit` of them or no more; all of it of one hub."""
+
+        def pages(client: HubClient) -> list[T]:
+            out: list[T] = []
+            cursor = None
+            while len(out) < limit:
+                asked = {**query, "after": cursor, "limit": min(PAGE, limit - len(out))}
+                answer = client.want("GET", f"/storage/{path}", query=asked)
+                out += _decode(answer, list[kind])  # type: ignore[valid-type]
+                cursor = answer.headers.get("X-Next-Cursor")
+                if not cursor:
+                    break
+            return out
+
+        return self._hub.ask(lambda hub: pages(hub.client))
 
 
 class Sessions(_Part):
@@ -305,7 +319,8 @@ class Artifacts(_Part):
             )
         for at in range(0, found.size, PIECE_BYTES):
             span = {"Range": f"bytes={at}-{min(at + PIECE_BYTES, found.size) - 1}"}
-            yield self._client.want("GET", f"/storage/artifacts/{_name(found.id)}/content", headers=span).body
+            path = f"/storage/artifacts/{_name(found.id)}/content"
+            yield self._hub.ask(lambda hub, span=span, path=path: hub.client.want("GET", path, headers=span)).body  # type: ignore[misc]
 
 
 class Metrics(_Part):
@@ -373,7 +388,8 @@ class HubCache(_Part):
             NotFound: there is none, or it has expired, and there is no default.
         """
         try:
-            return self._ask("GET", f"cache/{_name(key)}").json()["value"]
+            # Each hub has a cache of its own: that of another one would be another's.
+            return self._client.want("GET", f"/storage/cache/{_name(key)}").json()["value"]
         except NotFound:
             if default is MISSING:
                 raise
