@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from holdfast.log.versions import Version
     from holdfast.node.aio import AsyncStore
+    from holdfast.node.aio_hub import AsyncHub
     from holdfast.node.directory import Limits
     from holdfast.node.hub import Hub
     from holdfast.node.store import Store
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncHub",
     "AsyncStore",
     "Conflict",
     "HoldfastError",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _WHERE = {
+    "AsyncHub": "holdfast.node.aio_hub",
     "AsyncStore": "holdfast.node.aio",
     "Hub": "holdfast.node.hub",
     "Limits": "holdfast.node.directory",

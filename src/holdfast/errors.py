@@ -207,7 +207,7 @@ class HubRejected(HubError):
 def _tree(root: type[HoldfastError]) -> dict[str, type[HoldfastError]]:
     found = {root.code: root}
     for child in root.__subclasses__():
-        found |= _tree(child)
+        found = _tree(child) | found  # a class of another room that has its parent's code is no name for it
     return found
 
 

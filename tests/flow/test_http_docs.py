@@ -1,4 +1,4 @@
-"""docs/http.md is true: each request on the page gets the answer on the page, in order, from an empty hub."""
+"""What docs/ says of HTTP is true: each request on a page gets the answer on it, in order, from an empty hub."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from starlette.testclient import TestClient
 
 from holdfast.corpus.space import Reserve
@@ -15,7 +16,7 @@ from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
 from tests.house.doc_blocks import blocks
 
-PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("http.md", "storage.md")]
 ANY = "…"
 
 
@@ -28,8 +29,8 @@ class Exchange(NamedTuple):
     answer: Any
 
 
-def exchanges() -> Iterator[Exchange]:
-    for block in blocks(PAGE.read_text("utf-8")):
+def exchanges(page: Path) -> Iterator[Exchange]:
+    for block in blocks(page.read_text("utf-8")):
         if block.language == "http":
             request, _, answer = block.text.partition("\n\n")
             head, _, body = request.partition("\n")
@@ -48,22 +49,23 @@ def alike(shown: Any, got: Any) -> bool:
     return bool(shown == got)
 
 
-def test_every_exchange_on_the_page_is_as_it_is_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_exchange_on_the_page_is_as_it_is_shown(tmp_path: Path, page: Path) -> None:
     reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
     with TestClient(create_app(HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve))) as client:
-        for each in exchanges():
+        for each in exchanges(page):
             content = each.body.encode() or None
             answer = client.request(each.method, each.path, content=content)
             got = answer.json()
-            assert answer.status_code == each.status, f"http.md:{each.line}: {answer.text}"
-            assert alike(each.answer, got), f"http.md:{each.line} got {json.dumps(got)}"
+            assert answer.status_code == each.status, f"{page.name}:{each.line}: {answer.text}"
+            assert alike(each.answer, got), f"{page.name}:{each.line} got {json.dumps(got)}"
 
 
-def test_every_route_is_on_the_page(tmp_path: Path) -> None:
+def test_every_route_is_on_a_page(tmp_path: Path) -> None:
     home = HubDirectory(tmp_path / "hub", reserve=Reserve(tmp_path, floor_bytes=0, ballast_bytes=0))
     app = create_app(home)
     home.close()
-    page = PAGE.read_text("utf-8")
+    page = "\n".join(each.read_text("utf-8") for each in PAGES)
     for route in app.routes:
         path = route.path  # type: ignore[attr-defined]
         for method in route.methods - {"HEAD"} if path != "/v1/blobs/{digest}" else route.methods:  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("src/holdfast/node/store.py", "parameters"): "a store's and a message's fields are what users name; all optional",
     ("src/holdfast/node/aio.py", "parameters"): "the same signatures as node/store.py",
     ("src/holdfast/node/hub.py", "parameters"): "messages() has the same filters as Store.messages",
+    ("src/holdfast/node/aio_hub.py", "parameters"): "the same signatures as node/hub.py",
 }
 
 

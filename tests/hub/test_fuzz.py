@@ -32,6 +32,14 @@ BEYOND_SCHEMA = {
     "POST /relay/immediate": ([400], "an update names its row; names have bytes, not letters; 1.0 is no whole number"),
     "POST /relay/query": ([400], "names have bytes, not letters; 1.0 is no whole number"),
     "POST /sync/message": ([400], "names have bytes, not letters; a time has days that are"),
+    "GET /storage/history/search": ([400], "what a word is, is for Unicode to say; at most 32 of them"),
+    "POST /storage/sessions": ([400, 413], "the hub's own name; metadata has at most 60 KiB"),
+    "POST /storage/artifacts": ([400], "1.0 is no whole number"),
+    "PUT /storage/artifacts/{id}/content": ([400, 413, 422], "the bytes have the digest; the parts follow each other"),
+    "GET /storage/artifacts/{id}/content": ([416], "a range within the bytes"),
+    "PUT /storage/cache/{key}": ([400], "1.0 is no whole number"),
+    "POST /storage/metrics": ([400], "the names of agents have bytes, not letters"),
+    "POST /storage/metrics/batch": ([400], "the names of agents have bytes, not letters"),
     "POST /v1/decide": ([400], "names have bytes, not letters; 1.0 is no whole number"),
 }
 VERDICTS = ["POST /sync/messages", "POST /relay/batch"]
@@ -45,7 +53,14 @@ def busy(tmp_path: Path) -> Iterator[HubProcess]:
     message = {"msg_id": "plan", "sender": "recruiter-1", "recipient": "commander", "content": "call her"}
     row = {"agent_id": "recruiter-1", "table": "candidates", "data": {"id": "c-1", "age": 36}}
     decision = {"agent": "recruiter-1", "collection": "state", "key": "plan", "value": {"step": 1}}
+    session = {"agent_name": "recruiter-1", "id": "session_1"}
+    message_of_it = {"session_id": "session_1", "role": "user", "content": "hello", "id": "msg_1"}
+    artifact = {"session_id": "session_1", "name": "a.pdf", "type": "pdf", "id": "artifact_1"}
     for method, path, body in (
+        ("POST", "/storage/sessions", json.dumps(session).encode()),
+        ("POST", "/storage/history", json.dumps(message_of_it).encode()),
+        ("POST", "/storage/artifacts", json.dumps(artifact).encode()),
+        ("PUT", "/storage/artifacts/artifact_1/content", b"hello"),
         ("POST", "/sync/message", json.dumps(message).encode()),
         ("POST", "/relay/immediate", json.dumps(row).encode()),
         ("POST", "/v1/decide", json.dumps(decision).encode()),

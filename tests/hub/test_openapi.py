@@ -32,6 +32,9 @@ UNTYPED: dict[str, str] = {
     "HEAD /v1/blobs/{digest}": "streams bytes",
     "GET /v1/blobs/{digest}": "streams bytes",
     "PUT /v1/blobs/{digest}": "streams bytes",
+    "GET /storage/sessions/{id}/export": "streams lines",
+    "GET /storage/artifacts/{id}/content": "streams bytes",
+    "PUT /storage/artifacts/{id}/content": "streams bytes",
     "GET /livez": "a probe may carry any parameter, such as one against caches",
     "GET /readyz": "a probe may carry any parameter, such as one against caches",
     "GET /health": "a probe may carry any parameter, such as one against caches",
@@ -40,6 +43,8 @@ UNTYPED: dict[str, str] = {
 
 BODILESS: dict[str, str] = {
     # What takes no body though its method has one, and why.
+    "POST /storage/sessions/{id}/restore": "its path and query say it all",
+    "POST /storage/cache/cleanup": "there is nothing to say",
 }
 
 

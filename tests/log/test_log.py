@@ -125,7 +125,7 @@ def test_messages_are_found_by_whom_task_and_thread(open_log):
     assert opened.corpus.count(Filter(thread="x", to="bob")) == 0
     assert [each.record.kind for each in opened.corpus.page(Filter(kinds=("report",)))] == ["report"]
     stored = found[0]
-    assert len(tags_of("messages", stored.record.fmt, stored.payload())) == 2
+    assert len(tags_of(stored.record, stored.payload())) == 2
 
 
 def test_a_message_id_is_taken_once(open_log):

@@ -91,6 +91,7 @@ def _check_url(url: str) -> None:
 @click.option("--follow-token-file", "follow_token", type=click.Path(path_type=Path),
               help="what that hub knows this one by")  # fmt: skip
 @click.option("--follow-key", metavar="HEX", default="", help="that hub's key; unsaid: the first that it shows")
+@click.option("--cache", default="", metavar="URL", help="a Redis for the TTL cache, in place of the hub's file")
 @click.option("--metric-names", type=click.Choice(["all", "own"]), default="all", show_default=True,
               help="own: /metrics without the names of the earlier systems")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="else text on a terminal, and JSON elsewhere")

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from holdfast.corpus.port import Branch
 from holdfast.corpus.rows import INSERT, Stored, bind
+from holdfast.corpus.tags import mark
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.protocol.merge import order
 from holdfast.protocol.ports import Row
@@ -19,7 +20,6 @@ At = tuple[int, int, str]
 
 SPLICE_STEPS_MAX: Final = 64
 """How far down a key's history a late version looks for its place; beyond, its place is approximate."""
-TAG: Final = "INSERT INTO tag VALUES(?,?,?) ON CONFLICT DO NOTHING"
 
 _CURRENT: Final = (
     "SELECT r.pos, r.link, r.prior, r.hlc, r.flags, r.phash FROM rec r"
@@ -133,7 +133,7 @@ class Scribe:
         """Adds a row of `INSERT`, and its tags."""
         self._execute(INSERT, values)
         for number, value in tags:
-            self._execute(TAG, (number, value, values[0]))
+            self._execute(*mark(values[0], number, value))
 
 
 def _order(hlc: int, flags: int, phash: bytes) -> tuple[int, bool, bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -86,17 +86,43 @@ def search(
     Raises:
         UsageError: nothing to look for, or too much.
     """
-    terms = _terms(text)
+
+    def wanted(stored: Stored) -> bool:
+        record = stored.record
+        return (
+            (not agents or stored.agent in agents)
+            and (collection is None or record.collection == collection)
+            and (not kinds or record.kind in kinds)
+        )
+
+    return _search(corpus, _terms(text), wanted, limit)
+
+
+def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, prefix: str, *, limit: int = 50) -> Hits:
+    """The same among the keys of one agent's collection that begin with a prefix (of whole words, such as an id).
+
+    Raises:
+        UsageError: nothing to look for, or too much.
+    """
+    # The key is indexed with the text, so the index itself leaves out what lies elsewhere.
+    under = Term(_WORD.findall(prefix.replace("_", " ").casefold()), prefix=False)
+
+    def wanted(stored: Stored) -> bool:
+        record = stored.record
+        return stored.agent == agent and record.collection == collection and record.key.startswith(prefix)
+
+    return _search(corpus, [*_terms(text), under], wanted, limit)
+
+
+def _search(corpus: SqlCorpus, terms: list[Term], wanted: Callable[[Stored], bool], limit: int) -> Hits:
     mark = corpus.meta(_MARK) or 0
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []
     for stored in _candidates(corpus, terms, tail, mark):
+        if not wanted(stored):
+            continue
         record = stored.record
-        if agents and stored.agent not in agents:
-            continue
-        if (collection is not None and record.collection != collection) or (kinds and record.kind not in kinds):
-            continue
         newest = corpus.newest(stored.agent, record.collection, record.key)
         if newest is None or newest.pos != stored.pos:
             continue  # replaced or deleted since

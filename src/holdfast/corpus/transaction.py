@@ -14,6 +14,7 @@ import apsw
 
 from holdfast.corpus.port import Body, Branch, Head, Prior
 from holdfast.corpus.rows import INSERT, INSERT_OWN, bind, within
+from holdfast.corpus.tags import mark
 from holdfast.errors import Conflict
 from holdfast.records import DELETE_PREFIX, TOMBSTONE, VALUE, Record
 
@@ -246,7 +247,7 @@ class SqliteTransaction(SqlTransaction):
                 except apsw.ConstraintError:
                     raise Conflict(f"there is a message {record.key} already", hint="give it another msg_id") from None
         for number, value in tags:
-            execute("INSERT INTO tag VALUES(?,?,?) ON CONFLICT DO NOTHING", (number, value, pos))
+            execute(*mark(pos, number, value))
         if not self._hub:
             self._remember(branch.agent, record, pos, coll)
         return pos

@@ -308,7 +308,8 @@ class Parameters:
             if name in self._lists:
                 given[name] = query.many(name)
             elif (text := query.text(name)) or name in self._texts:
-                given[name] = text
+                # Read leniently, the word null would be as if the parameter were not there.
+                given[name] = f"{text}?" if text and text.lower() == "null" and name not in self._texts else text
         try:
             return msgspec.convert(given, self._shape, strict=False)
         except msgspec.ValidationError as error:

@@ -187,10 +187,14 @@ def operations(core: Core) -> list[Operation]:
         routes_node,
         routes_read,
         routes_relay,
+        routes_storage,
         routes_sync,
     )
 
-    rooms = (routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_heads, routes_health, metrics)
+    rooms = (
+        *(routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_heads),
+        *(routes_storage, routes_health, metrics),
+    )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)
     return found

@@ -15,6 +15,7 @@ import msgspec
 from holdfast.clock import iso
 from holdfast.corpus import search
 from holdfast.errors import HoldfastError
+from holdfast.hub.cache import cache_of
 from holdfast.hub.directory import WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
 from holdfast.hub.home import Home
@@ -69,6 +70,7 @@ class Core:
         self.order = home.common_order(self.feed)
         self.writer = Writer(home, (self.order or self.feed).publish)
         self.own = OwnStreams(home, self.writer, self.meters.intake)
+        self.cache = cache_of(self)
         self.follower: Follower | None = None
         if self.options.follow:
             from holdfast.hub.follow import Follower
@@ -113,6 +115,7 @@ class Core:
         for task in (self._tender, self._watcher):
             if task is not None:
                 task.cancel()
+        await self.cache.close()
         if self.follower is not None:
             await self.follower.stop()
         self._stop_trail.set()
@@ -207,6 +210,7 @@ class Core:
             try:
                 await self.files(self.home.reserve.ensure)
                 await self.read(self._save_nodes)
+                await self.cache.flush()
                 if not self.corpus.inline:
                     if self.follower is None:  # who follows knows better, and has not noted all of it yet
                         await self.read(self.home.refresh)

@@ -45,15 +45,13 @@ class HubIngest(Ingest):
         return super().append(requests)
 
     def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
-        tags: tuple[tuple[int, str], ...] = ()
         inline = not record.flags & BLOB
-        if inline:
-            try:
-                tags = tags_of(record.collection, record.fmt, payload)
-            except HoldfastError as error:
-                return error.code, error.message
-            if len(payload) <= KEPT_BYTES_MAX:
-                self.payloads[record.link] = payload
+        try:
+            tags = tags_of(record, payload)
+        except HoldfastError as error:
+            return error.code, error.message
+        if inline and len(payload) <= KEPT_BYTES_MAX:
+            self.payloads[record.link] = payload
         if record.stream in self._hubs and record.collection == MESSAGES and record.author:
             # A plain client wrote it through another hub: here, too, its id names one message.
             tags = (*tags, (TAGS["msg_id"], record.key))

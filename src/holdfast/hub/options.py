@@ -24,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         follow_token: what that hub knows this one by, or the file that holds it.
         follow_key: that hub's public key in hex; empty: the one that it shows at first contact, from then on.
         seed_metrics: whether ``/metrics`` shows the names of the earlier systems too.
+        cache: where the TTL cache is: the address of a Redis or Valkey (``redis://…``), or empty: beside the records.
     """
 
     token: str | None = None
@@ -33,6 +34,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     database: str | None = None
     settle: Settle = "backups"
     seed_metrics: bool = True
+    cache: str = ""
 
 
 def options_of(options: Options | None, given: dict[str, Any]) -> Options:

@@ -48,13 +48,18 @@ class Desk:
         self.tx = tx
         self._on_loop = on_loop
         self.agent = log.branch.agent
-        self._log = log
+        self.log = log
         self._chains = chains
         self.written: list[Stored] = []
 
     def request(self, request_id: str) -> Stored | None:
         """What the request with this id wrote when it came before."""
         pos = self.tx.tagged(_REQUEST, request_id)
+        return None if pos is None else self._chains.at(pos)
+
+    def first(self, tag: str, value: str) -> Stored | None:
+        """The first record that carries a tag with this value."""
+        pos = self.tx.tagged(TAGS[tag], value)
         return None if pos is None else self._chains.at(pos)
 
     def newest(self, collection: str, key: str) -> Stored | None:

@@ -10,13 +10,14 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from holdfast import wire
+from holdfast import clock, wire
 from holdfast.corpus.space import Space
 from holdfast.errors import HoldfastError
 from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json
 from holdfast.hub.options import Settle
+from holdfast.hub.shapes import Iso
 
 
 def operations(core: Core) -> Iterator[Operation]:
@@ -76,6 +77,8 @@ class Figures(msgspec.Struct):
     """How the hub is: who it is, where its feed stands, what it has done since it started, and its disk in bytes."""
 
     status: Literal["ok", "degraded", "failing"]
+    service: Literal["storage_service"]
+    timestamp: Iso
     version: str
     hub: str
     key: str
@@ -145,6 +148,8 @@ class Health:
             send,
             {
                 "status": "ok" if good and not warnings else "degraded" if good else "failing",
+                "service": "storage_service",
+                "timestamp": clock.iso(core.home.wall.now_ms()),
                 "version": hub_version(),
                 "hub": core.home.hub_id,
                 "key": core.home.signer.public_key.hex(),

@@ -12,7 +12,9 @@ from holdfast import clock, codec
 from holdfast.corpus.sql import MESSAGES as MESSAGES
 from holdfast.corpus.sql import TAGS
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.log.marks import METRICS, SESSIONS, inline, marks_of
 from holdfast.records import (
+    BLOB,
     DELETE,
     DELETE_PREFIX,
     MESSAGE,
@@ -21,6 +23,7 @@ from holdfast.records import (
     TOMBSTONE,
     VALUE,
     ZERO32,
+    Record,
     check_names,
 )
 
@@ -103,11 +106,20 @@ def message(envelope: dict[str, Any], *, msg_id: str = "", kind: str = MESSAGE, 
     return Draft(kind, MESSAGES, msg_id, fmt, payload, VALUE, author, 0, tags, fresh=fresh)
 
 
-def tags_of(collection: str, fmt: int, payload: bytes) -> tuple[tuple[int, str], ...]:
-    """The tags that `message` gave this payload, found again by whoever received it."""
-    if collection != MESSAGES or fmt != codec.FMT_JSON:
+def tags_of(record: Record, payload: bytes) -> tuple[tuple[int, str], ...]:
+    """The tags that whoever wrote this record gave it, found again by whoever received it.
+
+    Args:
+        record: its header.
+        payload: what it holds; of a blob, the reference.
+    """
+    collection, blob = record.collection, bool(record.flags & BLOB)
+    if collection in (SESSIONS, METRICS):
+        found = inline(record.fmt, payload, blob)
+        return marks_of(collection, record.kind, record.key, found, record.key_version)
+    if collection != MESSAGES or record.fmt != codec.FMT_JSON or blob:
         return ()
-    envelope = codec.deserialise(fmt, payload)
+    envelope = codec.deserialise(record.fmt, payload)
     if not isinstance(envelope, dict):
         return ()
     return tuple((number, envelope[name]) for name, number in _TAGGED if isinstance(envelope.get(name), str))

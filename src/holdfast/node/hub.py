@@ -36,6 +36,7 @@ from holdfast.transport.client import Credential, HubClient
 
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
+    from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 
 WAIT_SLACK_S: Final = 10.0
 AGENTS_MAX: Final = 100_000
@@ -98,6 +99,36 @@ class Hub:
             HubUnavailable: none of them answers.
         """
         return self._several.ask(question) if self._several is not None else question(self)
+
+    # -- the storage service --------------------------------------------------------------------------------------
+
+    @property
+    def sessions(self) -> Sessions:
+        """Sessions with their messages and states, in the hub's log of their agents."""
+        from holdfast.node.sessions import Sessions
+
+        return Sessions(self)
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """What sessions made, and the bytes of it."""
+        from holdfast.node.sessions import Artifacts
+
+        return Artifacts(self)
+
+    @property
+    def metrics(self) -> Metrics:
+        """Figures about agents, tools and whatever else runs."""
+        from holdfast.node.sessions import Metrics
+
+        return Metrics(self)
+
+    @property
+    def cache(self) -> HubCache:
+        """Values that may be lost, and that expire."""
+        from holdfast.node.sessions import HubCache
+
+        return HubCache(self)
 
     # -- single reads, proven -----------------------------------------------------------------------------------
 

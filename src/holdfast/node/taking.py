@@ -18,7 +18,7 @@ from holdfast.corpus import Branch
 from holdfast.corpus.rows import behind
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
-from holdfast.log.drafts import tags_of
+from holdfast.log.drafts import MESSAGES, tags_of
 from holdfast.protocol.merge import Scope, appendix, linked, order, scopes, weigh
 from holdfast.records import BLOB, ROTATE, ZERO16, ZERO32, Record, encode_header, genesis, next_link
 from holdfast.wire import Item, Mark
@@ -110,11 +110,11 @@ def merge(tx: SqliteTransaction, branch: Branch, inc: bytes, before: Mark, items
 
 
 def _tags(record: Record, item: Item) -> tuple[tuple[int, str], ...]:
-    if item.body is None or record.flags & BLOB:
-        return ()
+    if item.body is None or record.flags & BLOB or record.collection != MESSAGES:
+        return ()  # a node's file has no tables for what the storage service finds its records by
     try:
         payload = codec.unpack(item.codec, item.body, record.payload_len)
-        return tags_of(record.collection, record.fmt, payload)
+        return tags_of(record, payload)
     except HoldfastError:
         return ()  # its finder's business: what cannot be read cannot be tagged
 

@@ -299,6 +299,31 @@ class BlobFiles:
                 raise
         return size
 
+    def finish_found(self, upload: bytes) -> tuple[bytes, int]:
+        """Makes an upload whose digest nobody knew a blob that survives a power cut; returns its digest and size.
+
+        Args:
+            upload: 32 bytes by which `append` was told which upload it is; no digest.
+
+        Raises:
+            NotFound: there is no such upload.
+        """
+        try:
+            with self._open_partial(self._upload(upload).name, create=False) as (fd, path):
+                found, size = hashlib.sha256(), 0
+                while piece := os.pread(fd, _PIECE_BYTES, size):
+                    found.update(piece)
+                    size += len(piece)
+                try:
+                    self._publish(fd, path, found.digest())
+                except OSError as error:
+                    path.unlink(missing_ok=True)
+                    _say_no_room(error, self._root)
+                    raise
+                return found.digest(), size
+        except FileNotFoundError:
+            raise NotFound(f"there is no upload {upload.hex()}", hint="begin it again") from None
+
     def sweep(self, older_than_s: float, *, now: Callable[[], float] = time.time) -> int:
         """Removes partial files that nobody writes, or has written for so many seconds; returns how many.
 
