@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus.port import fits
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
@@ -71,6 +72,7 @@ def search(
     agents: Sequence[str] = (),
     collection: str | None = None,
     kinds: Sequence[str] = (),
+    readable: tuple[str, ...] = (),
     limit: int = 50,
 ) -> Hits:
     """Current values and messages that hold every term of `text`, newest first.
@@ -79,6 +81,7 @@ def search(
         corpus: where to look.
         text: words; in double quotes a phrase, with a trailing ``*`` a beginning.
         agents, collection, kinds: narrow it.
+        readable: globs of collections, of which a record must be in one; empty: any.
         limit: the most results.
 
     Raises:
@@ -94,6 +97,8 @@ def search(
         if agents and stored.agent not in agents:
             continue
         if (collection is not None and record.collection != collection) or (kinds and record.kind not in kinds):
+            continue
+        if readable and not fits(record.collection, readable):
             continue
         newest = corpus.newest(stored.agent, record.collection, record.key)
         if newest is None or newest.pos != stored.pos:

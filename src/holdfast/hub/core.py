@@ -17,12 +17,14 @@ from holdfast.corpus import search
 from holdfast.errors import HoldfastError
 from holdfast.hub.directory import WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
+from holdfast.hub.gate import Gate
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
 from holdfast.hub.meters import Meters
 from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
+from holdfast.hub.tokens import Tokens
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class Core:
             from holdfast.hub.follow import Follower
 
             self.follower = Follower(self, self.options)
+        self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
         self._nodes_changed = False
@@ -90,6 +93,7 @@ class Core:
         self.writer.start(loop)
         self._load_nodes()
         self._trailer.start()
+        self.gate.start()
         self._tender = asyncio.create_task(self._tend())
         if self.follower is not None:
             self.follower.start()
@@ -107,6 +111,7 @@ class Core:
             await self.follower.stop()
         self._stop_trail.set()
         self.writer.committed.set()
+        await self.gate.stop()
         await asyncio.to_thread(self._trailer.join)
         await asyncio.to_thread(self.writer.stop)
         self._pool.shutdown(wait=True)

@@ -14,6 +14,7 @@ from holdfast.corpus import SqlCorpus
 from holdfast.corpus.chains import Chains, Memo
 from holdfast.corpus.space import Space
 from holdfast.hub.options import Settle
+from holdfast.hub.tokens import NoTokens, TokenStore
 from holdfast.protocol.ingest import Identity
 
 LINEAGE_SHOWN: Final = 64
@@ -139,6 +140,10 @@ class Home:
         """The tree of branches as of one moment, for reading."""
         with self.corpus.moment() as execute:
             yield self.chains(execute)
+
+    def open_tokens(self) -> TokenStore:
+        """The tokens that were made for this hub, for its caller to close; without a place for them there are none."""
+        return NoTokens()
 
     def warnings(self) -> list[str]:
         """What is not as it should be where everything lies."""
