@@ -137,6 +137,7 @@ EXPECTED: dict[str, Case] = {
     "GET /readyz": Case(OPEN, "/readyz"),
     "GET /health": Case(OPEN, "/health"),
     "GET /version": Case(OPEN, "/version"),
+    "GET /metrics": Case((401, 403, 403, 403, 200), "/metrics"),
     "GET /openapi.json": Case(OPEN, "/openapi.json"),
     "GET /docs": Case(OPEN, "/docs"),
     "GET /docs/{name}": Case(OPEN, "/docs/page.js"),
