@@ -381,5 +381,5 @@ def decode(kind: type[T], data: bytes) -> T:
     """
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise UsageError(f"not a {kind.__name__}: {error}") from error

@@ -88,7 +88,11 @@ def test_a_directory_is_served_by_one(server: Server, spawn: Spawn) -> None:
 def test_a_hub_for_all_the_world_needs_a_token(empty: Run) -> None:
     result = empty("serve", "--data", "hub", "--host", "0.0.0.0", "--port", "0")
     assert result.code == 2
-    assert "--token-file" in result.err
+    assert "holdfast token create" in result.err
+    (Path.cwd() / "token").write_text("x")
+    result = empty("serve", "--data", "hub", "--host", "0.0.0.0", "--port", "0", "--token-file", "token")
+    assert result.code == 2
+    assert "--plain-http" in result.err
 
 
 def test_a_write_on_one_machine_is_read_on_the_other(empty: Run, two: Callable[[str], tuple[str, ...]]) -> None:

@@ -28,7 +28,13 @@ def until(met: Callable[[], object], what: str, seconds: float = DEADLINE_S) -> 
 
 
 class HubProcess:
-    """`holdfast serve` of one directory (none, with a `database`); `options` are those of `holdfast.hub.options`."""
+    """`holdfast serve` of one directory (none, with a `database`).
+
+    Args:
+        directory: the hub's.
+        token: its operator's; empty: it asks for none.
+        options: as `serve` takes them.
+    """
 
     def __init__(self, directory: Path, token: str = "", **options: Any) -> None:
         self.directory = directory
@@ -41,20 +47,19 @@ class HubProcess:
     @property
     def url(self) -> str:
         """Its address; the same for every start."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.options.get('tls_cert') else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process is not None
+        return self._process.pid
 
     def start(self) -> None:
         """Starts it and waits until it listens."""
         self._ready.unlink(missing_ok=True)
-        command = [
-            sys.executable,
-            "-c",
-            SERVE,
-            str(self.directory),
-            str(self.port),
-            str(self._ready),
-            json.dumps(self.options),
-        ]
+        command = [sys.executable, "-c", SERVE, str(self.directory), str(self.port), str(self._ready)]
+        command.append(json.dumps(self.options))
         self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         until(lambda: self._ready.exists() or process.poll() is not None, "the hub listens")
         assert process.poll() is None, "the hub did not start"

@@ -174,7 +174,7 @@ def test_a_taken_port_and_a_foreign_address_are_told_as_such(hub: HubProcess, tm
     with pytest.raises(UsageError, match=f"cannot listen at 127.0.0.1 port {hub.port}"):
         serve(tmp_path / "other", port=hub.port)
     with pytest.raises(UsageError, match=r"cannot listen at 192\.0\.2\.1"):
-        serve(tmp_path / "other", "192.0.2.1", 0, token="t")
+        serve(tmp_path / "other", "192.0.2.1", 0, token="t", plain_http=True)
 
 
 def test_loopback_is_told_from_the_rest_of_the_world() -> None:

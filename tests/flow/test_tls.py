@@ -1,10 +1,11 @@
-"""A hub behind a proxy that ends TLS: everything works over https, and a stranger's certificate is refused."""
+"""TLS, by a proxy before the hub or its own: everything works over https, and a stranger's certificate is refused."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
 import ipaddress
+import signal
 import socket
 import ssl
 import threading
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from holdfast import Hub, HubUnavailable, Store
-from tests.flow.hubs import HubProcess
+from holdfast.errors import UsageError
+from holdfast.hub.serve import serve
+from tests.flow.hubs import HubProcess, until
 
 BLOB = b"\x00\x01" * 100_000
 
@@ -133,6 +136,72 @@ def test_everything_works_over_https(
     assert bob.get("picture", agent="ada") == BLOB
     with Hub(proxy.url) as hub:
         assert hub.get("plan", agent="ada") == {"step": 1}
+
+
+def test_a_hub_with_a_certificate_of_its_own(
+    certificate: Path, tmp_path: Path, on_node: Callable[..., Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = HubProcess(tmp_path / "own", tls_cert=str(certificate))
+    try:
+        ada = on_node("ada", "ada", hub=own.url)
+        ada.put("plan", {"step": 1})
+        assert not ada.flush(0.5), "nobody vouches for it yet"
+        ada.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        ada, bob = (on_node(name, name, hub=own.url) for name in ("ada", "bob"))
+        assert ada.flush(30)
+        with bob.changes("now") as changes:
+            ada.put("picture", BLOB)
+            assert next(changes).value == BLOB
+        assert bob.get("plan", agent="ada") == {"step": 1}
+        with socket.create_connection(("127.0.0.1", own.port)) as plain:
+            plain.sendall(b"GET /v1/records HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert b"HTTP" not in plain.recv(1000), "nothing is said without TLS"
+    finally:
+        own.kill()
+
+
+def test_a_renewed_certificate_is_used_from_a_hangup_on_and_a_bad_one_is_not(certificate: Path, tmp_path: Path) -> None:
+    def shown() -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            socket.create_connection(("127.0.0.1", own.port)) as raw,
+            context.wrap_socket(raw, server_hostname="hub") as line,
+        ):
+            return line.getpeercert(binary_form=True) or b""
+
+    own = HubProcess(tmp_path / "own", tls_cert=str(certificate))
+    try:
+        first = shown()
+        certificate.write_bytes(b"no certificate at all")
+        own.signal(signal.SIGHUP)
+        assert shown() == first
+        make_certificate(certificate)
+        own.signal(signal.SIGHUP)
+        until(lambda: shown() != first, "the new certificate is shown")
+    finally:
+        own.kill()
+
+
+def test_files_that_are_no_certificate_are_told_before_anything_is_made(certificate: Path, tmp_path: Path) -> None:
+    (tmp_path / "words").write_text("no certificate")
+    other = make_certificate(tmp_path / "other.pem")
+    for cert, key, said in (
+        (tmp_path / "none", None, "cannot read .*none: No such file"),
+        (tmp_path / "words", None, "not a certificate and its key"),
+        (certificate, other, "not a certificate and its key"),
+        (None, certificate, "a TLS key without its certificate"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            serve(tmp_path / "hub", port=0, tls_cert=str(cert) if cert else None, tls_key=str(key) if key else None)
+    for options in ({"tls_terminated": True}, {"plain_http": True}):
+        with pytest.raises(UsageError, match="TLS of its own, and none"):
+            serve(tmp_path / "hub", port=0, tls_cert=str(certificate), **options)
+    with pytest.raises(UsageError, match="tokens would travel readable") as caught:
+        serve(tmp_path / "hub", "0.0.0.0", 0, token="t")
+    assert "--tls-terminated" in caught.value.hint
+    assert not (tmp_path / "hub").exists()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_no_hub(proxy: TlsProxy, on_node: Callable[..., Store]) -> None:

@@ -57,11 +57,12 @@ class Line:
 class Events:
     """A live feed, event by event."""
 
-    def __init__(self, url: str, query: str = "", *, last: str = "", timeout: float = 20.0) -> None:
+    def __init__(self, url: str, query: str = "", *, last: str = "", token: str = "", timeout: float = 20.0) -> None:
         parts = urlsplit(url)
         self.socket = socket.create_connection((parts.hostname, parts.port), timeout)
         extra = f"Last-Event-ID: {last}\r\n" if last else ""
-        request = f"GET /v1/feed?{query} HTTP/1.1\r\nHost: hub\r\nAccept: text/event-stream\r\n{extra}\r\n"
+        extra += f"Authorization: Bearer {token}\r\n" if token else ""
+        request = f"GET /v1/feed?{query} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n{extra}\r\n"
         self.socket.sendall(request.encode())
         self.response = http.client.HTTPResponse(self.socket)
         self.response.begin()

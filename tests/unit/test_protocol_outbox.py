@@ -338,13 +338,16 @@ def test_a_stream_that_the_hub_denies_is_tried_again_after_a_minute() -> None:
     (answer,) = room.hub.append([append.message])
     denied = msgspec.structs.replace(answer.verdicts[0], state="denied", reason="no")
     room.outbox.on_append(msgspec.structs.replace(answer, verdicts=[denied]))
+    assert isinstance(room.outbox.next(), Refresh), "a wider token may be there by now"
     action = room.outbox.next()
     assert isinstance(action, Wait)
     assert action.until is not None
     assert action.until <= room.time + 60
+    assert room.outbox.status().alert.endswith(": no")
     assert "denies" in room.outbox.status().alert
     room.time += 61
     room.settle()
+    assert room.outbox.status().alert == ""
     assert room.outbox.status().depth[room.stream] == 0
 
 

@@ -35,6 +35,9 @@ COMMANDS = Shell(
             "send": ("talk", "post a message to people or an agent"),
             "inbox": ("talk", "read messages"),
         },
+        "Admin": {
+            "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
+        },
         "Trust": {
             "verify": ("health", "prove every record of this store"),
         },

@@ -82,7 +82,7 @@ def _check_url(url: str) -> None:
 @click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)")
 @click.option("--database", envvar="HOLDFAST_DATABASE", metavar="URL",
               help="a PostgreSQL database in place of a directory (or HOLDFAST_DATABASE)")  # fmt: skip
-@click.option("--host", default="127.0.0.1", show_default=True, help="beyond loopback it needs a token")
+@click.option("--host", default="127.0.0.1", show_default=True, help="beyond loopback it needs tokens and TLS")
 @click.option("--port", default=8084, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="written with the address once it listens")
 @click.option("--settle", type=click.Choice(["acked", "backups"]), default="backups", show_default=True,
@@ -98,6 +98,12 @@ def _check_url(url: str) -> None:
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]),
               help="else warning, with -v info; debug has a line for each request")  # fmt: skip
 @click.option("--print-unit", is_flag=True, help="print the unit for systemd that would run it so, and end")
+@click.option("--tls-cert", type=click.Path(), help="its certificate chain, in PEM; SIGHUP reads it again")
+@click.option("--tls-key", type=click.Path(), help="the certificate's private key, if not in the same file")
+@click.option("--tls-terminated", is_flag=True, help="a proxy before it ends TLS")
+@click.option("--plain-http", is_flag=True, help="no TLS, in a network where every machine is trusted")
+@click.option("--host-name", "hosts", multiple=True, metavar="NAME", help="a name it is asked by; repeat for several")
+@click.option("--rate", type=click.FloatRange(0), default=0.0, help="requests a second that each token may make")
 @click.pass_context
 def serve_command(
     context: click.Context,
@@ -119,7 +125,8 @@ def serve_command(
 
     \b
       holdfast serve --data /srv/holdfast
-      holdfast serve --data /srv/holdfast --host 0.0.0.0 --token-file /etc/holdfast/token
+      holdfast token create --data /srv/holdfast --kind person --name me --scope admin > me.token
+      holdfast serve --data /srv/holdfast --host 0.0.0.0 --tls-cert hub.pem --tls-key hub.key
       holdfast serve --data /srv/standby --follow http://10.0.0.42:8084 --follow-token-file /etc/holdfast/token
       holdfast serve --print-unit > /etc/systemd/system/holdfast-hub.service
       holdfast serve --database postgresql://holdfast@db.local/holdfast
@@ -142,12 +149,17 @@ def serve_command(
 
     lasting()
     configure(log_format, log_level or ("info" if settings.verbose else "warning"))
-    options = Options(token=settings.token, seed_metrics=metric_names == "all", **how)
+    # Not the one that init wrote down: that is how a store on this machine asks its hub, and no operator's.
+    told = settings.token_file or os.environ.get("HOLDFAST_TOKEN_FILE")
+    options = Options(token=settings.token if told else None, seed_metrics=metric_names == "all", **how)
     serve(data, host, port, options=options, ready_file=ready_file)
 
 
 def _for_unit(context: click.Context) -> list[str]:
-    """The options of this command line that a unit for systemd is to repeat; it listens to all unless one says."""
+    """The options of this command line that a unit for systemd is to repeat.
+
+    It listens to all unless one says where, and then without TLS unless one says how.
+    """
     from click.core import ParameterSource
 
     words: list[str] = []
@@ -156,10 +168,12 @@ def _for_unit(context: click.Context) -> list[str]:
         given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and name in context.params and name not in ("data", "print_unit", "ready_file", "log_format"):
             value = context.params[name]
-            words += [param.opts[0]] if value is True else [param.opts[0], str(value)]
-    return (
-        words if context.get_parameter_source("host") is ParameterSource.COMMANDLINE else ["--host", "0.0.0.0", *words]
-    )
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [param.opts[0]] if each is True else [param.opts[0], str(each)]
+    if context.get_parameter_source("host") is ParameterSource.COMMANDLINE:
+        return words
+    safe = {"--tls-cert", "--tls-terminated", "--plain-http"}.intersection(words)
+    return ["--host", "0.0.0.0", *([] if safe else ["--plain-http"]), *words]
 
 
 @shell.command("version")

@@ -32,7 +32,8 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _global_options()
+        taken = {flag for param in self.params for flag in param.opts}  # a command may mean its own thing by a word
+        self.params += [param for param in _global_options() if taken.isdisjoint(param.opts)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The command's own options first, the global ones under a heading of their own."""
@@ -113,6 +114,21 @@ class Shell(click.Group):
             return 1
 
 
+class Room(click.Group):
+    """A command with commands of its own, which take the global options too."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _global_options()
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Its commands, then the global options."""
+        self.format_commands(ctx, formatter)
+        _format_options(self, ctx, formatter)
+
+
 class _Lazy(MutableMapping[str, click.Command]):
     """Names to commands; a command's module is imported when the command is looked at."""
 
@@ -144,6 +160,11 @@ class _Lazy(MutableMapping[str, click.Command]):
 def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function the command `name`; its docstring is the help. Bind it to ``<name>_command``."""
     return click.command(name, cls=Command, **kwargs)
+
+
+def room(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Room]:
+    """Makes a function the command `name` that has commands of its own; bind it as with `command`."""
+    return click.group(name, cls=Room, **kwargs)
 
 
 _GLOBAL: Final = (

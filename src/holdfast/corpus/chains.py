@@ -272,7 +272,7 @@ class Chains:
         facts = self.streams([stream]).get(stream)
         label = facts.labels.get(inc) if facts else None
         if facts is None or label is None:
-            raise NotFound(f"this hub has no incarnation {inc.hex()} of stream {stream.hex()}", hint="say hello")
+            raise unknown_branch(stream, inc)
         prev = self.link(facts, (label.branch, label.head.seq), after)
         if prev is None:
             raise NotFound(f"this hub does not hold record {after} of that chain", hint="say hello")
@@ -360,6 +360,11 @@ class Chains:
 
 def _flat(mark: Mark) -> tuple[int, bytes]:
     return mark.seq, mark.link
+
+
+def unknown_branch(stream: bytes, inc: bytes) -> NotFound:
+    """The error of a branch that is not here."""
+    return NotFound(f"this hub has no incarnation {inc.hex()} of stream {stream.hex()}", hint="say hello")
 
 
 def _marks(values: Sequence[Any]) -> str:

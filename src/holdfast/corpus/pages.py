@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast.corpus.port import fits
 from holdfast.corpus.rows import COLUMNS, Stored, named, within
 from holdfast.corpus.sql import TAGS, SqlCorpus
 from holdfast.records import MORE
@@ -33,17 +34,18 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What a reader of the feed wants to see: any of these; empty means everything."""
+    """What a reader of the feed wants to see: any of these; empty: everything. `readable`: globs of what he may."""
 
     agents: tuple[str, ...] = ()
     collections: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     prefix: str = ""
+    readable: tuple[str, ...] = ()
 
     @property
     def everything(self) -> bool:
         """Whether nothing is left out."""
-        return not (self.agents or self.collections or self.kinds or self.prefix)
+        return not (self.agents or self.collections or self.kinds or self.prefix or self.readable)
 
     def wants(self, stored: Stored) -> bool:
         """Whether this record is to be shown."""
@@ -53,6 +55,7 @@ class Wanted(msgspec.Struct, frozen=True):
             and (not self.collections or record.collection in self.collections)
             and (not self.kinds or record.kind in self.kinds)
             and record.key.startswith(self.prefix)
+            and (not self.readable or fits(record.collection, self.readable))
         )
 
 
@@ -93,6 +96,8 @@ def feed(
             plain = "" if column == "agent" or (column == "coll" and not agents) else "+"
             where.append(named(f"r.{column}", names, plain))
             args += names
+    if wanted.readable:
+        where.append(corpus.in_collections(wanted.readable, "+r.coll"))
     if wanted.prefix:
         span, ends = within("r.key", wanted.prefix)
         where.append(span)
@@ -173,6 +178,15 @@ def live(corpus: SqlCorpus, collection: str, *, agent: str | None = None, after:
         where += " AND +r.agent=(SELECT id FROM name WHERE s=?)"
         args.append(agent)
     yield from corpus.read(f"SELECT {COLUMNS} FROM rec r WHERE {where} ORDER BY r.pos", args)
+
+
+def writers(corpus: SqlCorpus, readable: tuple[str, ...], after: str, limit: int) -> list[str]:
+    """Agents behind a name, in order, that ever wrote to a collection that fits one of these globs."""
+    sql = (
+        "SELECT DISTINCT n.s FROM stream s CROSS JOIN name n ON n.id=s.agent WHERE n.s>? AND EXISTS(SELECT 1 FROM state"
+        f" WHERE state.agent=s.agent AND {corpus.in_collections(readable, 'state.coll')}) ORDER BY n.s LIMIT ?"
+    )
+    return [row[0] for row in corpus.query(sql, (after, limit))]
 
 
 def streams(corpus: SqlCorpus, after: str, limit: int) -> list[tuple[str, bytes, bool, int, bytes, int]]:

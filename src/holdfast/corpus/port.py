@@ -12,6 +12,8 @@ Laws, held by `holdfast.testing.corpus` over every engine:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -84,11 +86,13 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """Which records a page holds; every field narrows it, `current` to what was not replaced or deleted since.
 
     `since` and `until` are stamps (`holdfast.clock`): since ≤ stamp < until. Pages are in commit order and `after` is
-    the keyset, the pos of the last record of the page before: a time would skip whatever arrives late.
+    the keyset, the pos of the last record of the page before: a time would skip whatever arrives late. `readable` are
+    globs of collections, of which a record must be in one; empty: any.
     """
 
     agents: tuple[str, ...] = ()
     collection: str | None = None
+    readable: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     key: str | None = None
     to: str | None = None
@@ -100,6 +104,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     after: int | None = None
     newest_first: bool = True
     limit: int = 100
+
+
+@lru_cache(maxsize=4096)
+def fits(name: str, globs: tuple[str, ...]) -> bool:
+    """Whether a name fits one of these globs: ``*`` is anything, ``?`` one letter, and no brackets are in use."""
+    return any(glob == "*" or fnmatchcase(name, glob) for glob in globs)
 
 
 class Transaction(Protocol):

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus.port import fits
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
@@ -73,6 +74,7 @@ def search(
     agents: Sequence[str] = (),
     collection: str | None = None,
     kinds: Sequence[str] = (),
+    readable: tuple[str, ...] = (),
     limit: int = 50,
 ) -> Hits:
     """Current values and messages that hold every term of `text`, newest first.
@@ -81,6 +83,7 @@ def search(
         corpus: where to look.
         text: words; in double quotes a phrase, with a trailing ``*`` a beginning.
         agents, collection, kinds: narrow it.
+        readable: globs of collections, of which a record must be in one; empty: any.
         limit: the most results.
 
     Raises:
@@ -93,6 +96,7 @@ def search(
             (not agents or stored.agent in agents)
             and (collection is None or record.collection == collection)
             and (not kinds or record.kind in kinds)
+            and (not readable or fits(record.collection, readable))
         )
 
     return _search(corpus, _terms(text), wanted, limit)

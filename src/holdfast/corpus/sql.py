@@ -8,6 +8,7 @@ own corpus overrides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 from holdfast import codec
 from holdfast.corpus import times
 from holdfast.corpus.commit import GroupCommit
-from holdfast.corpus.port import Branch, Filter, Head
+from holdfast.corpus.port import Branch, Filter, Head, fits
 from holdfast.corpus.rows import COLUMNS, Stored, named, unbind, within
 from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, branch_of
 from holdfast.errors import IntegrityError
@@ -34,6 +35,7 @@ anything but first versions.
 """
 
 _ARRIVAL_SLACK_MS: Final = 60_000
+_PLAIN: Final = re.compile(r"[^*?]*")
 NEWEST: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos=(SELECT pos {KEY} AND gone=0)"
 
 
@@ -450,6 +452,8 @@ class SqlCorpus:
         if which.kinds:
             tests.append(named("r.kind", which.kinds, "+"))
             args += which.kinds
+        if which.readable:
+            tests.append(self.in_collections(which.readable, "+r.coll"))
         if which.current:
             tests.append("r.pos=(SELECT pos FROM state WHERE agent=r.agent AND coll=r.coll AND key=r.key AND gone=0)")
         if which.key is not None:
@@ -470,6 +474,17 @@ class SqlCorpus:
             if found is not None:
                 return found
         return self._arrived_before(which.since) + 1, 1 << 62
+
+    def in_collections(self, globs: tuple[str, ...], column: str) -> str:
+        """The test of a record in a collection that fits one of these globs."""
+        found: set[int] = set()
+        for glob in globs:
+            # Which letters stand for others differs between databases: they narrow it, and we decide.
+            span, ends = within("s", _PLAIN.match(glob)[0])  # type: ignore[index]
+            found.update(
+                row[0] for row in self.query(f"SELECT id, s FROM name WHERE {span}", ends) if fits(row[1], globs)
+            )
+        return f"{column} IN ({','.join(map(str, sorted(found))) or 'NULL'})"
 
     def _arrived_before(self, stamp: int) -> int:
         sql = "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1"

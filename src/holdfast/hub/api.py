@@ -43,6 +43,8 @@ from holdfast.hub.exchange import (
     Send,
     answer,
     body_of,
+    check_json,
+    check_media,
     encode_json,
     header,
     parse_json,
@@ -66,6 +68,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         method, path: as in a request; ``{name}`` in a path is a parameter.
         endpoint: answers it.
         needs: the scope that whoever asks must have; empty: none, nor a token.
+        or_needs: another scope that is enough, where the operation itself looks further; empty: none.
         summary: one line; the endpoint's or the work's docstring says the rest.
         tag: under which heading it is shown.
         where: the annotated type of each parameter in its path.
@@ -88,6 +91,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     endpoint: Endpoint
     needs: str
+    or_needs: str = ""
     summary: str = ""
     tag: str = ""
     where: Mapping[str, Any] = {}
@@ -121,7 +125,7 @@ def errors_of(operation: Operation) -> list[int]:
 
     This is the one place for them: whoever adds a check to the door or to `Guarded` adds its status here.
     """
-    found = {421, 429, 500, 503, *operation.errors}
+    found = {421, 429, 431, 500, 503, *operation.errors}
     if operation.needs:
         found |= {401, 403}
     if operation.query is not None or operation.where or operation.headers:
@@ -144,6 +148,7 @@ class Guarded:
     def __init__(self, operation: Operation, meter: Meter) -> None:
         self.operation = operation
         self._needs = operation.needs
+        self._or_needs = operation.or_needs
         self._endpoint = operation.endpoint
         self._takes = _kinds(operation) if operation.body is not None else frozenset()
         self._meter = meter
@@ -152,7 +157,9 @@ class Guarded:
         """Answers one request of somebody who may."""
         began, outcome = time.perf_counter(), FAILED
         try:
-            principal_of(scope).need(self._needs)
+            principal = principal_of(scope)
+            if not (self._or_needs and principal.may(self._or_needs)):
+                principal.need(self._needs)
             if self._takes:
                 self._check_kind(header(scope, b"content-type"))
             await self._endpoint(scope, receive, send)
@@ -242,10 +249,12 @@ class Typed:
         self._body = body
         self._status = status
         self._cap = cap
+        self._apart = False
         self._parameters = Parameters(query or Nothing)
 
     def bind(self, operation: Operation) -> None:
         """Makes the operation and this agree on what is decoded; a struct is said in one of them."""
+        self._apart = operation.shown is not None
         for name in ("query", "body"):
             mine, said = getattr(self, f"_{name}"), getattr(operation, name)
             if mine is None:
@@ -266,7 +275,7 @@ class Typed:
         body, size = None, 0
         if self._body is not None:
             data = await body_of(scope, receive, self._cap)
-            body, size = body_as(scope, data, self._body), len(data)
+            body, size = body_as(scope, data, self._body, apart=self._apart), len(data)
         found = await self.work(Call(scope, query, body, size))
         reply = found if isinstance(found, Reply) else Reply(found)
         data = reply.value if isinstance(reply.value, bytes) else encode_json(reply.value)
@@ -326,28 +335,36 @@ def _plain(kind: Any) -> set[Any]:
     return {origin or kind}
 
 
-def body_as(scope: Scope, data: bytes, shape: Any) -> Any:
+def body_as(scope: Scope, data: bytes, shape: Any, *, apart: bool = False) -> Any:
     """A body as a struct: from msgpack where its type says so, else from JSON.
+
+    Args:
+        scope: of the request.
+        data: the body.
+        shape: the struct.
+        apart: whether its parts are decoded singly, later.
 
     Raises:
         UsageError: it is neither, or not of that shape; the message says where.
     """
     if not header(scope, b"content-type").startswith(MEDIA):
-        return decode(data, shape)
+        return decode(data, shape, apart=apart)
     try:
+        check_media(data)
         return msgspec.msgpack.decode(data, type=shape)
     except msgspec.ValidationError as error:
         raise refused(error, msgspec.msgpack.decode(data), shape=shape) from error
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
         raise UsageError(f"the body is not msgpack: {error}", hint="its Content-Type says that it is") from error
 
 
-def decode(data: bytes, shape: Any) -> Any:
-    """A JSON body as a struct.
+def decode(data: bytes, shape: Any, *, apart: bool = False) -> Any:
+    """A JSON body as a struct; see `body_as`.
 
     Raises:
         UsageError: it is not JSON, or not of that shape; the message says where.
     """
+    check_json(data, apart=apart)
     try:
         return msgspec.json.decode(data, type=shape)
     except msgspec.ValidationError as error:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, MutableMapping
-from typing import Any
+from typing import Any, Final
 
 from holdfast.errors import HoldfastError, MissingExtra, NotFound, UsageError
 from holdfast.hub.api import Guarded, Operation
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Gone, Receive, Scope, Send, answer_error, as_hubs, header
+from holdfast.hub.exchange import Gone, Receive, Scope, Send, answer_error, as_hubs
+from holdfast.hub.gate import Visit
 from holdfast.hub.home import Home, open_home
 from holdfast.hub.options import Options, options_of
-from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal, principal_of, set_principal
+from holdfast.hub.principal import NOBODY, READ, STRANGER, principal_of
 from holdfast.wire import HUB_HEADER
 
 try:
@@ -32,9 +32,17 @@ except ImportError as error:  # pragma: no cover - tests/house installs without 
 
 logger = logging.getLogger(__name__)
 
+_SAFE: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+"""What tells a browser to make nothing of an answer that it was not meant for."""
+
 
 class Door:
-    """What each request passes: the token, the hub's name on each answer, and errors in one form.
+    """What each request passes: the gate, the hub's name on each answer, and errors in one form.
 
     Args:
         app: what lies behind.
@@ -44,9 +52,10 @@ class Door:
     def __init__(self, app: Any, core: Core) -> None:
         self._app = app
         self._core = core
-        self._mark = (HUB_HEADER.lower().encode(), core.home.gen.encode())
-        token = core.options.token
-        self._token = f"Bearer {token}".encode() if token else None
+        self._gate = core.gate
+        self._marks = [(HUB_HEADER.lower().encode(), core.home.gen.encode()), *_SAFE]
+        if core.options.tls_cert:
+            self._marks.append((b"strict-transport-security", b"max-age=31536000"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes one request on, or answers it."""
@@ -54,17 +63,21 @@ class Door:
             await self._app(scope, receive, send)
             return
         started = False
+        visit: Visit | None = None
 
         async def marked(message: MutableMapping[str, Any]) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                if visit is not None and visit.ended:
+                    visit.ended = False
+                    STRANGER.need(READ)  # raises: its token was revoked while it waited
                 started = True
-                message["headers"] = [*message["headers"], self._mark]
+                message["headers"] = [*message["headers"], *self._marks]
             await send(message)
 
         try:
-            set_principal(scope, self._principal(scope))
-            await self._app(scope, receive, marked)
+            visit = await self._gate.enter(scope, receive)
+            await self._app(scope, visit, marked)
         except Gone:
             logger.debug("a client left before its request was whole", extra={"path": scope["path"]})
         except HoldfastError as error:
@@ -84,15 +97,9 @@ class Door:
             )
             unknown.__cause__ = error
             await answer_error(marked, unknown)
-
-    def _principal(self, scope: Scope) -> Principal:
-        """Whoever asks; what he may do is the operation's question, as some are open to all."""
-        if self._token is None:
-            return ANYBODY
-        shown = header(scope, b"authorization")
-        if not shown:
-            return NOBODY
-        return ANYBODY if hmac.compare_digest(shown, self._token) else STRANGER
+        finally:
+            if visit is not None:
+                self._gate.leave(visit)
 
 
 class Hub(Starlette):
@@ -180,6 +187,7 @@ def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
         metrics,
+        routes_decide,
         routes_docs,
         routes_feed,
         routes_heads,
@@ -192,8 +200,8 @@ def operations(core: Core) -> list[Operation]:
     )
 
     rooms = (
-        *(routes_sync, routes_relay, routes_read, routes_feed, routes_node, routes_heads),
-        *(routes_storage, routes_health, metrics),
+        *(routes_sync, routes_relay, routes_read, routes_decide, routes_feed),
+        *(routes_node, routes_heads, routes_storage, routes_health, metrics),
     )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)

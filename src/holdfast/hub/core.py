@@ -18,12 +18,14 @@ from holdfast.errors import HoldfastError
 from holdfast.hub.cache import cache_of
 from holdfast.hub.directory import WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
+from holdfast.hub.gate import Gate
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
 from holdfast.hub.meters import Meters
 from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
+from holdfast.hub.tokens import Tokens
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
@@ -76,6 +78,7 @@ class Core:
             from holdfast.hub.follow import Follower
 
             self.follower = Follower(self, self.options)
+        self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
         self._nodes_changed = False
@@ -101,6 +104,7 @@ class Core:
             self._watcher = asyncio.create_task(self._watch())
         self._load_nodes()
         self._trailer.start()
+        self.gate.start()
         self._tender = asyncio.create_task(self._tend())
         if self.follower is not None:
             self.follower.start()
@@ -120,6 +124,7 @@ class Core:
             await self.follower.stop()
         self._stop_trail.set()
         self.writer.committed.set()
+        await self.gate.stop()
         await asyncio.to_thread(self._trailer.join)
         await asyncio.to_thread(self.writer.stop)
         if self.order is not None:

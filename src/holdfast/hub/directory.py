@@ -1,7 +1,8 @@
 """A hub's directory: its corpus, keys, blobs and reserve, one server at a time, and a generation for each life.
 
     hub.db       the corpus of all streams          keys.db    the hub's Ed25519 key
-    blobs/       payloads above 64 KiB              ballast    room to get out of a full disk
+    blobs/       payloads above 64 KiB              auth.db    who may ask, as hashes of tokens
+    ballast      room to get out of a full disk
     serve.lock   held by the server                 hub.clean  written by a clean stop, removed by the next start
 
 A generation ends whenever a position that a reader has seen may have been lost: after an unclean stop, a reboot, and
@@ -31,6 +32,7 @@ from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, Locked, NodeFull, UsageError
 from holdfast.hub.home import Home
 from holdfast.hub.options import Settle
+from holdfast.hub.tokens import SqliteTokens
 from holdfast.objects import BlobFiles
 
 logger = logging.getLogger(__name__)
@@ -83,6 +85,7 @@ class HubDirectory(Home):
         if (self.path / "config.json").exists():
             raise UsageError(f"{self.path} is a node's directory", hint="give the hub a directory of its own")
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._tokens: SqliteTokens | None = None
         self._lock = self._take()
         self.blobs = BlobFiles(self.path / "blobs")
         self.reserve: Reserve = reserve or Reserve(self.path, clock=wall)
@@ -112,6 +115,11 @@ class HubDirectory(Home):
             self.reserve.ensure()
             self.blobs.sweep(PARTIAL_BLOB_S)
 
+    def open_tokens(self) -> SqliteTokens:
+        """The tokens in ``auth.db``, open until this closes at the latest."""
+        self._tokens = SqliteTokens(self.path)
+        return self._tokens
+
     def make_room(self) -> None:
         """After a write met a full disk: gives the ballast back, so that the WAL can go where it belongs."""
         self.reserve.release()
@@ -121,6 +129,8 @@ class HubDirectory(Home):
     def close(self, *, clean: bool = True) -> None:
         """Closes everything; if `clean`, says so to the next start, which then keeps this generation."""
         healthy = not self.corpus.unusable
+        if self._tokens is not None:
+            self._tokens.close()
         self.corpus.close()
         if clean and healthy:
             with contextlib.suppress(OSError):

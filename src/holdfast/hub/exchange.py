@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -18,10 +19,19 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = b"application/json"
 MEDIA: Final = wire.MEDIA.encode()
-RETRY_AFTER: Final = {507: b"10", 503: b"2"}
+VISIT: Final = "holdfast.visit"
+"""Where a request's scope holds the gate's `Visit`."""
+NESTED_MAX: Final = 64
+"""Lists and objects within each other, in JSON."""
+ITEMS_MAX: Final = 250_000
+"""Things in one JSON body: as Python holds them, 8 MiB of empty lists are 180 MB."""
+_LONG_NUMBER: Final = b"0" * 19
+_TO_ZERO: Final = bytes.maketrans(b"123456789", b"0" * 9)
+_TO_SQUARE: Final = bytes.maketrans(b"{}", b"[]")
+_NOT_SQUARE: Final = bytes(each for each in range(256) if each not in b"[]")
+_NUMBER: Final = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+RETRY_AFTER: Final = {507: b"10", 503: b"2", 429: b"1", 408: b"1"}
 """Seconds that a client is to stay away: long enough to free a disk, short enough not to be missed."""
-
-T = TypeVar("T")
 
 encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
@@ -53,6 +63,7 @@ async def body_of(scope: Scope, receive: Receive, cap: int = BODY_BYTES_MAX) -> 
 
     Raises:
         UsageError: too large (status 413), or a coding that is unknown or damaged.
+        HubUnavailable: too much of other bodies is under way.
         Gone: the client left.
     """
     declared = header(scope, b"content-length")
@@ -69,6 +80,8 @@ async def body_of(scope: Scope, receive: Receive, cap: int = BODY_BYTES_MAX) -> 
             raise too_large(size, cap)
         parts.append(part)
         more = message.get("more_body", False)
+        if (more or len(parts) > 1) and VISIT in scope:
+            scope[VISIT].hold(len(part))  # what is not whole yet may stay for as long as its sender likes
     data = parts[0] if len(parts) == 1 else b"".join(parts)
     coding = header(scope, b"content-encoding").decode("latin-1").strip().lower()
     try:
@@ -81,18 +94,15 @@ async def body_of(scope: Scope, receive: Receive, cap: int = BODY_BYTES_MAX) -> 
         raise
 
 
-def parse(scope: Scope, data: bytes) -> Any:
-    """The value in a body: msgpack where its type says so, else JSON.
+def check_media(data: bytes) -> None:
+    """The same as `check_json` for msgpack, whose things may be one byte each.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: too large (status 413), or what `check_json` refuses.
     """
-    if header(scope, b"content-type").startswith(MEDIA):
-        try:
-            return _decode_media(data)
-        except msgspec.MsgspecError as error:
-            raise UsageError(f"the body is not msgpack: {error}", hint="its Content-Type says that it is") from error
-    return parse_json(data)
+    if len(data) > ITEMS_MAX:
+        raise too_large(len(data), ITEMS_MAX)
+    check_json(encode_json(_decode_media(data)))
 
 
 def parse_json(data: bytes) -> Any:
@@ -101,22 +111,49 @@ def parse_json(data: bytes) -> Any:
     Raises:
         UsageError: it is not JSON.
     """
+    check_json(data)
     try:
         return _decode_json(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the body is not JSON: {error}", hint="see docs/http.md for what belongs here") from error
 
 
-def parts_of(data: bytes, shape: type[T], hint: str) -> T:
-    """A body whose parts stay as they came (`msgspec.Raw`), so that a long list is not unfolded all at once.
+def check_json(data: bytes, *, apart: bool = False) -> None:
+    """Returns only if this JSON can be read at all: its size in things, its nesting, its numbers.
+
+    Args:
+        data: the body, or a part of one.
+        apart: whether it is a list whose parts are looked at singly, later: only its size counts now.
 
     Raises:
-        UsageError: it has another shape.
+        UsageError: too many things, nested deeper than `NESTED_MAX`, or a whole number beyond 64 bits.
     """
-    try:
-        return msgspec.json.decode(data, type=shape)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"the body does not have its shape: {error}", hint=hint) from error
+    brackets = data.count(b"[") + data.count(b"{")
+    many = brackets + data.count(b",") > ITEMS_MAX
+    if apart and not many:
+        return
+    if brackets <= NESTED_MAX and not many and _LONG_NUMBER not in data.translate(_TO_ZERO):
+        return
+    # What stands in texts does not count; without the escapes, every second piece between quotes is one.
+    bare = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    if many and sum(map(bare.count, (b"[", b"{", b","))) > ITEMS_MAX:
+        raise UsageError(f"more than {ITEMS_MAX:,} things in one body", hint="send several", limit=ITEMS_MAX)
+    if apart:
+        return
+    left = bare.translate(_TO_SQUARE).translate(None, _NOT_SQUARE)
+    for _ in range(NESTED_MAX):  # each round takes the innermost pairs
+        left = left.replace(b"[]", b"")
+        if not left:
+            break
+    else:
+        raise UsageError(f"the body is nested deeper than {NESTED_MAX}", hint="flatten it", limit=NESTED_MAX)
+    if _LONG_NUMBER not in bare.translate(_TO_ZERO):
+        return
+    for found in _NUMBER.finditer(bare):
+        text = found[0]
+        if len(text) > 18 and text.lstrip(b"-").isdigit() and (len(text) > 30 or not -(1 << 63) <= int(text) < 1 << 63):
+            hint = "they go from -2^63 to 2^63-1; send it as text"
+            raise UsageError(f"a whole number of {len(text)} digits in the body", hint=hint)
 
 
 async def answer(send: Send, data: bytes, *, kind: bytes = JSON, status: int = 200, extra: Any = ()) -> None:
@@ -136,6 +173,8 @@ async def answer_error(send: Send, error: HoldfastError) -> None:
     extra = []
     if error.status in RETRY_AFTER:
         extra.append((b"retry-after", RETRY_AFTER[error.status]))
+    if error.status == 408:
+        extra.append((b"connection", b"close"))  # the rest of the body may yet come
     if error.status == 401:
         extra.append((b"www-authenticate", b"Bearer"))
     if error.status == 405:

@@ -16,6 +16,7 @@ from holdfast.corpus.chains import Chains, Memo
 from holdfast.corpus.space import Space
 from holdfast.errors import UsageError
 from holdfast.hub.options import Options, Settle
+from holdfast.hub.tokens import NoTokens, TokenStore
 from holdfast.protocol.ingest import Identity
 
 if TYPE_CHECKING:
@@ -148,6 +149,10 @@ class Home:
 
     def refresh(self) -> None:
         """Takes up what other processes of this hub have noted since."""
+
+    def open_tokens(self) -> TokenStore:
+        """The tokens that were made for this hub, for its caller to close; without a place for them there are none."""
+        return NoTokens()
 
     def warnings(self) -> list[str]:
         """What is not as it should be where everything lies."""

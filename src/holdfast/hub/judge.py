@@ -5,17 +5,50 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Final
 
+from holdfast.corpus.port import fits
 from holdfast.corpus.sql import TAGS
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.hub.principal import Principal
 from holdfast.log.drafts import MESSAGES, tags_of, told_ms
 from holdfast.protocol.ingest import Ingest
-from holdfast.records import BLOB, PUT, Record, check_names
-from holdfast.wire import Append, AppendAnswer, Segment
+from holdfast.records import BLOB, PUT, Record, check_names, decode_header, genesis
+from holdfast.wire import Append, AppendAnswer, Mark, Segment, Verdict
 
 HUB_AGENT: Final = "hub"
 """Whose stream holds what the hub decides: the keys of every `cas` collection are this agent's."""
 KEPT_BYTES_MAX: Final = 2 << 10
 """Payloads up to here are kept from their check until they are shown: 4 MB in the largest commit."""
+
+
+def denials(principal: Principal, message: Append) -> dict[int, Verdict]:
+    """Which segments of a request this principal may not write: their places, and what to answer for each.
+
+    Its token authorises the node; the signed head of each segment, which ingest checks, the stream. Who has but one of
+    the two writes nothing.
+    """
+    found = {}
+    for number, segment in enumerate(message.segments):
+        reason = _denial(principal, segment)
+        if reason:
+            at = Mark(0, genesis(segment.stream))
+            found[number] = Verdict(stream=segment.stream, inc=segment.inc, state="denied", at=at, reason=reason)
+    return found
+
+
+def _denial(principal: Principal, segment: Segment) -> str:
+    if not principal.writes_as(segment.agent):
+        return f"{principal} may not write as the agent {segment.agent!r:.80}"
+    if "*" in principal.collections:
+        return ""
+    for item in segment.items:
+        try:
+            collection = decode_header(item.header).collection
+        except IntegrityError:
+            return ""  # not a record at all: ingest says so
+        # What is in no collection is the log's own: its prune and rotate records.
+        if collection and not fits(collection, principal.collections):
+            return f"{principal} may not write to {collection!r:.80}"
+    return ""
 
 
 class HubIngest(Ingest):

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.hub.api import ANY, JSON, Operation, errors_of
+from holdfast.hub.exchange import RETRY_AFTER
 from holdfast.hub.shapes import ErrorAnswer
 from holdfast.wire import MEDIA
 
@@ -38,6 +39,7 @@ MEANINGS: Final[Mapping[int, str]] = {
     421: "This hub does not answer under that host name.",
     422: "The bytes are not what their name says: send them again.",
     429: "Too many requests: wait as long as `Retry-After` says.",
+    431: "More headers than are read: send fewer.",
     500: "The hub failed on this request; nothing was acknowledged.",
     501: "This hub runs without what this needs.",
     503: "The hub stops, is overrun, or its disk failed: try again after `Retry-After`.",
@@ -171,7 +173,7 @@ def _content(media: str, kind: Any, schemas: Schemas, *shaped: str) -> dict[str,
 
 def _error(status: int, schemas: Schemas) -> dict[str, Any]:
     out: dict[str, Any] = {"description": MEANINGS[status], "content": {JSON: {"schema": schemas.of(ErrorAnswer)}}}
-    if status in (429, 503, 507):
+    if status in RETRY_AFTER:
         out["headers"] = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "string"}}}
     return out
 

@@ -16,7 +16,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """How a hub is to run.
 
     Attributes:
-        token: one that every client may show and that may do everything; None asks for nothing.
+        token: one that every client may show and that may do everything; None asks for nothing, until tokens are made.
         database: the address of a PostgreSQL database that holds everything, in place of a directory; any number of
             processes may serve it.
         settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
@@ -25,6 +25,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         follow_key: that hub's public key in hex; empty: the one that it shows at first contact, from then on.
         seed_metrics: whether ``/metrics`` shows the names of the earlier systems too.
         cache: where the TTL cache is: the address of a Redis or Valkey (``redis://…``), or empty: beside the records.
+        hosts: the names that requests may be addressed to, besides addresses; empty: any.
+        tls_cert, tls_key: files of its own certificate chain and key, in PEM; the key may be in the first.
+        tls_terminated: a proxy before it ends TLS.
+        plain_http: other machines may come without TLS: whoever can listen on the way reads everything.
+        rate: requests a second that each principal may make (a node ten times as many); 0: no limit.
+        concurrent: requests under way at once, at most; feeds and probes do not count.
+        pause_s: seconds that a client may pause within a body, or take over what comes before it.
     """
 
     token: str | None = None
@@ -35,6 +42,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     settle: Settle = "backups"
     seed_metrics: bool = True
     cache: str = ""
+    hosts: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_terminated: bool = False
+    plain_http: bool = False
+    rate: float = 0.0
+    concurrent: int = 1_000
+    pause_s: float = 20.0
 
 
 def options_of(options: Options | None, given: dict[str, Any]) -> Options:

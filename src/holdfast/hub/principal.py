@@ -6,12 +6,11 @@ knows nobody: then everybody is `ANYBODY`, who may do everything.
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any, Final, Literal
 
 import msgspec
 
+from holdfast.corpus.port import fits
 from holdfast.errors import Denied, Unauthenticated
 from holdfast.hub.exchange import Scope
 
@@ -30,6 +29,8 @@ ADMIN: Final = "admin"
 """All of the others, in every agent's name, and the tokens."""
 SCOPES: Final = (READ, WRITE, APPEND, SQL, INBOX, METRICS, ADMIN)
 
+FOR_EVER: Final = 1 << 62
+
 _PLACE: Final = "holdfast.principal"
 
 
@@ -43,6 +44,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         scopes: what it may do at all.
         agents: globs of the agents that it may write as.
         collections: globs of the collections that it may read and write.
+        ends_ms: when its token ends, in ms since 1970.
     """
 
     kind: Kind
@@ -51,6 +53,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
     agents: tuple[str, ...] = ("*",)
     collections: tuple[str, ...] = ("*",)
+    ends_ms: int = FOR_EVER
 
     def may(self, scope: str) -> bool:
         """Whether it has a scope; an empty one has everybody."""
@@ -72,9 +75,18 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
                 f"{self} may not do this: it needs the scope {scope}", hint="ask for a token that has it", scope=scope
             )
 
+    @property
+    def writes_everything(self) -> bool:
+        """Whether it may write every collection in every agent's name."""
+        return ADMIN in self.scopes or ("*" in self.agents and "*" in self.collections)
+
+    def writes_as(self, agent: str) -> bool:
+        """Whether it may write in this agent's name at all."""
+        return ADMIN in self.scopes or fits(agent, self.agents)
+
     def may_write(self, agent: str, collection: str) -> bool:
         """Whether it may write this collection in this agent's name."""
-        return ADMIN in self.scopes or (_fits(agent, self.agents) and _fits(collection, self.collections))
+        return ADMIN in self.scopes or (fits(agent, self.agents) and fits(collection, self.collections))
 
     def check_write(self, agent: str, collection: str) -> None:
         """Returns only if it may write this collection in this agent's name.
@@ -84,7 +96,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.may_write(agent, collection):
             return
-        if not _fits(agent, self.agents):
+        if not fits(agent, self.agents):
             raise Denied(f"{self} may not write as the agent {agent!r:.80}", hint="each agent has its own token")
         raise Denied(f"{self} may not write to {collection!r:.80}", hint="its token names other collections")
 
@@ -93,9 +105,23 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """Whether no record is hidden from it."""
         return "*" in self.collections or ADMIN in self.scopes
 
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Globs of the collections whose records are shown to it; empty: all of them."""
+        return () if self.reads_everything else self.collections
+
+    def need_everything(self) -> None:
+        """Returns only if no record is hidden from it.
+
+        Raises:
+            Denied: some are.
+        """
+        if not self.reads_everything:
+            raise Denied(f"{self} may not read everything", hint="its token names some collections only")
+
     def may_read(self, collection: str) -> bool:
         """Whether the records of this collection are shown to it."""
-        return self.reads_everything or _fits(collection, self.collections)
+        return self.reads_everything or fits(collection, self.collections)
 
     def check_read(self, collection: str) -> None:
         """Returns only if the records of this collection are shown to it.
@@ -112,6 +138,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
 ANYBODY: Final = Principal(kind="anybody", name="", scopes=frozenset({ADMIN}))
 """Whoever asks a hub without tokens."""
+OPERATOR: Final = Principal(kind="person", name="operator", scopes=frozenset({ADMIN}))
+"""Whoever shows the token that the hub was started with."""
 NOBODY: Final = Principal(kind="anybody", name="nobody")
 """Who shows no token where one is wanted: may see what is open to all."""
 STRANGER: Final = Principal(kind="anybody", name="stranger")
@@ -127,8 +155,3 @@ def principal_of(scope: Scope) -> Principal:
 def set_principal(scope: Scope, principal: Principal) -> None:
     """The door's own: who makes this request."""
     scope[_PLACE] = principal
-
-
-@lru_cache(maxsize=4096)
-def _fits(name: str, globs: tuple[str, ...]) -> bool:
-    return any(glob == "*" or fnmatchcase(name, glob) for glob in globs)

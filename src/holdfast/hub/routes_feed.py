@@ -16,7 +16,7 @@ from holdfast.hub.api import Operation, Parameters
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
-from holdfast.hub.principal import READ
+from holdfast.hub.principal import READ, principal_of
 from holdfast.hub.shapes import Agents, Collections, Kinds, Prefix, Version
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX, Cursor
 
@@ -111,7 +111,10 @@ class FeedRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         asked: Followed = self._parameters.read(Query(scope))
-        wanted = Wanted(asked.agent, asked.collection, asked.kind, asked.prefix)
+        principal = principal_of(scope)
+        for collection in asked.collection:
+            principal.check_read(collection)
+        wanted = Wanted(asked.agent, asked.collection, asked.kind, asked.prefix, principal.readable)
         given = header(scope, b"last-event-id").decode("latin-1") or asked.after or "0"
         feed = self._core.feed
         cursor = Cursor.parse(feed.cursor(feed.head) if given == "now" else given)

@@ -68,6 +68,7 @@ class Teller:
     async def tell(self, call: Call) -> Reply:
         """Where streams stand, for a hub that follows, with the proof of who tells it: a `wire.Heads`."""
         asked: Asked = call.query
+        call.principal.need_everything()
         nonce = _nonce(asked.nonce)
         if not asked.since:
             found = await self._core.read(lambda: self._all(asked.after, nonce))

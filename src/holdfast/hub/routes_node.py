@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast import wire
+from holdfast.corpus.chains import unknown_branch
 from holdfast.corpus.heads import stretch
 from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
 from holdfast.hub.api import ANY, Operation, Parameters
@@ -26,7 +27,8 @@ from holdfast.hub.exchange import (
     body_of,
     header,
 )
-from holdfast.hub.principal import APPEND, READ
+from holdfast.hub.judge import denials
+from holdfast.hub.principal import APPEND, READ, Principal, principal_of
 from holdfast.hub.shapes import Number
 from holdfast.protocol import ingest
 from holdfast.records import BLOB_BYTES_MAX
@@ -98,6 +100,7 @@ def operations(core: Core) -> Iterator[Operation]:
     yield said("/v1/append", Append(core), "Records of a node's agents", hot=True, errors=(409,))
     yield declare(
         *("GET", "/v1/pull", Pull(core), READ, "A stretch of an incarnation's chain"),
+        or_needs=APPEND,
         query=Stretch,
         answer=bytes,
         gives=wire.MEDIA,
@@ -177,15 +180,33 @@ class Append:
             )
             error.status = 413
             raise error
-        found = await self._core.writer.append(message)
+        principal = principal_of(scope)
+        if principal.writes_everything:
+            found = await self._core.writer.append(message)
+        else:
+            found = await self._append_some(principal, message)
         self._core.saw(message.node)
         self._core.heads.took(message, found)
         self._core.meters.intake.took(message, found)
         await answer(send, wire.encode(found), kind=MEDIA)
 
+    async def _append_some(self, principal: Principal, message: wire.Append) -> wire.AppendAnswer:
+        """Appends what this principal may write; the rest is denied by itself, and holds nothing else up."""
+        denied = denials(principal, message)
+        passed = [segment for number, segment in enumerate(message.segments) if number not in denied]
+        found = await self._core.writer.append(msgspec.structs.replace(message, segments=passed))
+        if not denied or found.regen:
+            return found
+        rest = iter(found.verdicts)
+        verdicts = [denied.get(number) or next(rest) for number in range(len(message.segments))]
+        return msgspec.structs.replace(found, verdicts=verdicts)
+
 
 class Pull:
-    """GET /v1/pull: records of a branch, for the node that lost them, or (`signed`) as they can be passed on."""
+    """GET /v1/pull: records of a branch, for the node that lost them, or (`signed`) as they can be passed on.
+
+    Others' branches are for whoever may read everything.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -195,9 +216,15 @@ class Pull:
         """Answers one request."""
         asked: Stretch = self._parameters.read(Query(scope))
         stream, inc = _bytes(asked.stream, 16, "stream"), _bytes(asked.inc, 16, "inc")
+        principal = principal_of(scope)
 
         def look() -> wire.Pulled:
             with self._core.home.snapshot() as chains:
+                if not (principal.may(READ) and principal.reads_everything):
+                    facts = chains.streams([stream]).get(stream)
+                    if facts is None or not principal.writes_as(facts.agent):
+                        # Not "denied": that would say that there is one.
+                        raise unknown_branch(stream, inc)
                 if asked.signed:
                     return stretch(chains, stream, inc, asked.after, limit=asked.limit)
                 return chains.pull(stream, inc, asked.after, limit=asked.limit)

@@ -1,4 +1,4 @@
-"""What people and agents ask: values, their past, records by what they are, search, who is there; and decisions.
+"""What people and agents ask: values, their past, records by what they are, search, and who is there.
 
 Lists come in keyset pages: `next` is what to pass as `after`, null at the end. A record is shown as everywhere else
 (`log.versions.frame`); a value that is a blob is shown as a reference, except where one key was asked for.
@@ -12,21 +12,17 @@ from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET, Meta
+from msgspec import Meta
 
 from holdfast import clock, wire
 from holdfast.corpus import Filter, Stored, pages, search
-from holdfast.corpus.sql import MESSAGES, TAGS
-from holdfast.errors import Conflict, NotCached, NotFound, UsageError
-from holdfast.hub.api import JSON, Call, Endpoint, Operation, Reply, typed
+from holdfast.corpus.sql import MESSAGES
+from holdfast.errors import NotCached, NotFound, UsageError
+from holdfast.hub.api import Call, Endpoint, Operation, Reply, typed
 from holdfast.hub.core import Core
 from holdfast.hub.feed import shown
-from holdfast.hub.judge import HUB_AGENT
-from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
-from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.principal import READ
 from holdfast.hub.shapes import (
-    INT64_MAX,
-    PRINTED,
     AfterName,
     AfterPos,
     Agent,
@@ -44,12 +40,10 @@ from holdfast.hub.shapes import (
     Records,
     Version,
     When,
-    Writer,
     time_ms,
 )
-from holdfast.log import drafts
 from holdfast.log.versions import frame
-from holdfast.records import KEY_BYTES_MAX, NAME_BYTES_MAX, read_blob_reference
+from holdfast.records import read_blob_reference
 from holdfast.wire import BODY_BYTES_MAX
 
 STATE: Final = "state"
@@ -57,6 +51,7 @@ STATE: Final = "state"
 ANSWER_BYTES_MAX: Final = 8 << 20
 HISTORY_STEPS_MAX: Final = 20_000
 COUNT_MAX: Final = 10_000
+WRITERS_MAX: Final = 100_000
 
 At = Annotated[When, Meta(description="as of this time: seconds since 1970, or ISO 8601")]
 Since = Annotated[When, Meta(description="not older than this: seconds since 1970, or ISO 8601")]
@@ -161,35 +156,8 @@ class Few(msgspec.Struct, frozen=True):
     limit: Limit = 100
 
 
-ONE_OF_BOTH: Final = {
-    "anyOf": [
-        {"required": ["value"], "properties": {"delete": {"const": False}}},
-        {"required": ["delete"], "properties": {"delete": {"const": True}, "value": {"type": "null"}}},
-    ]
-}
-
-
-class Wish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A value to put, or to delete, if the version that is there is the expected one."""
-
-    agent: Writer
-    collection: Annotated[
-        Collection, Meta(max_length=NAME_BYTES_MAX, min_length=1, extra_json_schema={"pattern": PRINTED})
-    ]
-    key: Annotated[Key, Meta(max_length=KEY_BYTES_MAX, extra_json_schema={"pattern": PRINTED})]
-    value: Any = UNSET
-    delete: bool = False
-    reason: Annotated[str, Meta(description="why it is deleted")] | None = None
-    expect: (
-        Annotated[int, Meta(ge=0, le=INT64_MAX, description="a version, or 0: no value yet")]
-        | Annotated[str, Meta(description="an etag")]
-        | None
-    ) = None
-    id: Annotated[str, Meta(min_length=1, max_length=200, description="one that no other request has")] | None = None
-
-
 def operations(core: Core) -> Iterator[Operation]:
-    """Everything that reads, and decide."""
+    """Everything that reads."""
 
     def read(name: str, endpoint: Any, summary: str, query: type, gives: Any, **more: Any) -> Operation:
         return Operation(
@@ -216,18 +184,6 @@ def operations(core: Core) -> Iterator[Operation]:
     yield read("search", reads(core, _search), "Full-text search", Words, Found)
     yield read("agents", reads(core, _agents), "Who writes here", ByName, AgentsPage)
     yield read("nodes", typed(Nodes(core)), "The nodes that were seen", Few, NodesPage)
-    yield Operation(
-        method="POST",
-        path="/v1/decide",
-        endpoint=typed(Decide(core)),
-        needs=WRITE,
-        summary="Compare and set",
-        tag="deciding",
-        body=Annotated[Wish, Meta(extra_json_schema=ONE_OF_BOTH)],
-        takes=(JSON, wire.MEDIA),
-        answer=Version,
-        errors=(409,),
-    )
 
 
 def reads(core: Core, work: Work) -> Endpoint:
@@ -265,7 +221,9 @@ class Latest:
 
 
 class Nodes:
-    """GET /v1/nodes: the nodes that ever said hello, the latest seen first."""
+    """GET /v1/nodes: the nodes that ever said hello, the latest seen first; whoever may not read everything learns of
+    those alone that spoke for agents of whom he may read something.
+    """
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -273,63 +231,11 @@ class Nodes:
     async def __call__(self, call: Call) -> dict[str, Any]:
         """The answer to one request."""
         nodes = self._core.nodes_json()
+        if readable := call.principal.readable:
+            seen = set(await self._core.read(lambda: pages.writers(self._core.corpus, readable, "", WRITERS_MAX)))
+            both = [{**node, "agents": [agent for agent in node["agents"] if agent in seen]} for node in nodes]
+            nodes = [node for node in both if node["agents"]]
         return {"nodes": nodes[: call.query.limit], "total": len(nodes)}
-
-
-class Decide:
-    """POST /v1/decide: puts or deletes a key of a `cas` collection if its version is the expected one.
-
-    The hub decides in one stream of its own, so of two requests that expect the same version one wins and the other
-    gets 409 with the current version. A request is known by its `id`: sent again, it gets its first answer.
-    """
-
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    async def __call__(self, call: Call) -> bytes:
-        """The answer to one request."""
-        stored = await self._decide(call.body, call.size)
-        return await self._core.read(lambda: frame(stored, self._core.home.blobs))
-
-    async def _decide(self, asked: Wish, size: int) -> Stored:
-        agent, collection, key = check_agent(asked.agent, hub=False), asked.collection, asked.key
-        nothing, given = asked.value is UNSET, asked.value not in (UNSET, None)
-        if (given and asked.delete) or (nothing and not asked.delete):
-            raise UsageError("neither a value nor delete: true, or both", hint="give one of them")
-        expect, request = asked.expect, asked.id
-        if asked.delete:
-            draft = drafts.remove(collection, key, reason=asked.reason or "", expect=expect, author=agent)
-        else:
-            draft = drafts.value(collection, key, asked.value, expect=expect, author=agent)
-        tag = f"decide:{request}" if request else ""
-        if tag:
-            draft = msgspec.structs.replace(draft, tags=((TAGS["msg_id"], tag),))
-        log = await self._core.own.log_of(HUB_AGENT)
-        quick = len(draft.payload) <= QUICK_BYTES
-        ready = (
-            self._core.own.ready(log, draft)
-            if quick
-            else await self._core.read(lambda: self._core.own.ready(log, draft))
-        )
-
-        def work(desk: Desk) -> Stored | Conflict:
-            before = desk.request(tag) if tag else None
-            if before is not None:
-                same = (before.record.collection, before.record.key, before.record.author) == (collection, key, agent)
-                return (
-                    before
-                    if same
-                    else Conflict(f"the id {request!r} was used for another decision", hint="make a new one")
-                )
-            try:
-                return desk.append(ready)
-            except Conflict as error:
-                return error
-
-        found = await self._core.own.write(HUB_AGENT, work, size=size, quick=quick)
-        if isinstance(found, Conflict):
-            raise found
-        return found  # type: ignore[no-any-return]
 
 
 # -- one key ----------------------------------------------------------------------------------------------------
@@ -338,6 +244,7 @@ class Decide:
 def _find(core: Core, call: Call) -> Stored:
     asked: OneKey = call.query
     agent, collection, key = asked.agent, asked.collection or STATE, asked.key
+    call.principal.check_read(collection)
     version, at = asked.version, time_ms(asked.at)
     if version and at is not None:
         raise UsageError("a version and a time at once", hint="give one of them")
@@ -385,6 +292,7 @@ def _history(core: Core, call: Call) -> bytes:
     """Newest first, deletions included."""
     asked: Past = call.query
     agent, collection, key = asked.agent, asked.collection or STATE, asked.key
+    call.principal.check_read(collection)
     after, limit = asked.after, asked.limit
     versions = core.corpus.versions(agent, collection, key)
     if after:
@@ -422,8 +330,9 @@ def _page(name: str, found: list[Stored], limit: int) -> bytes:
 def _keys(core: Core, call: Call) -> bytes:
     """In their order; only those that have a value."""
     asked: KeysOf = call.query
-    limit = asked.limit
-    found = core.corpus.keys(asked.agent, asked.collection or STATE, asked.prefix, asked.after, limit + 1)
+    limit, collection = asked.limit, asked.collection or STATE
+    call.principal.check_read(collection)
+    found = core.corpus.keys(asked.agent, collection, asked.prefix, asked.after, limit + 1)
     keys = [
         {
             "key": each.record.key,
@@ -441,10 +350,13 @@ def _keys(core: Core, call: Call) -> bytes:
 def _records(core: Core, call: Call) -> bytes:
     """Each filter narrows; newest first unless said."""
     asked: Which = call.query
+    if asked.collection is not None:
+        call.principal.check_read(asked.collection)
     since, until = time_ms(asked.since), time_ms(asked.until)
     which = Filter(
         agents=asked.agent,
         collection=asked.collection,
+        readable=call.principal.readable,
         kinds=asked.kind,
         key=asked.key,
         to=asked.to,
@@ -462,6 +374,7 @@ def _records(core: Core, call: Call) -> bytes:
 def _count(core: Core, call: Call) -> bytes:
     """Those that nobody deleted; counted up to `most`, so that the answer takes as long on any hub."""
     asked: HowMany = call.query
+    call.principal.check_read(MESSAGES)
     which = Filter(
         agents=asked.agent,
         collection=MESSAGES,
@@ -479,16 +392,28 @@ def _count(core: Core, call: Call) -> bytes:
 def _search(core: Core, call: Call) -> bytes:
     """Current values and messages that hold every word, newest first."""
     asked: Words = call.query
+    if asked.collection is not None:
+        call.principal.check_read(asked.collection)
     hits = search.search(
-        core.corpus, asked.q, agents=asked.agent, collection=asked.collection, kinds=asked.kind, limit=asked.limit
+        core.corpus,
+        asked.q,
+        agents=asked.agent,
+        collection=asked.collection,
+        kinds=asked.kind,
+        readable=call.principal.readable,
+        limit=asked.limit,
     )
     out = b",".join(shown(each) for each in hits.found)
     return b'{"records":[%b],"partial":%b}' % (out, b"true" if hits.partial else b"false")
 
 
 def _agents(core: Core, call: Call) -> bytes:
-    """By name, each with its logs."""
-    limit = call.query.limit
+    """By name, each with its logs; whoever may not read everything learns the names alone."""
+    limit, readable = call.query.limit, call.principal.readable
+    if readable:
+        seen = pages.writers(core.corpus, readable, call.query.after, limit + 1)
+        bare = [{"agent": name, "streams": []} for name in seen[:limit]]
+        return msgspec.json.encode({"agents": bare, "next": seen[limit - 1] if len(seen) > limit else None})
     agents: dict[str, list[dict[str, Any]]] = {}
     for name, stream, own, seq, link, lives in pages.streams(core.corpus, call.query.after, limit + 1):
         agents.setdefault(name, []).append(

@@ -22,7 +22,7 @@ from holdfast.hub.api import Call, Operation, decode, typed
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
-from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.principal import READ, WRITE, Principal, principal_of
 from holdfast.hub.shapes import INT64_MAX, PRINTED, Problem, Writer
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
@@ -212,7 +212,9 @@ class Immediate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        (done,) = await carry_out(self._core, [read(data)], len(data))
+        change = read(data)
+        principal_of(scope).check_write(change.agent, change.collection)
+        (done,) = await carry_out(self._core, [change], len(data))
         if isinstance(done, HoldfastError):
             raise done
         await answer_json(send, done)
@@ -233,17 +235,18 @@ class Batch:
             raise error
         verdicts: list[dict[str, Any]] = []
         for first in range(0, len(batch), RECORDS_MAX):
-            verdicts += await self._carry_out(batch[first : first + RECORDS_MAX])
+            verdicts += await self._carry_out(call.principal, batch[first : first + RECORDS_MAX])
         done = sum(verdict["status"] != "rejected" for verdict in verdicts)
         return {"status": "acked", "count": done, "verdicts": verdicts}
 
-    async def _carry_out(self, part: list[msgspec.Raw]) -> list[dict[str, Any]]:
+    async def _carry_out(self, principal: Principal, part: list[msgspec.Raw]) -> list[dict[str, Any]]:
         """The verdicts of up to 500 operations; those of one agent share a transaction."""
         verdicts: list[dict[str, Any]] = [{} for _ in part]
         good: dict[str, list[tuple[int, RowChange]]] = {}
         for number, raw in enumerate(part):
             try:
                 operation = read(raw)
+                principal.check_write(operation.agent, operation.collection)
             except HoldfastError as error:
                 verdicts[number] = {"status": "rejected", "error": verdict_of(error)}
             else:
@@ -274,6 +277,7 @@ class Rows:
         """The answer to one request."""
         asked: Wanted = call.body
         table, limit, agent = _table(asked.table), asked.limit, asked.agent_id
+        call.principal.check_read(PREFIX + table)
         tests = filters(asked.filters or {})
         if agent is not None:
             check_agent(agent)

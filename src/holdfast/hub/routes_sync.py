@@ -20,9 +20,9 @@ from holdfast.corpus.sql import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
 from holdfast.hub.api import Call, Operation, refused, typed
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, parse_json
+from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, check_json, parse_json
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
-from holdfast.hub.principal import READ, WRITE
+from holdfast.hub.principal import READ, WRITE, Principal, principal_of
 from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, When, time_ms
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
@@ -192,7 +192,9 @@ class OneMessage:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         data = await body_of(scope, receive)
-        post = read(data)
+        principal = principal_of(scope)
+        post = read(data, sender=sender_of(principal))
+        principal.check_write(post.sender, MESSAGES)
         log = await self._core.own.log_of(post.sender)
         (verdict,) = await store(self._core, log, [post], len(data))
         if isinstance(verdict, HoldfastError):
@@ -222,11 +224,11 @@ class ManyMessages:
         batch_id = batch.batch_id or new_id("batch")
         verdicts: list[dict[str, Any]] = []
         for first in range(0, len(batch.messages), RECORDS_MAX):
-            verdicts += await self._store(batch, batch_id, first)
+            verdicts += await self._store(call.principal, batch, batch_id, first)
         self._core.saw(batch.node_id or "")
         return {"status": "acked", "batch_id": batch_id, "verdicts": verdicts}
 
-    async def _store(self, batch: Batch, batch_id: str, first: int) -> list[dict[str, Any]]:
+    async def _store(self, principal: Principal, batch: Batch, batch_id: str, first: int) -> list[dict[str, Any]]:
         """The verdicts of up to 500 messages; those of one sender share a transaction."""
         part = batch.messages[first : first + RECORDS_MAX]
         verdicts: list[dict[str, Any]] = [{} for _ in part]
@@ -234,7 +236,9 @@ class ManyMessages:
         for number, raw in enumerate(part):
             try:
                 # Without an id of its own a message is known by its place in its batch, so a retry still adds nothing.
-                post = read(raw, sender=batch.node_id or ANONYMOUS, msg_id=f"{batch_id}:{first + number}")
+                sender = sender_of(principal, batch.node_id or ANONYMOUS)
+                post = read(raw, sender=sender, msg_id=f"{batch_id}:{first + number}")
+                principal.check_write(post.sender, MESSAGES)
             except HoldfastError as error:
                 verdicts[number] = _rejected(_named(raw), error)
             else:
@@ -264,6 +268,7 @@ class Messages:
     async def __call__(self, call: Call) -> bytes:
         """The answer to one request."""
         asked: Mailbox = call.query
+        call.principal.check_read(MESSAGES)
         limit, page = asked.limit, asked.page
         skip = (page - 1) * limit
         if skip > SKIP_MAX:
@@ -333,6 +338,11 @@ class Messages:
         return shape, size
 
 
+def sender_of(principal: Principal, otherwise: str = ANONYMOUS) -> str:
+    """Whose a message is that does not say: the agent's who shows its token."""
+    return principal.name if principal.kind == "agent" else otherwise
+
+
 def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = "") -> Post:
     """A message from what a client sent, every field checked.
 
@@ -345,6 +355,7 @@ def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = ""
         UsageError: with the field that is wrong.
     """
     others: dict[str, Any] = {}
+    check_json(bytes(data))
     try:
         message: Message = _decode_known(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

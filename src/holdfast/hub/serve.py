@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -23,8 +24,11 @@ from holdfast.hub.systemd import notify, watch
 
 if TYPE_CHECKING:
     import asyncio
+    import ssl
 
     from holdfast.hub.core import Core
+
+logger = logging.getLogger(__name__)
 
 PORT: Final = 8084
 STOP_S: Final = 1.5
@@ -49,7 +53,7 @@ def serve(
 
     Args:
         directory: the hub's directory; made if missing. Not with a database.
-        host: where to listen; anything but this machine itself needs a token.
+        host: where to listen; anything but this machine itself needs tokens, and TLS or word that none is wanted.
         port: 0 takes a free one, and says which.
         options: how it is to run.
         ready_file: written, as a whole, once the hub listens: ``{"url": …, "port": …, "pid": …}``.
@@ -59,18 +63,17 @@ def serve(
         Locked: another process serves this directory.
         HubUnavailable: the database cannot be reached, or was promoted or restored.
         MissingExtra: the packages of ``holdfast[hub]`` are not installed.
-        UsageError: a host that is not this machine, without a token; or an address that cannot be listened at.
+        UsageError: a host that is not this machine, without tokens or without TLS; an address that cannot be listened
+            at; or a certificate that is none.
     """
     how = options_of(options, given)
-    if not how.token and not is_loopback(host):
-        raise UsageError(
-            f"{host} can be reached from other machines, and no token is set",
-            hint="give --token-file FILE, or listen at 127.0.0.1",
-        )
     uvicorn = _uvicorn()
     import asyncio
 
     from holdfast.hub.app import create_app
+    from holdfast.hub.doorstep import prepare
+
+    how, tls = prepare(host, None if directory is None else Path(directory), how, loopback=is_loopback(host))
 
     listener = listen(host, port)
     try:
@@ -80,16 +83,17 @@ def serve(
         raise
     sys.setswitchinterval(SWITCH_S)
     _give_memory_back()
-    url = url_of(listener)
+    url = url_of(listener, tls is not None)
     config = uvicorn.Config(
         app,
-        http="httptools" if _has("httptools") else "h11",
+        http=_connections(),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nobody here asks who the client is
+        proxy_headers=False,  # nobody here asks who the client is, so nobody can say that he is another
+        ssl_context_factory=(lambda *_: tls) if tls is not None else None,
         backlog=BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_S,
@@ -103,7 +107,7 @@ def serve(
 
     server = _server_class(uvicorn)(config, on_ready)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(server, app.state.core, listener))
+        runner.run(_run(server, app.state.core, listener, _renewal(tls, how)))
     _ended(app.state.core, ready_file)
 
 
@@ -114,8 +118,27 @@ def _ended(core: Core, ready_file: str | os.PathLike[str] | None) -> None:
         raise HubUnavailable(f"this hub ended: {core.lost}", hint="start it again; nodes keep everything")
 
 
-async def _run(server: Any, core: Core, listener: socket.socket) -> None:
+def _renewal(tls: ssl.SSLContext | None, options: Options) -> Callable[[], None]:
+    """What SIGHUP does: reads the certificate again."""
+
+    def renew() -> None:
+        from holdfast.hub.doorstep import load_certificate
+
+        if tls is None:
+            return
+        try:
+            load_certificate(tls, options)
+            logger.warning("read the certificate again: %s", options.tls_cert)
+        except UsageError as error:
+            logger.error("the certificate stays as it was: %s", error)
+
+    return renew
+
+
+async def _run(server: Any, core: Core, listener: socket.socket, renew: Callable[[], None]) -> None:
     import asyncio
+
+    from holdfast.hub.doorstep import sweep
 
     loop = asyncio.get_running_loop()
 
@@ -129,14 +152,17 @@ async def _run(server: Any, core: Core, listener: socket.socket) -> None:
 
     core.on_lost = stop
     # Only a main thread gets signals; elsewhere whoever started us ends the process.
-    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
-    for number in numbers:
-        loop.add_signal_handler(number, stop)
+    main = threading.current_thread() is threading.main_thread()
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: renew} if main else {}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    sweeping = asyncio.create_task(sweep(server.server_state.connections, core.options.pause_s))
     try:
         await server.serve(sockets=[listener])
     finally:
         watchdog.cancel()
-        for number in numbers:
+        sweeping.cancel()
+        for number in handlers:
             loop.remove_signal_handler(number)
 
 
@@ -178,11 +204,12 @@ def is_loopback(host: str) -> bool:
     return bool(addresses) and all(ipaddress.ip_address(each).is_loopback for each in addresses)
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, tls: bool = False) -> str:
     """The address that a client on this machine can use."""
+    scheme = "https" if tls else "http"
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def write_ready(path: Path, url: str) -> None:
@@ -232,6 +259,17 @@ def _uvicorn() -> Any:
     return uvicorn
 
 
+def _connections() -> Any:
+    """What makes uvicorn's connections; h11 counts and times nothing but the size of heads."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+    except ImportError:
+        return "h11"
+    from holdfast.hub.doorstep import connection_class
+
+    return connection_class(HttpToolsProtocol)
+
+
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
@@ -239,9 +277,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
         return None
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _has(module: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(module) is not None

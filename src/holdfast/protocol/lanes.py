@@ -28,8 +28,8 @@ class Lane:
     power cut; they part for as long as its disk takes.
 
     `ready`: the latest hello covers this incarnation; `told`: some hello of this process did; `bare`: what the hub
-    holds as envelopes. `is_behind`: the hub has records behind our head that we are pulling; what is written
-    meanwhile becomes a fork, so nothing is sent before that is known.
+    holds as envelopes; `denied`: why it takes nothing of this stream. `is_behind`: the hub has records behind our head
+    that we are pulling; what is written meanwhile becomes a fork, so nothing is sent before that is known.
     """
 
     def __init__(self, inc: bytes, acked: Mark, settled: Mark) -> None:
@@ -37,11 +37,22 @@ class Lane:
         self.ready = self.told = False
         self.bare: frozenset[int] = frozenset()
         self.silent_until = 0.0
+        self.denied = ""
         self.best = 0
         self.wants: list[Want] = []
         self.blobs: list[bytes] = []
         self.blob_users: dict[bytes, int] = {}
         self.strikes: dict[int, int] = {}
+
+    def take_over(self, old: Lane | None) -> None:
+        """Goes on where the lane before it was, if there was one: what the hub said does not end with it."""
+        if old is not None:
+            self.silent_until, self.denied, self.strikes, self.best = (
+                old.silent_until,
+                old.denied,
+                old.strikes,
+                old.best,
+            )
 
     @property
     def is_behind(self) -> bool:
@@ -78,6 +89,13 @@ class Taken:
     def clear(self) -> None:
         """Of a hub that is no more: what it took may be lost, and hello says what is left."""
         self._owed.clear()
+
+
+def denials(infos: Sequence[StreamInfo], lanes: Mapping[bytes, Lane]) -> str:
+    """Which agents' records a hub does not take, and why; empty where it takes all."""
+    pairs = [(info, lane) for info in infos if (lane := lanes.get(info.stream)) and lane.denied]
+    denied = [f"{info.agent}: {lane.denied}" for info, lane in pairs if lane.sent.seq < info.head.seq]
+    return f"the hub denies the records of {'; '.join(denied)}" if denied else ""
 
 
 def introduce(store: OutboxStore, info: StreamInfo) -> HelloStream:

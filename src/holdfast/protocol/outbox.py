@@ -19,6 +19,7 @@ from holdfast.protocol.lanes import (
     Taken,
     Want,
     blob_users,
+    denials,
     envelope,
     introduce,
     mark_at,
@@ -28,7 +29,7 @@ from holdfast.protocol.lanes import (
 )
 from holdfast.protocol.patience import Patience
 from holdfast.protocol.ports import OutboxStore, Position, Rng, StreamInfo, Verify
-from holdfast.protocol.retry import SLOW, Reaction, reaction, retry_after
+from holdfast.protocol.retry import SLOW, Reaction, mismatch, reaction, retry_after
 from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer, HelloStream, Mark, Pulled, Rejected, Segment
 
 HELLO_EVERY: Final = 60.0
@@ -237,8 +238,7 @@ class Outbox:
             return
         old = self._lanes.get(stream)
         lane = self._lanes[stream] = Lane(info.inc, at, mark_at(links, min(at.seq, state.settled)))
-        if old:
-            lane.silent_until, lane.strikes, lane.best = old.silent_until, old.strikes, old.best
+        lane.take_over(old)
         lane.ready = lane.told = True
         lane.bare = frozenset(state.envelopes)
         if state.state == "ahead":
@@ -301,8 +301,9 @@ class Outbox:
             lane.blobs = list(verdict.blobs)
             lane.blob_users = blob_users(segment)
         elif verdict.state == "denied":
-            lane.silent_until = self._clock.monotonic() + SLOW
-            self._patience.alert = f"the hub denies stream {stream.hex()}: {verdict.reason}"
+            # Of this stream alone: the node's others go on. A wider token may lie in the file by now.
+            lane.silent_until, lane.denied = self._clock.monotonic() + SLOW, verdict.reason or "no reason given"
+            self._patience.reread()
         else:
             lane.ready = False
 
@@ -311,7 +312,7 @@ class Outbox:
         if not self.is_same(links.get(verdict.at.seq), verdict.at.link):
             lane.ready = False
             return
-        lane.sent = verdict.at
+        lane.sent, lane.denied = verdict.at, ""
         if verdict.at.seq > lane.best:
             # Only what no ack of this process has reached before is a sign that we agree again.
             lane.best, self._patience.surprises = verdict.at.seq, 0
@@ -423,7 +424,7 @@ class Outbox:
             self._patience.heard(now)
             self._without_blob(flight, "the hub refuses its blob")
         elif what in (Reaction.SMALLER, Reaction.MISMATCH):
-            self._patience.slow(now, "mismatch", f"the hub answered {status}: not a protocol that this node speaks")
+            self._patience.slow(now, "mismatch", f"the hub answered {status}: {mismatch(status)}")
             self.say_hello()
         elif what is Reaction.DENIED:
             self._patience.deny(now, f"the hub answered {status}: this node's credential is not accepted")
@@ -481,8 +482,8 @@ class Outbox:
 
     def status(self) -> Status:
         """A snapshot for health, metrics and people."""
-        acked = {stream: lane.acked.seq for stream, lane in self._lanes.items()}
-        depth = {i.stream: max(0, i.head.seq - acked.get(i.stream, 0)) for i in self._store.streams()}
+        infos, acked = self._store.streams(), {stream: lane.acked.seq for stream, lane in self._lanes.items()}
+        depth = {i.stream: max(0, i.head.seq - acked.get(i.stream, 0)) for i in infos}
         waiting = any(depth.values()) or any(x.wants for x in self._lanes.values())
         patience = self._patience
         state: State = "catching_up" if patience.state == "in_sync" and waiting else patience.state
@@ -495,5 +496,5 @@ class Outbox:
             depth=depth,
             forks=self.forks,
             quarantined=sum(map(len, self._refused.values())),
-            alert=patience.alert,
+            alert=patience.alert or denials(infos, self._lanes),
         )

@@ -67,6 +67,10 @@ class Patience:
         self._wants_refresh = self._refreshed = True
         self._backoff.failures += 1
 
+    def reread(self) -> None:
+        """Our credential is accepted, but not for everything: read it again."""
+        self._wants_refresh = True
+
     def take_refresh(self) -> bool:
         """Whether the credential is to be read again now; once per denial."""
         wanted, self._wants_refresh = self._wants_refresh, False

@@ -42,10 +42,15 @@ def reaction(status: int | None, hub_header: bool) -> Reaction:
         return Reaction.DENIED if hub_header else Reaction.RETRY
     if status in (400, 413, 422):
         return Reaction.SMALLER if hub_header else Reaction.RETRY
-    if status in (404, 405, 426, 501):
+    if status in (404, 405, 421, 426, 501):
         # 404 without our header is still most likely a wrong address: slow, but for ever.
         return Reaction.MISMATCH if hub_header or status in (426, 501) else Reaction.RETRY
     return Reaction.RETRY
+
+
+def mismatch(status: int | None) -> str:
+    """What a person should know about an answer that no waiting will change."""
+    return "it is not known by this name" if status == 421 else "not a protocol that this node speaks"
 
 
 def retry_after(value: str | None, now_ms: int) -> float | None:

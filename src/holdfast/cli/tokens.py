@@ -1,0 +1,216 @@
+"""Commands about who may ask a hub. They work on the hub's directory, also while it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from holdfast.cli import shell
+from holdfast.cli.settings import Settings
+from holdfast.cli.show import clock_text, count_text
+from holdfast.clock import SYSTEM, iso, parse_time
+from holdfast.errors import NoStore, UsageError
+
+if TYPE_CHECKING:
+    from holdfast.hub.tokens import SqliteTokens, Token
+
+_UNITS: Final = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
+_SPAN: Final = re.compile(r"(\d{1,6})([hdwy])")
+_SCOPES: Final = "records:read, records:write, records:append, sql:read, inbox:act, metrics:read, admin"
+_data = click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("hub"), show_default=True, help="the hub's directory"
+)
+
+
+@shell.room("token")
+def token_command() -> None:
+    """Who may ask a hub. A hub for which a token was ever made wants one from everybody, on loopback too.
+
+    The commands work on the hub's directory, also while it runs: it follows within a second.
+    """
+
+
+@token_command.command("create")
+@_data
+@click.option("--kind", required=True, type=click.Choice(["node", "agent", "service", "person"]), help="what shows it")
+@click.option("--name", required=True, help="whose it is; an agent's token writes as this agent, and as no other")
+@click.option("--scope", "scopes", multiple=True, help=f"what it may do; repeat for several: {_SCOPES}")
+@click.option("--agent", "agents", multiple=True, metavar="GLOB", help="agents that it may write as")
+@click.option(
+    "--collection", "collections", multiple=True, metavar="GLOB", help="collections that it may see and write"
+)
+@click.option("--expires", metavar="TIME", help="when it ends: 90d, 12h, or a date; never unless said")
+@click.option("--note", default="", help="what for")
+@click.pass_obj
+def create_command(settings: Settings, /, data: Path, expires: str | None, **wish: Any) -> None:
+    """Make a token and print it, this once: only its hash is kept.
+
+    Without --scope, nodes and agents may read, write and append, services read, people read and act on the inbox.
+
+    \b
+      holdfast token create --kind agent --name recruiter-1 > recruiter-1.token
+      holdfast token create --kind node --name laptop --agent 'recruiter-*' --expires 90d > laptop.token
+      holdfast token create --kind service --name dashboard --collection 'public/*'
+    """
+    from holdfast.hub import tokens
+
+    ends_ms = None if expires is None else _end(expires)
+    wish["collections"] = wish["collections"] or ("*",)
+    if settings.agent:
+        raise UsageError("--agent before the command's name is another option", hint="token create … --agent GLOB")
+    with _store(data, make=True) as store:
+        made, text = tokens.create(store, tokens.Wish(ends_ms=ends_ms, **wish))
+    if settings.as_json:
+        settings.show.document({**_shown(made), "token": text})
+    else:
+        settings.show.line(text)
+    ends = f"until {clock_text(made.ends_ms / 1000)}" if made.ends_ms else "until it is revoked"
+    settings.show.note(f"token {made.id} of {made.kind} {made.name}: {', '.join(made.scopes)}; {ends}")
+    _look_at(settings)
+
+
+@token_command.command("ls")
+@_data
+@click.option("--all", "every", is_flag=True, help="also what has expired or was revoked")
+@click.pass_obj
+def ls_command(settings: Settings, data: Path, every: bool) -> None:
+    """List a hub's tokens: whose they are and what they may do. Secrets are not there to be listed."""
+    with _store(data) as store:
+        found = [token for token in store.every() if every or token.state(SYSTEM.now_ms()) == "valid"]
+    if settings.as_json:
+        settings.show.document({"tokens": [_shown(token) for token in found]})
+        return
+    rows = [
+        (
+            token.id,
+            token.kind,
+            token.name,
+            token.state(SYSTEM.now_ms()),
+            clock_text(token.ends_ms / 1000) if token.ends_ms else "never",
+            clock_text(token.used_ms / 1000) if token.used_ms else "never",
+            ",".join(token.scopes),
+            ",".join(token.agents) or "-",
+            ",".join(token.collections),
+        )
+        for token in found
+    ]
+    settings.show.table(("ID", "KIND", "NAME", "STATE", "ENDS", "USED", "SCOPES", "WRITES AS", "COLLECTIONS"), rows)
+
+
+@token_command.command("revoke")
+@_data
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.pass_obj
+def revoke_command(settings: Settings, data: Path, ids: tuple[str, ...]) -> None:
+    """End tokens for good, by their ids: a running hub refuses them within a second, and ends their feeds."""
+    from holdfast.hub import tokens
+
+    with _store(data) as store:
+        for token_id in ids:
+            found, done = tokens.revoke(store, token_id)
+            said = "revoked" if done else "was revoked before"
+            settings.show.result(f"{said}: token {found.id} of {found.kind} {found.name}", _shown(found))
+
+
+@token_command.command("export")
+@_data
+@click.pass_obj
+def export_command(settings: Settings, data: Path) -> None:
+    """Write all tokens as JSON Lines, for a standby: hashes and rights, and no secrets.
+
+    \b
+      holdfast token export --data /srv/holdfast | ssh standby holdfast token import --data /srv/holdfast -
+    """
+    import msgspec
+
+    with _store(data) as store:
+        for token in store.every():
+            settings.show.raw(msgspec.json.encode(token) + b"\n")
+
+
+@token_command.command("import")
+@_data
+@click.argument("file", type=click.File("rb"))
+@click.pass_obj
+def import_command(settings: Settings, data: Path, file: Any) -> None:
+    """Take over another hub's tokens, so that nodes which fail over are known here too; revocations as well."""
+    import msgspec
+
+    from holdfast.hub import tokens
+
+    try:
+        found = msgspec.json.Decoder(tokens.Token).decode_lines(file.read())
+    except msgspec.MsgspecError as error:
+        raise UsageError(f"not what export writes: {error}", hint="holdfast token export") from error
+    with _store(data, make=True) as store:
+        new, ended = tokens.adopt(store, found)
+    told = {"tokens": len(found), "new": new, "revoked": ended}
+    settings.show.result(f"{count_text(new, 'new token')}, {ended} revoked, of {len(found)}", told)
+
+
+@contextlib.contextmanager
+def _store(data: Path, *, make: bool = False) -> Iterator[SqliteTokens]:
+    from holdfast.hub.tokens import SqliteTokens
+
+    if (data / "config.json").exists():
+        raise UsageError(f"{data} is a node's directory", hint="--data DIR names the hub's")
+    if not make and not (data / "auth.db").exists():
+        raise NoStore(f"no tokens at {data}", hint="--data DIR names the hub's directory, as for holdfast serve")
+    if not data.exists():
+        data.mkdir(mode=0o700, parents=True)
+    store = SqliteTokens(data)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _end(text: str) -> int:
+    """When a token ends, in ms since 1970."""
+    found = _SPAN.fullmatch(text)
+    if found:
+        return SYSTEM.now_ms() + int(found[1]) * _UNITS[found[2]] * 1000
+    try:
+        return parse_time(text)
+    except UsageError as error:
+        raise UsageError(f"not a time: {text!r:.80}", hint="90d, 12h, 2w, 1y, or a date such as 2027-06-30") from error
+
+
+def _shown(token: Token) -> dict[str, Any]:
+    """A token as programs get it: everything but its hash."""
+
+    def time(ms: int | None) -> str | None:
+        return None if ms is None else iso(ms)
+
+    return {
+        "id": token.id,
+        "kind": token.kind,
+        "name": token.name,
+        "state": token.state(SYSTEM.now_ms()),
+        "scopes": token.scopes,
+        "agents": token.agents,
+        "collections": token.collections,
+        "note": token.note,
+        "made": time(token.made_ms),
+        "ends": time(token.ends_ms),
+        "revoked": time(token.revoked_ms),
+        "used": time(token.used_ms),
+    }
+
+
+def _look_at(settings: Settings) -> None:
+    """Warns when the secret has just been written where others can read it."""
+    with contextlib.suppress(OSError, ValueError):
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+        if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            settings.show.warn(
+                "others may read the file that this token went to", hint="chmod 600, or umask 077 before"
+            )
