@@ -6,11 +6,15 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from holdfast import Hub
 from tests.flow import seed_storage_service
 from tests.flow.hubs import HubProcess
+from tests.services import shared_postgres
 
 USAGE = """
 import httpx
@@ -43,6 +47,17 @@ async def example():
         # End session
         await client.delete(f"http://localhost:8084/storage/sessions/{session_id}")
 """
+
+
+@pytest.fixture(params=["directory", "database"])
+def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[HubProcess]:
+    """A hub, running, in a directory or in a database."""
+    where = {"database": shared_postgres().database()} if request.param == "database" else {}
+    process = HubProcess(tmp_path / "hub", **where)
+    yield process
+    process.kill()
+
+
 TELLS = "\n        assert [each['content'] for each in messages] == ['What is quantum computing?']\n"
 
 

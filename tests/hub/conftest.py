@@ -54,7 +54,10 @@ class Room:
 
 
 # Where it matters what the hub lies in: everything that one of these modules asks, and what is written in batches.
-ON_BOTH = {"test_ingest", "test_reads", "test_sync_endpoints", "test_feed"}
+ON_BOTH = {
+    *("test_ingest", "test_reads", "test_sync_endpoints", "test_feed"),
+    *("test_storage_sessions", "test_storage_metrics", "test_storage_artifacts"),
+}
 ON_BOTH_TOO = {
     "test_a_batch_has_a_verdict_for_each_and_later_ones_see_what_earlier_ones_wrote",
     "test_a_batch_beyond_500_is_split_and_wholly_written",

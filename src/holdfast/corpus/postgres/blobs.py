@@ -215,18 +215,33 @@ class BlobTable:
                     raise _absent(digest)
                 return int(row[1])
             number, size = row
-            found, at = hashlib.sha256(), 0
-            while at < size and (part := execute(_PIECES, (number, at, size)).fetchone()):
-                found.update(part[1])
-                at = part[0] + len(part[1])
-            good = found.digest() == digest
+            found = self._digest_of(execute, number, size)
+            good = found == digest
             if good:
                 self._publish(execute, number, digest, size)
             else:
                 execute("DELETE FROM blob WHERE id=?1", (number,))
         if not good:
-            raise _corrupt(digest, f"what came has the digest {found.hexdigest()}")
+            raise _corrupt(digest, f"what came has the digest {found.hex()}")
         return int(size)
+
+    def finish_found(self, upload: bytes) -> tuple[bytes, int]:
+        """Makes an upload whose digest nobody knew a blob that survives a power cut; returns its digest and size.
+
+        Args:
+            upload: 32 bytes by which `append` was told which upload it is; no digest.
+
+        Raises:
+            NotFound: there is no such upload.
+        """
+        with self._transaction() as execute:
+            row = execute(_OURS, (_checked(upload),)).fetchone()
+            if row is None:
+                raise NotFound(f"there is no upload {upload.hex()}", hint="begin it again")
+            number, size = row
+            digest = self._digest_of(execute, number, size)
+            self._publish(execute, number, digest, size)
+        return digest, int(size)
 
     def sweep(self, older_than_s: float) -> int:
         """Removes uploads that nobody has added to for so many seconds; returns how many."""
@@ -254,6 +269,14 @@ class BlobTable:
                 return connection.cursor(binary=True).execute(translate(sql), args)
 
             yield execute
+
+    @staticmethod
+    def _digest_of(execute: Any, number: int, size: int) -> bytes:
+        found, at = hashlib.sha256(), 0
+        while at < size and (part := execute(_PIECES, (number, at, size)).fetchone()):
+            found.update(part[1])
+            at = part[0] + len(part[1])
+        return found.digest()
 
     def _publish(self, execute: Any, number: int, digest: bytes, size: int) -> None:
         """Makes what was proven the blob of that name, unless it has one that has not rotted."""

@@ -18,6 +18,7 @@ from holdfast.corpus.postgres.door import plain, translate
 from holdfast.corpus.rows import COLUMNS, INSERT, bind, within
 from holdfast.corpus.scribe import At, Scribe, Tags
 from holdfast.corpus.search import WORD_CHARS_MAX, words_of
+from holdfast.corpus.tags import ROW_FIRST, mark
 from holdfast.corpus.transaction import HEAD_HUB, HIDE, SCOPE, SqlTransaction
 from holdfast.protocol.ports import Row
 from holdfast.records import DELETE_PREFIX, KEY_BYTES_MAX, NAME_BYTES_MAX, TOMBSTONE, VALUE, Record
@@ -325,7 +326,9 @@ class PostgresTransaction(SqlTransaction):
         self.pos = pos = row[0]
         self._rows.append(row)
         for number, value in tags:
-            if len(value) <= TAG_BYTES_MAX // 4 or len(value.encode()) <= TAG_BYTES_MAX:
+            if number >= ROW_FIRST:
+                self.sql(*mark(pos, number, value))
+            elif len(value) <= TAG_BYTES_MAX // 4 or len(value.encode()) <= TAG_BYTES_MAX:
                 self._tags[number, value, pos] = None
                 if self._tagged.get((number, value), 0) is None:
                     self._tagged[number, value] = pos
