@@ -51,7 +51,7 @@ class HubProcess:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id, while it runs."""
         assert self._process is not None
         return self._process.pid
 

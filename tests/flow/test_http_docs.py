@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +18,7 @@ from starlette.testclient import TestClient
 from holdfast.corpus.space import Reserve
 from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
+from tests.flow.hubs import HubProcess
 from tests.house.doc_blocks import blocks
 
 PAGES = [Path(__file__).parents[2] / "docs" / name for name in ("http.md", "storage.md")]
@@ -59,6 +64,24 @@ def test_every_exchange_on_the_page_is_as_it_is_shown(tmp_path: Path, page: Path
             got = answer.json()
             assert answer.status_code == each.status, f"{page.name}:{each.line}: {answer.text}"
             assert alike(each.answer, got), f"{page.name}:{each.line} got {json.dumps(got)}"
+
+
+@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("jq"), reason="the page's examples are of curl and jq")
+def test_every_shell_example_on_the_page_works(tmp_path: Path) -> None:
+    blocks_of_shell = [block for block in blocks(PAGES[0].read_text("utf-8")) if block.language == "sh"]
+    assert len(blocks_of_shell) >= 2
+    (tmp_path / "report.pdf").write_bytes(b"%PDF" + bytes(5000))
+    script = "set -euo pipefail\n" + "\n".join(block.text for block in blocks_of_shell)
+    hub = HubProcess(tmp_path / "hub")
+    try:
+        environment = {**os.environ, "HUB": hub.url}
+        done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        with urllib.request.urlopen(f"{hub.url}/sync/files?agent=recruiter-1") as answer:
+            stored = json.load(answer)["files"]
+    finally:
+        hub.kill()
+    assert done.returncode == 0, done.stderr
+    assert [each["size"] for each in stored] == [5004, 5004]
 
 
 def test_every_route_is_on_a_page(tmp_path: Path) -> None:

@@ -253,3 +253,69 @@ def test_a_forked_child_may_use_the_same_object(blobs: BlobFiles) -> None:
         os._exit(0 if done else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert blobs.read(sha(b"of the child")) == b"of the child"
+
+
+def test_an_upload_without_a_digest_becomes_the_blob_that_its_bytes_are(blobs: BlobFiles) -> None:
+    upload = blobs.begin()
+    assert blobs.stands(upload) == 0
+    assert blobs.extend(upload, 0, BODY[:70]) == 70
+    again = BlobFiles(blobs.path(bytes(32)).parents[2])  # another process: nothing but the files is remembered
+    assert again.stands(upload) == 70
+    assert again.extend(upload, 70, BODY[70:]) == len(BODY)
+    assert again.complete(upload, expect=DIGEST) == (DIGEST, len(BODY))
+    assert blobs.read(DIGEST) == BODY
+    assert left_in(blobs) == []
+    with pytest.raises(NotFound):
+        blobs.stands(upload)
+
+
+def test_whoever_hashed_all_of_an_upload_spares_reading_it_again(blobs: BlobFiles) -> None:
+    upload = blobs.begin()
+    blobs.extend(upload, 0, BODY)
+    assert blobs.complete(upload, hashed=DIGEST) == (DIGEST, len(BODY))
+    assert blobs.verify(DIGEST)
+
+
+def test_an_upload_goes_on_only_where_it_stands(blobs: BlobFiles) -> None:
+    upload = blobs.begin()
+    blobs.extend(upload, 0, b"abc")
+    for offset in (0, 2, 4):
+        with pytest.raises(Conflict) as error:
+            blobs.extend(upload, offset, b"x")
+        assert error.value.context["offset"] == 3
+    assert blobs.complete(upload) == (sha(b"abc"), 3)
+
+
+def test_an_upload_that_is_not_what_was_expected_is_dropped(blobs: BlobFiles) -> None:
+    upload = blobs.begin()
+    blobs.extend(upload, 0, b"abc")
+    with pytest.raises(BlobCorrupt):
+        blobs.complete(upload, expect=DIGEST)
+    assert (list(blobs.iter()), left_in(blobs)) == ([], [])
+
+
+def test_an_upload_over_the_limit_stays_as_it_was(tmp_path: Path) -> None:
+    blobs = BlobFiles(tmp_path, limit=10)
+    upload = blobs.begin()
+    blobs.extend(upload, 0, b"01234567")
+    with pytest.raises(UsageError) as error:
+        blobs.extend(upload, 8, b"89a")
+    assert error.value.status == 413
+    assert blobs.stands(upload) == 8
+
+
+@pytest.mark.parametrize("name", ["", "x", "0" * 31, "g" * 32, "../" + "0" * 29, "0" * 32])
+def test_an_upload_that_was_never_begun_is_not_found(blobs: BlobFiles, name: str) -> None:
+    for call in (blobs.stands, blobs.complete, lambda upload: blobs.extend(upload, 0, b"")):
+        with pytest.raises(NotFound):
+            call(name)
+    assert not blobs.drop(name)
+
+
+def test_an_upload_can_be_given_up_or_is_swept(blobs: BlobFiles) -> None:
+    one, two = blobs.begin(), blobs.begin()
+    assert one != two
+    assert blobs.drop(one)
+    assert not blobs.drop(one)
+    assert blobs.sweep(0) == 1
+    assert left_in(blobs) == []

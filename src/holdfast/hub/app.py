@@ -190,6 +190,7 @@ def operations(core: Core) -> list[Operation]:
         routes_decide,
         routes_docs,
         routes_feed,
+        routes_files,
         routes_heads,
         routes_health,
         routes_node,
@@ -200,7 +201,7 @@ def operations(core: Core) -> list[Operation]:
     )
 
     rooms = (
-        *(routes_sync, routes_relay, routes_read, routes_decide, routes_feed),
+        *(routes_sync, routes_files, routes_relay, routes_read, routes_decide, routes_feed),
         *(routes_node, routes_heads, routes_storage, routes_health, metrics),
     )
     found = [operation for room in rooms for operation in room.operations(core)]

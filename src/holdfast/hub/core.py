@@ -16,7 +16,7 @@ from holdfast.clock import iso
 from holdfast.corpus import search
 from holdfast.errors import HoldfastError
 from holdfast.hub.cache import cache_of
-from holdfast.hub.directory import WAL_PAGES_BESIDE
+from holdfast.hub.directory import PARTIAL_BLOB_S, WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
 from holdfast.hub.gate import Gate
 from holdfast.hub.home import Home
@@ -79,6 +79,7 @@ class Core:
 
             self.follower = Follower(self, self.options)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
+        self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
         self._nodes_changed = False
@@ -131,6 +132,7 @@ class Core:
             await asyncio.to_thread(self.order.stop)
         self._pool.shutdown(wait=True)
         self._files.shutdown(wait=True)
+        await asyncio.to_thread(self.sql.close)
         if not self.corpus.unusable:
             self._save_nodes()
         self.home.close(clean=self.writer.failure is None)
@@ -214,6 +216,7 @@ class Core:
             await asyncio.sleep(TEND_EVERY_S)
             try:
                 await self.files(self.home.reserve.ensure)
+                await self.files(lambda: self.home.blobs.sweep(PARTIAL_BLOB_S))
                 await self.read(self._save_nodes)
                 await self.cache.flush()
                 if not self.corpus.inline:

@@ -15,14 +15,15 @@ from typing import Any, Final
 
 from holdfast import seal
 from holdfast.clock import SYSTEM, Clock
-from holdfast.corpus.postgres import Database, PostgresCorpus
+from holdfast.corpus.postgres import Database, PostgresCorpus, sqlviews
 from holdfast.corpus.postgres.blobs import BlobTable
 from holdfast.corpus.space import Space
 from holdfast.errors import HoldfastError
 from holdfast.hub.feed import Feed
-from holdfast.hub.home import Home
+from holdfast.hub.home import Home, SqlRoom
 from holdfast.hub.options import Settle
 from holdfast.hub.order import CommonOrder
+from holdfast.hub.sqlroom import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,13 @@ class HubDatabase(Home):
             tx.set_meta(_MARK, mark)
         self.began_ms = rows[-1][2]
         return signer, [(gen, first) for gen, first, _ in rows]
+
+    def sql_room(self, seconds_max: float) -> SqlRoom:
+        def opening() -> dict[str, Any]:
+            with self.corpus.engine.reader() as connection:
+                return sqlviews.prepare(connection, self.corpus.database, self.signer)
+
+        return Workers("holdfast.corpus.postgres.sqlworker", opening, seconds_max)
 
     def common_order(self, feed: Feed) -> CommonOrder:
         """What shows the commits of all processes of this hub."""

@@ -30,8 +30,9 @@ from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import Reserve
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, Locked, NodeFull, UsageError
-from holdfast.hub.home import Home
+from holdfast.hub.home import Home, SqlRoom
 from holdfast.hub.options import Settle
+from holdfast.hub.sqlroom import Workers
 from holdfast.hub.tokens import SqliteTokens
 from holdfast.objects import BlobFiles
 
@@ -119,6 +120,10 @@ class HubDirectory(Home):
         """The tokens in ``auth.db``, open until this closes at the latest."""
         self._tokens = SqliteTokens(self.path)
         return self._tokens
+
+    def sql_room(self, seconds_max: float) -> SqlRoom:
+        file = str((self.path / "hub.db").absolute())
+        return Workers("holdfast.corpus.sqlworker", lambda: file, seconds_max)
 
     def make_room(self) -> None:
         """After a write met a full disk: gives the ballast back, so that the WAL can go where it belongs."""

@@ -13,6 +13,7 @@ from holdfast import seal, wire
 from holdfast.clock import Clock
 from holdfast.corpus import SqlCorpus
 from holdfast.corpus.chains import Chains, Memo
+from holdfast.corpus.sandbox import Question
 from holdfast.corpus.space import Space
 from holdfast.errors import UsageError
 from holdfast.hub.options import Options, Settle
@@ -44,6 +45,25 @@ class Room(Protocol):
 
     def state(self) -> Space:
         """How much room there is."""
+        ...
+
+
+class SqlRoom(Protocol):
+    """Where strangers' SQL is carried out, apart from everything else."""
+
+    seconds_max: float
+
+    async def ask(self, question: Question) -> bytes:
+        """The JSON of what a statement finds (`sqlroom.Found`).
+
+        Raises:
+            HubUnavailable: too many are asking, or whoever carries it out failed.
+            UsageError: it is refused, or was stopped; the context says at which limit.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends whatever it started."""
         ...
 
 
@@ -157,6 +177,10 @@ class Home:
     def warnings(self) -> list[str]:
         """What is not as it should be where everything lies."""
         return [self.damage] if self.damage else []
+
+    def sql_room(self, seconds_max: float) -> SqlRoom:
+        """Where SQL over this corpus is carried out, in at most so many seconds each."""
+        raise NotImplementedError
 
     def common_order(self, feed: Feed) -> CommonOrder | None:
         """What shows the commits of everybody who writes here, where that is not this process alone."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, get_args, get_origin
 
 import msgspec
 
@@ -14,6 +15,7 @@ from holdfast.hub.exchange import RETRY_AFTER
 from holdfast.hub.shapes import ErrorAnswer
 from holdfast.wire import MEDIA
 
+FORM: Final = "multipart/form-data"
 TITLE: Final = "Holdfast hub"
 ABOUT: Final = (
     "The storage layer for AI agents, over HTTP. Every answer carries `Holdfast-Hub`. Bodies may come with "
@@ -85,14 +87,16 @@ class Schemas:
     def __init__(self, operations: list[Operation]) -> None:
         found: list[Any] = [ErrorAnswer]
         for each in operations:
-            found += [kind for kind in (_body(each), each.answer, *each.also.values()) if kind not in (None, bytes)]
+            said = [kind for kind in (_body(each), each.answer, *each.also.values()) if kind not in (None, bytes)]
+            found += [part for kind in said for part in _either(kind)]
         # Not a dict: what describes a type, such as an Annotated with examples, may not be hashable.
         self._kinds: list[Any] = [kind for n, kind in enumerate(found) if kind not in found[:n]]
         self._refs, self.components = msgspec.json.schema_components(self._kinds, schema_hook=_hook, ref_template=_REF)
 
     def of(self, kind: Any) -> Any:
         """The schema, or where it is."""
-        return self._refs[self._kinds.index(kind)]
+        parts = [self._refs[self._kinds.index(part)] for part in _either(kind)]
+        return parts[0] if len(parts) == 1 else {"anyOf": parts}
 
 
 def described(operation: Operation, schemas: Schemas) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def described(operation: Operation, schemas: Schemas) -> dict[str, Any]:
     if found := list(_parameters(operation)):
         out["parameters"] = found
     if operation.body is not None:
-        content = {kind: _content(kind, _body(operation), schemas, JSON, MEDIA) for kind in operation.takes}
+        content = {kind: _content(kind, _body(operation), schemas, JSON, MEDIA, FORM) for kind in operation.takes}
         out["requestBody"] = {"required": ANY not in content, "content": content}  # bytes may be none at all
     kinds = (operation.gives, *operation.or_gives)
     answers = {operation.status: operation.answer, **operation.also}
@@ -180,6 +184,13 @@ def _error(status: int, schemas: Schemas) -> dict[str, Any]:
 
 def _body(operation: Operation) -> Any:
     return operation.shown if operation.shown is not None else operation.body
+
+
+def _either(kind: Any) -> tuple[Any, ...]:
+    """The structs of which it is one; itself where it is nothing but one. msgspec describes them one by one only."""
+    parts = get_args(kind) if get_origin(kind) is UnionType else ()
+    structs = [part for part in parts if isinstance(part, type) and _ours(part)]
+    return parts if len(structs) > 1 else (kind,)
 
 
 def _ours(kind: type) -> bool:

@@ -17,6 +17,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         token: one that every client may show and that may do everything; None asks for nothing, until tokens are made.
+        sql_seconds: the longest time that a statement of /relay/query may ask for.
         database: the address of a PostgreSQL database that holds everything, in place of a directory; any number of
             processes may serve it.
         settle: what nodes may evict: what the hub has acknowledged, or only what its backups hold too.
@@ -50,6 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     concurrent: int = 1_000
     pause_s: float = 20.0
+    sql_seconds: float = 5.0
 
 
 def options_of(options: Options | None, given: dict[str, Any]) -> Options:

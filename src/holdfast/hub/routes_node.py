@@ -262,7 +262,7 @@ class Blobs:
         blobs = self._core.home.blobs
         size = await self._core.files(lambda: blobs.size(digest))
         asked = header(scope, b"range").decode("latin-1")
-        first, last = _range(asked, size)
+        first, last = range_of(asked, size)
         if first > last and asked:
             error = UsageError(f"the range {asked!r} is not within {size} bytes")
             error.status = 416
@@ -271,16 +271,7 @@ class Blobs:
         if asked:
             extra.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
         await _start(send, 206 if asked else 200, last - first + 1, extra)
-        while first <= last:
-            # Whoever asks for a blob proves it by its name; the hub reads each byte once.
-            at, length = first, min(PIECE_BYTES, last - first + 1)
-            part = await self._core.files(lambda at=at, length=length: blobs.read(digest, at, length, verify=False))  # type: ignore[misc]
-            if len(part) != length:
-                raise NotFound(f"the blob {digest.hex()} is shorter than it was")
-            first += length
-            await send({"type": "http.response.body", "body": part, "more_body": first <= last})
-        if not size:
-            await send({"type": "http.response.body", "body": b""})
+        await send_range(self._core, send, digest, first, last)
 
     async def _put(self, digest: bytes, scope: Scope, receive: Receive, send: Send) -> None:
         blobs = self._core.home.blobs
@@ -337,6 +328,21 @@ class Blobs:
         return at
 
 
+async def send_range(core: Core, send: Send, digest: bytes, first: int, last: int) -> None:
+    """The bytes of a blob from the first to the last, as the body of an answer that has begun."""
+    blobs = core.home.blobs
+    if first > last:
+        await send({"type": "http.response.body", "body": b""})
+    while first <= last:
+        # Whoever asks for a blob proves it by its name; the hub reads each byte once.
+        at, length = first, min(PIECE_BYTES, last - first + 1)
+        part = await core.files(lambda at=at, length=length: blobs.read(digest, at, length, verify=False))  # type: ignore[misc]
+        if len(part) != length:
+            raise NotFound(f"the blob {digest.hex()} is shorter than it was")
+        first += length
+        await send({"type": "http.response.body", "body": part, "more_body": first <= last})
+
+
 async def _start(send: Send, status: int, length: int, extra: Any) -> None:
     headers = [(b"content-type", BYTES), (b"content-length", b"%d" % length), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -352,8 +358,12 @@ def _bytes(text: str, size: int, what: str) -> bytes:
     return found
 
 
-def _range(text: str, size: int) -> tuple[int, int]:
-    """The first and last byte that are asked for; first > last if that is impossible."""
+def range_of(text: str, size: int) -> tuple[int, int]:
+    """The first and last byte that a Range asks for; first > last if that is impossible.
+
+    Raises:
+        UsageError: it is no range of ours.
+    """
     if not text:
         return 0, size - 1
     found = _RANGE.fullmatch(text.strip())

@@ -17,13 +17,15 @@ from holdfast import codec
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import TAGS
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
+from holdfast.errors import Conflict, Denied, HoldfastError, NotFound, UsageError
 from holdfast.hub.api import Call, Operation, decode, typed
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
-from holdfast.hub.principal import READ, WRITE, Principal, principal_of
+from holdfast.hub.principal import READ, SQL, WRITE, Principal, principal_of
+from holdfast.hub.row_filters import FILTERS, filters
 from holdfast.hub.shapes import INT64_MAX, PRINTED, Problem, Writer
+from holdfast.hub.sqlroom import Found, Statement, question_of
 from holdfast.log import Draft, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import INLINE_BYTES_MAX, NAME_BYTES_MAX, PUT, check_names
@@ -32,19 +34,6 @@ from holdfast.wire import PAGE_MAX, RECORDS_MAX
 PREFIX: Final = "table/"
 BATCH_MAX: Final = 10_000
 ROWS_LOOKED_AT_MAX: Final = 50_000
-_FILTERS: Final = {
-    "additionalProperties": {
-        "anyOf": [
-            {"type": ["string", "number", "boolean", "null", "array"]},
-            {
-                "type": "object",
-                "properties": {"in": {"type": "array"}, "exists": {"type": "boolean"}}
-                | {name: {} for name in ("eq", "ne", "gt", "gte", "lt", "lte", "contains")},
-                "additionalProperties": False,
-            },
-        ]
-    }
-}
 TableName = Annotated[
     str,
     Meta(
@@ -147,7 +136,7 @@ class Wanted(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             Meta(
                 description="a value (equal), or operators by name: eq ne gt gte lt lte in contains exists",
                 examples=[{"age": {"gte": 30}}],
-                extra_json_schema=_FILTERS,
+                extra_json_schema=FILTERS,
             ),
         ]
         | None
@@ -199,7 +188,11 @@ def operations(core: Core) -> Iterator[Operation]:
         answer=RowVerdicts,
     )
     yield post(
-        "/relay/query", typed(Rows(core)), READ, "Rows of a table that pass its filters", body=Wanted, answer=RowsPage
+        *("/relay/query", typed(Rows(core)), READ, "Rows of a table that pass its filters, or what a statement finds"),
+        body=msgspec.Raw,
+        shown=Wanted | Statement,
+        answer=RowsPage | Found,
+        errors=(501,),
     )
 
 
@@ -264,18 +257,23 @@ class Batch:
 
 
 class Rows:
-    """POST /relay/query: rows of a table that pass its filters → ``{"table": …, "rows": […], "count": n}``.
+    """POST /relay/query: rows of a table that pass its filters → ``{"table": …, "rows": […], "count": n}``; or SQL.
 
     A filter is ``{"field": value}`` for equality, or ``{"field": {"gte": 3, "lt": 9}}`` with eq, ne, gt, gte, lt, lte,
     in, contains, exists; a dot in a name goes into objects. ``"next"`` is there when more rows may follow.
+
+    With ``"sql"`` a statement is carried out instead (docs/sql.md); it needs the scope sql:read too.
     """
 
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def __call__(self, call: Call) -> dict[str, Any]:
+    async def __call__(self, call: Call) -> Any:
         """The answer to one request."""
-        asked: Wanted = call.body
+        body = bytes(call.body)
+        if "sql" in decode(body, dict[str, msgspec.Raw]):
+            return await self._sql(call, decode(body, Statement))
+        asked: Wanted = decode(body, Wanted)
         table, limit, agent = _table(asked.table), asked.limit, asked.agent_id
         call.principal.check_read(PREFIX + table)
         tests = filters(asked.filters or {})
@@ -297,6 +295,17 @@ class Rows:
             return {"table": table, "rows": rows, "count": len(rows)}
 
         return await self._core.read(look)
+
+    async def _sql(self, call: Call, asked: Statement) -> bytes:
+        call.principal.need(SQL)
+        if not call.principal.reads_everything:
+            # A view shows every collection: what is hidden from somebody cannot be kept out of what he counts or joins.
+            raise Denied(
+                f"{call.principal} may read some collections only, and SQL reads all",
+                hint="use filters, or /v1/records; or ask for a token for every collection",
+            )
+        room = self._core.sql
+        return await room.ask(question_of(asked, room.seconds_max))
 
     def _row(self, stored: Stored) -> dict[str, Any] | None:
         try:
@@ -413,71 +422,3 @@ def _request(operation: RowChange) -> str:
 def _table(name: str) -> str:
     check_names(PUT, PREFIX + name, "")
     return name
-
-
-# -- filters ----------------------------------------------------------------------------------------------------
-
-Test = Callable[[dict[str, Any]], bool]
-
-
-def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def test(have: Any, want: Any) -> bool:
-        try:
-            return have is not None and compare(have, want)
-        except TypeError:
-            return False  # a text is neither more nor less than a number
-
-    return test
-
-
-_TESTS: Final[dict[str, Callable[[Any, Any], bool]]] = {
-    "eq": lambda have, want: bool(have == want),
-    "ne": lambda have, want: bool(have != want),
-    "gt": _ordered(lambda have, want: have > want),
-    "gte": _ordered(lambda have, want: have >= want),
-    "lt": _ordered(lambda have, want: have < want),
-    "lte": _ordered(lambda have, want: have <= want),
-    "in": lambda have, want: have in want,
-    "contains": lambda have, want: isinstance(have, str | list | dict) and _contains(have, want),
-    "exists": lambda have, want: (have is not None) == want,
-}
-
-
-def _contains(have: Any, want: Any) -> bool:
-    if isinstance(have, str):
-        return isinstance(want, str) and want in have
-    return all(each in have for each in want) if isinstance(want, list) else want in have
-
-
-def filters(asked: Any) -> list[Test]:
-    """The tests that a row must pass.
-
-    Raises:
-        UsageError: an operator that is none of ours, or a value it cannot compare with.
-    """
-    if not isinstance(asked, dict):
-        raise UsageError("filters are an object", hint='{"status": "open", "age": {"gte": 3}}')
-    tests: list[Test] = []
-    for field, given in asked.items():
-        wanted = given if isinstance(given, dict) and given else {"eq": given}
-        for name, value in wanted.items():
-            if name not in _TESTS:
-                raise UsageError(f"unknown operator {name!r:.80} on {field!r:.80}", hint=f"one of {', '.join(_TESTS)}")
-            if name == "in" and not isinstance(value, list):
-                raise UsageError(f"'in' on {field!r:.80} needs a list", hint='{"in": ["a", "b"]}')
-            if name == "exists" and not isinstance(value, bool):
-                raise UsageError(f"'exists' on {field!r:.80} needs true or false", hint='{"exists": true}')
-            tests.append(_test(field, _TESTS[name], value))
-    return tests
-
-
-def _test(field: str, compare: Callable[[Any, Any], bool], want: Any) -> Test:
-    def test(row: dict[str, Any]) -> bool:
-        have: Any = row.get(field)
-        if have is None and "." in field:
-            have = row
-            for part in field.split("."):
-                have = have.get(part) if isinstance(have, dict) else None
-        return compare(have, want)
-
-    return test

@@ -9,72 +9,24 @@ holds its flock, which ends with the process.
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from holdfast.disk import sync_directory
 from holdfast.errors import BlobCorrupt, Conflict, NodeFull, NotFound, UsageError
+from holdfast.objects.raw import PIECE_BYTES, Bytes, digest_of, pieces_of, read_at, write_at
+from holdfast.objects.reading import BlobReader, corrupt
 from holdfast.records import BLOB_BYTES_MAX
 
-_PIECE_BYTES: Final = 1 << 20
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEX: Final = frozenset("0123456789abcdef")
-Bytes: TypeAlias = bytes | bytearray | memoryview
-
-
-class BlobReader(io.RawIOBase):
-    """Streams a blob; the read that would reach its end raises when the bytes do not have their digest.
-
-    Not seekable. What was read before the end is unproven until the end: whoever must not act on unproven
-    bytes uses `BlobFiles.read`, or waits for the end. Made by `BlobFiles.open`.
-    """
-
-    def __init__(self, fd: int, digest: bytes) -> None:
-        super().__init__()
-        self._fd = fd
-        self._digest = digest
-        self._hash = hashlib.sha256()
-        self._left = os.fstat(fd).st_size
-        self.size = self._left
-        """Size of the whole blob in bytes."""
-
-    def readable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def readinto(self, buffer: Any) -> int:
-        if self.closed:
-            raise ValueError("read of a closed blob")
-        view = memoryview(buffer).cast("B")
-        if not len(view):
-            return 0
-        try:
-            got = os.readv(self._fd, [view[: self._left]]) if self._left else 0
-        except OSError as error:
-            raise _corrupt(self._digest, f"the disk cannot read it: {error.strerror}") from error
-        self._hash.update(view[:got])
-        self._left -= got
-        # The last piece is proven before it is handed out; so is the end of an empty or a shortened file.
-        if (not self._left or not got) and self._hash.digest() != self._digest:
-            view[:got] = bytes(got)
-            raise _corrupt(self._digest, "its bytes have another digest")
-        return got
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
 
 
 class BlobFiles:
@@ -113,9 +65,9 @@ class BlobFiles:
         name = f"{os.getpid():x}-{os.urandom(8).hex()}.put"
         with self._open_partial(name) as (fd, path):
             try:
-                digest, size = self._fill(fd, _pieces(source))
+                digest, size = self._fill(fd, pieces_of(source))
                 if expect is not None and digest != expect:
-                    raise _corrupt(expect, f"what came has the digest {digest.hex()}")
+                    raise corrupt(expect, f"what came has the digest {digest.hex()}")
                 self._publish(fd, path, digest)
             except BaseException as error:
                 path.unlink(missing_ok=True)
@@ -152,10 +104,10 @@ class BlobFiles:
             end = reader.size if length is None else min(reader.size, offset + length)
             wanted = max(0, end - offset)
             if not verify:
-                return _pread(reader.fileno(), wanted, offset)
+                return read_at(reader.fileno(), wanted, offset)
             kept: list[bytes] = []
             at = 0
-            while piece := reader.read(_PIECE_BYTES):
+            while piece := reader.read(PIECE_BYTES):
                 low, high = max(offset - at, 0), min(end - at, len(piece))
                 if low < high:
                     kept.append(piece if high - low == len(piece) else piece[low:high])
@@ -183,7 +135,7 @@ class BlobFiles:
 
     def verify(self, digest: bytes) -> bool:
         """Whether the blob is here and its bytes have its digest."""
-        buffer = bytearray(_PIECE_BYTES)
+        buffer = bytearray(PIECE_BYTES)
         try:
             with self.open(digest) as reader:
                 while reader.readinto(buffer):
@@ -258,7 +210,7 @@ class BlobFiles:
                 raise _elsewhere(digest, self.size(digest) if done else at)
             try:
                 self._cap(at + len(data))
-                _write(fd, data, at)
+                write_at(fd, data, at)
             except BaseException as error:
                 path.unlink(missing_ok=True)
                 _say_no_room(error, self._root)
@@ -280,17 +232,13 @@ class BlobFiles:
                 size = self.size(digest)  # finished before, perhaps by another writer
                 self._settle(digest)
                 return size
-            found = hashlib.sha256()
-            size = 0
-            while piece := os.pread(fd, _PIECE_BYTES, size):
-                found.update(piece)
-                size += len(piece)
-            if found.digest() != digest:
+            found, size = digest_of(fd), os.fstat(fd).st_size
+            if found != digest:
                 path.unlink(missing_ok=True)
                 if self.has(digest):
                     # Another writer finished meanwhile, and what stood here was the beginning of a third.
                     return self.size(digest)
-                raise _corrupt(digest, f"what came has the digest {found.hexdigest()}")
+                raise corrupt(digest, f"what came has the digest {found.hex()}")
             try:
                 self._publish(fd, path, digest)
             except OSError as error:
@@ -310,19 +258,91 @@ class BlobFiles:
         """
         try:
             with self._open_partial(self._upload(upload).name, create=False) as (fd, path):
-                found, size = hashlib.sha256(), 0
-                while piece := os.pread(fd, _PIECE_BYTES, size):
-                    found.update(piece)
-                    size += len(piece)
-                try:
-                    self._publish(fd, path, found.digest())
-                except OSError as error:
-                    path.unlink(missing_ok=True)
-                    _say_no_room(error, self._root)
-                    raise
-                return found.digest(), size
+                return self._become(fd, path, None, None)
         except FileNotFoundError:
             raise NotFound(f"there is no upload {upload.hex()}", hint="begin it again") from None
+
+    # -- uploads of bytes whose digest nobody knows yet ----------------------------------------------------------
+
+    def begin(self) -> str:
+        """Begins an upload without a digest and returns its name, which nobody can guess."""
+        name = os.urandom(16).hex()
+        with self._open_partial(f"{name}.begun"):
+            return name
+
+    def stands(self, upload: str) -> int:
+        """How many bytes of an upload are here.
+
+        Raises:
+            NotFound: there is no such upload: never begun, completed, dropped or swept.
+        """
+        try:
+            return os.stat(self._begun(upload)).st_size
+        except FileNotFoundError:
+            raise _no_upload(upload) from None
+
+    def extend(self, upload: str, offset: int, data: bytes) -> int:
+        """Adds bytes to an upload and returns where it stands then. They are synced by `complete`.
+
+        Raises:
+            Conflict: it does not stand at `offset`; ``context["offset"]`` says where it does.
+            NodeFull: no room; the upload stays as it was.
+            NotFound: there is no such upload.
+            UsageError: longer than the limit (status 413); the upload stays as it was.
+        """
+        with self._open_begun(upload) as (fd, _):
+            at = os.fstat(fd).st_size
+            if at != offset:
+                raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
+            self._cap(at + len(data))
+            try:
+                return write_at(fd, data, at)
+            except BaseException as error:
+                os.ftruncate(fd, at)
+                _say_no_room(error, self._root)
+                raise
+
+    def complete(self, upload: str, *, expect: bytes | None = None, hashed: bytes | None = None) -> tuple[bytes, int]:
+        """Makes an upload the blob that its bytes are, which then survives a power cut; the upload ends.
+
+        Args:
+            upload: its name.
+            expect: the digest that it must have.
+            hashed: the digest of all its bytes, from whoever appended all of them; they are read again without it.
+
+        Returns:
+            The digest (32 bytes) and the size in bytes.
+
+        Raises:
+            BlobCorrupt: the digest is not the expected one; the upload is dropped.
+            NodeFull: no room; the upload is dropped.
+            NotFound: there is no such upload.
+        """
+        with self._open_begun(upload) as (fd, path):
+            return self._become(fd, path, expect, hashed)
+
+    def drop(self, upload: str) -> bool:
+        """Ends an upload that is not wanted; False if there was none."""
+        try:
+            with self._open_begun(upload) as (_, path):
+                path.unlink()
+        except NotFound:
+            return False
+        return True
+
+    def _become(self, fd: int, path: Path, expect: bytes | None, hashed: bytes | None) -> tuple[bytes, int]:
+        """Makes a partial file the blob that its bytes are; without what cannot be one."""
+        try:
+            digest = hashed if hashed is not None else digest_of(fd)
+            if expect is not None and digest != expect:
+                raise corrupt(expect, f"what came has the digest {digest.hex()}")
+            size = os.fstat(fd).st_size
+            self._publish(fd, path, digest)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            _say_no_room(error, self._root)
+            raise
+        return digest, size
 
     def sweep(self, older_than_s: float, *, now: Callable[[], float] = time.time) -> int:
         """Removes partial files that nobody writes, or has written for so many seconds; returns how many.
@@ -354,6 +374,21 @@ class BlobFiles:
 
     def _upload(self, digest: bytes) -> Path:
         return self._partial / f"{self.path(digest).name}.upload"
+
+    def _begun(self, upload: str) -> Path:
+        if len(upload) != 32 or not _HEX.issuperset(upload):
+            raise _no_upload(upload)
+        return self._partial / f"{upload}.begun"
+
+    @contextlib.contextmanager
+    def _open_begun(self, upload: str) -> Iterator[tuple[int, Path]]:
+        name = self._begun(upload).name
+        with contextlib.ExitStack() as stack:
+            try:
+                found = stack.enter_context(self._open_partial(name, create=False))
+            except FileNotFoundError:
+                raise _no_upload(upload) from None
+            yield found
 
     def _descriptor(self, digest: bytes) -> int:
         try:
@@ -394,12 +429,14 @@ class BlobFiles:
         for piece in pieces:
             self._cap(size + len(piece))
             digest.update(piece)
-            size = _write(fd, piece, size)
+            size = write_at(fd, piece, size)
         return digest.digest(), size
 
     def _cap(self, size: int) -> None:
         if size > self._limit:
-            raise UsageError(f"a blob has at most {self._limit} bytes", hint="store it in several parts")
+            error = UsageError(f"a blob has at most {self._limit} bytes", hint="store it in several parts")
+            error.status = 413
+            raise error
 
     def _same(self, digest: bytes, size: int) -> bool:
         try:
@@ -433,36 +470,6 @@ def _still_named(fd: int, path: Path) -> bool:
         return False
 
 
-def _pieces(source: Bytes | Path | Iterable[bytes]) -> Iterable[bytes]:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return (bytes(source),)
-    return _of_file(source) if isinstance(source, Path) else source
-
-
-def _of_file(path: Path) -> Iterator[bytes]:
-    with builtins.open(path, "rb", buffering=0) as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
-
-
-def _write(fd: int, data: bytes, at: int) -> int:
-    view = memoryview(data)
-    while view:
-        done = os.pwrite(fd, view[:_PIECE_BYTES], at)
-        view = view[done:]
-        at += done
-    return at
-
-
-def _pread(fd: int, size: int, offset: int) -> bytes:
-    pieces: list[bytes] = []
-    while size and (piece := os.pread(fd, min(size, _PIECE_BYTES), offset)):
-        pieces.append(piece)
-        size -= len(piece)
-        offset += len(piece)
-    return b"".join(pieces)
-
-
 def _entries(directory: Path, length: int) -> list[str]:
     try:
         names = os.listdir(directory)
@@ -480,8 +487,8 @@ def _absent(digest: bytes) -> NotFound:
     return NotFound(f"no blob {digest.hex()}", digest=digest.hex())
 
 
-def _corrupt(digest: bytes, why: str) -> BlobCorrupt:
-    return BlobCorrupt(f"blob {digest.hex()}: {why}", hint="fetch it again; the hub may have it", digest=digest.hex())
+def _no_upload(upload: str) -> NotFound:
+    return NotFound(f"there is no upload {upload!r:.80}", hint="it ended, or stood still for a day: begin another")
 
 
 def _elsewhere(digest: bytes, offset: int) -> Conflict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -215,7 +216,7 @@ class BlobTable:
                     raise _absent(digest)
                 return int(row[1])
             number, size = row
-            found = self._digest_of(execute, number, size)
+            found = self._hash(execute, number, size)
             good = found == digest
             if good:
                 self._publish(execute, number, digest, size)
@@ -239,9 +240,83 @@ class BlobTable:
             if row is None:
                 raise NotFound(f"there is no upload {upload.hex()}", hint="begin it again")
             number, size = row
-            digest = self._digest_of(execute, number, size)
+            digest = self._hash(execute, number, size)
             self._publish(execute, number, digest, size)
         return digest, int(size)
+
+    def begin(self) -> str:
+        """Begins an upload without a digest and returns its name, which nobody can guess."""
+        name = os.urandom(16)  # stands where a digest will, and is shorter than any
+        with self._transaction() as execute:
+            execute("INSERT INTO blob(digest) VALUES(?1)", (name,))
+        return name.hex()
+
+    def stands(self, upload: str) -> int:
+        """How many bytes of an upload are here.
+
+        Raises:
+            NotFound: there is no such upload: never begun, completed, dropped or swept.
+        """
+        row = self._engine.one("SELECT size FROM blob WHERE digest=? AND NOT done", (_upload(upload),))
+        if row is None:
+            raise _no_upload(upload)
+        return int(row[0])
+
+    def extend(self, upload: str, offset: int, data: bytes) -> int:
+        """Adds bytes to an upload and returns where it stands then.
+
+        Raises:
+            Conflict: it does not stand at `offset`; ``context["offset"]`` says where it does.
+            NodeFull: no room; the upload stays as it was.
+            NotFound: there is no such upload.
+            UsageError: longer than the limit (status 413); the upload stays as it was.
+        """
+        with self._transaction() as execute:
+            number, at = self._begun(execute, upload)
+            if at != offset:
+                raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
+            self._cap(at + len(data))
+            for low in range(0, len(data), PIECE_BYTES):
+                execute("INSERT INTO chunk VALUES(?1, ?2, ?3)", (number, at + low, data[low : low + PIECE_BYTES]))
+            execute("UPDATE blob SET size=size+?2, touched=now() WHERE id=?1", (number, len(data)))
+        return at + len(data)
+
+    def complete(self, upload: str, *, expect: bytes | None = None, hashed: bytes | None = None) -> tuple[bytes, int]:
+        """Makes an upload the blob that its bytes are, which then survives a power cut; the upload ends.
+
+        Args:
+            upload: its name.
+            expect: the digest that it must have.
+            hashed: the digest of all its bytes, from whoever appended all of them; they are read again without it.
+
+        Returns:
+            The digest (32 bytes) and the size in bytes.
+
+        Raises:
+            BlobCorrupt: the digest is not the expected one; the upload is dropped.
+            NotFound: there is no such upload.
+        """
+        with self._transaction() as execute:
+            number, size = self._begun(execute, upload)
+            digest = hashed if hashed is not None else self._hash(execute, number, size)
+            good = expect in (None, digest)
+            if good:
+                self._publish(execute, number, digest, size)
+            else:
+                execute("DELETE FROM blob WHERE id=?1", (number,))
+        if not good:
+            assert expect is not None
+            raise _corrupt(expect, f"what came has the digest {digest.hex()}")
+        return digest, size
+
+    def drop(self, upload: str) -> bool:
+        """Ends an upload that is not wanted; False if there was none."""
+        try:
+            name = _upload(upload)
+        except NotFound:
+            return False
+        with self._transaction() as execute:
+            return int(execute("DELETE FROM blob WHERE digest=?1 AND NOT done", (name,)).rowcount) > 0
 
     def sweep(self, older_than_s: float) -> int:
         """Removes uploads that nobody has added to for so many seconds; returns how many."""
@@ -271,7 +346,14 @@ class BlobTable:
             yield execute
 
     @staticmethod
-    def _digest_of(execute: Any, number: int, size: int) -> bytes:
+    def _begun(execute: Any, upload: str) -> tuple[int, int]:
+        row = execute(_OURS, (_upload(upload),)).fetchone()
+        if row is None:
+            raise _no_upload(upload)
+        return int(row[0]), int(row[1])
+
+    @staticmethod
+    def _hash(execute: Any, number: int, size: int) -> bytes:
         found, at = hashlib.sha256(), 0
         while at < size and (part := execute(_PIECES, (number, at, size)).fetchone()):
             found.update(part[1])
@@ -360,6 +442,16 @@ def _pieces(source: Bytes | Path | Iterable[bytes]) -> Iterator[bytes]:
             del waiting[:PIECE_BYTES]
     if waiting:
         yield bytes(waiting)
+
+
+def _upload(name: str) -> bytes:
+    if len(name) != 32 or not set(name) <= set("0123456789abcdef"):
+        raise _no_upload(name)
+    return bytes.fromhex(name)
+
+
+def _no_upload(upload: str) -> NotFound:
+    return NotFound(f"there is no upload {upload!r:.80}", hint="it ended, or stood still for a day: begin another")
 
 
 def _absent(digest: bytes) -> NotFound:

@@ -78,7 +78,7 @@ class Database:
     """
 
     def __init__(self, address: str, schema: str = SCHEMA) -> None:
-        self.driver = _driver()
+        self.driver = psycopg()
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,40}", schema):
             raise UsageError(f"not a schema's name: {schema!r:.80}", hint="small letters, digits and underscores")
         self.schema = schema
@@ -90,7 +90,7 @@ class Database:
         given.setdefault("target_session_attrs", "read-write")
         for name, value in (("keepalives_idle", 10), ("keepalives_interval", 5), ("keepalives_count", 3)):
             given.setdefault(name, value)
-        self._given = given
+        self.given = given
         self.name = f"{given.get('host') or 'localhost'}/{given.get('dbname') or given.get('user') or ''}"
         self._lock = threading.Lock()
         self._pause = 0.0
@@ -126,14 +126,14 @@ class Database:
                 prepare_threshold=PREPARE_AFTER,
                 cursor_factory=self.driver.RawCursor,
                 context=_adapters(),
-                **self._given,
+                **self.given,
             )
         except self.driver.Error as error:
             with self._lock:
                 self._pause = min(PAUSE_S_MAX, 2 * self._pause or 0.1)
                 self._not_before = time.monotonic() + self._pause
             raise HubUnavailable(
-                f"the database {self.name} cannot be reached: {_first_line(error)}",
+                f"the database {self.name} cannot be reached: {first_line(error)}",
                 hint="is it running? nodes keep everything until it is back",
             ) from error
         self._pause = 0.0
@@ -162,7 +162,7 @@ class Database:
     def ours(self, error: BaseException) -> HoldfastError:
         """The error of our tree that the driver's means."""
         state = getattr(error, "sqlstate", None) or ""
-        what = _first_line(error)
+        what = first_line(error)
         if state in ("53100", "53200"):
             return NodeFull(f"the database {self.name} has no room: {what}", hint="free space there; reads go on")
         if state.startswith("XX00") or state in ("58030", "22021"):
@@ -190,25 +190,31 @@ def plain(text: str) -> str:
     return text.replace("\1", "\1\2").replace("\0", "\1\1") if "\1" in text or "\0" in text else text
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the details."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 @functools.cache
-def _driver() -> Any:
+def psycopg() -> Any:
+    """The driver.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
     try:
-        import psycopg
+        import psycopg as driver
     except ImportError as error:
         raise MissingExtra(
             f"a corpus on PostgreSQL needs a package that is not installed: {error.name}",
             hint="pip install 'holdfast[postgres]'",
         ) from error
-    return psycopg
+    return driver
 
 
 @functools.cache
 def _adapters() -> Any:
-    driver = _driver()
+    driver = psycopg()
     from psycopg.adapt import Loader
     from psycopg.pq import Format
     from psycopg.types.numeric import Int8BinaryDumper

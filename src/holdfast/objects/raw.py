@@ -1,0 +1,54 @@
+"""Bytes to and from an open file, whole: what the system calls leave to a loop."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+PIECE_BYTES: Final = 1 << 20
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+
+def pieces_of(source: Bytes | Path | Iterable[bytes]) -> Iterable[bytes]:
+    """What is to be stored, piece by piece."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return (bytes(source),)
+    return _of_file(source) if isinstance(source, Path) else source
+
+
+def _of_file(path: Path) -> Iterator[bytes]:
+    with open(path, "rb", buffering=0) as file:
+        while piece := file.read(PIECE_BYTES):
+            yield piece
+
+
+def write_at(fd: int, data: bytes, at: int) -> int:
+    """Writes all of it at an offset; returns where it ends."""
+    view = memoryview(data)
+    while view:
+        done = os.pwrite(fd, view[:PIECE_BYTES], at)
+        view = view[done:]
+        at += done
+    return at
+
+
+def read_at(fd: int, size: int, offset: int) -> bytes:
+    """So many bytes from an offset on, or what there is of them."""
+    pieces: list[bytes] = []
+    while size and (piece := os.pread(fd, min(size, PIECE_BYTES), offset)):
+        pieces.append(piece)
+        size -= len(piece)
+        offset += len(piece)
+    return b"".join(pieces)
+
+
+def digest_of(fd: int) -> bytes:
+    """The SHA-256 of a whole file."""
+    found, at = hashlib.sha256(), 0
+    while piece := os.pread(fd, PIECE_BYTES, at):
+        found.update(piece)
+        at += len(piece)
+    return found.digest()
