@@ -19,6 +19,7 @@ from holdfast.corpus.pages import Wanted
 from holdfast.corpus.pages import feed as filtered
 from holdfast.corpus.postgres import Database, PostgresCorpus
 from holdfast.corpus.postgres.blobs import BlobTable
+from holdfast.corpus.postgres.engine import migrations
 from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, IntegrityError, NotFound, UsageError
 from holdfast.hub.database import HubDatabase
 from holdfast.hub.judge import HubIngest
@@ -158,7 +159,8 @@ def test_a_newer_database_is_refused_and_a_new_one_is_migrated_once(database: st
     for corpus in opened:
         corpus.close()
     with psycopg.connect(database, autocommit=True) as other:
-        assert other.execute("SELECT version FROM holdfast.format").fetchall() == [(1,)]
+        steps = [(number,) for number in range(1, len(migrations()) + 1)]
+        assert other.execute("SELECT version FROM holdfast.format ORDER BY version").fetchall() == steps
         other.execute("INSERT INTO holdfast.format VALUES(99)")
     with refused(UsageError):
         PostgresCorpus(database)

@@ -14,6 +14,8 @@ import pytest
 
 from holdfast import records, wire
 from holdfast.corpus import SqliteCorpus
+from holdfast.corpus.postgres import PostgresCorpus
+from holdfast.corpus.postgres.blobs import BlobTable
 from holdfast.integrity.scan import verify_corpus
 from holdfast.objects import BlobFiles
 from holdfast.seal import Signer, generate
@@ -190,6 +192,20 @@ def test_a_standby_that_comes_late_takes_all_of_a_hubs_past(start: Start) -> Non
         key = lambda message: message["msg_id"]  # noqa: E731
         assert sorted(got["messages"], key=key) == sorted(wanted["messages"], key=key)
     verified(standby)
+
+
+def test_hubs_on_either_database_follow_each_other(start: Start, database: str) -> None:
+    primary = start("primary")
+    history(primary)
+    standby = start("standby", follow=primary.url, database=database)
+    until_alike(primary, standby)
+    third = start("third", follow=standby.url)
+    until_alike(standby, third)
+    standby.stop()
+    corpus = PostgresCorpus(database)
+    assert [str(finding) for finding in verify_corpus(corpus, BlobTable(corpus.engine)).findings] == []
+    corpus.close()
+    verified(third)
 
 
 def test_a_message_sent_again_to_the_standby_is_the_same_message(start: Start) -> None:

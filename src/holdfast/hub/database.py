@@ -75,12 +75,12 @@ class HubDatabase(Home):
             self._keep(corpus)
             self.blobs = BlobTable(corpus.engine)
             self.signer, self.lineage = corpus.write(self._begin)
+            self.gen = self.lineage[-1][0]
+            self.hub_id = hashlib.sha256(self.signer.public_key).hexdigest()[:16]
+            self._remember()
         except BaseException:
             corpus.close()
             raise
-        self.gen = self.lineage[-1][0]
-        self._remember()
-        self.hub_id = hashlib.sha256(self.signer.public_key).hexdigest()[:16]
         with contextlib.suppress(HoldfastError):
             self.blobs.sweep(PARTIAL_BLOB_S)
 
