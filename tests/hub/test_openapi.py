@@ -24,6 +24,9 @@ OTHER_HOST = re.compile(r"(?:https?:)?//(?!www\.w3\.org/2000/svg)[\w.-]+\.\w+", 
 UNTYPED: dict[str, str] = {
     # What decodes its request itself, and why.
     "POST /sync/message": "hot: the body goes through a decoder that keeps unknown fields",
+    "POST /sync/files": "streams a form",
+    "GET /sync/files/{file_id}": "streams bytes",
+    "PATCH /sync/uploads/{upload_id}": "streams bytes",
     "POST /relay/immediate": "hot: decoded where a batch's items are",
     "GET /v1/feed": "streams",
     "POST /v1/hello": "msgpack of the wire protocol",
@@ -45,6 +48,7 @@ BODILESS: dict[str, str] = {
     # What takes no body though its method has one, and why.
     "POST /storage/sessions/{id}/restore": "its path and query say it all",
     "POST /storage/cache/cleanup": "there is nothing to say",
+    "POST /sync/uploads": "it only begins one",
 }
 
 

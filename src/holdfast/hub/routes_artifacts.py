@@ -235,7 +235,6 @@ class Content:
         extra = [
             (b"etag", etag.encode()),
             (b"accept-ranges", b"bytes"),
-            (b"x-content-type-options", b"nosniff"),
             (b"content-security-policy", b"default-src 'none'; sandbox"),
             (b"content-disposition", f"attachment; filename*=UTF-8''{quote(shown.name, safe='')}".encode()),
         ]

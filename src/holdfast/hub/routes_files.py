@@ -300,7 +300,6 @@ class Download:
             (b"etag", etag),
             (b"accept-ranges", b"bytes"),
             (b"content-disposition", files.disposition(found.name).encode("ascii")),
-            (b"x-content-type-options", b"nosniff"),
             (b"content-security-policy", b"default-src 'none'; sandbox"),
         ]
         if _names(header(scope, b"if-none-match"), etag):

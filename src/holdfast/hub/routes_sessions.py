@@ -356,7 +356,6 @@ class Export:
         headers = [
             (b"content-type", LINES.encode()),
             (b"content-disposition", b'attachment; filename="%b.jsonl"' % session.encode()),
-            (b"x-content-type-options", b"nosniff"),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for piece in self._pieces(agent, session, root):
