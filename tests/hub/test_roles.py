@@ -45,6 +45,7 @@ class House:
         self.texts = {role: create(store, wish)[1] for role, wish in wishes.items()}
         store.close()
         self.home = home
+        self.sessions = 0
         self.pens = {name: Pen(name) for name in ("ada", "bob")}
 
     def open(self) -> Iterator[House]:
@@ -55,6 +56,23 @@ class House:
             self.client = client
             self.core = app.state.core
             yield self
+
+    def session(self) -> str:
+        """The number of a new session of ada's with a state, a message, an artifact and its content; a cached value."""
+        self.sessions += 1
+        number = f"{self.sessions}"
+        of = {"session_id": f"session_{number}"}
+        for method, path, body in (
+            ("POST", "/storage/sessions", {"id": f"session_{number}", "agent_name": "ada"}),
+            ("PUT", f"/storage/state/session_{number}", {"data": 1}),
+            ("POST", "/storage/history", {**of, "role": "user", "content": "x"}),
+            ("POST", "/storage/artifacts", {**of, "id": f"artifact_{number}", "name": "a", "type": "t"}),
+            ("PUT", f"/storage/artifacts/artifact_{number}/content", b"content"),
+            ("PUT", "/storage/cache/k", {"value": 1}),
+        ):
+            made = self.ask("admin", method, path, body)
+            assert made.status_code in (200, 201), made.text
+        return number
 
     def headers(self, role: str) -> dict[str, str]:
         """What this role shows."""
@@ -167,6 +185,56 @@ EXPECTED: dict[str, Case] = {
     "POST /v1/append": Case(WRITING, "/v1/append", segment, MEDIA),
     "GET /v1/pull": Case(READING, "/v1/pull"),
 }
+MAKING = (401, 403, 403, 201, 201)
+SOME = (401, 403, 200, 200, 200)
+"""What is nobody's: the cache."""
+
+
+def metric(n: str) -> dict[str, Any]:
+    return {"entity_type": "agent", "entity_name": "ada", "metric_name": "m", "value": 1, "session_id": f"session_{n}"}
+
+
+def deleted(house: House, n: str) -> None:
+    assert house.ask("admin", "DELETE", f"/storage/sessions/session_{n}").status_code == 200
+
+
+def of(**fields: Any) -> Callable[[House, str], Any]:
+    return lambda house, n: {name: each.format(n=n) if isinstance(each, str) else each for name, each in fields.items()}
+
+
+SESSION, ARTIFACT, CACHED = "/storage/sessions/session_{n}", "/storage/artifacts/artifact_{n}", "/storage/cache/k"
+EXPECTED |= {
+    "GET /": Case(OPEN, "/"),
+    "POST /storage/sessions": Case(MAKING, "/storage/sessions", of(agent_name="ada")),
+    "GET /storage/sessions": Case(READING, "/storage/sessions"),
+    "GET /storage/sessions/{id}": Case(READING, SESSION),
+    "PUT /storage/sessions/{id}": Case(WRITING, SESSION, of(status="paused")),
+    "DELETE /storage/sessions/{id}": Case(WRITING, SESSION),
+    "POST /storage/sessions/{id}/restore": Case(WRITING, f"{SESSION}/restore", deleted),
+    "POST /storage/sessions/{id}/fork": Case(MAKING, f"{SESSION}/fork", of()),
+    "GET /storage/sessions/{id}/export": Case(READING, f"{SESSION}/export"),
+    "GET /storage/state/{session_id}": Case(READING, "/storage/state/session_{n}"),
+    "PUT /storage/state/{session_id}": Case(WRITING, "/storage/state/session_{n}", of(data=2)),
+    "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_{n}"),
+    "POST /storage/history": Case(MAKING, "/storage/history", of(session_id="session_{n}", role="user", content="x")),
+    "GET /storage/history": Case(READING, "/storage/history?session_id=session_{n}"),
+    "GET /storage/history/search": Case(READING, "/storage/history/search?session_id=session_{n}&q=x"),
+    "DELETE /storage/history": Case(WRITING, "/storage/history?session_id=session_{n}"),
+    "POST /storage/artifacts": Case(MAKING, "/storage/artifacts", of(session_id="session_{n}", name="a", type="t")),
+    "GET /storage/artifacts": Case(READING, "/storage/artifacts?session_id=session_{n}"),
+    "GET /storage/artifacts/{id}": Case(READING, ARTIFACT),
+    "DELETE /storage/artifacts/{id}": Case(WRITING, ARTIFACT),
+    "GET /storage/artifacts/{id}/content": Case(READING, f"{ARTIFACT}/content"),
+    "PUT /storage/artifacts/{id}/content": Case(WRITING, f"{ARTIFACT}/content", lambda house, n: b"more"),
+    "POST /storage/metrics": Case(MAKING, "/storage/metrics", lambda house, n: metric(n)),
+    "POST /storage/metrics/batch": Case(MAKING, "/storage/metrics/batch", lambda house, n: {"metrics": [metric(n)]}),
+    "GET /storage/metrics": Case(READING, "/storage/metrics"),
+    "GET /storage/metrics/aggregate": Case(READING, "/storage/metrics/aggregate?metric_name=m"),
+    "POST /storage/cache/cleanup": Case(SOME, "/storage/cache/cleanup"),
+    "GET /storage/cache/{key}": Case(READING, CACHED),
+    "PUT /storage/cache/{key}": Case(SOME, CACHED, of(value=1)),
+    "DELETE /storage/cache/{key}": Case(SOME, CACHED),
+}
 DENIED_BY_VERDICT = {"/sync/messages", "/relay/batch", "/v1/append"}
 """One item that is denied leaves the others: the answer is 200, and says so of the item."""
 
@@ -189,9 +257,12 @@ def test_every_route_knows_every_role(house: House) -> None:
     assert sorted(names) == sorted(EXPECTED), "a route without its expectations, or the other way round"
     got = {}
     for name, case in EXPECTED.items():
-        method, path = name.partition(" ")[0], case.path
-        asked = f"{path}?{of_ada(house)}" if path == "/v1/pull" else path
-        answers = [house.ask(role, method, asked, case.body(house, role), **case.headers) for role in ROLES]
+        method, path, answers = name.partition(" ")[0], case.path, []
+        for role in ROLES:
+            # Each role has a session of ada's to itself, so that what one takes away is there for the next.
+            what = house.session() if path.startswith("/storage") else role
+            asked = f"{path}?{of_ada(house)}" if path == "/v1/pull" else path.replace("{n}", what)
+            answers.append(house.ask(role, method, asked, case.body(house, what), **case.headers))
         got[name] = tuple(outcome(answer, path) for answer in answers)
         for answer, status in zip(answers, got[name], strict=True):
             if answer.status_code in (401, 403) and method != "HEAD":
@@ -204,9 +275,10 @@ def test_a_stranger_learns_no_more_than_nobody(house: House) -> None:
     house.texts["forged"] = house.texts["owner"].replace(house.texts["owner"].split("_")[3], "0" * 43)
     for name, case in EXPECTED.items():
         method = name.partition(" ")[0]
-        body = case.body(house, "none")
+        body = case.body(house, "none") if case.body is not deleted else None
         nobody, *strangers = (
-            house.ask(role, method, case.path, body, **case.headers) for role in ("none", "stranger", "forged")
+            house.ask(role, method, case.path.replace("{n}", "1"), body, **case.headers)
+            for role in ("none", "stranger", "forged")
         )
         assert [each.status_code for each in strangers] == [nobody.status_code] * 2, name
     for role in ("none", "stranger"):
@@ -222,7 +294,7 @@ def test_nothing_of_what_was_refused_was_written(house: House) -> None:
     for role in ("none", "reader", "other"):
         for name, case in EXPECTED.items():
             method, path = name.split()
-            if method in ("POST", "PUT") and case.statuses[2] == 403:
+            if method in ("POST", "PUT") and case.statuses[2] == 403 and not path.startswith("/storage"):
                 assert outcome(house.ask(role, method, path, case.body(house, role), **case.headers), path) in (
                     401,
                     403,
@@ -409,6 +481,11 @@ def test_what_is_hidden_shows_nowhere_and_its_absence_looks_the_same(hiding: Hou
         nowhere = hiding.ask("public", "GET", path.replace(CANARY, "nothing"))
         assert (there.status_code, nowhere.status_code) == (403, 403), path
         assert there.text.replace(CANARY, "nothing") == nowhere.text, path
+    number = hiding.session()
+    for path in ("", "sessions/session_", "state/session_", "history?session_id=session_", "artifacts/artifact_"):
+        answers = [hiding.ask("public", "GET", f"/storage/{path or 'metrics?limit='}{each}") for each in (number, "99")]
+        assert [each.status_code for each in answers] == [403, 403], path
+        assert answers[0].text.replace(f"_{number}", "_99") == answers[1].text
     for table in (CANARY, "nothing"):
         assert hiding.ask("public", "POST", "/relay/query", {"table": table}).status_code == 403
     pull = f"/v1/pull?stream={secret.stream.hex()}&inc={secret.inc.hex()}"
