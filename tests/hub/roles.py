@@ -18,6 +18,7 @@ from tests.hub.pens import Pen
 
 ROLES = ("none", "reader", "other", "owner", "admin")
 BLOB = b"a blob of ada's"
+X = hashlib.sha256(b"x").hexdigest()
 DIGEST = hashlib.sha256(BLOB).hexdigest()
 CANARY = "canary"
 """Stands in everything that the reader of public collections must not learn."""
@@ -71,6 +72,23 @@ class House:
             made = self.ask("admin", method, path, body)
             assert made.status_code in (200, 201), made.text
         return number
+
+    def fresh(self, path: str, role: str) -> str:
+        """What stands for ``{n}`` in a path: a session, an upload or a file of ada's that nobody has touched yet."""
+        if path.startswith("/storage"):
+            return self.session()
+        if not path.startswith("/sync/") or "{n}" not in path:
+            return role
+        upload = str(self.ask("admin", "POST", "/sync/uploads").json()["upload_id"])
+        begun = self.ask("admin", "PATCH", f"/sync/uploads/{upload}", b"x", Upload_Offset="0")
+        assert begun.status_code == 200, begun.text
+        if path.startswith("/sync/uploads"):
+            return upload
+        done = self.ask(
+            "admin", "POST", f"/sync/uploads/{upload}/finish", {"agent_id": "ada", "name": "f", "sha256": X}
+        )
+        assert done.status_code == 200, done.text
+        return str(done.json()["file_id"])
 
     def headers(self, role: str) -> dict[str, str]:
         """What this role shows."""
@@ -221,6 +239,26 @@ EXPECTED |= {
     "GET /storage/cache/{key}": Case(READING, CACHED),
     "PUT /storage/cache/{key}": Case(SOME, CACHED, of(value=1)),
     "DELETE /storage/cache/{key}": Case(SOME, CACHED),
+}
+FORM = (
+    b'--b\r\ncontent-disposition: form-data; name="agent_id"\r\n\r\nada\r\n'
+    b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\nx\r\n--b--\r\n'
+)
+UPLOAD, FILE = "/sync/uploads/{n}", "/sync/files/{n}"
+EXPECTED |= {
+    "POST /sync/files": Case(
+        WRITING, "/sync/files", lambda house, n: FORM, {"Content_Type": "multipart/form-data; boundary=b"}
+    ),
+    "GET /sync/files": Case(READING, "/sync/files"),
+    "GET /sync/files/{file_id}": Case(READING, FILE),
+    "GET /sync/files/{file_id}/meta": Case(READING, f"{FILE}/meta"),
+    "DELETE /sync/files/{file_id}": Case(WRITING, FILE),
+    "POST /sync/uploads": Case((401, 403, 201, 201, 201), "/sync/uploads"),
+    # An upload is nobody's until it is finished: whoever writes and knows its id goes on with it.
+    "GET /sync/uploads/{upload_id}": Case(SOME, UPLOAD),
+    "PATCH /sync/uploads/{upload_id}": Case(SOME, UPLOAD, lambda house, n: b"y", {"Upload_Offset": "1"}),
+    "DELETE /sync/uploads/{upload_id}": Case(SOME, UPLOAD),
+    "POST /sync/uploads/{upload_id}/finish": Case(WRITING, f"{UPLOAD}/finish", of(agent_id="ada", name="f", sha256=X)),
 }
 DENIED_BY_VERDICT = {"/sync/messages", "/relay/batch", "/v1/append"}
 """One item that is denied leaves the others: the answer is 200, and says so of the item."""
