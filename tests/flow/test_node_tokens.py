@@ -127,6 +127,25 @@ def test_a_live_feed_ends_with_its_token(hub: HubProcess, tokens: SqliteTokens) 
     events.close()
 
 
+def test_a_standby_needs_to_read_everything_and_no_more(
+    hub: HubProcess, tokens: SqliteTokens, on_node: On, tmp_path: Path
+) -> None:
+    ada = on_node("laptop", "ada", token=create(tokens, Wish(kind="agent", name="ada"))[1])
+    ada.put("k", b"\x01" * 100_000)
+    assert ada.flush(30)
+    text = create(tokens, Wish(kind="service", name="standby"))[1]
+    standby = HubProcess(tmp_path / "standby", follow=hub.url, follow_token=text)
+    try:
+
+        def held() -> bool:
+            with Hub(standby.url) as reader:
+                return bool(reader.get("k", agent="ada", default=b"") == b"\x01" * 100_000)
+
+        until(held, "the standby holds it, too")
+    finally:
+        standby.kill()
+
+
 def test_an_agents_own_token_is_enough_for_its_node(hub: HubProcess, tokens: SqliteTokens, on_node: On) -> None:
     text = create(tokens, Wish(kind="agent", name="ada"))[1]
     ada = on_node("laptop", "ada", token=text, cas=("claims",))
