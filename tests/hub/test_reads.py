@@ -170,6 +170,19 @@ def test_search_finds_what_was_just_written_and_what_is_indexed(filled: Room) ->
     assert filled.client.get("/v1/search", params={"q": "..."}).status_code == 400
 
 
+def test_search_finds_an_agents_own_whatever_its_name(room: Room) -> None:
+    names = ["o'neil", 'the "second"', "back\\slash", "…", "a b", "b", "Ünï_code-1", "@b"]
+    for name in names:
+        room.client.post("/sync/message", json={"sender": name, "content": "common words"})
+    head = room.core.corpus.last()
+    until(lambda: room.core.corpus.meta("fts_pos") == head, "the index is filled")
+    for name in names:
+        found = room.get("/v1/search", q="common", agent=name)["records"]
+        assert [each["agent"] for each in found] == [name]
+    assert len(room.get("/v1/search", q="common", agent=names[:3])["records"]) == 3
+    assert len(room.get("/v1/search", q="common")["records"]) == len(names)
+
+
 def test_agents_and_nodes_are_listed(filled: Room, pen: Pen) -> None:
     filled.client.post("/sync/message", json={"sender": "zed", "content": 1})
     first = filled.get("/v1/agents", limit=2)

@@ -99,7 +99,7 @@ def search(
             and (not readable or fits(record.collection, readable))
         )
 
-    return _search(corpus, _terms(text), wanted, limit)
+    return _search(corpus, _terms(text), wanted, limit, agents)
 
 
 def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, prefix: str, *, limit: int = 50) -> Hits:
@@ -115,15 +115,17 @@ def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, pref
         record = stored.record
         return stored.agent == agent and record.collection == collection and record.key.startswith(prefix)
 
-    return _search(corpus, [*_terms(text), under], wanted, limit)
+    return _search(corpus, [*_terms(text), under], wanted, limit, (agent,))
 
 
-def _search(corpus: SqlCorpus, terms: list[Term], wanted: Callable[[Stored], bool], limit: int) -> Hits:
+def _search(
+    corpus: SqlCorpus, terms: list[Term], wanted: Callable[[Stored], bool], limit: int, agents: Sequence[str]
+) -> Hits:
     mark = corpus.meta(_MARK) or 0
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []
-    for stored in _candidates(corpus, terms, tail, mark):
+    for stored in _candidates(corpus, terms, tail, mark, agents):
         if not wanted(stored):
             continue
         record = stored.record
@@ -197,14 +199,16 @@ def _terms(text: str) -> list[Term]:
     return terms
 
 
-def _candidates(corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int) -> Iterator[Stored]:
+def _candidates(
+    corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int, agents: Sequence[str]
+) -> Iterator[Stored]:
     for stored in reversed(tail):
         words = words_of(text_of(stored))
         if all(term.within(words) for term in terms):
             yield stored
     # Only up to the mark that the tail begins at: the filler may have moved on since, and nothing is shown twice.
     below, step = mark + 1, _CANDIDATES
-    while rows := corpus.matching([(term.words, term.prefix) for term in terms], below, step):
+    while rows := corpus.matching([(term.words, term.prefix) for term in terms], below, step, agents):
         for stored in rows:
             if corpus.index_is_exact or _holds(stored, terms):
                 yield stored

@@ -244,13 +244,16 @@ class SqlCorpus:
     index_is_exact = True
     """Whether `matching` also knows where in a text its words stand."""
 
-    def matching(self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int) -> list[Stored]:
+    def matching(
+        self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[Stored]:
         """Records below a pos, newest first, that the index has for all these terms.
 
         Args:
             terms: words in a row, and whether the last is only a beginning.
             below: a position.
             limit: the most to return.
+            agents: whose records the index is to look for, as far as it knows; empty: anybody's.
         """
         raise NotImplementedError
 

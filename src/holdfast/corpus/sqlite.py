@@ -10,6 +10,7 @@ from typing import Any, Final
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.port import Filter, Head
 from holdfast.corpus.rows import COLUMNS, Stored
+from holdfast.corpus.search import words_of
 from holdfast.corpus.sql import MESSAGES as MESSAGES
 from holdfast.corpus.sql import TAGS as TAGS
 from holdfast.corpus.sql import SqlCorpus
@@ -52,10 +53,16 @@ class SqliteCorpus(SqlCorpus):
         self.tx = self.engine.hands = SqliteTransaction(self)
         self.engine.on_change = self.tx.forget
 
-    def matching(self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int) -> list[Stored]:
+    def matching(
+        self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[Stored]:
         """Records below a pos that the index has for all these terms (words in a row; the last a beginning)."""
         each = ['"' + " ".join(words) + '"' + ("*" if prefix else "") for words, prefix in terms]
-        return self.rows(_MATCH, (f"t:({' AND '.join(each)})", below, limit))
+        query = f"t:({' AND '.join(each)})"
+        names = [words_of(agent) for agent in agents]
+        if names and all(names):  # a name without a word in it is not in the index
+            query += " AND a:(" + " OR ".join(['"' + " ".join(words) + '"' for words in names]) + ")"
+        return self.rows(_MATCH, (query, below, limit))
 
     def size_bytes(self) -> int:
         """What the file and its WAL take on disk."""

@@ -13,7 +13,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
-from holdfast.corpus.postgres.transaction import PostgresTransaction
+from holdfast.corpus.postgres.transaction import PostgresTransaction, whose
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
@@ -64,13 +64,17 @@ class PostgresCorpus(SqlCorpus):
         """The value in a row of `meta`; None for no row."""
         return row and msgspec.msgpack.decode(row[0])
 
-    def matching(self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int) -> list[Stored]:
+    def matching(
+        self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[Stored]:
         """Records below a pos, newest first, that hold all words of these terms, wherever they stand."""
         words = []
         for term, prefix in terms:
             words += [f"'{word[:WORD_CHARS_MAX]}'" for word in term]
             words[-1] += ":*" if prefix else ""
         query = " & ".join(words)
+        if agents:
+            query += f" & ({' | '.join(map(whose, agents))})"
         with self.moment() as execute:
             # A common word is among the newest. For others there is the index of words, which knows no order: so it is
             # the one that is asked with a bitmap, and everything that it finds is sorted.

@@ -379,7 +379,7 @@ class PostgresTransaction(SqlTransaction):
     def index(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
         """Adds (pos, text, agent, kind) to the search index."""
         self.wrote = True
-        self._ask(_FTS, _arrays([(row[0], _lexemes(row[1])) for row in rows]))
+        self._ask(_FTS, _arrays([(row[0], f"{_lexemes(row[1])} {whose(row[2])}") for row in rows]))
 
 
 class Writing(Scribe):
@@ -458,6 +458,12 @@ def _array(values: Sequence[Any]) -> str:
 def _held(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row for COPY, which takes text as it comes."""
     return (*row[:_KEY_AT], plain(row[_KEY_AT]), *row[_KEY_AT + 1 :])
+
+
+def whose(agent: str) -> str:
+    """The lexeme that stands for an agent, which no word of a text can be."""
+    escaped = agent.replace("\\", "\\\\").replace("'", "''")
+    return f"'@{escaped}'"
 
 
 def _lexemes(text: str) -> str:
