@@ -19,6 +19,7 @@ from holdfast.hub.home import Home
 from tests.flow.hubs import HubProcess
 from tests.hub.lines import Line
 from tests.hub.pens import Pen
+from tests.hub.roles import BLOB, DIGEST, ROLES, House, furnish
 from tests.services import shared_postgres
 
 
@@ -130,3 +131,22 @@ def line(hub: HubProcess) -> Iterator[Line]:
 def pen() -> Pen:
     """An agent's hand."""
     return Pen()
+
+
+@pytest.fixture
+def house(home: HubDirectory) -> Iterator[House]:
+    """A hub with a record of ada's, one of bob's, and a blob."""
+    for opened in House(home).open():
+        for name, pen in opened.pens.items():
+            pen.put("k", 1)
+            assert opened.append({"ada": "owner", "bob": "other"}[name], pen.segment()).verdicts[0].state == "ack"
+        assert opened.ask("owner", "PUT", f"/v1/blobs/{DIGEST}", BLOB).status_code == 201
+        yield opened
+
+
+@pytest.fixture
+def furnished(house: House) -> House:
+    """The same hub with a session of ada's for each role to try."""
+    for name in (*ROLES, "eves", "zoes"):
+        furnish(house, name)
+    return house

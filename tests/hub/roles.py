@@ -18,7 +18,6 @@ from tests.hub.pens import Pen
 
 ROLES = ("none", "reader", "other", "owner", "admin")
 BLOB = b"a blob of ada's"
-X = hashlib.sha256(b"x").hexdigest()
 DIGEST = hashlib.sha256(BLOB).hexdigest()
 CANARY = "canary"
 """Stands in everything that the reader of public collections must not learn."""
@@ -40,12 +39,21 @@ class House:
             "public": Wish(kind="service", name="public", collections=("public", "public/*", "table/public-?")),
             "narrow": Wish(kind="node", name="narrow", agents=("ada", "eve-*"), collections=("public/*",)),
             "appender": Wish(kind="node", name="appender", agents=("*",), scopes=("records:append",)),
+            "eves": Wish(kind="node", name="eves", agents=("eve-*",)),
+            "zoes": Wish(kind="service", name="zoes", agents=("zoe",), scopes=("records:read", "records:write")),
+            "keeper": Wish(kind="node", name="keeper", agents=("*",), collections=("public/*",)),
+            "sql": Wish(kind="service", name="sql", scopes=("records:read", "sql:read")),
+            "sql-narrow": Wish(
+                kind="service", name="sql-narrow", scopes=("records:read", "sql:read"), collections=("public/*",)
+            ),
+            "blind": Wish(kind="agent", name="zoe", scopes=("records:write", "records:append")),
         }
         self.texts = {role: create(store, wish)[1] for role, wish in wishes.items()}
         store.close()
         self.home = home
-        self.sessions = 0
         self.pens = {name: Pen(name) for name in ("ada", "bob")}
+        self.files: dict[str, str] = {}
+        """What files and uploads are called here."""
 
     def open(self) -> Iterator[House]:
         """The same, running."""
@@ -55,40 +63,6 @@ class House:
             self.client = client
             self.core = app.state.core
             yield self
-
-    def session(self) -> str:
-        """The number of a new session of ada's with a state, a message, an artifact and its content; a cached value."""
-        self.sessions += 1
-        number = f"{self.sessions}"
-        of = {"session_id": f"session_{number}"}
-        for method, path, body in (
-            ("POST", "/storage/sessions", {"id": f"session_{number}", "agent_name": "ada"}),
-            ("PUT", f"/storage/state/session_{number}", {"data": 1}),
-            ("POST", "/storage/history", {**of, "role": "user", "content": "x"}),
-            ("POST", "/storage/artifacts", {**of, "id": f"artifact_{number}", "name": "a", "type": "t"}),
-            ("PUT", f"/storage/artifacts/artifact_{number}/content", b"content"),
-            ("PUT", "/storage/cache/k", {"value": 1}),
-        ):
-            made = self.ask("admin", method, path, body)
-            assert made.status_code in (200, 201), made.text
-        return number
-
-    def fresh(self, path: str, role: str) -> str:
-        """What stands for ``{n}`` in a path: a session, an upload or a file of ada's that nobody has touched yet."""
-        if path.startswith("/storage"):
-            return self.session()
-        if not path.startswith("/sync/") or "{n}" not in path:
-            return role
-        upload = str(self.ask("admin", "POST", "/sync/uploads").json()["upload_id"])
-        begun = self.ask("admin", "PATCH", f"/sync/uploads/{upload}", b"x", Upload_Offset="0")
-        assert begun.status_code == 200, begun.text
-        if path.startswith("/sync/uploads"):
-            return upload
-        done = self.ask(
-            "admin", "POST", f"/sync/uploads/{upload}/finish", {"agent_id": "ada", "name": "f", "sha256": X}
-        )
-        assert done.status_code == 200, done.text
-        return str(done.json()["file_id"])
 
     def headers(self, role: str) -> dict[str, str]:
         """What this role shows."""
@@ -109,11 +83,52 @@ class House:
         return wire.decode(wire.AppendAnswer, answer.content)
 
 
+def form(name: str, agent: str) -> bytes:
+    """A file in a form."""
+    return (
+        f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n{name}\r\n'
+        f'--x\r\nContent-Disposition: form-data; name="agent_id"\r\n\r\n{agent}\r\n--x--\r\n'
+    ).encode()
+
+
+FORM = {"Content_Type": "multipart/form-data; boundary=x"}
+
+
+def furnish(house: House, name: str, agent: str = "ada") -> None:
+    """A session of this name with a message, a state, an artifact and its bytes, a metric of it, and a file."""
+    session, artifact = f"session_{name}", f"artifact_{name}"
+    for method, path, body in (
+        ("POST", "sessions", {"id": session, "agent_name": agent, "metadata": {"about": name}}),
+        ("POST", "history", {"session_id": session, "role": "user", "content": name, "id": f"msg_{name}"}),
+        ("PUT", f"state/{session}", {"data": name}),
+        ("POST", "artifacts", {"session_id": session, "name": name, "type": "t", "id": artifact}),
+        ("PUT", f"artifacts/{artifact}/content", name.encode()),
+        ("POST", "metrics", figure(session)),
+        ("PUT", f"cache/{name}", {"value": name}),
+    ):
+        answer = house.ask("admin", method, f"/storage/{path}", body)
+        assert answer.status_code in (200, 201), answer.text
+    stored = house.ask("admin", "POST", "/sync/files", form(name, agent), **FORM)
+    assert stored.status_code == 200, stored.text
+    house.files[name] = stored.json()["file_id"]
+    # The upload is the owner's whoever asks for it; a second one, to be given up.
+    for which in ("up", "dropped"):
+        house.files[f"{which}-{name}"] = house.ask("owner", "POST", "/sync/uploads").json()["upload_id"]
+
+
+def figure(session: str) -> dict[str, Any]:
+    """A metric of a session."""
+    return {"entity_type": "tool", "entity_name": "t", "metric_name": "n", "value": 1, "session_id": session}
+
+
 # -- every route ------------------------------------------------------------------------------------------------
 
 
 class Case(NamedTuple):
-    """What is asked, and the status that each role gets; an item refused in a batch counts as its own status."""
+    """What is asked, and the status that each role gets; an item refused in a batch counts as its own status.
+
+    In the path `*` stands for the role, and `<…>` for a file or an upload of that name.
+    """
 
     statuses: tuple[int, int, int, int, int]
     path: str
@@ -125,6 +140,11 @@ OPEN = (200,) * 5
 READING = (401, 200, 200, 200, 200)
 WRITING = (401, 403, 403, 200, 200)
 APPENDING = (401, 403, 200, 200, 200)
+CREATING = (401, 403, 403, 201, 201)
+UPLOADING = (401, 403, 404, 200, 200)
+"""To others an upload is not there."""
+SHARED = APPENDING
+"""What any writer may change, as it is no agent's."""
 MEDIA = {"Content_Type": wire.MEDIA}
 
 
@@ -155,7 +175,29 @@ def of_ada(house: House) -> str:
     return f"stream={pen.stream.hex()}&inc={pen.inc.hex()}"
 
 
+def new_session(house: House, role: str) -> Any:
+    return {"agent_name": "ada", "metadata": {"by": role}}
+
+
+def new_message(house: House, role: str) -> Any:
+    return {"session_id": f"session_{role}", "role": "user", "content": role}
+
+
+def new_artifact(house: House, role: str) -> Any:
+    return {"session_id": f"session_{role}", "name": "n", "type": "t"}
+
+
+def new_metric(house: House, role: str) -> Any:
+    return figure(f"session_{role}")
+
+
+def new_metrics(house: House, role: str) -> Any:
+    about = {"entity_type": "agent", "entity_name": "ada", "metric_name": "n", "value": 1}
+    return {"metrics": [about, figure(f"session_{role}")]}
+
+
 EXPECTED: dict[str, Case] = {
+    "GET /": Case(OPEN, "/"),
     "GET /livez": Case(OPEN, "/livez"),
     "GET /readyz": Case(OPEN, "/readyz"),
     "GET /health": Case(OPEN, "/health"),
@@ -189,76 +231,66 @@ EXPECTED: dict[str, Case] = {
     "POST /v1/hello": Case(APPENDING, "/v1/hello", hello, MEDIA),
     "POST /v1/append": Case(WRITING, "/v1/append", segment, MEDIA),
     "GET /v1/pull": Case(READING, "/v1/pull"),
-}
-MAKING = (401, 403, 403, 201, 201)
-SOME = (401, 403, 200, 200, 200)
-"""What is nobody's: the cache."""
-
-
-def metric(n: str) -> dict[str, Any]:
-    return {"entity_type": "agent", "entity_name": "ada", "metric_name": "m", "value": 1, "session_id": f"session_{n}"}
-
-
-def deleted(house: House, n: str) -> None:
-    assert house.ask("admin", "DELETE", f"/storage/sessions/session_{n}").status_code == 200
-
-
-def of(**fields: Any) -> Callable[[House, str], Any]:
-    return lambda house, n: {name: each.format(n=n) if isinstance(each, str) else each for name, each in fields.items()}
-
-
-SESSION, ARTIFACT, CACHED = "/storage/sessions/session_{n}", "/storage/artifacts/artifact_{n}", "/storage/cache/k"
-EXPECTED |= {
-    "GET /": Case(OPEN, "/"),
-    "POST /storage/sessions": Case(MAKING, "/storage/sessions", of(agent_name="ada")),
+    "POST /storage/sessions": Case(CREATING, "/storage/sessions", new_session),
     "GET /storage/sessions": Case(READING, "/storage/sessions"),
-    "GET /storage/sessions/{id}": Case(READING, SESSION),
-    "PUT /storage/sessions/{id}": Case(WRITING, SESSION, of(status="paused")),
-    "DELETE /storage/sessions/{id}": Case(WRITING, SESSION),
-    "POST /storage/sessions/{id}/restore": Case(WRITING, f"{SESSION}/restore", deleted),
-    "POST /storage/sessions/{id}/fork": Case(MAKING, f"{SESSION}/fork", of()),
-    "GET /storage/sessions/{id}/export": Case(READING, f"{SESSION}/export"),
-    "GET /storage/state/{session_id}": Case(READING, "/storage/state/session_{n}"),
-    "PUT /storage/state/{session_id}": Case(WRITING, "/storage/state/session_{n}", of(data=2)),
-    "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_{n}"),
-    "POST /storage/history": Case(MAKING, "/storage/history", of(session_id="session_{n}", role="user", content="x")),
-    "GET /storage/history": Case(READING, "/storage/history?session_id=session_{n}"),
-    "GET /storage/history/search": Case(READING, "/storage/history/search?session_id=session_{n}&q=x"),
-    "DELETE /storage/history": Case(WRITING, "/storage/history?session_id=session_{n}"),
-    "POST /storage/artifacts": Case(MAKING, "/storage/artifacts", of(session_id="session_{n}", name="a", type="t")),
-    "GET /storage/artifacts": Case(READING, "/storage/artifacts?session_id=session_{n}"),
-    "GET /storage/artifacts/{id}": Case(READING, ARTIFACT),
-    "DELETE /storage/artifacts/{id}": Case(WRITING, ARTIFACT),
-    "GET /storage/artifacts/{id}/content": Case(READING, f"{ARTIFACT}/content"),
-    "PUT /storage/artifacts/{id}/content": Case(WRITING, f"{ARTIFACT}/content", lambda house, n: b"more"),
-    "POST /storage/metrics": Case(MAKING, "/storage/metrics", lambda house, n: metric(n)),
-    "POST /storage/metrics/batch": Case(MAKING, "/storage/metrics/batch", lambda house, n: {"metrics": [metric(n)]}),
-    "GET /storage/metrics": Case(READING, "/storage/metrics"),
-    "GET /storage/metrics/aggregate": Case(READING, "/storage/metrics/aggregate?metric_name=m"),
-    "POST /storage/cache/cleanup": Case(SOME, "/storage/cache/cleanup"),
-    "GET /storage/cache/{key}": Case(READING, CACHED),
-    "PUT /storage/cache/{key}": Case(SOME, CACHED, of(value=1)),
-    "DELETE /storage/cache/{key}": Case(SOME, CACHED),
-}
-FORM = (
-    b'--b\r\ncontent-disposition: form-data; name="agent_id"\r\n\r\nada\r\n'
-    b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\nx\r\n--b--\r\n'
-)
-UPLOAD, FILE = "/sync/uploads/{n}", "/sync/files/{n}"
-EXPECTED |= {
-    "POST /sync/files": Case(
-        WRITING, "/sync/files", lambda house, n: FORM, {"Content_Type": "multipart/form-data; boundary=b"}
+    "GET /storage/sessions/{id}": Case(READING, "/storage/sessions/session_*"),
+    "GET /storage/sessions/{id}/export": Case(READING, "/storage/sessions/session_*/export"),
+    "PUT /storage/sessions/{id}": Case(
+        WRITING, "/storage/sessions/session_*", lambda house, role: {"metadata": {"changed": role}}
     ),
+    "POST /storage/sessions/{id}/fork": Case(
+        CREATING, "/storage/sessions/session_*/fork", lambda house, role: {"metadata": {"fork": role}}
+    ),
+    "POST /storage/history": Case(CREATING, "/storage/history", new_message),
+    "GET /storage/history": Case(READING, "/storage/history?session_id=session_*"),
+    "GET /storage/history/search": Case(READING, "/storage/history/search?session_id=session_*&q=a"),
+    "PUT /storage/state/{session_id}": Case(
+        WRITING, "/storage/state/session_*", lambda house, role: {"data": f"changed by {role}"}
+    ),
+    "GET /storage/state/{session_id}": Case(READING, "/storage/state/session_*"),
+    "POST /storage/artifacts": Case(CREATING, "/storage/artifacts", new_artifact),
+    "GET /storage/artifacts": Case(READING, "/storage/artifacts?session_id=session_*"),
+    "GET /storage/artifacts/{id}": Case(READING, "/storage/artifacts/artifact_*"),
+    "GET /storage/artifacts/{id}/content": Case(READING, "/storage/artifacts/artifact_*/content"),
+    "PUT /storage/artifacts/{id}/content": Case(
+        WRITING, "/storage/artifacts/artifact_*/content", lambda house, role: f"bytes of {role}".encode()
+    ),
+    "POST /storage/metrics": Case(CREATING, "/storage/metrics", new_metric),
+    "POST /storage/metrics/batch": Case(CREATING, "/storage/metrics/batch", new_metrics),
+    "GET /storage/metrics": Case(READING, "/storage/metrics"),
+    "GET /storage/metrics/aggregate": Case(READING, "/storage/metrics/aggregate"),
+    "PUT /storage/cache/{key}": Case(SHARED, "/storage/cache/by-*", lambda house, role: {"value": role}),
+    "GET /storage/cache/{key}": Case(READING, "/storage/cache/owner"),
+    "DELETE /storage/cache/{key}": Case(SHARED, "/storage/cache/*"),
+    "POST /storage/cache/cleanup": Case(SHARED, "/storage/cache/cleanup"),
+    "POST /sync/files": Case(WRITING, "/sync/files", lambda house, role: form(f"by {role}", "ada"), FORM),
     "GET /sync/files": Case(READING, "/sync/files"),
-    "GET /sync/files/{file_id}": Case(READING, FILE),
-    "GET /sync/files/{file_id}/meta": Case(READING, f"{FILE}/meta"),
-    "DELETE /sync/files/{file_id}": Case(WRITING, FILE),
+    "GET /sync/files/{file_id}": Case(READING, "/sync/files/<*>"),
+    "GET /sync/files/{file_id}/meta": Case(READING, "/sync/files/<*>/meta"),
     "POST /sync/uploads": Case((401, 403, 201, 201, 201), "/sync/uploads"),
-    # An upload is nobody's until it is finished: whoever writes and knows its id goes on with it.
-    "GET /sync/uploads/{upload_id}": Case(SOME, UPLOAD),
-    "PATCH /sync/uploads/{upload_id}": Case(SOME, UPLOAD, lambda house, n: b"y", {"Upload_Offset": "1"}),
-    "DELETE /sync/uploads/{upload_id}": Case(SOME, UPLOAD),
-    "POST /sync/uploads/{upload_id}/finish": Case(WRITING, f"{UPLOAD}/finish", of(agent_id="ada", name="f", sha256=X)),
+    "GET /sync/uploads/{upload_id}": Case(UPLOADING, "/sync/uploads/<up-*>"),
+    "PATCH /sync/uploads/{upload_id}": Case(
+        UPLOADING, "/sync/uploads/<up-*>", lambda house, role: BLOB, {"Upload_Offset": "0"}
+    ),
+    "POST /sync/uploads/{upload_id}/finish": Case(
+        WRITING, "/sync/uploads/<up-*>/finish", lambda house, role: {"agent_id": "ada", "sha256": DIGEST}
+    ),
+    "DELETE /sync/uploads/{upload_id}": Case(UPLOADING, "/sync/uploads/<dropped-*>"),
+    "DELETE /sync/files/{file_id}": Case(WRITING, "/sync/files/<*>"),
+    # What takes away comes last, each before that which it lies in.
+    "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_*"),
+    "DELETE /storage/artifacts/{id}": Case(WRITING, "/storage/artifacts/artifact_*"),
+    "DELETE /storage/history": Case(WRITING, "/storage/history?session_id=session_*"),
+    "DELETE /storage/sessions/{id}": Case(WRITING, "/storage/sessions/session_*"),
+    "POST /storage/sessions/{id}/restore": Case(WRITING, "/storage/sessions/session_*/restore"),
 }
+READS_BY_POST = {"POST /relay/query"}
+NOBODYS = {
+    *("POST /v1/hello", "PUT /v1/blobs/{digest}"),
+    *("POST /sync/uploads", "PATCH /sync/uploads/{upload_id}", "DELETE /sync/uploads/{upload_id}"),
+    *("PUT /storage/cache/{key}", "DELETE /storage/cache/{key}", "POST /storage/cache/cleanup"),
+}
+"""What is written in no agent's name."""
+IN_A_NAME = [name for name in EXPECTED if not name.startswith(("GET", "HEAD")) and name not in READS_BY_POST | NOBODYS]
 DENIED_BY_VERDICT = {"/sync/messages", "/relay/batch", "/v1/append"}
 """One item that is denied leaves the others: the answer is 200, and says so of the item."""

@@ -8,11 +8,14 @@ the blob would survive a power cut.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import unicodedata
 from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from holdfast import clock, codec
 from holdfast.corpus import Filter, Stored, pages
@@ -20,6 +23,8 @@ from holdfast.corpus.sqlite import TAGS
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.own import Desk, check_agent
+from holdfast.hub.principal import ADMIN, Principal
+from holdfast.hub.routes_sync import sender_of
 from holdfast.log import Draft, drafts, load
 from holdfast.records import BLOB, NAME_BYTES_MAX, PUT, VALUE, blob_reference, check_names
 
@@ -51,7 +56,7 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     """What a client says of a file.
 
     Attributes:
-        agent_id: whose it is.
+        agent_id: whose it is; if not said, that of the agent who shows its token, and without one, anonymous.
         name: what it is called: metadata, and never a path here.
         media_type: what it is; application/octet-stream if not said.
         task_id: what it belongs to.
@@ -60,7 +65,7 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
         msg_id: names this upload for ever: sent again, it is the same file.
     """
 
-    agent_id: str = "anonymous"
+    agent_id: str | UnsetType = UNSET
     name: str = "unnamed"
     media_type: str = OCTETS
     task_id: str | None = None
@@ -108,13 +113,15 @@ class Stood(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-def checked(given: NewFile) -> NewFile:
-    """The same with its name in its one form.
+def checked(given: NewFile, principal: Principal) -> tuple[str, NewFile]:
+    """Whose file it is, and the same with its name in its one form.
 
     Raises:
+        Denied: whoever asks may write no such file in that agent's name.
         UsageError: with the field that is wrong.
     """
-    check_agent(given.agent_id, hub=False)
+    agent = sender_of(principal) if given.agent_id is UNSET else check_agent(given.agent_id, hub=False)
+    principal.check_write(agent, FILES)
     kind = given.media_type.strip().lower() or OCTETS
     if len(kind) > NAME_MAX or not kind.isascii() or not kind.isprintable() or kind.count("/") < 1:
         raise UsageError(f"media_type must be a media type, got {kind!r:.80}", hint="such as application/pdf")
@@ -126,7 +133,29 @@ def checked(given: NewFile) -> NewFile:
     digest_of(given.sha256)
     if len(codec.serialise(given.metadata)[1]) > METADATA_BYTES_MAX:
         raise UsageError(f"metadata has at most {METADATA_BYTES_MAX} bytes of JSON", hint="put the rest into a file")
-    return msgspec.structs.replace(given, name=safe_name(given.name), media_type=kind)
+    return agent, msgspec.structs.replace(given, name=safe_name(given.name), media_type=kind)
+
+
+def upload_name(principal: Principal, nonce: bytes) -> bytes:
+    """What an upload is called that begins with this nonce: 10 random bytes, and 6 by which its owner is known."""
+    return nonce + hashlib.sha256(nonce + str(principal).encode()).digest()[:6]
+
+
+def check_own(principal: Principal, upload: str) -> None:
+    """Returns only if it may be an upload that this principal began; only that one goes on with it.
+
+    Raises:
+        Denied: it may write no files.
+        NotFound: it is another's, and to this one as if it were not there.
+    """
+    principal.check_write(None, FILES)
+    if not principal.may(ADMIN):
+        try:
+            given = bytes.fromhex(upload)
+        except ValueError:
+            given = b""
+        if len(given) != 16 or not hmac.compare_digest(given, upload_name(principal, given[:10])):
+            raise no_upload(upload)
 
 
 def safe_name(name: str) -> str:
@@ -163,9 +192,8 @@ def digest_of(text: str | None) -> bytes | None:
     return found
 
 
-async def keep(core: Core, given: NewFile, file_id: str, digest: bytes, size: int) -> Stood:
+async def keep(core: Core, agent: str, given: NewFile, file_id: str, digest: bytes, size: int) -> Stood:
     """Writes down a file whose bytes are stored; answered when the record, too, would survive a power cut."""
-    agent = given.agent_id
     log = await core.own.log_of(agent)
     value = {
         "name": given.name,
@@ -235,7 +263,17 @@ def find(core: Core, file_id: str) -> Stored:
         found = core.corpus.newest(first.agent, FILES, file_id) if first is not None else None
         if found is not None and not found.is_blob:
             return found
-    raise NotFound(f"there is no file {file_id!r:.80}", hint="GET /sync/files lists them")
+    raise no_file(file_id)
+
+
+def no_upload(upload: str) -> NotFound:
+    """The error of an upload that is not there, word for word as the blobs say it."""
+    return NotFound(f"there is no upload {upload!r:.80}", hint="it ended, or stood still for a day: begin another")
+
+
+def no_file(file_id: str) -> NotFound:
+    """The error of a file that is not there."""
+    return NotFound(f"there is no file {file_id!r:.80}", hint="GET /sync/files lists them")
 
 
 def listed(

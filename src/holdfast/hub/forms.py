@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.errors import HubFull, NodeFull, UsageError
-from holdfast.hub import files
 from holdfast.hub.api import decode
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Receive, Scope, header, too_large
@@ -75,7 +74,7 @@ class Form:
         if not self.upload:
             raise UsageError("there is no file in the form", hint="a part with a filename: curl -F file=@report.pdf")
         try:
-            return files.checked(msgspec.convert(self._fields, NewFile))
+            return msgspec.convert(self._fields, NewFile)
         except msgspec.ValidationError as error:
             raise UsageError(f"the form is not as it must be: {error}", hint="see docs/http.md, Files") from error
 

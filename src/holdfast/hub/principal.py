@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from holdfast.corpus.port import fits
-from holdfast.errors import Denied, Unauthenticated
+from holdfast.errors import Denied, NotFound, Unauthenticated
 from holdfast.hub.exchange import Scope
 
 Kind = Literal["node", "agent", "service", "person", "anybody"]
@@ -88,17 +88,35 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it may write this collection in this agent's name."""
         return ADMIN in self.scopes or (fits(agent, self.agents) and fits(collection, self.collections))
 
-    def check_write(self, agent: str, collection: str) -> None:
+    def check_write(self, agent: str | None, collection: str) -> None:
         """Returns only if it may write this collection in this agent's name.
+
+        Args:
+            agent: whose; None where what is written is no agent's, or before it is known whose.
+            collection: its name.
 
         Raises:
             Denied: it may not.
         """
-        if self.may_write(agent, collection):
+        if ADMIN in self.scopes:
             return
-        if not fits(agent, self.agents):
+        if agent is None or fits(agent, self.agents):
+            if fits(collection, self.collections):
+                return
+        else:
             raise Denied(f"{self} may not write as the agent {agent!r:.80}", hint="each agent has its own token")
         raise Denied(f"{self} may not write to {collection!r:.80}", hint="its token names other collections")
+
+    def check_change(self, agent: str, collection: str, absent: NotFound) -> None:
+        """Returns only if it may change what is there in this agent's name; who may not read is told it is not there.
+
+        Raises:
+            Denied: it may not, and might read it.
+            NotFound: `absent`.
+        """
+        if not self.may(READ) and not self.may_write(agent, collection):
+            raise absent
+        self.check_write(agent, collection)
 
     @property
     def reads_everything(self) -> bool:

@@ -23,7 +23,8 @@ from holdfast.hub.own import Desk
 from holdfast.hub.principal import principal_of
 from holdfast.hub.routes_node import Part, Span
 from holdfast.hub.routes_sessions import UNLESS, declare, next_page
-from holdfast.hub.sessions import Sessions, author_of, etags, no_artifact
+from holdfast.hub.sessions import Sessions, author_of, no_artifact
+from holdfast.hub.versions import etags
 from holdfast.log import drafts
 from holdfast.log.marks import SESSIONS
 from holdfast.records import BLOB_BYTES_MAX, blob_reference
@@ -105,8 +106,7 @@ class ArtifactWork:
         """Notes an artifact. With an `id` that a client gives, a repeat of the request answers 200 and adds nothing."""
         asked: shapes.NewArtifact = call.body
         session = asked.session_id
-        agent = await self._sessions.agent_of(session)
-        call.principal.check_write(agent, SESSIONS)
+        agent = await self._sessions.writable(call.principal, session)
         artifact = asked.id or parts.made_id("artifact")
         body = parts.ArtifactBody(
             name=asked.name,
@@ -167,14 +167,13 @@ class ArtifactWork:
 
     async def read(self, call: Call) -> Artifact:
         """One artifact: where it lies, and the digest and size of its bytes if they were uploaded."""
-        call.principal.check_read(SESSIONS)
-        agent, session = await self._sessions.artifact(call.path["id"])
+        agent, session = await self._sessions.artifact(call.principal, call.path["id"])
         return await self._core.read(lambda: self.shown(agent, session, call.path["id"]))
 
     async def delete(self, call: Call) -> shapes.Deleted:
         """Deletes an artifact; its history stays, and its bytes with it."""
         artifact = call.path["id"]
-        _, session = await self._sessions.artifact(artifact)
+        _, session = await self._sessions.artifact(call.principal, artifact, write=True)
 
         def work(desk: Desk) -> None:
             if desk.newest(SESSIONS, key_of(session, ARTIFACT, artifact)) is None:
@@ -212,15 +211,10 @@ class Content:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
-        artifact = scope["path_params"]["id"]
-        principal = principal_of(scope)
-        if scope["method"] != "PUT":
-            principal.check_read(SESSIONS)
-        agent, session = await self._sessions.artifact(artifact)
-        if scope["method"] == "PUT":
-            principal.check_write(agent, SESSIONS)
+        artifact, write = scope["path_params"]["id"], scope["method"] == "PUT"
+        agent, session = await self._sessions.artifact(principal_of(scope), artifact, write=write)
         shown = await self._core.read(lambda: self._work.shown(agent, session, artifact))
-        if scope["method"] == "PUT":
+        if write:
             await self._put(shown, scope, receive, send)
         else:
             await self._get(shown, scope, send)

@@ -17,7 +17,8 @@ from holdfast.hub.exchange import too_large
 from holdfast.hub.routes_sessions import declare
 
 COLLECTION: Final = "cache"
-"""What a token must name to read and write the cache, as if it were a collection."""
+"""What a token must name to read and write the cache, as if it were a collection. Its keys are no agent's: whoever may
+write the cache may write, and take away, each of them."""
 VALUE_BYTES_MAX: Final = 1 << 20
 
 
@@ -56,7 +57,7 @@ class CacheWork:
 
     async def put(self, call: Call) -> shapes.EntryShown:
         """Sets a value, for `ttl` seconds or for ever."""
-        call.principal.check_read(COLLECTION)
+        call.principal.check_write(None, COLLECTION)
         key, value = _key(call), msgspec.json.encode(call.body.value)
         if len(value) > VALUE_BYTES_MAX:
             raise too_large(len(value), VALUE_BYTES_MAX)
@@ -64,7 +65,7 @@ class CacheWork:
 
     async def delete(self, call: Call) -> shapes.Deleted:
         """Takes a value away."""
-        call.principal.check_read(COLLECTION)
+        call.principal.check_write(None, COLLECTION)
         key = _key(call)
         if not await self._core.cache.delete(key):
             raise _absent(key)
@@ -72,7 +73,7 @@ class CacheWork:
 
     async def cleanup(self, call: Call) -> shapes.Removed:
         """Takes away what has expired, and says how many that were."""
-        call.principal.check_read(COLLECTION)
+        call.principal.check_write(None, COLLECTION)
         return shapes.Removed(removed=await self._core.cache.cleanup())
 
 

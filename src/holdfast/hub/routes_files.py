@@ -6,6 +6,7 @@ until then nobody sees it. A part of an upload stays when its client goes away, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
@@ -168,46 +169,51 @@ class Files:
     async def remove(self, call: Call) -> Removed:
         """DELETE /sync/files/{file_id}: one record; what it was stays in its history."""
         file_id = call.path["file_id"]
+        call.principal.check_write(None, files.FILES)  # of what is there and of what is not
         found = await self._core.read(lambda: files.find(self._core, file_id))
-        call.principal.check_write(found.agent, files.FILES)
+        call.principal.check_change(found.agent, files.FILES, files.no_file(file_id))
         await files.remove(self._core, file_id, found.agent)
         return Removed(status="deleted", id=file_id)
 
-    async def begin(self, _: Call) -> Reply:
+    async def begin(self, call: Call) -> Reply:
         """POST /sync/uploads."""
+        call.principal.check_write(None, files.FILES)
         room_for(self._core, 0)
-        upload = await self._core.files(self._core.home.blobs.begin)
+        name = files.upload_name(call.principal, os.urandom(10))
+        upload = await self._core.files(lambda: self._core.home.blobs.begin(name))
         where = (("location", f"/sync/uploads/{upload}"), ("upload-offset", "0"))
         return Reply(Upload(upload_id=upload, offset=0), headers=where)
 
     async def stands(self, call: Call) -> Reply:
         """GET or HEAD /sync/uploads/{upload_id}."""
         upload = call.path["upload_id"]
+        files.check_own(call.principal, upload)
         at = await self._core.files(lambda: self._core.home.blobs.stands(upload))
         return Reply(Upload(upload_id=upload, offset=at), headers=(("upload-offset", str(at)),))
 
     async def drop(self, call: Call) -> Removed:
         """DELETE /sync/uploads/{upload_id}."""
         upload = call.path["upload_id"]
+        files.check_own(call.principal, upload)
         if not await self._core.files(lambda: self._core.home.blobs.drop(upload)):
-            raise NotFound(f"there is no upload {upload!r:.80}", hint="it ended already, or was never begun")
+            raise files.no_upload(upload)
         return Removed(status="dropped", id=upload)
 
     async def finish(self, call: Call) -> Stood:
         """POST /sync/uploads/{upload_id}/finish; again, it answers the same."""
         core, upload = self._core, call.path["upload_id"]
-        given = files.checked(call.body)
-        call.principal.check_write(given.agent_id, files.FILES)
+        agent, given = files.checked(call.body, call.principal)
+        files.check_own(call.principal, upload)
         wanted, file_id = files.digest_of(given.sha256), files.PREFIX + upload
         try:
             # A part of it may have been in no cache when the power went: what counts is what is read back.
             digest, size = await core.files(lambda: core.home.blobs.complete(upload, expect=wanted))
         except NotFound:
             done = await core.read(lambda: _done(core, file_id))
-            if done is None or done.digest != given.sha256 or done.agent_id != given.agent_id:
+            if done is None or done.digest != given.sha256 or done.agent_id != agent:
                 raise
             return Stood(status="stored", file_id=file_id, name=done.name, size=done.size, digest=done.digest)
-        return await files.keep(core, given, file_id, digest, size)
+        return await files.keep(core, agent, given, file_id, digest, size)
 
 
 class PostFile:
@@ -220,15 +226,15 @@ class PostFile:
         """Answers one request."""
         core, principal = self._core, principal_of(scope)
         _NO_QUERY.read(Query(scope))
+        principal.check_write(None, files.FILES)  # before anything is taken in
         form = Form(core, scope)
         try:
-            given = await form.take(receive)
-            principal.check_write(given.agent_id, files.FILES)
+            agent, given = files.checked(await form.take(receive), principal)
             digest, size = await form.complete(files.digest_of(given.sha256))
         except BaseException:
             await form.drop()
             raise
-        done = await files.keep(core, given, f"{files.PREFIX}{form.upload}", digest, size)
+        done = await files.keep(core, agent, given, f"{files.PREFIX}{form.upload}", digest, size)
         await answer(send, encode_json(done))
 
 
@@ -243,6 +249,7 @@ class Extend:
         core, blobs = self._core, self._core.home.blobs
         _NO_QUERY.read(Query(scope))
         upload = scope["path_params"]["upload_id"]
+        files.check_own(principal_of(scope), upload)
         given, length = header(scope, _OFFSET), header(scope, b"content-length")
         if not given.isdigit() or len(given) > 18:
             raise UsageError(

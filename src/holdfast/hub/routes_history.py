@@ -71,8 +71,7 @@ class HistoryWork:
         """Adds a message. With an `id` that a client gives, a repeat of the request answers 200 and adds nothing."""
         asked: shapes.NewMessage = call.body
         session = asked.session_id
-        agent = await self._sessions.agent_of(session)
-        call.principal.check_write(agent, SESSIONS)
+        agent = await self._sessions.writable(call.principal, session)
         message = asked.id or parts.made_id("msg")
         told = time_ms(asked.timestamp)
         body: dict[str, Any] = {

@@ -15,17 +15,17 @@ from holdfast import clock
 from holdfast.collections import metrics as figures
 from holdfast.collections.metrics import Metric, MetricBody, MetricSums
 from holdfast.corpus import Stored, storage
-from holdfast.errors import Conflict, NotFound
+from holdfast.errors import Conflict, Denied, NotFound
 from holdfast.hub import storage_shapes as shapes
 from holdfast.hub.api import Call, Operation, Reply
 from holdfast.hub.own import Desk, check_agent
-from holdfast.hub.principal import Principal
+from holdfast.hub.principal import READ, Principal
 from holdfast.hub.routes_sessions import declare, next_page
 from holdfast.hub.sessions import Sessions, author_of
 from holdfast.hub.shapes import time_ms
 from holdfast.log import Draft
 from holdfast.log.drafts import new_id
-from holdfast.log.marks import METRICS
+from holdfast.log.marks import METRICS, SESSIONS
 
 PATH: Final = "/storage/metrics"
 NOBODYS: Final = "metrics"
@@ -163,10 +163,19 @@ class MetricWork:
 
     async def _agent(self, principal: Principal, asked: shapes.NewMetric) -> str:
         if asked.session_id is not None:
+            seen = principal.may(READ) and principal.may_read(SESSIONS)
             try:
-                return await self._sessions.agent_of(asked.session_id)
+                agent = await self._sessions.agent_of(asked.session_id)
             except NotFound:
-                pass  # a metric may outlive its session, or come from elsewhere
+                agent = None  # a metric may outlive its session, or come from elsewhere
+            if not seen and (agent is None or not principal.may_write(agent, METRICS)):
+                # The same of what is there and of what is not, or it would learn which sessions there are, and whose.
+                raise Denied(
+                    f"{principal} may not write of the session {asked.session_id!r:.140}",
+                    hint="a token that may not read sessions names those of its agents alone",
+                )
+            if agent is not None:
+                return agent
         if asked.entity_type == "agent":
             return check_agent(asked.entity_name, hub=False)
         if principal.name and principal.may_write(principal.name, METRICS):

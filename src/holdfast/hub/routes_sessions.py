@@ -19,8 +19,9 @@ from holdfast.hub.api import Call, Operation, Reply, typed
 from holdfast.hub.exchange import Receive, Scope, Send, encode_json
 from holdfast.hub.own import Desk, check_agent
 from holdfast.hub.principal import READ, WRITE, principal_of
-from holdfast.hub.sessions import Sessions, Wanted, author_of, etags, live, names_of, root_draft, unknown
+from holdfast.hub.sessions import Sessions, author_of, live, root_draft, unknown
 from holdfast.hub.shapes import time_ms
+from holdfast.hub.versions import Wanted, etags, names_of
 from holdfast.log import drafts
 from holdfast.log.marks import SESSIONS
 
@@ -305,10 +306,9 @@ class SessionWork:
     async def set_state(self, call: Call) -> Reply:
         """Sets a session's state; `If-Match` and `If-None-Match` say which version it is to replace."""
         session, wanted, now = call.path["session_id"], wanted_of(call), self._sessions.now()
-        agent = await self._sessions.agent_of(session)
+        agent = await self._sessions.writable(call.principal, session)
         key, data = key_of(session, STATE), call.body.data
         draft = parts.draft(STATE, key, {"data": data, "updated_at": now}, author=author_of(call.principal, agent))
-        call.principal.check_write(agent, SESSIONS)
         ready = await self._sessions.ready(agent, draft)
 
         def work(desk: Desk) -> Stored:

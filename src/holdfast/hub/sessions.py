@@ -8,12 +8,9 @@ visible, the session's own record, comes last.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from holdfast import clock
 from holdfast.collections import sessions as parts
@@ -33,53 +30,6 @@ LOT_BYTES: Final = 4 << 20
 PAGE: Final = 200
 STEPS_MAX: Final = 20_000
 """Messages that one page looks at when it wants only some of them."""
-_ETAG = re.compile(r'(?:W/)?"([!#-~]*)"')
-_ETAGS = re.compile(rf"{_ETAG.pattern}(?:\s*,\s*{_ETAG.pattern})*")
-
-
-class Wanted(msgspec.Struct, frozen=True):
-    """Which version a write expects, as its headers say: etags or version numbers, ``*`` for any; empty: no matter."""
-
-    match: tuple[str, ...] = ()
-    none_match: tuple[str, ...] = ()
-
-    def check(self, current: Stored | None, what: str) -> None:
-        """Returns only if the current version is what was expected.
-
-        Raises:
-            Conflict: it is not; the context has the `current_version` (0: there is none) and its `etag`.
-        """
-        have = names_of(current)
-        if self.match and not (current is not None and "*" in self.match) and not have.intersection(self.match):
-            raise self._conflict(current, f"{what} is not at the version that you expected")
-        if current is not None and ("*" in self.none_match or have.intersection(self.none_match)):
-            raise self._conflict(current, f"{what} is there already")
-
-    @staticmethod
-    def _conflict(current: Stored | None, message: str) -> Conflict:
-        version = current.record.key_version if current is not None else 0
-        etag = current.record.link.hex() if current is not None else ""
-        hint = "read it again, and send its ETag as If-Match"
-        return Conflict(f"{message}: current is {version}", hint=hint, current_version=version, etag=etag)
-
-
-def names_of(stored: Stored | None) -> set[str]:
-    """What a version can be expected by: its etag, and its number."""
-    return set() if stored is None else {stored.record.link.hex(), str(stored.record.key_version)}
-
-
-def etags(text: str) -> tuple[str, ...]:
-    """The etags in a header; ``*`` stands for itself.
-
-    Raises:
-        UsageError: it holds something else.
-    """
-    text = text.strip()
-    if text in ("", "*"):
-        return (text,) if text else ()
-    if not _ETAGS.fullmatch(text):
-        raise UsageError(f"not an ETag: {text!r:.80}", hint='in double quotes, as it was answered: "…"; or *')
-    return tuple(_ETAG.findall(text))
 
 
 def unknown(session: str) -> NotFound:
@@ -129,6 +79,18 @@ class Sessions:
         principal.check_read(SESSIONS)
         return await self.agent_of(session)
 
+    async def writable(self, principal: Principal, session: str) -> str:
+        """The same for somebody who wants to write in it: the one place that says whether he may.
+
+        Raises:
+            Denied: he may write no sessions, or not as this one's agent.
+            NotFound: there never was such a session, as far as he may know.
+        """
+        principal.check_write(None, SESSIONS)  # first, so that it is told of what is there and of what is not
+        agent = await self.agent_of(session)
+        principal.check_change(agent, SESSIONS, unknown(session))
+        return agent
+
     def root(self, agent: str, session: str) -> Stored:
         """A session's own record, read from the corpus.
 
@@ -156,18 +118,25 @@ class Sessions:
             raise unknown(parts.session_of(stored.record.key))
         return found
 
-    async def artifact(self, artifact: str) -> tuple[str, str]:
-        """The (agent, session) of an artifact.
+    async def artifact(self, principal: Principal, artifact: str, *, write: bool = False) -> tuple[str, str]:
+        """The (agent, session) of an artifact, for somebody who wants to read it or to write it.
 
         Raises:
-            NotFound: there never was such an artifact.
+            Denied: he may not.
+            NotFound: there never was such an artifact, as far as he may know.
         """
+        if write:
+            principal.check_write(None, SESSIONS)
+        else:
+            principal.check_read(SESSIONS)
         first = await self.core.read(lambda: storage.by_ref(self.core.corpus, artifact))
         if first is None or first.record.kind != ARTIFACT:
             raise no_artifact(artifact)
         session = parts.session_of(first.record.key)
         if first.agent != await self.agent_of(session):
             raise no_artifact(artifact)
+        if write:
+            principal.check_change(first.agent, SESSIONS, no_artifact(artifact))
         return first.agent, session
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -179,8 +148,7 @@ class Sessions:
             Denied: whoever asks may not write as the session's agent.
             NotFound: there is no such session now.
         """
-        agent = await self.agent_of(session)
-        principal.check_write(agent, SESSIONS)
+        agent = await self.writable(principal, session)
 
         def job(desk: Desk) -> Any:
             live(desk, session)
@@ -269,8 +237,7 @@ class Sessions:
             Conflict: the session was not deleted by one record of its own.
             NotFound: there never was such a session, or (for its messages) it is deleted.
         """
-        core, agent = self.core, await self.agent_of(session)
-        principal.check_write(agent, SESSIONS)
+        core, agent = self.core, await self.writable(principal, session)
         root = key_of(session, SESSION)
 
         def look() -> tuple[Stored | None, list[int]]:
@@ -357,9 +324,7 @@ class Sessions:
             Conflict: something else has its id.
             NotFound: there is no such session or message.
         """
-        core, agent = self.core, await self.agent_of(session)
-        principal.check_read(SESSIONS)
-        principal.check_write(agent, SESSIONS)
+        core, agent = self.core, await self.writable(principal, session)
 
         def look() -> tuple[Stored, int, Stored | None]:
             root = self.root(agent, session)

@@ -264,11 +264,11 @@ class BlobFiles:
 
     # -- uploads of bytes whose digest nobody knows yet ----------------------------------------------------------
 
-    def begin(self) -> str:
-        """Begins an upload without a digest and returns its name, which nobody can guess."""
-        name = os.urandom(16).hex()
-        with self._open_partial(f"{name}.begun"):
-            return name
+    def begin(self, name: bytes = b"") -> str:
+        """Begins an upload without a digest and returns its name, which nobody can guess: 16 bytes, or `name`."""
+        upload = (name or os.urandom(16)).hex()
+        with self._open_partial(f"{upload}.begun"):
+            return upload
 
     def stands(self, upload: str) -> int:
         """How many bytes of an upload are here.

@@ -244,9 +244,13 @@ class BlobTable:
             self._publish(execute, number, digest, size)
         return digest, int(size)
 
-    def begin(self) -> str:
-        """Begins an upload without a digest and returns its name, which nobody can guess."""
-        name = os.urandom(16)  # stands where a digest will, and is shorter than any
+    def begin(self, name: bytes = b"") -> str:
+        """Begins an upload without a digest and returns its name, which nobody can guess.
+
+        Args:
+            name: 16 bytes to name it by, most of them random; empty: all of them are.
+        """
+        name = name or os.urandom(16)  # stands where a digest will, and is shorter than any
         with self._transaction() as execute:
             execute("INSERT INTO blob(digest) VALUES(?1)", (name,))
         return name.hex()
