@@ -134,7 +134,7 @@ int main(int argc, char **argv) {
     static char buffer[BUFFER];
     int poll = epoll_create1(0), ready = 0;
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    const char *ask = "GET /v1/feed HTTP/1.1\r\nHost: hub\r\nAccept: text/event-stream\r\n\r\n";
+    const char *ask = "GET /v1/feed HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n";
     for (int me = 0; me < many; me++) {
         all[me].line = malloc(BUFFER);
         all[me].fd = socket(AF_INET, SOCK_STREAM, 0);
