@@ -25,6 +25,7 @@ HISTORY: Final = "history"
 """In `meta` of a database: the course of events that its positions belong to."""
 STEP: Final = 500
 """Rows read at once: 32 MB of bodies at most."""
+ANOTHER: Final = "nothing was overwritten: give a new directory, or an empty database"
 LOT: Final = 1_000
 LOT_BYTES: Final = 4 << 20
 _ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED)
@@ -165,7 +166,7 @@ def may_claim(corpus: SqlCorpus, origin: Origin) -> bool:
             hint="nothing was overwritten: remove the target, or give a new one, and begin again",
         )
     if not is_empty(corpus):
-        raise Conflict("the target holds a hub already", hint="give a new directory, or an empty database")
+        raise Conflict("the target holds a hub already", hint=ANOTHER)
     return False
 
 

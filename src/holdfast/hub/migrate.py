@@ -33,7 +33,7 @@ from holdfast.objects import BlobFiles
 
 PIECE_BYTES: Final = 1 << 20
 STOP: Final = "stop all its processes first: a hub must not be served while it is migrated"
-_SCHEMES: Final = ("postgresql://", "postgres://")
+_SCHEMES: Final = ("postgresql:", "postgres:")
 
 Told: TypeAlias = Callable[[str, int, int], None]
 """Hears how far it is: what is being done, how much of it is done, and how much there is (0: not known)."""
@@ -115,6 +115,14 @@ class Place(Protocol):
 def is_database(text: str) -> bool:
     """Whether a place is meant to be a PostgreSQL database."""
     return text.startswith(_SCHEMES)
+
+
+def _conninfo(text: str) -> str:
+    """What libpq reads: an address as it is, or what stands behind the scheme (``postgresql:dbname=… host=…``)."""
+    rest = text.partition(":")[2].strip()
+    if not rest:
+        raise UsageError("no database is named", hint="such as postgresql://user@host:5432/name")
+    return text if rest.startswith("//") else rest
 
 
 class DirectoryPlace(Place):
@@ -206,7 +214,8 @@ class DatabasePlace(Place):
         from holdfast.corpus.postgres import Database, PostgresCorpus
         from holdfast.corpus.postgres.blobs import BlobTable
 
-        database = Database(address)
+        # While blobs are read, the snapshot that is proven stands still; and nobody waits for this process's turn.
+        database = Database(_conninfo(address), idle_ms=0)
         self.name = f"postgresql://{database.name}"
         if not make and not has_tables(database):
             raise NoStore(f"there is no hub in the database {database.name}", hint="is it the right one?")
@@ -302,13 +311,13 @@ class _Move:
 
     def run(self, keys: Sequence[KeyRow]) -> None:
         source, target, moved = self.source, self.target, self.moved
-        if not moving.unfinished(target.corpus) and target.keys():
-            raise Conflict("the target holds a hub already", hint="give a new directory, or an empty database")
+        _check_target(target, self.origin)
         self.prove(source, "the source does not prove", "nothing was copied: holdfast verify, or its log, says more")
         moved.resumed = moving.claim(target.corpus, self.origin)
+        target.corpus.sync()  # before a key lies beside it, which would look like another hub's
         target.add_keys(keys)
         if target.keys() != list(keys):
-            raise Conflict("the target has the key of another hub", hint="give a new directory, or an empty database")
+            raise Conflict("the target has the key of another hub", hint=moving.ANOTHER)
         self.copy_tables()
         moving.copy_metas(source.corpus, target.corpus)
         self.copy_blobs()
@@ -374,8 +383,9 @@ class _Move:
     def compare(self) -> None:
         one, other = self.source.corpus, self.target.corpus
         for table in moving.TABLES:
+            total = moving.count(one, table)
             for number in moving.compare(one, other, table):
-                self.told(f"compare {table.name}", number, 0)
+                self.told(f"compare {table.name}", number, total)
         gone = moving.metas(one).items() ^ moving.metas(other).items()
         if gone:
             raise IntegrityError(f"source and target differ in meta at {min(gone)[0]!r}", hint="begin again")
@@ -423,17 +433,27 @@ def _look(target: str, origin: Origin) -> str:
     if is_database(target):
         from holdfast.corpus.postgres import Database
 
-        database = Database(target)
+        database = Database(_conninfo(target))
         if not has_tables(database):
             return f"postgresql://{database.name}"
     elif not (_path(target) / "hub.db").exists():
         return str(_path(target))
     place = open_place(target)
     try:
-        moving.may_claim(place.corpus, origin)
+        _check_target(place, origin)
         return place.name
     finally:
         place.close()
+
+
+def _check_target(place: Place, origin: Origin) -> None:
+    """Returns if this may be migrated to.
+
+    Raises:
+        Conflict: it holds something else.
+    """
+    if not moving.may_claim(place.corpus, origin) and (place.keys() or place.tokens()):
+        raise Conflict("the target holds tokens or a key of another hub", hint=moving.ANOTHER)
 
 
 def _path(text: str) -> Path:
