@@ -37,6 +37,7 @@ COMMANDS = Shell(
         },
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
+            "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {
             "verify": ("health", "prove every record of this store"),

@@ -30,7 +30,8 @@ TEXT_CHARS_MAX: Final = 64 << 10
 TERMS_MAX: Final = 32
 WORD_CHARS_MAX: Final = 500
 """Of a longer word an index may keep so much; the rest is looked at in the text."""
-_MARK: Final = "fts_pos"
+INDEXED: Final = "fts_pos"
+"""In `meta`: the newest pos that the index holds."""
 _CANDIDATES: Final = 20
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
 _WORD = re.compile(r"\w+")
@@ -45,7 +46,7 @@ class Hits(msgspec.Struct, frozen=True):
 
 def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     """Indexes the next lot and returns how many records it covered; 0 when nothing is left."""
-    mark = corpus.meta(_MARK) or 0
+    mark = corpus.meta(INDEXED) or 0
     batch = corpus.feed(mark, lot)
     if not batch:
         return 0
@@ -53,10 +54,10 @@ def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     last = batch[-1].pos
 
     def job(tx: SqlTransaction) -> bool:
-        if (tx.meta(_MARK) or 0) != mark:
+        if (tx.meta(INDEXED) or 0) != mark:
             return False  # another process filled it meanwhile
         tx.index(rows)
-        tx.set_meta(_MARK, last)
+        tx.set_meta(INDEXED, last)
         return True
 
     return len(batch) if corpus.write(job) else 0
@@ -64,7 +65,7 @@ def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
 
 def pending(corpus: SqlCorpus) -> int:
     """How many records the index does not hold yet."""
-    return max(0, corpus.last() - (corpus.meta(_MARK) or 0))
+    return max(0, corpus.last() - (corpus.meta(INDEXED) or 0))
 
 
 def search(
@@ -121,7 +122,7 @@ def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, pref
 def _search(
     corpus: SqlCorpus, terms: list[Term], wanted: Callable[[Stored], bool], limit: int, agents: Sequence[str]
 ) -> Hits:
-    mark = corpus.meta(_MARK) or 0
+    mark = corpus.meta(INDEXED) or 0
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []

@@ -355,6 +355,14 @@ class SqlCorpus:
         """Whether it is closed, or has failed for good."""
         return self.engine.unusable
 
+    def writes(self) -> int:
+        """A number that grows with each commit, where the engine counts them for good; else 0."""
+        return 0
+
+    def takes_tag(self, value: str) -> bool:
+        """Whether records can be found by a tag with this value here."""
+        return True
+
     def pack(self, payload: bytes) -> tuple[int, bytes]:
         """How a payload is stored here: its codec, and its bytes."""
         return codec.pack(payload)

@@ -100,6 +100,10 @@ class SqlTransaction:
         """Adds (pos, text, agent, kind) to the search index."""
         raise NotImplementedError
 
+    def fill(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Adds rows to a table as they are, in the columns named: for whoever copies a whole corpus."""
+        raise NotImplementedError
+
     # What one text says to all of them.
 
     def advance(self, branch: int, seq: int, link: bytes, signature: bytes | None = None) -> None:
@@ -175,6 +179,13 @@ class SqliteTransaction(SqlTransaction):
             number: int = row[0]
             ids[text] = number
             return number
+
+    def fill(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Adds rows to a table as they are, in the columns named: for whoever copies a whole corpus."""
+        execute = self._quick
+        sql = f"INSERT INTO {table}({columns}) VALUES({','.join('?' * len(rows[0]))})"
+        for row in rows:
+            execute(sql, row)
 
     def forget(self) -> None:
         """Drops what was remembered of the file: from here on it is read."""

@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import secrets
 from typing import Any, Final
 
 from holdfast import seal
 from holdfast.clock import SYSTEM, Clock
+from holdfast.corpus.moving import HISTORY
 from holdfast.corpus.postgres import Database, PostgresCorpus, sqlviews
 from holdfast.corpus.postgres.blobs import BlobTable
 from holdfast.corpus.space import Space
 from holdfast.errors import HoldfastError
 from holdfast.hub.feed import Feed
-from holdfast.hub.home import Home, SqlRoom
+from holdfast.hub.home import Home, SqlRoom, begin_generation, generations
 from holdfast.hub.options import Settle
 from holdfast.hub.order import CommonOrder
 from holdfast.hub.sqlroom import Workers
@@ -28,7 +28,6 @@ from holdfast.hub.sqlroom import Workers
 logger = logging.getLogger(__name__)
 
 PARTIAL_BLOB_S: Final = 86_400.0
-_MARK: Final = "history"
 
 
 class Unmeasured:
@@ -93,13 +92,11 @@ class HubDatabase(Home):
         if not found:
             values = (signer.public_key, private, now)
             tx.execute("INSERT INTO hub_key(public, private, state, made_ms) VALUES(?,?,'current',?)", values)
-        rows = [tuple(row) for row in tx.execute("SELECT gen, first, at_ms FROM lineage ORDER BY ord")]
+        rows = generations(tx)
         mark = self.corpus.engine.facts.mark
-        if not rows or tx.meta(_MARK) != mark:
-            # Later than the one before, whatever the clock says: incarnations of own streams sort by it.
-            rows.append((secrets.token_hex(6), tx.last(), max(now, rows[-1][2] + 1) if rows else now))
-            tx.execute("INSERT INTO lineage(gen, first, at_ms, ord) VALUES(?,?,?,?)", (*rows[-1], len(rows)))
-            tx.set_meta(_MARK, mark)
+        if not rows or tx.meta(HISTORY) != mark:
+            begin_generation(tx, rows, now)
+            tx.set_meta(HISTORY, mark)
         self.began_ms = rows[-1][2]
         return signer, [(gen, first) for gen, first, _ in rows]
 

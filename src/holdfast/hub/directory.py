@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +29,7 @@ from holdfast.corpus.engine import Engine
 from holdfast.corpus.space import Reserve
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, Locked, NodeFull, UsageError
-from holdfast.hub.home import Home, SqlRoom
+from holdfast.hub.home import Generation, Home, SqlRoom, begin_generation, generations
 from holdfast.hub.options import Settle
 from holdfast.hub.sqlroom import Workers
 from holdfast.hub.tokens import SqliteTokens
@@ -87,7 +86,7 @@ class HubDirectory(Home):
             raise UsageError(f"{self.path} is a node's directory", hint="give the hub a directory of its own")
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._tokens: SqliteTokens | None = None
-        self._lock = self._take()
+        self._lock = take(self.path)
         self.blobs = BlobFiles(self.path / "blobs")
         self.reserve: Reserve = reserve or Reserve(self.path, clock=wall)
         self.damage = ""
@@ -147,21 +146,6 @@ class HubDirectory(Home):
 
     # -- opening ------------------------------------------------------------------------------------------------
 
-    def _take(self) -> int:
-        fd = os.open(self.path / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(fd, 32).decode(errors="replace").strip()
-            os.close(fd)
-            raise Locked(
-                f"{self.path} is already served by process {owner or 'unknown'}",
-                hint="one hub process per directory: stop the other, or give this one a directory of its own",
-            ) from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-        return fd
-
     def _last_stop(self) -> str:
         """The generation that may go on; empty if it must not. The mark is gone, durably, when this returns."""
         mark = self.path / "hub.clean"
@@ -175,15 +159,12 @@ class HubDirectory(Home):
         return found.gen if found is not None and same else ""
 
     def _generation(self, clean: str) -> list[tuple[str, int]]:
-        made = secrets.token_hex(6)
         now = self.wall.now_ms()
 
-        def job(tx: Any) -> list[tuple[str, int, int]]:
-            rows = [tuple(row) for row in tx.execute("SELECT gen, first, at_ms FROM lineage ORDER BY ord")]
+        def job(tx: Any) -> list[Generation]:
+            rows = generations(tx)
             if not clean or not rows or rows[-1][0] != clean:
-                # Later than the one before, whatever the clock says: incarnations of own streams sort by it.
-                rows.append((made, tx.last(), max(now, rows[-1][2] + 1) if rows else now))
-                tx.execute("INSERT INTO lineage(gen, first, at_ms, ord) VALUES(?,?,?,?)", (*rows[-1], len(rows)))
+                begin_generation(tx, rows, now)
             return rows
 
         rows = self.corpus.write(job)
@@ -195,7 +176,7 @@ class HubDirectory(Home):
         return lineage
 
     def _key(self) -> seal.Signer:
-        engine = Engine(self.path / "keys.db", roles=("keys",), full=True, cache_kib=256)
+        engine = open_keys(self.path)
         now = self.wall.now_ms()
 
         def job(_: Any) -> bytes:
@@ -212,6 +193,32 @@ class HubDirectory(Home):
             return seal.Signer(engine.commits.run(job))
         finally:
             engine.close()
+
+
+def take(path: Path) -> int:
+    """The open lock of whoever uses a hub's directory: it ends with the file descriptor.
+
+    Raises:
+        Locked: another process has it.
+    """
+    fd = os.open(path / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(fd, 32).decode(errors="replace").strip()
+        os.close(fd)
+        raise Locked(
+            f"{path} is already served by process {owner or 'unknown'}",
+            hint="one hub process per directory: stop the other, or give this one a directory of its own",
+        ) from None
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd
+
+
+def open_keys(path: Path) -> Engine:
+    """The file of the hub's keys in its directory."""
+    return Engine(path / "keys.db", roles=("keys",), full=True, cache_kib=256)
 
 
 def _boot() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,6 +14,7 @@ from holdfast import seal, wire
 from holdfast.clock import Clock
 from holdfast.corpus import SqlCorpus
 from holdfast.corpus.chains import Chains, Memo
+from holdfast.corpus.moving import UNFINISHED
 from holdfast.corpus.sandbox import Question
 from holdfast.corpus.space import Space
 from holdfast.errors import UsageError
@@ -102,7 +104,16 @@ class Home:
     marks: list[FollowMark]
 
     def _keep(self, corpus: SqlCorpus) -> None:
-        """Takes the corpus, and ends what is remembered of its streams where that may no longer hold."""
+        """Takes the corpus, and ends what is remembered of its streams where that may no longer hold.
+
+        Raises:
+            UsageError: it is not all there.
+        """
+        if corpus.meta(UNFINISHED):
+            raise UsageError(
+                "this is an unfinished migration: it does not hold the whole hub yet",
+                hint="run the same holdfast migrate corpus again: it goes on where it stood",
+            )
         self.corpus = corpus
         self._memo: Memo = {}
         engine = corpus.engine
@@ -192,6 +203,22 @@ class Home:
     def close(self, *, clean: bool = True) -> None:
         """Closes everything; `clean` says that nothing was left undone."""
         raise NotImplementedError
+
+
+Generation = tuple[str, int, int]
+"""Its name, the last position before it, and when it began (ms since 1970)."""
+
+
+def generations(tx: Any) -> list[Generation]:
+    """Those of a hub's corpus, oldest first, inside the open transaction."""
+    return [tuple(row) for row in tx.execute("SELECT gen, first, at_ms FROM lineage ORDER BY ord")]
+
+
+def begin_generation(tx: Any, found: list[Generation], now_ms: int) -> None:
+    """Begins another one behind those found, inside the open transaction, and adds it to them."""
+    # Later than the one before, whatever the clock says: incarnations of own streams sort by it.
+    found.append((secrets.token_hex(6), tx.last(), max(now_ms, found[-1][2] + 1) if found else now_ms))
+    tx.execute("INSERT INTO lineage(gen, first, at_ms, ord) VALUES(?,?,?,?)", (*found[-1], len(found)))
 
 
 def open_home(directory: str | os.PathLike[str] | None, options: Options) -> Home:

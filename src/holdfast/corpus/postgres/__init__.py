@@ -13,7 +13,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
-from holdfast.corpus.postgres.transaction import PostgresTransaction, whose
+from holdfast.corpus.postgres.transaction import PostgresTransaction, fits_index, whose
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
@@ -54,6 +54,14 @@ class PostgresCorpus(SqlCorpus):
     def last(self) -> int:
         """The newest pos, 0 when empty."""
         return int(self.engine.one("SELECT pos FROM counter WHERE id=1")[0])
+
+    def writes(self) -> int:
+        """A number that grows with each commit, whichever process made it."""
+        return int(self.engine.one("SELECT writes FROM counter WHERE id=1")[0])
+
+    def takes_tag(self, value: str) -> bool:
+        """Whether records can be found by a tag with this value here: an index entry has its limits."""
+        return fits_index(value)
 
     def pack(self, payload: bytes) -> tuple[int, bytes]:
         """How a payload is stored here: as it is, so that SQL can read it; TOAST compresses."""

@@ -36,7 +36,6 @@ _SETTINGS: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "lock_timeout": str(LOCK_MS),
-    "idle_in_transaction_session_timeout": str(IDLE_MS),
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
@@ -71,19 +70,20 @@ class Database:
     Args:
         address: a libpq URL or connection string; may name several hosts.
         schema: where everything lies.
+        idle_ms: how long a transaction may stand still before the database ends it; 0: for ever.
 
     Raises:
         MissingExtra: psycopg is not installed.
         UsageError: not an address.
     """
 
-    def __init__(self, address: str, schema: str = SCHEMA) -> None:
+    def __init__(self, address: str, schema: str = SCHEMA, *, idle_ms: int = IDLE_MS) -> None:
         self.driver = psycopg()
         if not re.fullmatch(r"[a-z_][a-z0-9_]{0,40}", schema):
             raise UsageError(f"not a schema's name: {schema!r:.80}", hint="small letters, digits and underscores")
         self.schema = schema
         given = self._parts(address)
-        settings = {**_SETTINGS, "search_path": schema}
+        settings = {**_SETTINGS, "search_path": schema, "idle_in_transaction_session_timeout": str(idle_ms)}
         options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         given["options"] = f"{options} {given.get('options') or ''}".strip()  # theirs may say otherwise
         given.setdefault("connect_timeout", CONNECT_S)

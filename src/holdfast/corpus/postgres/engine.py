@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.postgres.door import Database, Facts, translate
-from holdfast.errors import HoldfastError, HubUnavailable, IntegrityError, StoreClosed, UsageError
+from holdfast.errors import HoldfastError, HubUnavailable, IntegrityError, Locked, StoreClosed, UsageError
 
 FETCH: Final = 200
 READERS_MAX: Final = 8
@@ -30,6 +30,8 @@ PARTITION: Final = 10_000_000
 _CHANNEL: Final = "holdfast"
 _TURN: Final = "SELECT pos, writes, room FROM counter WHERE id=1 FOR UPDATE"
 _MIGRATING: Final = 7_165_921_084
+_USING: Final = 71_659
+"""Every process that writes holds this lock, with others or alone, for as long as its connection lives."""
 
 
 class Unsettled(HubUnavailable):
@@ -44,17 +46,20 @@ class PostgresEngine:
     Args:
         database: how to reach it.
         partition: records in one partition of the table.
+        alone: no other process may have it open.
 
     Raises:
         HubUnavailable: it cannot be reached.
+        Locked: another process has it open, and one of both wants it alone.
         UsageError: a newer Holdfast has migrated it, or it cannot hold a corpus.
     """
 
     inline = False
     wal_pages = 0
 
-    def __init__(self, database: Database, *, partition: int = PARTITION) -> None:
+    def __init__(self, database: Database, *, partition: int = PARTITION, alone: bool = False) -> None:
         self.database = database
+        self._alone = alone
         self.partition = partition
         self.channel = f"{_CHANNEL}_{database.schema}"
         self.on_rollback: Callable[[], None] = lambda: None
@@ -75,6 +80,7 @@ class PostgresEngine:
         self.facts: Facts
         """What the database was when it was opened; every later connection must find the same history."""
         self._writer, self.facts = database.connect()  # again: only now is the table there, to be known by
+        self._enter(self._writer)
         self.commits = GroupCommit(self._transact, name=f"holdfast-{database.schema}")
 
     # -- opening ------------------------------------------------------------------------------------------------
@@ -116,6 +122,26 @@ class PostgresEngine:
             )
             self.check()
         return connection
+
+    def _enter(self, connection: Any) -> None:
+        """Says on the connection that writes that this process is here.
+
+        Raises:
+            Locked: somebody wants it alone, or we do and somebody is here; the connection is closed.
+        """
+        name = "pg_try_advisory_lock" if self._alone else "pg_try_advisory_lock_shared"
+        try:
+            (got,) = connection.execute(f"SELECT {name}({_USING}, hashtext($1))", (self.database.schema,)).fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        if not got:
+            connection.close()
+            if self._alone:
+                raise Locked(
+                    f"the database {self.database.name} is being served", hint="stop all hub processes, then try again"
+                )
+            raise Locked(f"the database {self.database.name} is being migrated", hint="serve it when that is done")
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -159,6 +185,8 @@ class PostgresEngine:
                 self._known = -1
             connection = self._writer
             try:
+                if fresh:
+                    self._enter(connection)
                 with connection.pipeline():
                     connection.execute("BEGIN")
                     turn = connection.execute(_TURN)

@@ -169,6 +169,24 @@ class PostgresTransaction(SqlTransaction):
         for left in (self._rows, self._tags, self._moved, self._advanced, self._later):
             left.clear()
 
+    def fill(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Adds rows to a table as they are, in the columns named: for whoever copies a whole corpus."""
+        if table == "rec":
+            for row in rows:
+                self.add(row, ())
+            return
+        self.flush()
+        self.wrote = True
+        with self._connection.cursor().copy(f"COPY {table}({columns}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def count_on(self, table: str) -> None:
+        """Numbers that the database gives out in this table from here on are behind those that are there."""
+        self.flush()
+        at = f"pg_get_serial_sequence('{table}', 'id')"
+        self._ask(f"SELECT setval({at}, (SELECT coalesce(max(id), 0) + 1 FROM {table}), false)", ())
+
     def _make_room(self, pos: int) -> None:
         """Adds the partitions that positions up to this one need.
 
@@ -328,7 +346,7 @@ class PostgresTransaction(SqlTransaction):
         for number, value in tags:
             if number >= ROW_FIRST:
                 self.sql(*mark(pos, number, value))
-            elif len(value) <= TAG_BYTES_MAX // 4 or len(value.encode()) <= TAG_BYTES_MAX:
+            elif fits_index(value):
                 self._tags[number, value, pos] = None
                 if self._tagged.get((number, value), 0) is None:
                     self._tagged[number, value] = pos
@@ -440,6 +458,11 @@ class Writing(Scribe):
 
 
 _NOTHING: Final = _Nothing()
+
+
+def fits_index(value: str) -> bool:
+    """Whether a tag's value is short enough for an index."""
+    return len(value) <= TAG_BYTES_MAX // 4 or len(value.encode()) <= TAG_BYTES_MAX
 
 
 def _arrays(rows: Iterable[tuple[Any, ...]]) -> list[str]:
