@@ -14,9 +14,9 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Receive, Scope, header, too_large
 from holdfast.hub.files import NewFile
 from holdfast.hub.multipart import Multipart, Part
+from holdfast.hub.pieces import PIECE_BYTES
 from holdfast.records import BLOB_BYTES_MAX
 
-PIECE_BYTES: Final = 256 << 10
 FIELDS_BYTES_MAX: Final = 64 << 10
 OVERHEAD_BYTES_MAX: Final = 1 << 20
 _FILE_FIELDS: Final = frozenset(NewFile.__struct_fields__)

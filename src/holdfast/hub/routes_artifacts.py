@@ -20,6 +20,7 @@ from holdfast.hub import storage_shapes as shapes
 from holdfast.hub.api import Call, Operation, Parameters, Reply
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, answer_json, header
 from holdfast.hub.own import Desk
+from holdfast.hub.pieces import send_range, take
 from holdfast.hub.principal import principal_of
 from holdfast.hub.routes_node import Part, Span
 from holdfast.hub.routes_sessions import UNLESS, declare, next_page
@@ -31,7 +32,6 @@ from holdfast.records import BLOB_BYTES_MAX, blob_reference
 
 PATH: Final = "/storage/artifacts"
 BYTES: Final = "application/octet-stream"
-PIECE_BYTES: Final = 256 << 10
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _PART = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _ASK = re.compile(r"bytes \*/(\d{1,18})")
@@ -251,15 +251,10 @@ class Content:
         length = b"%d" % (last - first + 1)
         headers = [(b"content-type", BYTES.encode()), (b"content-length", length), *extra]
         await send({"type": "http.response.start", "status": 206 if span else 200, "headers": headers})
-        while first <= last and scope["method"] != "HEAD":
-            at, many = first, min(PIECE_BYTES, last - first + 1)
-            part = await self._core.files(lambda at=at, many=many: blobs.read(digest, at, many, verify=False))  # type: ignore[misc]
-            if len(part) != many:
-                raise NotFound(f"the blob {shown.digest} is shorter than it was")
-            first += many
-            await send({"type": "http.response.body", "body": part, "more_body": first <= last})
-        if not size or scope["method"] == "HEAD":
+        if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
+        else:
+            await send_range(self._core, send, digest, first, last)
 
     async def _put(self, shown: Artifact, scope: Scope, receive: Receive, send: Send) -> None:
         wanted = self._parameters.read(Query(scope)).sha256
@@ -283,7 +278,7 @@ class Content:
         else:
             if offset is not None and offset != at:
                 raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
-            at = await self._take(name, at, at if offset is None else 0, receive, most=total)
+            at = await take(self._core, name, at, at if offset is None else 0, receive, most=total)
         if total is not None and at < total:
             await answer_json(send, UploadBegun(shown.id, at), status=202)
             return
@@ -304,29 +299,6 @@ class Content:
             self._core.home.reserve.check(size)
         except NodeFull as error:
             raise HubFull(error.message, hint="free space on the hub", **error.context) from error
-
-    async def _take(self, name: bytes, at: int, skip: int, receive: Receive, *, most: int | None) -> int:
-        """Stores what arrives, piece by piece; what came before the client left stays for a resume."""
-        blobs = self._core.home.blobs
-        more, waiting = True, bytearray()
-        while more:
-            message = await receive()
-            gone = message["type"] == "http.disconnect"
-            waiting += message.get("body", b"")
-            more = message.get("more_body", False) and not gone
-            if skip and waiting:
-                passed = min(skip, len(waiting))
-                del waiting[:passed]
-                skip -= passed
-            if waiting and (len(waiting) >= PIECE_BYTES or not more):
-                data, start = bytes(waiting), at
-                waiting.clear()
-                if most is not None and start + len(data) > most:
-                    raise UsageError(f"more came than the {most} bytes that were announced", hint="see Content-Range")
-                at = await self._core.files(lambda data=data, start=start: blobs.append(name, start, data))  # type: ignore[misc]
-            if gone:
-                raise Gone
-        return at
 
     async def _note(self, shown: Artifact, digest: bytes, size: int, scope: Scope) -> Artifact:
         """Writes which bytes the artifact has; they are safe already."""

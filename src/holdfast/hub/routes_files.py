@@ -19,9 +19,10 @@ from holdfast.hub.api import ANY, Call, Nothing, Operation, Parameters, Reply, t
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, encode_json, header, too_large
 from holdfast.hub.files import FileInfo, NewFile, Stood
-from holdfast.hub.forms import PIECE_BYTES, Form, arriving, plain, room_for
+from holdfast.hub.forms import Form, arriving, plain, room_for
+from holdfast.hub.pieces import PIECE_BYTES, range_of, send_range
 from holdfast.hub.principal import READ, WRITE, principal_of
-from holdfast.hub.routes_node import Span, range_of, send_range
+from holdfast.hub.routes_node import Span
 from holdfast.hub.shapes import AfterPos, Agent, Limit, Writer
 from holdfast.records import BLOB_BYTES_MAX
 

@@ -12,12 +12,11 @@ from msgspec import Meta
 from holdfast import wire
 from holdfast.corpus.chains import unknown_branch
 from holdfast.corpus.heads import stretch
-from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
+from holdfast.errors import Conflict, HubFull, NodeFull, UsageError
 from holdfast.hub.api import ANY, Operation, Parameters
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import (
     MEDIA,
-    Gone,
     Query,
     Receive,
     Scope,
@@ -28,13 +27,12 @@ from holdfast.hub.exchange import (
     header,
 )
 from holdfast.hub.judge import denials
+from holdfast.hub.pieces import range_of, send_range, take
 from holdfast.hub.principal import APPEND, READ, Principal, principal_of
 from holdfast.hub.shapes import Number
 from holdfast.protocol import ingest
 from holdfast.records import BLOB_BYTES_MAX
 
-PIECE_BYTES: Final = 256 << 10
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 BYTES: Final = b"application/octet-stream"
 _HEX: Final = "[0-9a-fA-F]"
@@ -297,7 +295,7 @@ class Blobs:
         if offset is not None and offset != at:
             raise Conflict(f"the upload stands at {at}, not at {offset}", hint="go on from there", offset=at)
         # Sent whole again: what lies here already is not written twice; the digest proves the sum of both.
-        at = await self._take(digest, at, 0 if offset is not None else at, receive)
+        at = await take(self._core, digest, at, 0 if offset is not None else at, receive)
         if not at:  # not a byte came: all there is of the empty blob, and a wrong one of any other
             at = await self._core.files(lambda: blobs.append(digest, 0, b""))
         if total is not None and at < total:
@@ -305,42 +303,6 @@ class Blobs:
             return
         stored = await self._core.files(lambda: blobs.finish(digest))
         await answer_json(send, {"digest": digest.hex(), "size": stored}, status=201)
-
-    async def _take(self, digest: bytes, at: int, skip: int, receive: Receive) -> int:
-        """Stores what arrives, piece by piece; what came before the client left stays for a resume."""
-        blobs = self._core.home.blobs
-        more, waiting = True, bytearray()
-        while more:
-            message = await receive()
-            gone = message["type"] == "http.disconnect"
-            waiting += message.get("body", b"")
-            more = message.get("more_body", False) and not gone
-            if skip and waiting:
-                passed = min(skip, len(waiting))
-                del waiting[:passed]
-                skip -= passed
-            if waiting and (len(waiting) >= PIECE_BYTES or not more):
-                data, start = bytes(waiting), at
-                waiting.clear()
-                at = await self._core.files(lambda data=data, start=start: blobs.append(digest, start, data))  # type: ignore[misc]
-            if gone:
-                raise Gone
-        return at
-
-
-async def send_range(core: Core, send: Send, digest: bytes, first: int, last: int) -> None:
-    """The bytes of a blob from the first to the last, as the body of an answer that has begun."""
-    blobs = core.home.blobs
-    if first > last:
-        await send({"type": "http.response.body", "body": b""})
-    while first <= last:
-        # Whoever asks for a blob proves it by its name; the hub reads each byte once.
-        at, length = first, min(PIECE_BYTES, last - first + 1)
-        part = await core.files(lambda at=at, length=length: blobs.read(digest, at, length, verify=False))  # type: ignore[misc]
-        if len(part) != length:
-            raise NotFound(f"the blob {digest.hex()} is shorter than it was")
-        first += length
-        await send({"type": "http.response.body", "body": part, "more_body": first <= last})
 
 
 async def _start(send: Send, status: int, length: int, extra: Any) -> None:
@@ -356,23 +318,6 @@ def _bytes(text: str, size: int, what: str) -> bytes:
     if len(found) != size or len(text) != 2 * size:
         raise UsageError(f"{what} must be {2 * size} hex digits, got {text!r:.80}", hint="as hello told it")
     return found
-
-
-def range_of(text: str, size: int) -> tuple[int, int]:
-    """The first and last byte that a Range asks for; first > last if that is impossible.
-
-    Raises:
-        UsageError: it is no range of ours.
-    """
-    if not text:
-        return 0, size - 1
-    found = _RANGE.fullmatch(text.strip())
-    if not found or found.groups() == ("", ""):
-        raise UsageError(f"cannot read the range {text!r:.80}", hint="one range, such as bytes=0-1023")
-    first, last = found.groups()
-    if not first:
-        return max(0, size - int(last)), size - 1
-    return int(first), min(int(last), size - 1) if last else size - 1
 
 
 def _content_range(text: str) -> tuple[int | None, int | None]:
