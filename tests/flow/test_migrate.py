@@ -65,6 +65,7 @@ def write_history(room: Room, more: int = 0) -> Pen:
     pen.write("k/3", codec.FMT_JSON, b"{}", kind="delete", **GONE)
     pen.write("k/1", codec.FMT_JSON, b"{}", kind=records.DELETE_PREFIX, **GONE)
     pen.message("from-ada", "hello fox", to="bob", task="t1")
+    pen.message("long", "hello", thread="é" * 1001)  # longer than an index entry of a database may be
     data = b"blob" * 700_000
     digest = hashlib.sha256(data).digest()
     reference = records.blob_reference(digest, len(data))
@@ -167,6 +168,7 @@ def test_a_hub_goes_to_a_database_and_back_and_nobody_notices(
         moved = migrate(source, database)
     assert (moved.verified, moved.resumed) == (True, False)
     assert (moved.records, moved.copied, moved.blobs) == (len(before["feed"]), len(before["feed"]), 1)
+    assert moved.tags_left == 1
     assert (moved.keys, moved.signatures) == (before["scan"][2], before["scan"][3])
     assert {path: path.read_bytes() for path in files} == files, "the source is as it was"
     with hub_at(database) as room:

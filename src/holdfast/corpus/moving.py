@@ -86,12 +86,12 @@ class Origin(msgspec.Struct, frozen=True):
     writes: int
 
 
-def origin_of(corpus: SqlCorpus, public_key: bytes) -> Origin:
+def origin_of(corpus: SqlCorpus, public_key: bytes, writes: int) -> Origin:
     """Where a hub's corpus stands now."""
     gen = corpus.one("SELECT gen FROM lineage ORDER BY ord DESC LIMIT 1")
     newest = corpus.one("SELECT pos, link FROM rec ORDER BY pos DESC LIMIT 1")
     pos, link = newest or (0, b"")
-    return Origin(public_key.hex(), gen[0] if gen else "", pos, link.hex(), corpus.writes())
+    return Origin(public_key.hex(), gen[0] if gen else "", pos, link.hex(), writes)
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def copy(source: SqlCorpus, target: SqlCorpus, table: Table, told: Callable[[int
     """
     found = rows(source, table, last(target, table))
     if table is TAGS:
-        found = (row for row in found if target.takes_tag(row[1]))
+        found = (row for row in found if len(row[1].encode()) <= target.tag_bytes_max)
     if table is RECORDS:
         found = (_repacked(target, row) for row in found)
     for lot in _lots(found):
@@ -274,7 +274,7 @@ def _outline(table: Table, corpus: SqlCorpus, other: SqlCorpus) -> Iterator[Row]
     if table is RECORDS:  # the scan has proven that a body is what the hash in its row says
         return ((*row[:_CODEC], row[_WHY], row[-1] is None) for row in found)
     if table is TAGS:
-        return (row for row in found if other.takes_tag(row[1]))
+        return (tuple(row) for row in found if len(row[1].encode()) <= other.tag_bytes_max)
     return (tuple(row) for row in found)
 
 

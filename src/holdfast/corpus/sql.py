@@ -243,6 +243,8 @@ class SqlCorpus:
 
     index_is_exact = True
     """Whether `matching` also knows where in a text its words stand."""
+    tag_bytes_max = 1 << 30
+    """The longest tag that records can be found by."""
 
     def matching(
         self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
@@ -354,14 +356,6 @@ class SqlCorpus:
     def unusable(self) -> bool:
         """Whether it is closed, or has failed for good."""
         return self.engine.unusable
-
-    def writes(self) -> int:
-        """A number that grows with each commit, where the engine counts them for good; else 0."""
-        return 0
-
-    def takes_tag(self, value: str) -> bool:
-        """Whether records can be found by a tag with this value here."""
-        return True
 
     def pack(self, payload: bytes) -> tuple[int, bytes]:
         """How a payload is stored here: its codec, and its bytes."""

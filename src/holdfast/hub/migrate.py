@@ -103,6 +103,10 @@ class Place(Protocol):
         """Where tokens are kept, for its caller to close."""
         ...
 
+    def writes(self) -> int:
+        """A number that grows with each commit, where they are counted for good; else 0."""
+        ...
+
     def settle(self, tx: Any) -> None:
         """What a corpus needs behind its last row, in the transaction that makes it whole."""
         ...
@@ -189,6 +193,9 @@ class DirectoryPlace(Place):
     def token_store(self) -> TokenStore:
         return SqliteTokens(self.path)
 
+    def writes(self) -> int:
+        return 0
+
     def settle(self, tx: Any) -> None:
         pass
 
@@ -236,6 +243,10 @@ class DatabasePlace(Place):
 
     def token_store(self) -> TokenStore:
         return NoTokens()
+
+    def writes(self) -> int:
+        found: int = self.corpus.writes()
+        return found
 
     def settle(self, tx: Any) -> None:
         for table in ("name", "stream", "branch"):
@@ -291,7 +302,7 @@ def migrate(source: str, target: str, *, dry_run: bool = False, told: Told = lam
         if moving.unfinished(one.corpus):
             raise Conflict(f"{one.name} is an unfinished migration itself", hint="finish that one first")
         moved = _counted(one, current[0][0])
-        origin = moving.origin_of(one.corpus, current[0][0])
+        origin = moving.origin_of(one.corpus, current[0][0], one.writes())
         if dry_run:
             moved.target = _look(target, origin)
         else:
@@ -392,7 +403,7 @@ class _Move:
         missing = sum(not self.target.blobs.has(digest) for digest in self.source.blobs.iter())
         if missing:
             raise IntegrityError(f"{missing} blobs did not arrive", hint="run it again")
-        if moving.origin_of(one, bytes.fromhex(self.origin.hub)) != self.origin:
+        if moving.origin_of(one, bytes.fromhex(self.origin.hub), self.source.writes()) != self.origin:
             raise Conflict("the source was written to meanwhile", hint="remove the target and begin again")
 
     def finish(self) -> None:

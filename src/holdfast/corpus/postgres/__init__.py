@@ -13,7 +13,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
-from holdfast.corpus.postgres.transaction import PostgresTransaction, fits_index, whose
+from holdfast.corpus.postgres.transaction import TAG_BYTES_MAX, PostgresTransaction, whose
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
@@ -42,6 +42,7 @@ class PostgresCorpus(SqlCorpus):
     engine: PostgresEngine
     tx: PostgresTransaction
     index_is_exact = False
+    tag_bytes_max = TAG_BYTES_MAX
 
     def __init__(self, database: str | Database, **options: Any) -> None:
         super().__init__(hub=True)
@@ -58,10 +59,6 @@ class PostgresCorpus(SqlCorpus):
     def writes(self) -> int:
         """A number that grows with each commit, whichever process made it."""
         return int(self.engine.one("SELECT writes FROM counter WHERE id=1")[0])
-
-    def takes_tag(self, value: str) -> bool:
-        """Whether records can be found by a tag with this value here: an index entry has its limits."""
-        return fits_index(value)
 
     def pack(self, payload: bytes) -> tuple[int, bytes]:
         """How a payload is stored here: as it is, so that SQL can read it; TOAST compresses."""

@@ -8,6 +8,7 @@ Rules that tests hold it to:
    told "done", nobody "refused", and nothing is run again here; whoever asked asks again.
 3. Another timeline, or another table, is another history: this process ends its use, and the next start begins a new
    generation.
+4. Whoever writes holds a lock that all share, or that one has alone (a migration): so each knows of the other.
 """
 
 from __future__ import annotations

@@ -346,7 +346,7 @@ class PostgresTransaction(SqlTransaction):
         for number, value in tags:
             if number >= ROW_FIRST:
                 self.sql(*mark(pos, number, value))
-            elif fits_index(value):
+            elif len(value) <= TAG_BYTES_MAX // 4 or len(value.encode()) <= TAG_BYTES_MAX:
                 self._tags[number, value, pos] = None
                 if self._tagged.get((number, value), 0) is None:
                     self._tagged[number, value] = pos
@@ -458,11 +458,6 @@ class Writing(Scribe):
 
 
 _NOTHING: Final = _Nothing()
-
-
-def fits_index(value: str) -> bool:
-    """Whether a tag's value is short enough for an index."""
-    return len(value) <= TAG_BYTES_MAX // 4 or len(value.encode()) <= TAG_BYTES_MAX
 
 
 def _arrays(rows: Iterable[tuple[Any, ...]]) -> list[str]:
