@@ -370,6 +370,7 @@ POSTGRES = [
     "SELECT * FROM holdfast.rec",
     "SELECT body FROM holdfast.rec LIMIT 1",
     "SELECT private FROM holdfast.hub_key",
+    "SELECT digest FROM holdfast.token",
     "SELECT * FROM holdfast.meta",
     "SELECT rolpassword FROM pg_authid",
     "SELECT * FROM pg_shadow",

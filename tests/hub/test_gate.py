@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +22,39 @@ from holdfast.hub.exchange import check_json
 from holdfast.hub.gate import HEADERS_MAX, HELD_BYTES_MAX, Gate, host_name
 from holdfast.hub.options import Options
 from holdfast.hub.principal import NOBODY
-from holdfast.hub.tokens import NoTokens, SqliteTokens, Tokens, Wish, create, join, revoke, split
+from holdfast.hub.tokens import NoTokens, SqliteTokens, Tokens, TokenStore, Wish, create, join, revoke, split
+from holdfast.hub.tokens_database import tokens_of
 from holdfast.testing.clock import SettableClock as Clock
+from tests.services import shared_postgres
 
 DAY_MS = 86_400_000
 FOR_READING = Wish(kind="service", name="dashboard")
 
 
+Open = Callable[[], TokenStore]
+
+
+@pytest.fixture(params=["directory", "database"])
+def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Opens where the tokens of one hub lie, as each of several processes would."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "directory":
+            yield lambda: stack.enter_context(contextlib.closing(SqliteTokens(tmp_path)))
+        else:
+            address = shared_postgres().database()
+            yield lambda: stack.enter_context(tokens_of(address))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[SqliteTokens]:
+def store(opened: Open) -> TokenStore:
     """Where tokens lie."""
-    opened = SqliteTokens(tmp_path)
-    yield opened
-    opened.close()
+    return opened()
 
 
 # -- tokens -----------------------------------------------------------------------------------------------------
 
 
-def test_a_token_is_known_by_its_whole_text(store: SqliteTokens) -> None:
+def test_a_token_is_known_by_its_whole_text(store: TokenStore) -> None:
     token, text = create(store, FOR_READING)
     tokens = Tokens(store)
     assert tokens.look(text.encode()) == token.principal
@@ -63,7 +77,7 @@ def test_a_token_is_known_by_its_whole_text(store: SqliteTokens) -> None:
     assert [tokens.known(each.encode()) for each in wrong.values()] == [None] * len(wrong)
 
 
-def test_a_token_ends_by_itself_also_where_it_was_known(store: SqliteTokens) -> None:
+def test_a_token_ends_by_itself_also_where_it_was_known(store: TokenStore) -> None:
     clock = Clock()
     wish = Wish(kind="agent", name="ada", ends_ms=clock.now_ms() + DAY_MS)
     text = create(store, wish, clock)[1].encode()
@@ -76,17 +90,17 @@ def test_a_token_ends_by_itself_also_where_it_was_known(store: SqliteTokens) -> 
     assert tokens.look(text) is None
 
 
-def test_a_revocation_by_another_process_is_seen_at_the_next_look(store: SqliteTokens, tmp_path: Path) -> None:
+def test_a_revocation_by_another_process_is_seen_at_the_next_look(store: TokenStore, opened: Open) -> None:
     token, text = create(store, FOR_READING)
     tokens = Tokens(store)
     principal = tokens.look(text.encode())
     assert principal is not None
     assert tokens.holds(principal)
     assert not tokens.refresh(), "nothing has changed"
-    other = SqliteTokens(tmp_path)
+    other = opened()
     assert revoke(other, token.id)[1]
     assert not revoke(other, token.id)[1]
-    other.close()
+    assert [each.state(0) for each in store.every()] == ["revoked"]
     assert tokens.refresh()
     assert tokens.known(text.encode()) is None
     assert tokens.look(text.encode()) is None
@@ -94,10 +108,10 @@ def test_a_revocation_by_another_process_is_seen_at_the_next_look(store: SqliteT
     assert tokens.in_force, "a hub whose last token was revoked stays closed"
 
 
-def test_what_is_found_while_a_revocation_arrives_is_not_remembered(store: SqliteTokens) -> None:
+def test_what_is_found_while_a_revocation_arrives_is_not_remembered(store: TokenStore) -> None:
     token, text = create(store, FOR_READING)
 
-    class Slow(SqliteTokens):
+    class Slow(NoTokens):
         def __init__(self) -> None:
             self.tokens: Any = None
 
@@ -116,7 +130,28 @@ def test_what_is_found_while_a_revocation_arrives_is_not_remembered(store: Sqlit
     assert tokens.known(text.encode()) is None
 
 
-def test_use_is_noted_lazily(store: SqliteTokens) -> None:
+def test_tokens_are_kept_whole_and_in_their_order(opened: Open) -> None:
+    store, clock = opened(), Clock()
+    assert (store.every(), store.changes(), store.find("nobody")) == ([], (0, False), None)
+    made = []
+    for name in ("ada", "bob's 100 % ✓"):
+        ends = clock.now_ms() + DAY_MS
+        wish = Wish(
+            kind="node", name=name, agents=("a*", "b-?"), collections=("x/*", "y"), ends_ms=ends, note="a\tnote"
+        )
+        made.append(create(store, wish, clock)[0])
+        clock.advance(1)
+    for each in (store, opened()):
+        assert each.every() == made
+        assert [each.find(token.id) for token in made] == made
+        assert each.changes() == (2, True)
+    assert not store.revoke("nobody", 1)
+    assert store.changes()[0] == 2
+    assert store.revoke(made[0].id, clock.now_ms())
+    assert opened().changes() == (3, True)
+
+
+def test_use_is_noted_lazily(store: TokenStore) -> None:
     clock = Clock()
     token, text = create(store, FOR_READING, clock)
     tokens = Tokens(store, clock)

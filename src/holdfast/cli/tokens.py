@@ -1,4 +1,4 @@
-"""Commands about who may ask a hub. They work on the hub's directory, also while it runs."""
+"""Commands about who may ask a hub. They work on its directory or its database, also while it runs."""
 
 from __future__ import annotations
 
@@ -20,26 +20,35 @@ from holdfast.clock import SYSTEM, iso, parse_time
 from holdfast.errors import NoStore, UsageError
 
 if TYPE_CHECKING:
-    from holdfast.hub.tokens import SqliteTokens, Token
+    from holdfast.hub.tokens import Token, TokenStore
 
 _UNITS: Final = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _SPAN: Final = re.compile(r"(\d{1,6})([hdwy])")
 _SCOPES: Final = "records:read, records:write, records:append, sql:read, inbox:act, metrics:read, admin"
-_data = click.option(
-    "--data", type=click.Path(path_type=Path), default=Path("hub"), show_default=True, help="the hub's directory"
-)
+_OPTIONS: Final = (
+    click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)"),
+    click.option("--database", envvar="HOLDFAST_DATABASE", metavar="URL",
+                 help="its PostgreSQL database (or HOLDFAST_DATABASE)"),
+)  # fmt: skip
+
+
+def _where(command: Any) -> Any:
+    """Lets a command be told whose tokens it is about."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
 
 
 @shell.room("token")
 def token_command() -> None:
     """Who may ask a hub. A hub for which a token was ever made wants one from everybody, on loopback too.
 
-    The commands work on the hub's directory, also while it runs: it follows within a second.
+    The commands work on the hub's directory or database, also while it runs: it follows within a second.
     """
 
 
 @token_command.command("create")
-@_data
+@_where
 @click.option("--kind", required=True, type=click.Choice(["node", "agent", "service", "person"]), help="what shows it")
 @click.option("--name", required=True, help="whose it is; an agent's token writes as this agent, and as no other")
 @click.option("--scope", "scopes", multiple=True, help=f"what it may do; repeat for several: {_SCOPES}")
@@ -50,7 +59,9 @@ def token_command() -> None:
 @click.option("--expires", metavar="TIME", help="when it ends: 90d, 12h, or a date; never unless said")
 @click.option("--note", default="", help="what for")
 @click.pass_obj
-def create_command(settings: Settings, /, data: Path, expires: str | None, **wish: Any) -> None:
+def create_command(
+    settings: Settings, /, data: Path | None, database: str | None, expires: str | None, **wish: Any
+) -> None:
     """Make a token and print it, this once: only its hash is kept.
 
     Without --scope, nodes and agents may read, write and append, services read, people read and act on the inbox.
@@ -66,7 +77,7 @@ def create_command(settings: Settings, /, data: Path, expires: str | None, **wis
     wish["collections"] = wish["collections"] or ("*",)
     if settings.agent:
         raise UsageError("--agent before the command's name is another option", hint="token create … --agent GLOB")
-    with _store(data, make=True) as store:
+    with _store(data, database, make=True) as store:
         made, text = tokens.create(store, tokens.Wish(ends_ms=ends_ms, **wish))
     if settings.as_json:
         settings.show.document({**_shown(made), "token": text})
@@ -78,12 +89,12 @@ def create_command(settings: Settings, /, data: Path, expires: str | None, **wis
 
 
 @token_command.command("ls")
-@_data
+@_where
 @click.option("--all", "every", is_flag=True, help="also what has expired or was revoked")
 @click.pass_obj
-def ls_command(settings: Settings, data: Path, every: bool) -> None:
+def ls_command(settings: Settings, data: Path | None, database: str | None, every: bool) -> None:
     """List a hub's tokens: whose they are and what they may do. Secrets are not there to be listed."""
-    with _store(data) as store:
+    with _store(data, database) as store:
         found = [token for token in store.every() if every or token.state(SYSTEM.now_ms()) == "valid"]
     if settings.as_json:
         settings.show.document({"tokens": [_shown(token) for token in found]})
@@ -106,14 +117,14 @@ def ls_command(settings: Settings, data: Path, every: bool) -> None:
 
 
 @token_command.command("revoke")
-@_data
+@_where
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_obj
-def revoke_command(settings: Settings, data: Path, ids: tuple[str, ...]) -> None:
+def revoke_command(settings: Settings, data: Path | None, database: str | None, ids: tuple[str, ...]) -> None:
     """End tokens for good, by their ids: a running hub refuses them within a second, and ends their feeds."""
     from holdfast.hub import tokens
 
-    with _store(data) as store:
+    with _store(data, database) as store:
         for token_id in ids:
             found, done = tokens.revoke(store, token_id)
             said = "revoked" if done else "was revoked before"
@@ -121,9 +132,9 @@ def revoke_command(settings: Settings, data: Path, ids: tuple[str, ...]) -> None
 
 
 @token_command.command("export")
-@_data
+@_where
 @click.pass_obj
-def export_command(settings: Settings, data: Path) -> None:
+def export_command(settings: Settings, data: Path | None, database: str | None) -> None:
     """Write all tokens as JSON Lines, for a standby: hashes and rights, and no secrets.
 
     \b
@@ -131,16 +142,16 @@ def export_command(settings: Settings, data: Path) -> None:
     """
     import msgspec
 
-    with _store(data) as store:
+    with _store(data, database) as store:
         for token in store.every():
             settings.show.raw(msgspec.json.encode(token) + b"\n")
 
 
 @token_command.command("import")
-@_data
+@_where
 @click.argument("file", type=click.File("rb"))
 @click.pass_obj
-def import_command(settings: Settings, data: Path, file: Any) -> None:
+def import_command(settings: Settings, data: Path | None, database: str | None, file: Any) -> None:
     """Take over another hub's tokens, so that nodes which fail over are known here too; revocations as well."""
     import msgspec
 
@@ -150,16 +161,25 @@ def import_command(settings: Settings, data: Path, file: Any) -> None:
         found = msgspec.json.Decoder(tokens.Token).decode_lines(file.read())
     except msgspec.MsgspecError as error:
         raise UsageError(f"not what export writes: {error}", hint="holdfast token export") from error
-    with _store(data, make=True) as store:
+    with _store(data, database, make=True) as store:
         new, ended = tokens.adopt(store, found)
     told = {"tokens": len(found), "new": new, "revoked": ended}
     settings.show.result(f"{count_text(new, 'new token')}, {ended} revoked, of {len(found)}", told)
 
 
 @contextlib.contextmanager
-def _store(data: Path, *, make: bool = False) -> Iterator[SqliteTokens]:
+def _store(data: Path | None, database: str | None, *, make: bool = False) -> Iterator[TokenStore]:
     from holdfast.hub.tokens import SqliteTokens
 
+    if database is not None:
+        if data is not None:
+            raise UsageError("a directory and a database for this hub", hint="give one of them")
+        from holdfast.hub.tokens_database import tokens_of
+
+        with tokens_of(database, make=make) as shared:
+            yield shared
+        return
+    data = data or Path("hub")
     if (data / "config.json").exists():
         raise UsageError(f"{data} is a node's directory", hint="--data DIR names the hub's")
     if not make and not (data / "auth.db").exists():

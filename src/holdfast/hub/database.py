@@ -24,6 +24,7 @@ from holdfast.hub.home import Home, SqlRoom, begin_generation, generations
 from holdfast.hub.options import Settle
 from holdfast.hub.order import CommonOrder
 from holdfast.hub.sqlroom import Workers
+from holdfast.hub.tokens_database import DatabaseTokens
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +100,10 @@ class HubDatabase(Home):
             tx.set_meta(HISTORY, mark)
         self.began_ms = rows[-1][2]
         return signer, [(gen, first) for gen, first, _ in rows]
+
+    def open_tokens(self) -> DatabaseTokens:
+        """The tokens of this hub, which all its processes share."""
+        return DatabaseTokens(self.corpus.engine)
 
     def sql_room(self, seconds_max: float) -> SqlRoom:
         def opening() -> dict[str, Any]:

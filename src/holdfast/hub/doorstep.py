@@ -37,12 +37,22 @@ def prepare(
         loopback: whether only this machine can reach it.
 
     Raises:
+        HubUnavailable: the database that would know cannot be reached.
         UsageError: it may not listen there so, or has no certificate where it should.
     """
-    check_bind(
-        host, options, loopback=loopback, tokens=not loopback and directory is not None and has_tokens(directory)
-    )
+    check_bind(host, options, loopback=loopback, tokens=not loopback and _any_tokens(directory, options))
     return msgspec.structs.replace(options, hosts=hosts_of(host, options)), tls_context(options)
+
+
+def _any_tokens(directory: Path | None, options: Options) -> bool:
+    if directory is not None:
+        return has_tokens(directory)
+    if options.token or not options.database:
+        return False  # it matters no more, or nothing is there
+    from holdfast.hub.tokens_database import tokens_of
+
+    with tokens_of(options.database) as store:
+        return store.changes()[1]
 
 
 def check_bind(host: str, options: Options, *, loopback: bool, tokens: bool) -> None:
@@ -72,7 +82,8 @@ def check_bind(host: str, options: Options, *, loopback: bool, tokens: bool) -> 
     if not options.token and not tokens:
         raise UsageError(
             f"{host} can be reached from other machines, and no token is set",
-            hint="make one: holdfast token create --data DIR; or give --token-file FILE, or listen at 127.0.0.1",
+            hint="make one: holdfast token create --data DIR, or --database URL; or give --token-file FILE, or listen"
+            " at 127.0.0.1",
         )
     if not (options.tls_cert or options.tls_terminated or options.plain_http):
         raise UsageError(

@@ -89,7 +89,7 @@ class Gate:
         await self._read(self._tokens.close)
 
     async def _watch(self) -> None:
-        looks = 0
+        looks, failing = 0, False
         while True:
             await asyncio.sleep(WATCH_S)
             looks += 1
@@ -97,9 +97,12 @@ class Gate:
                 if looks % KEEP_EVERY == 0:
                     await self._read(self._tokens.keep)
                 await self.look_again()
+                failing = False
             except HoldfastError as error:
                 # Whoever cannot be known is not let in; what was known holds, as a hub must outlive a hiccup.
-                logger.error("cannot look through the tokens", exc_info=error)
+                if not failing:
+                    logger.error("cannot look through the tokens: revocations wait: %s", error)
+                failing = True
 
     async def look_again(self) -> None:
         """Takes in what tokens were made and revoked, and ends the feeds of those whose tokens do not hold any more."""

@@ -7,6 +7,7 @@ file holds the SHA-256 of the secret: with 256 random bits there is nothing for 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -20,7 +21,7 @@ import msgspec
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus.engine import Engine
-from holdfast.errors import NotFound, UsageError
+from holdfast.errors import HoldfastError, NotFound, UsageError
 from holdfast.hub.principal import ADMIN, APPEND, FOR_EVER, INBOX, READ, SCOPES, WRITE, Kind, Principal
 from holdfast.records import PUT, check_names
 
@@ -154,7 +155,7 @@ class SqliteTokens(TokenStore):
         self._engine = Engine(directory / _FILE, roles=("auth",), full=True, cache_kib=64)
 
     def add(self, token: Token) -> None:
-        values = [_packed(value) for value in msgspec.structs.astuple(token)]
+        values = [packed(value) for value in msgspec.structs.astuple(token)]
 
         def job(_: Any) -> None:
             self._engine.writer_execute(f"INSERT INTO token VALUES({','.join('?' * len(values))})", values)
@@ -164,10 +165,10 @@ class SqliteTokens(TokenStore):
 
     def find(self, token_id: str) -> Token | None:
         row = self._engine.one("SELECT * FROM token WHERE id=?", (token_id,))
-        return _unpacked(row) if row else None
+        return unpacked(row) if row else None
 
     def every(self) -> list[Token]:
-        return [_unpacked(row) for row in self._engine.query("SELECT * FROM token ORDER BY made_ms, id")]
+        return [unpacked(row) for row in self._engine.query("SELECT * FROM token ORDER BY made_ms, id")]
 
     def revoke(self, token_id: str, now_ms: int) -> bool:
         def job(_: Any) -> bool:
@@ -277,7 +278,8 @@ class Tokens:
 
     def close(self) -> None:
         """Keeps what is to be kept, and closes the store; a second close is fine."""
-        self.keep()
+        with contextlib.suppress(HoldfastError):  # when they were last shown is not worth a failed stop
+            self.keep()
         self._store.close()
 
 
@@ -444,10 +446,12 @@ def _base62(number: int, length: int) -> str:
     return out.rjust(length, "0")
 
 
-def _packed(value: Any) -> Any:
+def packed(value: Any) -> Any:
+    """A token's field as a column holds it."""
     return msgspec.json.encode(value).decode() if isinstance(value, tuple) else value
 
 
-def _unpacked(row: Sequence[Any]) -> Token:
+def unpacked(row: Sequence[Any]) -> Token:
+    """The token in a row, whose columns are its fields in their order."""
     lists = (tuple(msgspec.json.decode(each)) for each in row[4:7])
     return Token(**dict(zip(Token.__struct_fields__, (*row[:4], *lists, *row[7:]), strict=True)))

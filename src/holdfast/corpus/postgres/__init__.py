@@ -18,7 +18,7 @@ from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
 
-__all__ = ["Database", "PostgresCorpus"]
+__all__ = ["Database", "PostgresCorpus", "PostgresEngine"]
 
 WINDOW: Final = 2_000
 """Positions that a search looks through without the index of words: some 5 ms."""

@@ -63,6 +63,11 @@ class Facts(msgspec.Struct, frozen=True):
     full_page_writes: str
     synchronous_commit: str
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether a corpus was ever made there."""
+        return not self.mark.endswith(":0")
+
 
 class Database:
     """How to reach a database.
