@@ -10,7 +10,7 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Receive, Send
 
 PIECE_BYTES: Final = 256 << 10
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 def range_of(text: str, size: int) -> tuple[int, int]:
@@ -26,7 +26,7 @@ def range_of(text: str, size: int) -> tuple[int, int]:
         raise UsageError(f"cannot read the range {text!r:.80}", hint="one range, such as bytes=0-1023")
     first, last = found.groups()
     if not first:
-        return max(0, size - int(last)), size - 1
+        return (max(0, size - int(last)), size - 1) if int(last) else (size, size - 1)
     return int(first), min(int(last), size - 1) if last else size - 1
 
 

@@ -20,7 +20,7 @@ from holdfast.hub import storage_shapes as shapes
 from holdfast.hub.api import Call, Operation, Parameters, Reply
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, answer_json, header
 from holdfast.hub.own import Desk
-from holdfast.hub.pieces import send_range, take
+from holdfast.hub.pieces import range_of, send_range, take
 from holdfast.hub.principal import principal_of
 from holdfast.hub.routes_node import Part, Span
 from holdfast.hub.routes_sessions import UNLESS, declare, next_page
@@ -32,7 +32,6 @@ from holdfast.records import BLOB_BYTES_MAX, blob_reference
 
 PATH: Final = "/storage/artifacts"
 BYTES: Final = "application/octet-stream"
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _PART = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 _ASK = re.compile(r"bytes \*/(\d{1,18})")
 
@@ -232,15 +231,15 @@ class Content:
             (b"content-security-policy", b"default-src 'none'; sandbox"),
             (b"content-disposition", f"attachment; filename*=UTF-8''{quote(shown.name, safe='')}".encode()),
         ]
+        size = await self._core.files(lambda: blobs.size(digest))
+        asked = header(scope, b"range").decode("latin-1")
+        if header(scope, b"if-range").decode("latin-1") not in ("", etag):
+            asked = ""  # a range of other bytes: he gets these whole
+        first, last = range_of(asked, size)
         if {shown.digest, "*"}.intersection(etags(header(scope, b"if-none-match").decode("latin-1"))):
             await answer(send, b"", status=304, extra=extra)
             return
-        size = await self._core.files(lambda: blobs.size(digest))
-        asked = header(scope, b"range").decode("latin-1")
-        if_range = header(scope, b"if-range").decode("latin-1")
-        span = _span(asked, size) if asked and if_range in ("", etag) else None
-        first, last = span or (0, size - 1)
-        if span is not None:
+        if asked:
             if first > last:
                 error = UsageError(
                     f"the range {asked!r:.80} is not within {size} bytes", hint="see content-range", size=size
@@ -250,7 +249,7 @@ class Content:
             extra.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
         length = b"%d" % (last - first + 1)
         headers = [(b"content-type", BYTES.encode()), (b"content-length", length), *extra]
-        await send({"type": "http.response.start", "status": 206 if span else 200, "headers": headers})
+        await send({"type": "http.response.start", "status": 206 if asked else 200, "headers": headers})
         if scope["method"] == "HEAD":
             await send({"type": "http.response.body", "body": b""})
         else:
@@ -325,17 +324,6 @@ async def _drain(receive: Receive) -> None:
         if message["type"] == "http.disconnect":
             raise Gone
         more = message.get("more_body", False)
-
-
-def _span(text: str, size: int) -> tuple[int, int] | None:
-    """The first and last byte that are asked for, first > last if there are none; None for what we do not read."""
-    found = _RANGE.fullmatch(text.strip())
-    if not found or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
-    if not first:
-        return (max(0, size - int(last)), size - 1) if int(last) else (size, size - 1)
-    return int(first), min(int(last), size - 1) if last else size - 1
 
 
 def _part(text: str) -> tuple[int | None, int | None]:

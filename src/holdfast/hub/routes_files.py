@@ -310,14 +310,14 @@ class Download:
             (b"content-disposition", files.disposition(found.name).encode("ascii")),
             (b"content-security-policy", b"default-src 'none'; sandbox"),
         ]
-        if _names(header(scope, b"if-none-match"), etag):
-            await send({"type": "http.response.start", "status": 304, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-            return
         asked = header(scope, b"range").decode("latin-1")
         if header(scope, b"if-range") not in (b"", etag):
             asked = ""  # a range of another file: he gets this one whole
         first, last = range_of(asked, size)
+        if _names(header(scope, b"if-none-match"), etag):
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if asked and first > last:
             error_416 = UsageError(f"the range {asked!r:.80} is not within {size} bytes", hint="see HEAD", size=size)
             error_416.status = 416

@@ -48,7 +48,7 @@ Digest = Annotated[
 ]
 Id = Annotated[str, Meta(extra_json_schema={"pattern": f"^{_HEX}{{32}}$"})]
 Span = Annotated[
-    str, Meta(description="one range, such as bytes=0-1023", extra_json_schema={"pattern": "^bytes=[0-9]{1,10}-$"})
+    str, Meta(description="one range, such as bytes=0-1023", extra_json_schema={"pattern": "^(bytes=[0-9]{1,10}-)?$"})
 ]
 Part = Annotated[
     str,
