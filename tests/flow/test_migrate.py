@@ -373,8 +373,8 @@ def test_the_command_tells_what_it_did_and_what_it_could_not(
     assert "never again" in err
     code, _, err = run(source, database, "--json")
     assert (code, json.loads(err)["error"]["code"]) == (6, "conflict")
-    code, out, _ = run(source, str(tmp_path / "copy"), "--json")
+    code, out, _ = run(database, str(tmp_path / "copy"), "--json")
     assert (code, json.loads(out)["tokens"]) == (0, 1)
     with contextlib.closing(tokens.SqliteTokens(tmp_path / "copy")) as kept:
         found = tokens.Tokens(kept).look(text.encode())
-        assert getattr(found, "name", "") == "me", "who could ask the source can ask its copy"
+        assert getattr(found, "name", "") == "me", "who could ask the source can ask what came of it"
