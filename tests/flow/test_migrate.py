@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,7 +20,7 @@ from holdfast import codec, records, wire
 from holdfast.cli import main
 from holdfast.corpus import SqliteCorpus, search
 from holdfast.corpus.postgres import door
-from holdfast.errors import Conflict, HoldfastError, IntegrityError, Locked, NoStore, UsageError
+from holdfast.errors import Conflict, HoldfastError, HubUnavailable, IntegrityError, Locked, NoStore, UsageError
 from holdfast.hub import migrate as migrating
 from holdfast.hub import tokens
 from holdfast.hub.app import create_app
@@ -28,7 +29,7 @@ from holdfast.hub.directory import HubDirectory
 from holdfast.hub.migrate import migrate
 from holdfast.integrity import verify_corpus
 from holdfast.seal import Signer
-from tests.flow.hubs import HubProcess
+from tests.flow.hubs import HubProcess, until
 from tests.hub.conftest import Room
 from tests.hub.pens import Pen
 from tests.services import shared_postgres
@@ -296,6 +297,17 @@ def written(agent: str = "ada") -> Pen:
     return pen
 
 
+def test_a_hub_whose_connection_broke_does_not_write_into_a_migration(tmp_path: Path, database: str) -> None:
+    with contextlib.closing(HubDatabase(database)) as home, psycopg.connect(database, autocommit=True) as other:
+        mine = "FROM pg_stat_activity WHERE datname=current_database() AND pid<>pg_backend_pid()"
+        other.execute(f"SELECT pg_terminate_backend(pid) {mine}")
+        until(lambda: not other.execute(f"SELECT 1 {mine}").fetchall(), "its connections are gone")
+        with contextlib.closing(migrating.DatabasePlace(database)), pytest.raises(HubUnavailable, match="migrated"):
+            home.corpus.write(lambda tx: tx.set_meta("k", 1))
+        home.corpus.write(lambda tx: tx.set_meta("k", 2))
+        assert home.corpus.meta("k") == 2
+
+
 def test_an_unfinished_one_takes_only_the_very_same_source(tmp_path: Path, database: str) -> None:
     source, other = f"sqlite:{tmp_path / 'hub'}", f"sqlite:{tmp_path / 'other'}"
     for place in (source, other):
@@ -373,8 +385,8 @@ def test_the_command_tells_what_it_did_and_what_it_could_not(
     assert "never again" in err
     code, _, err = run(source, database, "--json")
     assert (code, json.loads(err)["error"]["code"]) == (6, "conflict")
-    code, out, _ = run(source, str(tmp_path / "copy"), "--json")
+    code, out, _ = run(database, str(tmp_path / "copy"), "--json")
     assert (code, json.loads(out)["tokens"]) == (0, 1)
     with contextlib.closing(tokens.SqliteTokens(tmp_path / "copy")) as kept:
         found = tokens.Tokens(kept).look(text.encode())
-        assert getattr(found, "name", "") == "me", "who could ask the source can ask its copy"
+        assert getattr(found, "name", "") == "me", "who could ask the source can ask what came of it"

@@ -45,12 +45,6 @@ def corpus_command(settings: Settings, source: str, target: str, dry_run: bool) 
     lasting()
     with _Line(settings) as line:
         moved = migrate(source, target, dry_run=dry_run, told=line.told)
-    if moved.tokens_left:
-        settings.show.warn(
-            f"{count_text(moved.tokens_left, 'token')} were left out: {moved.target} cannot hold them, and knows"
-            " nobody by them",
-            hint="make them anew, or serve with --token-file, before anybody else can reach it",
-        )
     if moved.tags_left:
         settings.show.warn(
             f"{count_text(moved.tags_left, 'name')} of records are too long to be found by in a database"

@@ -27,7 +27,7 @@ from holdfast.corpus.moving import KeyRow, Origin
 from holdfast.errors import Conflict, IntegrityError, Locked, NoStore, UsageError
 from holdfast.hub.directory import open_keys, take
 from holdfast.hub.home import begin_generation, generations
-from holdfast.hub.tokens import NoTokens, SqliteTokens, Token, TokenStore, adopt, has_tokens
+from holdfast.hub.tokens import SqliteTokens, Token, TokenStore, adopt, has_tokens
 from holdfast.integrity import verify_corpus
 from holdfast.objects import BlobFiles
 
@@ -49,7 +49,6 @@ class Moved(msgspec.Struct, kw_only=True):
         payload_bytes, blob_bytes: what they speak for, before compression.
         signatures: signed heads that were checked in the target.
         tokens: how many were taken over.
-        tokens_left: how many the target cannot hold, to be made anew.
         tags_left: texts too long to be found by in the target.
         resumed: whether it went on with one that was broken off.
         verified: whether all of it was proven in the target.
@@ -70,7 +69,6 @@ class Moved(msgspec.Struct, kw_only=True):
     blob_bytes: int = 0
     signatures: int = 0
     tokens: int = 0
-    tokens_left: int = 0
     tags_left: int = 0
     resumed: bool = False
     verified: bool = False
@@ -239,10 +237,12 @@ class DatabasePlace(Place):
         self.corpus.write(lambda tx: moving.add_keys(tx.sql, "hub_key", keys))
 
     def tokens(self) -> list[Token]:
-        return []
+        return self.token_store().every()
 
     def token_store(self) -> TokenStore:
-        return NoTokens()
+        from holdfast.hub.tokens_database import DatabaseTokens
+
+        return DatabaseTokens(self.corpus.engine)
 
     def writes(self) -> int:
         found: int = self.corpus.writes()
@@ -261,7 +261,7 @@ def has_tables(database: Any) -> bool:
     """Whether a hub's tables are in a database; makes nothing."""
     connection, facts = database.connect()
     connection.close()
-    return not facts.mark.endswith(":0")
+    return bool(facts.has_tables)
 
 
 def open_place(text: str, *, make: bool = False) -> Place:
@@ -373,11 +373,8 @@ class _Move:
             return
         store = self.target.token_store()
         try:
-            if isinstance(store, NoTokens):
-                self.moved.tokens_left = len(found)
-            else:
-                adopt(store, found)
-                self.moved.tokens = len(found)
+            adopt(store, found)
+            self.moved.tokens = len(found)
         finally:
             store.close()
 
@@ -400,6 +397,9 @@ class _Move:
         gone = moving.metas(one).items() ^ moving.metas(other).items()
         if gone:
             raise IntegrityError(f"source and target differ in meta at {min(gone)[0]!r}", hint="begin again")
+        kept = {_standing(token) for token in self.target.tokens()}
+        if not kept.issuperset(map(_standing, self.source.tokens())):
+            raise IntegrityError("a token did not arrive as it is", hint="run it again")
         missing = sum(not self.target.blobs.has(digest) for digest in self.source.blobs.iter())
         if missing:
             raise IntegrityError(f"{missing} blobs did not arrive", hint="run it again")
@@ -465,6 +465,11 @@ def _check_target(place: Place, origin: Origin) -> None:
     """
     if not moving.may_claim(place.corpus, origin) and (place.keys() or place.tokens()):
         raise Conflict("the target holds tokens or a key of another hub", hint=moving.ANOTHER)
+
+
+def _standing(token: Token) -> Token:
+    """A token as it is known by, whenever it was last shown."""
+    return msgspec.structs.replace(token, used_ms=None)
 
 
 def _path(text: str) -> Path:

@@ -206,6 +206,10 @@ class PostgresEngine:
 
     def _why(self, error: BaseException, unsettled: bool) -> BaseException:
         driver = self.database.driver
+        if isinstance(error, Locked):  # met on a new connection; whoever asked may wait for the end of a migration
+            mine = HubUnavailable(error.message, hint=error.hint)
+            mine.final = True  # type: ignore[attr-defined]
+            return mine
         if not isinstance(error, driver.Error):
             return error
         if unsettled:
@@ -214,10 +218,10 @@ class PostgresEngine:
                 " known",
                 hint="send it again: what was kept is recognised",
             )
-        mine = self.database.ours(error)
-        if isinstance(mine, HubUnavailable):
-            mine.final = True  # type: ignore[attr-defined]  # nothing was kept; each job alone would only wait again
-        return mine
+        found = self.database.ours(error)
+        if isinstance(found, HubUnavailable):
+            found.final = True  # type: ignore[attr-defined]  # nothing was kept; each job alone would only wait again
+        return found
 
     def sync(self) -> None:
         """Returns at once: a commit that was answered survives a power cut."""
