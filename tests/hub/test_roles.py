@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast import wire
 from tests.hub.pens import Pen
-from tests.hub.roles import BLOB, DENIED_BY_VERDICT, DIGEST, EXPECTED, IN_A_NAME, ROLES, House, of_ada
+from tests.hub.roles import BLOB, DENIED_BY_VERDICT, DIGEST, EXPECTED, FORM, IN_A_NAME, ROLES, House, form, of_ada
 
 # -- every route ------------------------------------------------------------------------------------------------
 
@@ -103,6 +103,27 @@ def test_an_upload_is_only_there_for_whoever_began_it(house: House) -> None:
     assert done.status_code == 200, done.text
     found = house.ask("reader", "GET", f"/sync/files/{done.json()['file_id']}/meta").json()
     assert (found["agent_id"], found["size"]) == ("bob", len(BLOB)), "whose token it is, as none was named"
+
+
+def test_no_message_keeps_anothers_request_from_being_carried_out(house: House) -> None:
+    bob = house.pens["bob"]
+    taken = ("relay:ada:r1", "file:ada:f1", "decide:d1")
+    for msg_id in taken:
+        assert house.ask("other", "POST", "/sync/message", {"msg_id": msg_id, "content": 1}).status_code == 200
+    bob.message("relay:ada:r2", "by a node")
+    assert house.append("other", bob.segment(1)).verdicts[0].state == "ack"
+    for number in ("r1", "r2"):
+        row = {"agent_id": "ada", "table": "t", "data": {"id": number}, "msg_id": number}
+        assert [house.ask("owner", "POST", "/relay/immediate", row).status_code for _ in range(2)] == [200, 200]
+    rows = house.ask("reader", "POST", "/relay/query", {"table": "t"}).json()["rows"]
+    assert [each["id"] for each in rows] == ["r1", "r2"]
+    body = form("f", "ada").replace(
+        b"--x--", b'--x\r\nContent-Disposition: form-data; name="msg_id"\r\n\r\nf1\r\n--x--'
+    )
+    told = [house.ask("owner", "POST", "/sync/files", body, **FORM).json()["status"] for _ in range(2)]
+    assert told == ["stored", "duplicate"]
+    decided = {"agent": "ada", "collection": "claims", "key": "k", "value": 1, "id": "d1"}
+    assert house.ask("owner", "POST", "/v1/decide", decided).status_code == 200
 
 
 def test_a_batch_of_many_senders_loses_only_the_others(house: House) -> None:

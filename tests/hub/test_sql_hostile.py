@@ -103,7 +103,8 @@ def test_what_a_statement_sets_does_not_outlive_it(room: Room, monkeypatch: pyte
     sets = "SELECT set_config('work_mem', '1GB', false), pg_advisory_lock(7)::text, lo_create(0)"
     assert gateway.ask(Question(sets)).reason == ""
     told = "SELECT current_setting('work_mem'), current_setting('transaction_read_only'),"
-    told += " (SELECT count(*) FROM pg_locks WHERE locktype='advisory'), (SELECT count(*) FROM pg_largeobject_metadata)"
+    told += " (SELECT count(*) FROM pg_locks WHERE locktype='advisory' AND objid=7),"
+    told += " (SELECT count(*) FROM pg_largeobject_metadata)"
     assert json.loads(gateway.ask(Question(told)).data)["rows"] == [["4MB", "on", 0, 0]]
     assert gateway.ask(Question("SELECT * FROM holdfast.rec")).reason == "forbidden"
 

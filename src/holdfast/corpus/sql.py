@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 MESSAGES: Final = "messages"
 """The collection of messages; its name has the number 1 in every file."""
-TAGS: Final = {"to": 1, "task": 2, "thread": 3, "msg_id": 4, "ref": 5, "label": 6, "touched": 7}
+TAGS: Final = {"to": 1, "task": 2, "thread": 3, "msg_id": 4, "ref": 5, "label": 6, "touched": 7, "request": 8}
 """Declared fields that records can be found by; the numbers are in every file, so they never change.
 
 `ref` is the id of a session or an artifact, `label` a metric's ``name=text``; `touched` stands where a collection holds
-anything but first versions.
+anything but first versions; `request` is a request's own name, which no message can have (`msg_id` is anybody's).
 """
 
 _ARRIVAL_SLACK_MS: Final = 60_000

@@ -210,7 +210,7 @@ async def keep(core: Core, agent: str, given: NewFile, file_id: str, digest: byt
         tags.append((TAGS["task"], given.task_id))
     request = f"file:{agent}:{given.msg_id}" if given.msg_id else ""
     reference = Draft(PUT, FILES, file_id + BYTES, codec.FMT_BYTES, blob_reference(digest, size), VALUE | BLOB, agent)
-    asked = ((TAGS["msg_id"], request),) if request else ()
+    asked = ((TAGS["request"], request),) if request else ()
     parts = [
         core.own.ready(log, msgspec.structs.replace(reference, tags=asked)),
         core.own.ready(log, msgspec.structs.replace(draft, tags=tuple(tags))),

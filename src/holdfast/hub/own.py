@@ -31,7 +31,6 @@ from holdfast.wire import Mark
 LOGS_MAX: Final = 1_000
 QUICK_BYTES: Final = 8 << 10
 """A record of so many bytes is hashed and packed on the loop: that takes less long than to ask another thread."""
-_REQUEST: Final = TAGS["msg_id"]
 
 
 class Desk:
@@ -54,8 +53,7 @@ class Desk:
 
     def request(self, request_id: str) -> Stored | None:
         """What the request with this id wrote when it came before."""
-        pos = self.tx.tagged(_REQUEST, request_id)
-        return None if pos is None else self._chains.at(pos)
+        return self.first("request", request_id)
 
     def first(self, tag: str, value: str) -> Stored | None:
         """The first record that carries a tag with this value."""
@@ -67,10 +65,10 @@ class Desk:
         prior = self.tx.prior(self.agent, collection, key)
         return None if prior is None or prior.gone else self._chains.at(prior.pos)
 
-    def look_ahead(self, keys: Sequence[tuple[str, str]], requests: Sequence[str]) -> None:
-        """Says which (collection, key) and requests `newest` and `request` will be asked for, when there are many."""
+    def look_ahead(self, keys: Sequence[tuple[str, str]], tag: str, values: Sequence[str]) -> None:
+        """Says which (collection, key) `newest` will be asked for, and which values of a tag, when there are many."""
         if len(keys) > 1:
-            self.tx.look_ahead(self.agent, keys, [(_REQUEST, request) for request in requests])
+            self.tx.look_ahead(self.agent, keys, [(TAGS[tag], value) for value in values])
 
     def open_files(self) -> None:
         """To be called before a blob is read or written; returns only where the job may wait for a file."""

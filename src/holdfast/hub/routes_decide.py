@@ -93,7 +93,7 @@ class Decide:
             draft = drafts.value(collection, key, asked.value, expect=expect, author=agent)
         tag = f"decide:{request}" if request else ""
         if tag:
-            draft = msgspec.structs.replace(draft, tags=((TAGS["msg_id"], tag),))
+            draft = msgspec.structs.replace(draft, tags=((TAGS["request"], tag),))
         log = await self._core.own.log_of(HUB_AGENT)
         quick = len(draft.payload) <= QUICK_BYTES
         ready = (

@@ -345,7 +345,7 @@ async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[
     log = await core.own.log_of(agent)
 
     def write(draft: Draft, operation: RowChange) -> Callable[[SqlTransaction], list[Stored]]:
-        tags = ((TAGS["msg_id"], _request(operation)),) if operation.msg_id else ()
+        tags = ((TAGS["request"], _request(operation)),) if operation.msg_id else ()
         return core.own.ready(log, msgspec.structs.replace(draft, tags=tags))
 
     def prepare() -> list[Callable[[SqlTransaction], list[Stored]] | None]:
@@ -364,7 +364,9 @@ async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[
 
     def work(desk: Desk) -> list[Done]:
         out: list[Done] = []
-        desk.look_ahead([(each.collection, each.row) for each in operations], [_request(each) for each in operations])
+        desk.look_ahead(
+            [(each.collection, each.row) for each in operations], "request", [_request(each) for each in operations]
+        )
         for operation, prepared in zip(operations, ready, strict=True):
             try:
                 out.append(_apply(core, desk, operation, prepared, write))

@@ -414,9 +414,9 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
 
     def work(desk: Desk) -> list[str | HoldfastError]:
         out: list[str | HoldfastError] = []
-        desk.look_ahead([(MESSAGES, post.msg_id) for post in posts], [post.msg_id for post in posts])
+        desk.look_ahead([(MESSAGES, post.msg_id) for post in posts], "msg_id", [post.msg_id for post in posts])
         for post, write in zip(posts, ready, strict=True):
-            before = desk.request(post.msg_id) or desk.newest(MESSAGES, post.msg_id)
+            before = desk.first("msg_id", post.msg_id) or desk.newest(MESSAGES, post.msg_id)
             if before is not None:
                 if before.is_blob:
                     desk.open_files()
