@@ -383,6 +383,7 @@ def test_the_command_tells_what_it_did_and_what_it_could_not(
     assert f"migrated {count} records of" in out
     assert "verified: every record" in out
     assert "never again" in err
+    assert "1 tag left out" in err
     code, _, err = run(source, database, "--json")
     assert (code, json.loads(err)["error"]["code"]) == (6, "conflict")
     code, out, _ = run(database, str(tmp_path / "copy"), "--json")

@@ -47,7 +47,8 @@ def corpus_command(settings: Settings, source: str, target: str, dry_run: bool) 
         moved = migrate(source, target, dry_run=dry_run, told=line.told)
     if moved.tags_left:
         settings.show.warn(
-            f"{count_text(moved.tags_left, 'name')} of records are too long to be found by in a database"
+            f"{count_text(moved.tags_left, 'tag')} left out: in a database no record is found by a task, thread,"
+            " recipient or label of more than 2,000 bytes"
         )
     settings.show.result(_told(moved, dry_run), _document(moved, dry_run))
     if not dry_run:
