@@ -28,7 +28,8 @@ class Server(served.Server):
             raise Missing(f"the hub needs {absent.name}") from absent
         ready = folder / "ready"
         ready.unlink(missing_ok=True)
-        words = ["serve", "--data", folder / "hub", "--port", port, "--ready-file", ready]
+        where = [] if "HOLDFAST_DATABASE" in env else ["--data", folder / "hub"]
+        words = ["serve", *where, "--port", port, "--ready-file", ready]
         self.process = Process([*COMMAND, *map(str, words)], folder, env=env)
         self.address = self._address(ready)
 

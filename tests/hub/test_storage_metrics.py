@@ -106,6 +106,17 @@ def test_everything_adds_up_and_so_do_the_percentiles(room: Room, many: list[dic
     check(group, [each["value"] for each in many], percents)
 
 
+def test_large_figures_are_reckoned_with_as_far_as_there_are_numbers(room: Room) -> None:
+    for value in (1e300, 3e300):
+        record(room, value=value)
+    (group,) = sums(room)
+    assert (group["sum"], group["avg"], group["max"]) == (4e300, 2e300, 3e300)
+    record(room, value=1.7e308)
+    record(room, value=1.7e308)
+    answer = room.client.get("/storage/metrics/aggregate")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "usage")
+
+
 @pytest.mark.parametrize(
     ("by", "key"),
     [

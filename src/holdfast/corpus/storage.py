@@ -6,6 +6,7 @@ Everything here is SQL that SQLite and PostgreSQL both understand.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -223,7 +224,7 @@ def sums(
             )
             tail += [fraction, fraction]
     keys = "".join(f"{each}, " for each in groups)
-    sql = f"SELECT {keys}count(*), sum(value), min(value), max(value), avg(value){ranks} FROM ({inner}) w"
+    sql = f"SELECT {keys}count(*), sum(value), min(value), max(value){ranks} FROM ({inner}) w"
     if groups:
         sql += f" GROUP BY {', '.join(groups)} ORDER BY {', '.join(groups)}"
     rows = corpus.query(f"{sql} LIMIT {GROUPS_MAX + 1}", (*tail, *front, *args))
@@ -235,9 +236,13 @@ def sums(
 
 def _sums(row: Sequence[Any], width: int, bucketed: bool) -> Sums:
     at = width + bucketed
-    sides = row[at + 5 :]
-    count, total, least, most, mean = row[at : at + 5]
+    sides = row[at + 4 :]
+    count, total, least, most = row[at : at + 4]
+    if math.isinf(total):  # PostgreSQL says so by itself
+        raise UsageError("the samples add up to more than a number can say", hint="narrow it: since=, until=")
     bucket = row[width] if bucketed else None
+    # Not avg(): PostgreSQL's squares each value on the way, and fails where that is too large.
+    mean = total / count
     return Sums(tuple(row[:width]), bucket, count, total, least, most, mean, tuple(sides[::2]), tuple(sides[1::2]))
 
 

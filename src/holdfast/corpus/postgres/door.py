@@ -174,6 +174,8 @@ class Database:
             return IntegrityError(f"the database {self.name} is damaged: {what}", hint="see its log; restore it")
         if not state or state[:2] in ("08", "25", "53", "57") or state in ("40001", "40P01", "55P03"):
             return HubUnavailable(f"the database {self.name} does not answer: {what}", hint="ask again in a moment")
+        if state == "22003":
+            return UsageError(f"the database {self.name}: {what}", hint="these numbers are too large to reckon with")
         return HoldfastError(f"the database {self.name}: {type(error).__name__}: {what}")
 
 
