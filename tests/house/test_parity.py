@@ -30,14 +30,13 @@ ONLY_PLAIN = {
 
 def pairs() -> list[tuple[type, type]]:
     """Each plain class with its mirror."""
-    from holdfast.node import aio_hub, sessions
+    from holdfast.node import aio_hub, files, sessions, tables
     from holdfast.node.aio import AsyncStore
     from holdfast.node.hub import Hub
     from holdfast.node.store import Store
 
-    groups = [
-        (getattr(sessions, n), getattr(aio_hub, f"Async{n}")) for n in ("Sessions", "Artifacts", "Metrics", "HubCache")
-    ]
+    plain = [sessions.Sessions, sessions.Artifacts, sessions.Metrics, sessions.HubCache, files.Files, tables.Tables]
+    groups = [(each, getattr(aio_hub, f"Async{each.__name__}")) for each in plain]
     return [(Store, AsyncStore), (Hub, aio_hub.AsyncHub), *groups]
 
 

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from holdfast import clock, codec
+from holdfast.collections.files import FileInfo, Stood
 from holdfast.corpus import Filter, Stored, pages
 from holdfast.corpus.sqlite import TAGS
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
@@ -72,45 +73,6 @@ class NewFile(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, Any] = {}
     sha256: str | None = None
     msg_id: str | None = None
-
-
-class FileInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a file.
-
-    Attributes:
-        file_id: its name here, for ever.
-        agent_id: whose it is.
-        name, media_type, task_id, metadata: as its client said.
-        size: in bytes.
-        digest: the SHA-256 of its bytes, in hex.
-        uploaded_at: when it was whole, ISO 8601 in UTC.
-    """
-
-    file_id: str
-    agent_id: str
-    name: str
-    size: int
-    media_type: str
-    digest: str
-    task_id: str | None
-    metadata: dict[str, Any]
-    uploaded_at: str
-
-
-class Stood(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to an upload.
-
-    Attributes:
-        status: ``stored``; ``duplicate`` if its `msg_id` was known.
-        file_id: the file's.
-        name, size, digest: what was stored.
-    """
-
-    status: str
-    file_id: str
-    name: str
-    size: int
-    digest: str
 
 
 def checked(given: NewFile, principal: Principal) -> tuple[str, NewFile]:

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from holdfast.collections.files import FileInfo, Stood
 from holdfast.errors import BlobCorrupt, NotCached, NotFound, UsageError
 from holdfast.hub import files
 from holdfast.hub.api import ANY, Call, Nothing, Operation, Parameters, Reply, typed
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, encode_json, header, too_large
-from holdfast.hub.files import FileInfo, NewFile, Stood
+from holdfast.hub.files import NewFile
 from holdfast.hub.forms import Form, arriving, plain, room_for
 from holdfast.hub.pieces import PIECE_BYTES, range_of, send_range
 from holdfast.hub.principal import READ, WRITE, principal_of

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from holdfast import codec
+from holdfast.collections.tables import RowDone
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import TAGS
 from holdfast.corpus.transaction import SqlTransaction
@@ -97,15 +98,6 @@ class Changes(msgspec.Struct):
     """A batch of changes, carried out in order. Each gets its own verdict; a wrong one harms no other."""
 
     operations: Annotated[list[Change], Meta(max_length=BATCH_MAX)]
-
-
-class RowDone(msgspec.Struct):
-    """What became of a row; `version` counts its changes."""
-
-    status: Literal["stored", "deleted"]
-    table: str
-    id: str
-    version: int
 
 
 class RowVerdict(msgspec.Struct):

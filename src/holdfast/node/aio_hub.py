@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from holdfast.collections import Message
+from holdfast.collections.files import FileInfo, Stood
 from holdfast.collections.metrics import Metric, MetricSums
 from holdfast.collections.sessions import Artifact, Session, State
 from holdfast.collections.sessions import Message as SessionMessage
+from holdfast.collections.tables import RowDone
 from holdfast.corpus import Filter
 from holdfast.log.versions import Version
 from holdfast.node.aio import AsyncChanges
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins
+from holdfast.node.files import Files, Source
 from holdfast.node.hub import Hub
 from holdfast.node.looking import When
 from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 from holdfast.node.store import LIST_MAX, MISSING
+from holdfast.node.tables import SqlRows, Tables, Verdict
 from holdfast.transport.client import Credential
 
 
@@ -56,6 +60,16 @@ class AsyncHub:
     def cache(self) -> AsyncHubCache:
         """Values that may be lost, and that expire."""
         return AsyncHubCache(self._hub.cache)
+
+    @property
+    def files(self) -> AsyncFiles:
+        """Bytes with a name, of an agent."""
+        return AsyncFiles(self._hub.files)
+
+    @property
+    def tables(self) -> AsyncTables:
+        """Rows for those who think in tables."""
+        return AsyncTables(self._hub.tables)
 
     def changes(
         self,
@@ -116,6 +130,32 @@ class AsyncHub:
     ) -> list[Version]:
         """See `Hub.search`."""
         return await asyncio.to_thread(self._hub.search, q, agent=agent, collection=collection, limit=limit)
+
+    async def count(
+        self,
+        *,
+        to: str | None = None,
+        agent: str | None = None,
+        task: str | None = None,
+        thread: str | None = None,
+        after: int = 0,
+        most: int = 1000,
+    ) -> int:
+        """See `Hub.count`."""
+        return await asyncio.to_thread(
+            self._hub.count, to=to, agent=agent, task=task, thread=thread, after=after, most=most
+        )
+
+    async def sql(
+        self,
+        statement: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        limit: int = 1000,
+        timeout: float | None = None,  # noqa: ASYNC109 - the hub's, as in Hub.sql
+    ) -> SqlRows:
+        """See `Hub.sql`."""
+        return await asyncio.to_thread(self._hub.sql, statement, params, limit=limit, timeout=timeout)
 
     async def agents(self) -> list[dict[str, Any]]:
         """See `Hub.agents`."""
@@ -345,3 +385,91 @@ class AsyncHubCache:
     async def cleanup(self) -> int:
         """See `HubCache.cleanup`."""
         return await asyncio.to_thread(self._plain.cleanup)
+
+
+class AsyncFiles:
+    """`Files`, awaited."""
+
+    def __init__(self, plain: Files) -> None:
+        self._plain = plain
+
+    async def upload(
+        self,
+        source: Source,
+        *,
+        agent: str | None = None,
+        name: str = "",
+        task: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        **more: Any,
+    ) -> Stood:
+        """See `Files.upload`."""
+        return await asyncio.to_thread(
+            self._plain.upload, source, agent=agent, name=name, task=task, metadata=metadata, **more
+        )
+
+    async def get(self, file_id: str) -> FileInfo:
+        """See `Files.get`."""
+        return await asyncio.to_thread(self._plain.get, file_id)
+
+    async def find(self, *, agent: str | None = None, task: str | None = None, limit: int = 1000) -> list[FileInfo]:
+        """See `Files.find`."""
+        return await asyncio.to_thread(self._plain.find, agent=agent, task=task, limit=limit)
+
+    async def delete(self, file_id: str) -> None:
+        """See `Files.delete`."""
+        return await asyncio.to_thread(self._plain.delete, file_id)
+
+    async def read(self, file_id: str) -> bytes:
+        """See `Files.read`."""
+        return await asyncio.to_thread(self._plain.read, file_id)
+
+    async def download(self, file_id: str, path: str | os.PathLike[str]) -> FileInfo:
+        """See `Files.download`."""
+        return await asyncio.to_thread(self._plain.download, file_id, path)
+
+
+class AsyncTables:
+    """`Tables`, awaited."""
+
+    def __init__(self, plain: Tables) -> None:
+        self._plain = plain
+
+    async def put(
+        self, table: str, row: Mapping[str, Any], *, agent: str, key: str = "id", msg_id: str | None = None
+    ) -> RowDone:
+        """See `Tables.put`."""
+        return await asyncio.to_thread(self._plain.put, table, row, agent=agent, key=key, msg_id=msg_id)
+
+    async def insert(
+        self, table: str, row: Mapping[str, Any], *, agent: str, key: str = "id", msg_id: str | None = None
+    ) -> RowDone:
+        """See `Tables.insert`."""
+        return await asyncio.to_thread(self._plain.insert, table, row, agent=agent, key=key, msg_id=msg_id)
+
+    async def update(
+        self, table: str, row: Mapping[str, Any], *, agent: str, key: str = "id", msg_id: str | None = None
+    ) -> RowDone:
+        """See `Tables.update`."""
+        return await asyncio.to_thread(self._plain.update, table, row, agent=agent, key=key, msg_id=msg_id)
+
+    async def delete(
+        self, table: str, id: str | int, *, agent: str, key: str = "id", msg_id: str | None = None
+    ) -> RowDone:
+        """See `Tables.delete`."""
+        return await asyncio.to_thread(self._plain.delete, table, id, agent=agent, key=key, msg_id=msg_id)
+
+    async def batch(self, changes: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+        """See `Tables.batch`."""
+        return await asyncio.to_thread(self._plain.batch, changes)
+
+    async def find(
+        self,
+        table: str,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        agent: str | None = None,
+        limit: int = 1000,
+    ) -> list[dict[str, Any]]:
+        """See `Tables.find`."""
+        return await asyncio.to_thread(self._plain.find, table, filters=filters, agent=agent, limit=limit)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
@@ -18,25 +18,27 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 import msgspec
 
 from holdfast import clock, codec, seal, wire
-from holdfast.collections import Message, envelope, message_of
-from holdfast.corpus import Filter, Stored
+from holdfast.collections import Message, message_of
+from holdfast.corpus import Filter
 from holdfast.errors import HoldfastError, HubError, HubUnavailable, IntegrityError, NotCached, NotFound, UsageError
 from holdfast.log import load
 from holdfast.log.drafts import MESSAGES
-from holdfast.log.versions import Version, shown, version_of
+from holdfast.log.versions import Version, shown
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
 from holdfast.node.hubs import Hubs
 from holdfast.node.looking import When
 from holdfast.node.proof import Proven, prove
+from holdfast.node.proven import HubBlobs, as_stored
 from holdfast.node.store import LIST_MAX, MISSING
-from holdfast.records import read_blob_reference
 from holdfast.transport.blobs import fetch
 from holdfast.transport.client import Credential, HubClient
 
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
+    from holdfast.node.files import Files
     from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
+    from holdfast.node.tables import SqlRows, Tables
 
 WAIT_SLACK_S: Final = 10.0
 AGENTS_MAX: Final = 100_000
@@ -130,6 +132,20 @@ class Hub:
 
         return HubCache(self)
 
+    @property
+    def files(self) -> Files:
+        """Bytes with a name, of an agent."""
+        from holdfast.node.files import Files
+
+        return Files(self)
+
+    @property
+    def tables(self) -> Tables:
+        """Rows for those who think in tables."""
+        from holdfast.node.tables import Tables
+
+        return Tables(self)
+
     # -- single reads, proven -----------------------------------------------------------------------------------
 
     @_of_each
@@ -207,7 +223,7 @@ class Hub:
         Raises:
             IntegrityError: it was erased, or is not what was recorded.
         """
-        return load(as_stored(found), _HubBlobs(self.client, found))
+        return load(as_stored(found), HubBlobs(self.client, found))
 
     # -- lists --------------------------------------------------------------------------------------------------
 
@@ -293,6 +309,52 @@ class Hub:
         query = {"q": q, "agent": agent, "collection": collection}
         return [self.version_of(each) for each in self._pages("/v1/search", "records", query, limit)]
 
+    def count(
+        self,
+        *,
+        to: str | None = None,
+        agent: str | None = None,
+        task: str | None = None,
+        thread: str | None = None,
+        after: int = 0,
+        most: int = 1000,
+    ) -> int:
+        """How many messages match, such as the unread: those behind the position `after`, counted up to `most`.
+
+        Args:
+            to, agent, task, thread: to whom, by whom, and of what they are; None: any.
+            after, most: the `pos` of the last one seen, and where to stop counting.
+
+        Raises:
+            HubUnavailable: no hub answers; with `after`, also when the hub whose position that is does not.
+        """
+        query = {"to": to, "agent": agent, "task": task, "thread": thread, "after": after, "most": most}
+        ask = self._several.stay if self._several is not None and after else self.ask
+        return ask(lambda hub: int(hub.client.want("GET", "/v1/count", query=query).json()["count"]))
+
+    def sql(
+        self,
+        statement: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        limit: int = 1000,
+        timeout: float | None = None,
+    ) -> SqlRows:
+        """What one SELECT over the views of docs/sql.md finds.
+
+        Args:
+            statement, params: SQL, and values for its ``?``, or by name for its ``:name``.
+            limit, timeout: rows, and seconds (if not the hub's one), at most.
+
+        Raises:
+            UsageError: it was refused or stopped; ``context["reason"]`` says why.
+            Denied: the token may not use SQL.
+            HubUnavailable: no hub answers, or too many statements wait.
+        """
+        from holdfast.node.tables import ask_sql
+
+        return ask_sql(self, statement, params, limit, timeout)
+
     @_of_each
     def agents(self) -> list[dict[str, Any]]:
         """Every agent that the hub holds records of, as JSON values."""
@@ -371,25 +433,9 @@ class Hub:
         Raises:
             HubUnavailable: the hub does not answer; with a `msg_id` of your own it is safe to try again.
         """
-        words = envelope(body, to=to, **fields)
-        made = msg_id or _request_id("msg")
-        message = {
-            "msg_id": made,
-            "sender": agent,
-            "recipient": to,
-            "kind": kind,
-            "task_id": words.get("task"),
-            "content": body,
-        }
-        message |= {name: words[name] for name in ("thread", "role", "priority") if name in words}
-        body_bytes = msgspec.json.encode({name: each for name, each in message.items() if each is not None})
-        headers = {"Content-Type": "application/json"}
+        from holdfast.node.without_log import posted
 
-        def send(hub: Hub) -> str:
-            # Under one id, whoever takes it: a hub that follows the one that has it already adds nothing.
-            return str(hub.client.want("POST", "/sync/message", body=body_bytes, headers=headers).json()["msg_id"])
-
-        return self.ask(send)
+        return posted(self, {"sender": agent, "recipient": to, "kind": kind, "msg_id": msg_id, "content": body}, fields)
 
     def decide(self, asked: Mapping[str, Any]) -> Version:
         """The hub's decision about one write in a cas collection, once the hub would not lose it.
@@ -404,22 +450,9 @@ class Hub:
             Conflict: `expect` was not current.
             HubUnavailable: no answer; nothing was written, unless the answer alone was lost.
         """
-        value = asked.get("value")
-        if isinstance(value, bytes | bytearray | memoryview):
-            raise UsageError("a cas collection takes JSON values and text", hint="keep bytes in another collection")
-        codec.serialise(value)
-        body = msgspec.json.encode({**asked, "id": _request_id("cas")})
-        headers = {"Content-Type": "application/json"}
-        try:
-            answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
-        except HubUnavailable as error:
-            if error.context.get("kind") != "timeout":
-                if self._several is not None:
-                    error.hint = f"only the first hub decides, and {self.url} is away; nothing was written"
-                raise
-            # It may have been written: the same id asks for the same decision, and writes nothing twice.
-            answer = self.client.want("POST", "/v1/decide", body=body, headers=headers)
-        return self.version_of(answer.body)
+        from holdfast.node.without_log import decided
+
+        return self.version_of(decided(self, asked))
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -464,33 +497,3 @@ class Hub:
                 break
             asked["after"] = found["next"]
         return rows
-
-
-class _HubBlobs:
-    """The blobs of one record, straight from the hub."""
-
-    def __init__(self, client: HubClient, found: Proven) -> None:
-        self._client = client
-        self._found = found
-
-    def has(self, digest: bytes) -> bool:
-        return True
-
-    def read(self, digest: bytes) -> bytes:
-        _, size = read_blob_reference(as_stored(self._found).payload())
-        return fetch(self._client, digest, size)
-
-
-def as_stored(found: Proven) -> Stored:
-    """A proven record as one that lies in a corpus."""
-    item = found.item
-    return Stored(0, 0, found.agent, 0, found.record, item.salt, item.codec, item.body, item.why)
-
-
-def version_from(found: Proven, value: Any) -> Version:
-    """A proven record as users see it."""
-    return version_of(as_stored(found), None, value)
-
-
-def _request_id(prefix: str) -> str:
-    return f"{prefix}_{clock.SYSTEM.now_ms():012x}{os.urandom(10).hex()}"

@@ -22,9 +22,10 @@ from holdfast.log.versions import Version, version_of
 from holdfast.node.batch import CAS_AGENT
 from holdfast.node.cache import Cache
 from holdfast.node.directory import Directory
-from holdfast.node.hub import Hub, as_stored
+from holdfast.node.hub import Hub
 from holdfast.node.looking import When, as_of, newest
 from holdfast.node.proof import Proven
+from holdfast.node.proven import as_stored
 from holdfast.records import BLOB, read_blob_reference
 from holdfast.transport.blobs import download
 

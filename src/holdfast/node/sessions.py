@@ -10,8 +10,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
-from urllib.parse import quote
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -20,65 +19,13 @@ from holdfast.collections.metrics import Metric, MetricSums
 from holdfast.collections.sessions import Artifact, Message, Session, State, made_id
 from holdfast.errors import HubError, NotFound, UsageError
 from holdfast.node.looking import When
+from holdfast.node.parts import Part, decode, encode, name_in_path
 from holdfast.node.store import MISSING
-from holdfast.transport.client import Answer, HubClient
-
-if TYPE_CHECKING:
-    from holdfast.node.hub import Hub
 
 PIECE_BYTES: Final = 4 << 20
-PAGE: Final = 1000
-_JSON: Final = {"Content-Type": "application/json"}
-
-T = TypeVar("T")
 
 
-class _Part:
-    """What every part of the service is asked through. Of several hubs the first takes what is written; where it does
-    not answer, the next one that does is read from.
-
-    Args:
-        hub: where the service is.
-    """
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._client = hub.client
-
-    def _ask(
-        self, method: str, path: str, body: Any = None, *, expect: int | str | None = None, **query: Any
-    ) -> Answer:
-        headers = dict(_JSON) if body is not None else {}
-        if expect == 0:
-            headers["If-None-Match"] = "*"
-        elif expect is not None:
-            headers["If-Match"] = f'"{expect}"'
-        data = None if body is None else _encode(body)
-
-        def want(client: HubClient) -> Answer:
-            return client.want(method, f"/storage/{path}", query=query, body=data, headers=headers)
-
-        return self._hub.ask(lambda hub: want(hub.client)) if method == "GET" else want(self._client)
-
-    def _list(self, path: str, kind: type[T], limit: int, **query: Any) -> list[T]:
-        """A list, page by page until there are `limit` of them or no more; all of it of one hub."""
-
-        def pages(client: HubClient) -> list[T]:
-            out: list[T] = []
-            cursor = None
-            while len(out) < limit:
-                asked = {**query, "after": cursor, "limit": min(PAGE, limit - len(out))}
-                answer = client.want("GET", f"/storage/{path}", query=asked)
-                out += _decode(answer, list[kind])  # type: ignore[valid-type]
-                cursor = answer.headers.get("X-Next-Cursor")
-                if not cursor:
-                    break
-            return out
-
-        return self._hub.ask(lambda hub: pages(hub.client))
-
-
-class Sessions(_Part):
+class Sessions(Part):
     """Conversations of agents: their messages and what the agents remember in them.
 
     `expect` is the version (or its etag) that must be current, 0: none; a `Conflict` says which one is.
@@ -105,7 +52,7 @@ class Sessions(_Part):
             "metadata": metadata or {},
             "id": id or made_id("session"),
         }
-        return _decode(self._ask("POST", "sessions", body), Session)
+        return decode(self._ask("POST", "sessions", body), Session)
 
     def get(self, session: str, *, deleted: bool = False) -> Session:
         """A session; with `deleted` also one that was deleted.
@@ -113,7 +60,7 @@ class Sessions(_Part):
         Raises:
             NotFound: there is none.
         """
-        return _decode(self._ask("GET", f"sessions/{_name(session)}", deleted=_flag(deleted)), Session)
+        return decode(self._ask("GET", f"sessions/{name_in_path(session)}", deleted=_flag(deleted)), Session)
 
     def find(
         self,
@@ -134,15 +81,15 @@ class Sessions(_Part):
         Raises:
             Conflict: another version is current.
         """
-        return _decode(self._ask("PUT", f"sessions/{_name(session)}", fields, expect=expect), Session)
+        return decode(self._ask("PUT", f"sessions/{name_in_path(session)}", fields, expect=expect), Session)
 
     def delete(self, session: str, *, expect: int | str | None = None) -> None:
         """Deletes a session with all that belongs to it, by one record; `restore` brings it back."""
-        self._ask("DELETE", f"sessions/{_name(session)}", expect=expect)
+        self._ask("DELETE", f"sessions/{name_in_path(session)}", expect=expect)
 
     def restore(self, session: str, *, part: str = "session") -> int:
         """Brings back what the deletion hid, or (``history``) the messages cleared last; returns how many records."""
-        answer = self._ask("POST", f"sessions/{_name(session)}/restore", part=part).json()
+        answer = self._ask("POST", f"sessions/{name_in_path(session)}/restore", part=part).json()
         return int(answer["restored"])
 
     def fork(
@@ -150,11 +97,11 @@ class Sessions(_Part):
     ) -> Session:
         """A new session as this one was behind the message `at`, or as it is now."""
         body = {"message_id": at, "id": into or made_id("session"), "metadata": metadata}
-        return _decode(self._ask("POST", f"sessions/{_name(session)}/fork", body), Session)
+        return decode(self._ask("POST", f"sessions/{name_in_path(session)}/fork", body), Session)
 
     def export(self, session: str, path: str | os.PathLike[str]) -> int:
         """Writes everything of a session into a file of JSON Lines; returns how many lines."""
-        response, line = self._client.stream(f"/storage/sessions/{_name(session)}/export", {}, {})
+        response, line = self._client.stream(f"/storage/sessions/{name_in_path(session)}/export", {}, {})
         count = 0
         try:
             with Path(path).open("wb") as file:
@@ -196,7 +143,7 @@ class Sessions(_Part):
             "timestamp": None if timestamp is None else _moment(timestamp),
             "id": id or made_id("msg"),
         }
-        return _decode(self._ask("POST", "history", body), Message)
+        return decode(self._ask("POST", "history", body), Message)
 
     def messages(
         self, session: str, *, role: str | None = None, newest_first: bool = False, limit: int = 10_000
@@ -222,7 +169,7 @@ class Sessions(_Part):
         Raises:
             NotFound: nothing.
         """
-        return _decode(self._ask("GET", f"state/{_name(session)}"), State)
+        return decode(self._ask("GET", f"state/{name_in_path(session)}"), State)
 
     def set_state(self, session: str, data: Any, *, expect: int | str | None = None) -> State:
         """Sets it, as a whole.
@@ -230,14 +177,14 @@ class Sessions(_Part):
         Raises:
             Conflict: another version is current.
         """
-        return _decode(self._ask("PUT", f"state/{_name(session)}", {"data": data}, expect=expect), State)
+        return decode(self._ask("PUT", f"state/{name_in_path(session)}", {"data": data}, expect=expect), State)
 
     def drop_state(self, session: str, *, expect: int | str | None = None) -> None:
         """Takes it away."""
-        self._ask("DELETE", f"state/{_name(session)}", expect=expect)
+        self._ask("DELETE", f"state/{name_in_path(session)}", expect=expect)
 
 
-class Artifacts(_Part):
+class Artifacts(Part):
     """What sessions made, and the bytes of it."""
 
     def create(self, session: str, name: str, type: str, *, id: str = "", **fields: Any) -> Artifact:
@@ -249,11 +196,11 @@ class Artifacts(_Part):
             fields: path, size, metadata.
         """
         body = {"session_id": session, "name": name, "type": type, "id": id or made_id("artifact"), **fields}
-        return _decode(self._ask("POST", "artifacts", body), Artifact)
+        return decode(self._ask("POST", "artifacts", body), Artifact)
 
     def get(self, artifact: str) -> Artifact:
         """One artifact."""
-        return _decode(self._ask("GET", f"artifacts/{_name(artifact)}"), Artifact)
+        return decode(self._ask("GET", f"artifacts/{name_in_path(artifact)}"), Artifact)
 
     def find(self, session: str, *, type: str | None = None, limit: int = 10_000) -> list[Artifact]:
         """The artifacts of a session, by their ids."""
@@ -261,7 +208,7 @@ class Artifacts(_Part):
 
     def delete(self, artifact: str) -> None:
         """Deletes an artifact; its history stays."""
-        self._ask("DELETE", f"artifacts/{_name(artifact)}")
+        self._ask("DELETE", f"artifacts/{name_in_path(artifact)}")
 
     def upload(self, artifact: str, source: bytes | str | os.PathLike[str]) -> Artifact:
         """Uploads the bytes of an artifact, in pieces; what the hub has of them already is not sent again.
@@ -272,10 +219,10 @@ class Artifacts(_Part):
         """
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
             digest, total = _digest(file)
-            path = f"/storage/artifacts/{_name(artifact)}/content"
+            path = f"/storage/artifacts/{name_in_path(artifact)}/content"
             query = {"sha256": digest}
             if not total:
-                return _decode(self._client.want("PUT", path, query=query, body=b""), Artifact)
+                return decode(self._client.want("PUT", path, query=query, body=b""), Artifact)
             asked = self._client.want("PUT", path, query=query, body=b"", headers=_span(f"*/{total}"))
             while asked.status == 202:
                 at = int(asked.json()["offset"])
@@ -285,7 +232,7 @@ class Artifacts(_Part):
                     raise UsageError(f"{source!r:.200} became shorter while it was read", hint="upload it again")
                 headers = _span(f"{at}-{at + len(piece) - 1}/{total}")
                 asked = self._client.want("PUT", path, query=query, body=piece, headers=headers)
-            return _decode(asked, Artifact)
+            return decode(asked, Artifact)
 
     def download(self, artifact: str, path: str | os.PathLike[str]) -> int:
         """Writes the bytes of an artifact into a file, proven by their digest; returns how many.
@@ -319,11 +266,11 @@ class Artifacts(_Part):
             )
         for at in range(0, found.size, PIECE_BYTES):
             span = {"Range": f"bytes={at}-{min(at + PIECE_BYTES, found.size) - 1}"}
-            path = f"/storage/artifacts/{_name(found.id)}/content"
+            path = f"/storage/artifacts/{name_in_path(found.id)}/content"
             yield self._hub.ask(lambda hub, span=span, path=path: hub.client.want("GET", path, headers=span)).body  # type: ignore[misc]
 
 
-class Metrics(_Part):
+class Metrics(Part):
     """Figures about agents, tools and whatever else runs."""
 
     def record(self, entity_type: str, entity_name: str, metric_name: str, value: float, **fields: Any) -> Metric:
@@ -334,7 +281,7 @@ class Metrics(_Part):
             fields: session_id, timestamp, labels, id.
         """
         (body,) = _metrics([{**_about(entity_type, entity_name, metric_name), "value": value, **fields}])
-        return _decode(self._ask("POST", "metrics", body), Metric)
+        return decode(self._ask("POST", "metrics", body), Metric)
 
     def batch(self, metrics: Sequence[dict[str, Any]]) -> list[str]:
         """Records up to 1,000 figures at once, each a dict of what `record` takes; returns their ids."""
@@ -378,7 +325,7 @@ class Metrics(_Part):
         return [msgspec.convert(each, MetricSums) for each in answer["groups"]]
 
 
-class HubCache(_Part):
+class HubCache(Part):
     """Values that may be lost, and that expire."""
 
     def get(self, key: str, *, default: Any = MISSING) -> Any:
@@ -389,7 +336,7 @@ class HubCache(_Part):
         """
         try:
             # Each hub has a cache of its own: that of another one would be another's.
-            return self._client.want("GET", f"/storage/cache/{_name(key)}").json()["value"]
+            return self._client.want("GET", f"/storage/cache/{name_in_path(key)}").json()["value"]
         except NotFound:
             if default is MISSING:
                 raise
@@ -397,12 +344,12 @@ class HubCache(_Part):
 
     def set(self, key: str, value: Any, *, ttl: int | None = None) -> None:
         """Sets a value, for `ttl` seconds or for ever."""
-        self._ask("PUT", f"cache/{_name(key)}", {"value": value, "ttl": ttl})
+        self._ask("PUT", f"cache/{name_in_path(key)}", {"value": value, "ttl": ttl})
 
     def delete(self, key: str) -> bool:
         """Takes a value away; False if there was none."""
         try:
-            self._ask("DELETE", f"cache/{_name(key)}")
+            self._ask("DELETE", f"cache/{name_in_path(key)}")
         except NotFound:
             return False
         return True
@@ -412,28 +359,8 @@ class HubCache(_Part):
         return int(self._ask("POST", "cache/cleanup").json()["removed"])
 
 
-def _encode(body: Any) -> bytes:
-    try:
-        return msgspec.json.encode(body)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError(f"JSON cannot say this: {error}", hint="JSON values only") from error
-
-
-def _decode(answer: Answer, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HubError(f"the hub's answer is not as agreed: {error}", hint="is it another version?") from error
-
-
 def _moment(at: When) -> str:
     return clock.iso(clock.parse_time(at))
-
-
-def _name(text: str) -> str:
-    if not isinstance(text, str) or not text:
-        raise UsageError(f"an id is text, got {text!r:.80}", hint="such as session_1")
-    return quote(text, safe="")
 
 
 def _flag(value: bool) -> str | None:
@@ -471,5 +398,5 @@ def _filters(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _labels(labels: dict[str, Any] | None) -> tuple[str, ...]:
-    texts = {name: each if isinstance(each, str) else _encode(each).decode() for name, each in (labels or {}).items()}
+    texts = {name: each if isinstance(each, str) else encode(each).decode() for name, each in (labels or {}).items()}
     return tuple(f"{name}={text}" for name, text in texts.items())
