@@ -153,10 +153,12 @@ def test_an_upload_that_was_given_up_is_resumed(
         client.files.upload(data, resume="0" * 32)
 
 
-def test_a_download_goes_on_and_is_proven(client: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_goes_on_and_is_proven(
+    client: Hub, hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = os.urandom(3 * PIECE + 1)
     kept = client.files.upload(data, agent="ada")
-    real, ranges, spoil = HubClient.want, list[str](), list[bytes]()
+    real, ranges = HubClient.want, list[str]()
     broken = ["bytes=100000-199999"] * 4
 
     def want(line: HubClient, method: str, path: str, **options: Any) -> Answer:
@@ -166,9 +168,7 @@ def test_a_download_goes_on_and_is_proven(client: Hub, tmp_path: Path, monkeypat
         if broken and span == broken[0]:
             broken.pop()
             raise HubUnavailable("the line broke", kind="network")
-        answer = real(line, method, path, **options)
-        body = spoil[0] * len(answer.body) if span and spoil else answer.body
-        return Answer(answer.status, answer.gen, answer.headers, body)
+        return real(line, method, path, **options)
 
     monkeypatch.setattr(HubClient, "want", want)
     target = tmp_path / "down"
@@ -189,7 +189,11 @@ def test_a_download_goes_on_and_is_proven(client: Hub, tmp_path: Path, monkeypat
         client.files.download(kept.file_id, tmp_path / "other")
     client.files.download(kept.file_id, tmp_path / "other")
     assert (tmp_path / "other").read_bytes() == data
-    spoil.append(b"!")
+    (blob,) = [each for each in hub.directory.rglob("*") if each.is_file() and each.stat().st_size == len(data)]
+    blob.chmod(0o600)
+    with blob.open("r+b") as rotting:
+        rotting.seek(2 * PIECE)
+        rotting.write(bytes(8))
     with pytest.raises(BlobCorrupt):
         client.files.download(kept.file_id, target)
     with pytest.raises(BlobCorrupt):
@@ -256,10 +260,10 @@ def test_sql_and_counts(client: Hub) -> None:
     assert (found.columns, found.truncated) == (["content", "n"], "rows")
     assert found.objects() == [{"content": "word 0", "n": 1}, {"content": "word 1", "n": 1}]
     assert client.sql("SELECT count(*) FROM messages WHERE sender = :who", {"who": "ada"}, timeout=2).rows == [[3]]
-    for statement, reason in (("SELEC 1", "syntax"), ("DELETE FROM records", "forbidden")):
+    for statement, reason in (("SELEC 1", "syntax"), ("SELECT * FROM rec", "forbidden")):
         with pytest.raises(UsageError) as caught:
             client.sql(statement)
-        assert caught.value.context["reason"] in (reason, "syntax")
+        assert caught.value.context["reason"] == reason
     with pytest.raises(UsageError):
         client.sql("SELECT ?", "a")
     assert client.count(to="bob") == 3

@@ -270,7 +270,7 @@ class _Once:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._base = file.tell() if file.seekable() else None
+        self._base = file.tell() if hasattr(file, "seekable") and file.seekable() else None
         self._hash = hashlib.sha256()
         self.size = 0
         self._start = 0
