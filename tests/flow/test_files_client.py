@@ -89,6 +89,8 @@ def test_what_is_no_file_is_said_and_nothing_is_stored(client: Hub, tmp_path: Pa
         client.files.upload(b"x", metadata={"when": b"bytes"})
     with pytest.raises(UsageError, match="unknown: color"):
         client.files.upload(b"x", color="red")
+    with pytest.raises(UsageError, match="task_id cannot be 7"):
+        client.files.upload(b"x", task=7)  # type: ignore[arg-type]
     for data in (b"x", os.urandom(PIECE)):
         with pytest.raises(IntegrityError):
             client.files.upload(data, sha256="0" * 64)

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.collections.files import FileInfo, Stood
 from holdfast.disk import sync_directory
-from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, Locked, NotFound, UsageError
+from holdfast.errors import BlobCorrupt, Conflict, HubFull, HubUnavailable, Locked, NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.node.parts import PAGE, Part, decode, encode, name_in_path
 from holdfast.transport.client import REQUEST_S, HubClient
@@ -58,8 +58,8 @@ class Files(Part):
     ) -> Stood:
         """Uploads a file; once it returns, the hub would not lose it.
 
-        A larger one goes in pieces; where the line breaks, it goes on from what the hub has. When the hub stays away,
-        the error's ``context["upload_id"]`` is what `resume` takes, for a day.
+        A larger one goes in pieces; where the line breaks, it goes on from what the hub has. When the hub stays away
+        or is full, the error's ``context["upload_id"]`` is what `resume` takes, for a day.
 
         Args:
             source: the bytes, the file that holds them, or a binary file object, from where it stands.
@@ -74,6 +74,7 @@ class Files(Part):
             Conflict: another file was uploaded with this `msg_id`.
             IntegrityError: the bytes do not have that `sha256`, or were changed while they were read.
             NotFound: there is no such upload to resume.
+            HubFull: the hub has no room.
             HubUnavailable: the hub does not answer.
         """
         if unknown := more.keys() - _MORE:
@@ -83,8 +84,7 @@ class Files(Part):
             about = {"agent_id": agent, "name": name or called, "task_id": task, "metadata": metadata or {}, **more}
             # An id of its own, made here: a request that has to be repeated makes no second file.
             about["msg_id"] = more.get("msg_id") or new_id("upload")
-            about = {field: value for field, value in about.items() if value is not None}
-            encode(about)
+            about = _checked({field: value for field, value in about.items() if value is not None})
             bytes_of = _Once(file)
             if not resume and len(bytes_of.piece(0)) < PIECE_BYTES:
                 try:
@@ -194,7 +194,7 @@ class Files(Part):
             headers = {"Content-Type": "application/json"}
             body = encode(finish)
             done = _again(lambda: self._client.want("POST", path, body=body, headers=headers, timeout=patience))
-        except HubUnavailable as error:
+        except (HubUnavailable, HubFull) as error:
             error.context["upload_id"] = upload
             raise
         return decode(done, Stood)
@@ -365,6 +365,15 @@ def _is_at(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
+
+
+def _checked(about: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a file, alike whichever way it goes."""
+    for field, value in about.items():
+        if not isinstance(value, dict if field == "metadata" else str):
+            raise UsageError(f"{field} cannot be {value!r:.80}", hint="metadata is a dict, all else text")
+    encode(about)
+    return about
 
 
 def _prove(found: FileInfo, digest: str) -> None:
