@@ -126,7 +126,7 @@ def _search(
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []
-    for stored in _candidates(corpus, terms, tail, mark, agents):
+    for stored in _candidates(corpus, terms, tail, mark, agents, limit):
         if not wanted(stored):
             continue
         record = stored.record
@@ -201,14 +201,14 @@ def _terms(text: str) -> list[Term]:
 
 
 def _candidates(
-    corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int, agents: Sequence[str]
+    corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int, agents: Sequence[str], limit: int
 ) -> Iterator[Stored]:
     for stored in reversed(tail):
         words = words_of(text_of(stored))
         if all(term.within(words) for term in terms):
             yield stored
     # Only up to the mark that the tail begins at: the filler may have moved on since, and nothing is shown twice.
-    below, step = mark + 1, _CANDIDATES
+    below, step = mark + 1, max(_CANDIDATES, min(limit, TAIL_MAX))  # most often all of the first are wanted
     while rows := corpus.matching([(term.words, term.prefix) for term in terms], below, step, agents):
         for stored in rows:
             if corpus.index_is_exact or _holds(stored, terms):
