@@ -77,6 +77,14 @@ def test_a_token_is_known_by_its_whole_text(store: TokenStore) -> None:
     assert [tokens.known(each.encode()) for each in wrong.values()] == [None] * len(wrong)
 
 
+def test_whoever_is_told_in_whose_names_may_write(store: TokenStore) -> None:
+    for kind in ("service", "person"):
+        token = create(store, Wish(kind=kind, name="app", agents=("recruiter-*",)))[0]  # type: ignore[arg-type]
+        assert token.principal.may_write("recruiter-1", "messages")
+        assert "records:write" in token.scopes
+        assert "records:write" not in create(store, Wish(kind=kind, name="app"))[0].scopes  # type: ignore[arg-type]
+
+
 def test_a_token_ends_by_itself_also_where_it_was_known(store: TokenStore) -> None:
     clock = Clock()
     wish = Wish(kind="agent", name="ada", ends_ms=clock.now_ms() + DAY_MS)

@@ -353,7 +353,9 @@ def _made(wish: Wish, now: int) -> Token:
     kind = wish.kind
     if kind not in KINDS:
         raise UsageError(f"unknown kind {kind!r:.80}", hint=f"one of {', '.join(KINDS)}")
-    scopes = wish.scopes or USUAL[kind]
+    scopes = tuple(wish.scopes or USUAL[kind])
+    if wish.agents and not wish.scopes and WRITE not in scopes:
+        scopes += (WRITE,)  # who is told in whose names is to write
     if unknown := sorted(set(scopes) - set(SCOPES)):
         raise UsageError(f"unknown scope {unknown[0]!r:.80}", hint=f"known are {', '.join(SCOPES)}")
     check_names(PUT, "", "", wish.name)
@@ -361,6 +363,10 @@ def _made(wish: Wish, now: int) -> Token:
         raise UsageError("a token needs a name, and a note of at most 200 letters", hint="such as 'recruiter-1'")
     writes = bool({WRITE, APPEND} & set(scopes)) and ADMIN not in scopes
     agents = wish.agents
+    if agents and not writes and ADMIN not in scopes:
+        raise UsageError(
+            "agents are named, and nothing that it writes with", hint=f"--scope {WRITE}, or leave --agent away"
+        )
     if kind == "agent":
         if agents or ADMIN in scopes:
             what = "other names" if agents else "the scope admin, which writes in every name"
