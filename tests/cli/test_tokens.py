@@ -77,7 +77,6 @@ def test_a_token_works_on_a_running_hub_and_revoked_it_does_not(empty: Run, serv
     [
         (("--kind", "node", "--name", "n"), "--agent 'recruiter-*'"),
         (("--kind", "service", "--name", "s", "--scope", "records:write"), "--agent '*' for all"),
-        (("--kind", "service", "--name", "s", "--agent", "a", "--scope", "sql:read"), "leave --agent away"),
         (("--kind", "agent", "--name", "ada", "--agent", "bob"), "writes as ada alone"),
         (("--kind", "agent", "--name", "ada", "--scope", "admin"), "writes in every name"),
         (("--kind", "agent", "--name", "ada-*"), "is a glob"),

@@ -363,10 +363,6 @@ def _made(wish: Wish, now: int) -> Token:
         raise UsageError("a token needs a name, and a note of at most 200 letters", hint="such as 'recruiter-1'")
     writes = bool({WRITE, APPEND} & set(scopes)) and ADMIN not in scopes
     agents = wish.agents
-    if agents and not writes and ADMIN not in scopes:
-        raise UsageError(
-            "agents are named, and nothing that it writes with", hint=f"--scope {WRITE}, or leave --agent away"
-        )
     if kind == "agent":
         if agents or ADMIN in scopes:
             what = "other names" if agents else "the scope admin, which writes in every name"
