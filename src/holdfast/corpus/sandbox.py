@@ -324,12 +324,7 @@ class Sandbox:
             out.append(data)
             if self._late():
                 raise apsw.InterruptError
-        return b'{"columns":%b,"rows":[%b],"count":%d,"truncated":%b}' % (
-            encode(columns),
-            b",".join(out),
-            len(out),
-            truncated,
-        )
+        return views.answered(encode(columns), out, truncated)
 
     def _no(self, reason: str, message: str) -> Answer:
         text = message.replace(f"i{self._secret}_", "").replace(f"{self._schema}.", "")

@@ -7,7 +7,7 @@ Everything here is SQL that SQLite and PostgreSQL both understand.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -76,11 +76,10 @@ def sessions(corpus: SqlCorpus, which: SessionFilter) -> list[tuple[int, Stored]
         tests.append(f"(s.created_ms, s.id){sign}(?,?)")
         args += which.after
     sql = (
-        f"SELECT s.created_ms, s.pos FROM session s CROSS JOIN rec r ON r.pos=s.pos WHERE {' AND '.join(tests)}"
+        f"SELECT s.created_ms, {COLUMNS} FROM session s CROSS JOIN rec r ON r.pos=s.pos WHERE {' AND '.join(tests)}"
         f" ORDER BY s.created_ms {order}, s.id {order} LIMIT ? OFFSET ?"
     )
-    rows = corpus.query(sql, (*args, which.limit, which.offset))
-    return [(created, stored) for created, pos in rows if (stored := corpus.at(pos)) is not None]
+    return [(row[0], corpus.stored(row[1:])) for row in corpus.query(sql, (*args, which.limit, which.offset))]
 
 
 def by_ref(corpus: SqlCorpus, ref: str) -> Stored | None:
@@ -109,6 +108,12 @@ def hidden(corpus: SqlCorpus, tombstone: Stored) -> list[int]:
     )
     args = (tombstone.agent, record.collection, *bounds, tombstone.pos)
     return [row[0] for row in corpus.query(sql, args) if row[0] != tombstone.pos]
+
+
+def those(corpus: SqlCorpus, positions: Sequence[int]) -> Generator[Stored, None, None]:
+    """The records at these positions, oldest first, fetched as they are asked for; to be closed by who stops early."""
+    marks = ",".join("?" * len(positions))
+    return corpus.read(f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({marks}) ORDER BY r.pos", positions)
 
 
 def cleared(corpus: SqlCorpus, agent: str, collection: str, prefix: str) -> Stored | None:
@@ -171,9 +176,11 @@ def samples(corpus: SqlCorpus, which: SampleFilter) -> list[tuple[int, Stored]]:
     if which.after is not None:
         where += f" AND (s.at_ms, s.pos){sign}(?,?)"
         args += which.after
-    sql = f"SELECT s.at_ms, s.pos FROM sample s WHERE {where} ORDER BY s.at_ms {order}, s.pos {order} LIMIT ? OFFSET ?"
-    rows = corpus.query(sql, (*args, which.limit, which.offset))
-    return [(at_ms, stored) for at_ms, pos in rows if (stored := corpus.at(pos)) is not None]
+    sql = (
+        f"SELECT s.at_ms, {COLUMNS} FROM sample s CROSS JOIN rec r ON r.pos=s.pos WHERE {where}"
+        f" ORDER BY s.at_ms {order}, s.pos {order} LIMIT ? OFFSET ?"
+    )
+    return [(row[0], corpus.stored(row[1:])) for row in corpus.query(sql, (*args, which.limit, which.offset))]
 
 
 def sums(

@@ -225,3 +225,8 @@ def _agents(d: Dialect) -> str:
     return f"""SELECT n.s AS agent, {d.hex("s.stream")} AS stream, s.own AS hub,
  (SELECT max(l.seq) FROM {t("label")} l WHERE l.stream=s.id) AS seq
  FROM {t("stream")} s LEFT JOIN {t("name")} n ON n.id=s.agent"""
+
+
+def answered(columns: bytes, rows: Sequence[bytes], truncated: bytes) -> bytes:
+    """The answer to a question, of its parts as JSON."""
+    return b'{"columns":%b,"rows":[%b],"count":%d,"truncated":%b}' % (columns, b",".join(rows), len(rows), truncated)

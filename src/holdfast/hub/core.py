@@ -163,13 +163,14 @@ class Core:
 
     def nodes_json(self) -> list[dict[str, Any]]:
         """The nodes, the latest seen first."""
-        latest = sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
-        return [{"node": n.node, "last_seen": iso(n.seen_ms), "agents": sorted(n.agents)} for n in latest]
+        return [{"node": n.node, "last_seen": iso(n.seen_ms), "agents": sorted(n.agents)} for n in self._latest()]
 
     def standings(self) -> list[Standing]:
         """How the nodes stand, the latest seen first."""
-        latest = sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
-        return [self.heads.standing(seen) for seen in latest]
+        return [self.heads.standing(seen) for seen in self._latest()]
+
+    def _latest(self) -> list[SeenNode]:
+        return sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
 
     def _load_nodes(self) -> None:
         self._take_nodes(self.corpus.meta("nodes"))

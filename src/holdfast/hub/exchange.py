@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -194,6 +194,23 @@ def as_hubs(error: HoldfastError, *, broken: bool = False) -> HoldfastError:
     if broken and error.code in ("integrity", "closed"):
         return HubUnavailable(f"this hub cannot go on: {error.message}", hint="restart it; nodes keep everything")
     return error
+
+
+class Rest:
+    """What is left of a coroutine that was begun without a task, for a task to await.
+
+    Args:
+        coroutine: begun by ``send(None)``.
+        first: what that gave.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], first: Any) -> None:
+        self._coroutine = coroutine
+        self._first = first
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        yield self._first
+        return (yield from self._coroutine.__await__())
 
 
 class Query:

@@ -27,6 +27,7 @@ from holdfast.hub.own import Desk, check_agent
 from holdfast.hub.principal import ADMIN, Principal
 from holdfast.hub.routes_sync import sender_of
 from holdfast.log import Draft, drafts, load
+from holdfast.objects.reading import no_upload
 from holdfast.records import BLOB, NAME_BYTES_MAX, PUT, VALUE, blob_reference, check_names
 
 FILES: Final = "files"
@@ -226,11 +227,6 @@ def find(core: Core, file_id: str) -> Stored:
         if found is not None and not found.is_blob:
             return found
     raise no_file(file_id)
-
-
-def no_upload(upload: str) -> NotFound:
-    """The error of an upload that is not there, word for word as the blobs say it."""
-    return NotFound(f"there is no upload {upload!r:.80}", hint="it ended, or stood still for a day: begin another")
 
 
 def no_file(file_id: str) -> NotFound:

@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.errors import HubFull, NodeFull, UsageError
+from holdfast.errors import UsageError
 from holdfast.hub.api import decode
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Receive, Scope, header, too_large
 from holdfast.hub.files import NewFile
 from holdfast.hub.multipart import Multipart, Part
-from holdfast.hub.pieces import PIECE_BYTES
+from holdfast.hub.pieces import PIECE_BYTES, room_for
 from holdfast.records import BLOB_BYTES_MAX
 
 FIELDS_BYTES_MAX: Final = 64 << 10
@@ -163,15 +163,3 @@ def plain(scope: Scope) -> None:
         error = UsageError(f"a file is not taken with the content encoding {coding!r:.80}", hint="send it as it is")
         error.status = 415
         raise error
-
-
-def room_for(core: Core, size: int) -> None:
-    """Returns only while the disk has room for so many bytes more.
-
-    Raises:
-        HubFull: it has not.
-    """
-    try:
-        core.home.reserve.check(size)
-    except NodeFull as error:
-        raise HubFull(error.message, hint="free space on the hub", **error.context) from error

@@ -10,12 +10,12 @@ import asyncio
 import hmac
 import ipaddress
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeVar
 
 from holdfast.clock import Clock
 from holdfast.errors import Denied, HoldfastError, HubUnavailable, UsageError
-from holdfast.hub.exchange import VISIT, Receive, Scope
+from holdfast.hub.exchange import VISIT, Receive, Rest, Scope
 from holdfast.hub.options import Options
 from holdfast.hub.principal import ANYBODY, NOBODY, OPERATOR, STRANGER, Principal, set_principal
 from holdfast.hub.tokens import Tokens, split
@@ -270,7 +270,7 @@ class Visit:
         except StopIteration as here:
             message: MutableMapping[str, Any] = here.value
         else:
-            message = await self._late(_Rest(coming, first))  # type: ignore[arg-type]
+            message = await self._late(Rest(coming, first))  # type: ignore[arg-type]
         if not message.get("more_body", False):
             self._whole = True
         return message
@@ -319,18 +319,6 @@ class Visit:
             return {"type": "http.disconnect"}
         finally:
             self._waiting = None
-
-
-class _Rest:
-    """What is left of a coroutine that was begun without waiting."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], first: Any) -> None:
-        self._coroutine = coroutine
-        self._first = first
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        yield self._first
-        return (yield from self._coroutine.__await__())
 
 
 def host_name(text: str) -> str:

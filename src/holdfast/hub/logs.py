@@ -17,7 +17,6 @@ from holdfast.clock import iso
 from holdfast.errors import HoldfastError
 
 Format = Literal["json", "text"]
-LEVELS: Final = ("debug", "info", "warning", "error")
 FIELDS: Final = (
     *("node", "agent", "seq", "duration_ms", "request_id"),
     *("route", "outcome", "method", "path", "hub", "stream", "pos", "digest", "quarantined", "gen", "url"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from holdfast.errors import NotFound, UsageError
+from holdfast.errors import HubFull, NodeFull, NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Receive, Send
 
@@ -28,6 +28,33 @@ def range_of(text: str, size: int) -> tuple[int, int]:
     if not first:
         return (max(0, size - int(last)), size - 1) if int(last) else (size, size - 1)
     return int(first), min(int(last), size - 1) if last else size - 1
+
+
+def room_for(core: Core, size: int) -> None:
+    """Returns only while the disk has room for so many bytes more.
+
+    Raises:
+        HubFull: it has not.
+    """
+    try:
+        core.home.reserve.check(size)
+    except NodeFull as error:
+        raise HubFull(error.message, hint="free space on the hub", **error.context) from error
+
+
+def part_header(asked: str, first: int, last: int, size: int) -> list[tuple[bytes, bytes]]:
+    """The header that says which part of a blob an answer is; none where the whole was asked for.
+
+    Raises:
+        UsageError: there is nothing of the blob in that range, with status 416.
+    """
+    if not asked:
+        return []
+    if first > last:
+        error = UsageError(f"the range {asked!r:.80} is not within {size} bytes", hint="HEAD tells the size", size=size)
+        error.status = 416
+        raise error
+    return [(b"content-range", b"bytes %d-%d/%d" % (first, last, size))]
 
 
 async def send_range(core: Core, send: Send, digest: bytes, first: int, last: int) -> None:

@@ -15,12 +15,12 @@ from msgspec import Meta
 from holdfast.collections import sessions as parts
 from holdfast.collections.sessions import ARTIFACT, CONTENT, Artifact, key_of
 from holdfast.corpus import Stored
-from holdfast.errors import Conflict, HubFull, NodeFull, NotFound, UsageError
+from holdfast.errors import Conflict, NotFound, UsageError
 from holdfast.hub import storage_shapes as shapes
 from holdfast.hub.api import Call, Operation, Parameters, Reply
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, answer_json, header
 from holdfast.hub.own import Desk
-from holdfast.hub.pieces import range_of, send_range, take
+from holdfast.hub.pieces import part_header, range_of, room_for, send_range, take
 from holdfast.hub.principal import principal_of
 from holdfast.hub.routes_node import Part, Span
 from holdfast.hub.routes_sessions import UNLESS, declare, next_page
@@ -239,14 +239,7 @@ class Content:
         if {shown.digest, "*"}.intersection(etags(header(scope, b"if-none-match").decode("latin-1"))):
             await answer(send, b"", status=304, extra=extra)
             return
-        if asked:
-            if first > last:
-                error = UsageError(
-                    f"the range {asked!r:.80} is not within {size} bytes", hint="see content-range", size=size
-                )
-                error.status = 416
-                raise error
-            extra.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+        extra += part_header(asked, first, last, size)
         length = b"%d" % (last - first + 1)
         headers = [(b"content-type", BYTES.encode()), (b"content-length", length), *extra]
         await send({"type": "http.response.start", "status": 206 if asked else 200, "headers": headers})
@@ -294,10 +287,7 @@ class Content:
             error = UsageError(f"{size} bytes, the most is {BLOB_BYTES_MAX}", hint="in several artifacts")
             error.status = 413
             raise error
-        try:
-            self._core.home.reserve.check(size)
-        except NodeFull as error:
-            raise HubFull(error.message, hint="free space on the hub", **error.context) from error
+        room_for(self._core, size)
 
     async def _note(self, shown: Artifact, digest: bytes, size: int, scope: Scope) -> Artifact:
         """Writes which bytes the artifact has; they are safe already."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator, Iterator
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -14,7 +14,7 @@ from holdfast.corpus.pages import Wanted
 from holdfast.errors import HubUnavailable
 from holdfast.hub.api import Operation, Parameters
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, header
+from holdfast.hub.exchange import Query, Receive, Rest, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
 from holdfast.hub.principal import READ, principal_of
 from holdfast.hub.shapes import Agents, Collections, Kinds, Prefix, Version
@@ -212,7 +212,7 @@ class FeedRoute:
 
     async def _live(self, reader: _Reader, subscription: Subscription, send: Send) -> None:
         """Passes chunks on for as long as each begins where the reader stands."""
-        rest: list[_Rest] = []
+        rest: list[Rest] = []
 
         def direct(chunk: Chunk) -> bool:
             # Written by whoever spreads it: to wake a task for each reader and commit costs more than the writing.
@@ -221,7 +221,7 @@ class FeedRoute:
             if chunk.chosen:
                 writing = _write(send, chunk.data())
                 try:
-                    rest.append(_Rest(writing, writing.send(None)))
+                    rest.append(Rest(writing, writing.send(None)))
                     subscription.wake()  # the line is full: the task waits for it
                 except StopIteration:
                     pass
@@ -277,18 +277,6 @@ class _Reader:
         self.wanted = wanted
         self.pos = self.sent = pos
         self.rewound = rewound
-
-
-class _Rest:
-    """What is left of a coroutine that was begun without a task, for a task to await."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], first: Any) -> None:
-        self._coroutine = coroutine
-        self._first = first
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        yield self._first
-        yield from self._coroutine.__await__()
 
 
 async def _write(send: Send, data: bytes) -> None:

@@ -20,11 +20,12 @@ from holdfast.hub.api import ANY, Call, Nothing, Operation, Parameters, Reply, t
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, encode_json, header, too_large
 from holdfast.hub.files import NewFile
-from holdfast.hub.forms import Form, arriving, plain, room_for
-from holdfast.hub.pieces import PIECE_BYTES, range_of, send_range
+from holdfast.hub.forms import Form, arriving, plain
+from holdfast.hub.pieces import PIECE_BYTES, part_header, range_of, room_for, send_range
 from holdfast.hub.principal import READ, WRITE, principal_of
 from holdfast.hub.routes_node import Span
 from holdfast.hub.shapes import AfterPos, Agent, Limit, Writer
+from holdfast.objects.reading import no_upload
 from holdfast.records import BLOB_BYTES_MAX
 
 _OFFSET: Final = b"upload-offset"
@@ -198,7 +199,7 @@ class Files:
         upload = call.path["upload_id"]
         files.check_own(call.principal, upload)
         if not await self._core.files(lambda: self._core.home.blobs.drop(upload)):
-            raise files.no_upload(upload)
+            raise no_upload(upload)
         return Removed(status="dropped", id=upload)
 
     async def finish(self, call: Call) -> Stood:
@@ -319,12 +320,7 @@ class Download:
             await send({"type": "http.response.start", "status": 304, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        if asked and first > last:
-            error_416 = UsageError(f"the range {asked!r:.80} is not within {size} bytes", hint="see HEAD", size=size)
-            error_416.status = 416
-            raise error_416
-        if asked:
-            headers.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+        headers += part_header(asked, first, last, size)
         headers.append((b"content-type", files.served_as(found.media_type).encode()))
         headers.append((b"content-length", b"%d" % (last - first + 1)))
         start = {"type": "http.response.start", "status": 206 if asked else 200, "headers": headers}

@@ -12,7 +12,7 @@ from msgspec import Meta
 from holdfast import wire
 from holdfast.corpus.chains import unknown_branch
 from holdfast.corpus.heads import stretch
-from holdfast.errors import Conflict, HubFull, NodeFull, UsageError
+from holdfast.errors import Conflict, UsageError
 from holdfast.hub.api import ANY, Operation, Parameters
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import (
@@ -27,7 +27,7 @@ from holdfast.hub.exchange import (
     header,
 )
 from holdfast.hub.judge import denials
-from holdfast.hub.pieces import range_of, send_range, take
+from holdfast.hub.pieces import part_header, range_of, room_for, send_range, take
 from holdfast.hub.principal import APPEND, READ, Principal, principal_of
 from holdfast.hub.shapes import Number
 from holdfast.protocol import ingest
@@ -261,13 +261,8 @@ class Blobs:
         size = await self._core.files(lambda: blobs.size(digest))
         asked = header(scope, b"range").decode("latin-1")
         first, last = range_of(asked, size)
-        if first > last and asked:
-            error = UsageError(f"the range {asked!r} is not within {size} bytes")
-            error.status = 416
-            raise error
         extra = [(b"accept-ranges", b"bytes"), (b"etag", b'"%s"' % digest.hex().encode())]
-        if asked:
-            extra.append((b"content-range", b"bytes %d-%d/%d" % (first, last, size)))
+        extra += part_header(asked, first, last, size)
         await _start(send, 206 if asked else 200, last - first + 1, extra)
         await send_range(self._core, send, digest, first, last)
 
@@ -275,10 +270,7 @@ class Blobs:
         blobs = self._core.home.blobs
         length = header(scope, b"content-length")
         size = int(length) if length.isdigit() else 0
-        try:
-            self._core.home.reserve.check(size)
-        except NodeFull as error:
-            raise HubFull(error.message, hint="free space on the hub", **error.context) from error
+        room_for(self._core, size)
         offset, total = _content_range(header(scope, b"content-range").decode("latin-1"))
         if total is None and size:
             total = size

@@ -7,6 +7,7 @@ visible, the session's own record, comes last.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -274,13 +275,13 @@ class Sessions:
             def fetch(first: int = at) -> list[Stored]:
                 out: list[Stored] = []
                 size = 0
-                for pos in positions[first : first + LOT]:
-                    found = corpus.at(pos)
-                    assert found is not None  # a hub drops no record
-                    size += len(found.body or b"") + 512
-                    out.append(found)
-                    if size > LOT_BYTES:
-                        break
+                with contextlib.closing(storage.those(corpus, positions[first : first + LOT])) as found:
+                    for each in found:
+                        size += len(each.body or b"") + 512
+                        out.append(each)
+                        if size > LOT_BYTES:
+                            break
+                assert [each.pos for each in out] == [*positions[first : first + len(out)]]  # a hub drops no record
                 return out
 
             lot = await self.core.read(fetch)

@@ -22,7 +22,7 @@ from typing import Final
 from holdfast.disk import sync_directory
 from holdfast.errors import BlobCorrupt, Conflict, NodeFull, NotFound, UsageError
 from holdfast.objects.raw import PIECE_BYTES, Bytes, digest_of, pieces_of, read_at, write_at
-from holdfast.objects.reading import BlobReader, corrupt
+from holdfast.objects.reading import BlobReader, corrupt, no_upload
 from holdfast.records import BLOB_BYTES_MAX
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -279,7 +279,7 @@ class BlobFiles:
         try:
             return os.stat(self._begun(upload)).st_size
         except FileNotFoundError:
-            raise _no_upload(upload) from None
+            raise no_upload(upload) from None
 
     def extend(self, upload: str, offset: int, data: bytes) -> int:
         """Adds bytes to an upload and returns where it stands then. They are synced by `complete`.
@@ -377,7 +377,7 @@ class BlobFiles:
 
     def _begun(self, upload: str) -> Path:
         if len(upload) != 32 or not _HEX.issuperset(upload):
-            raise _no_upload(upload)
+            raise no_upload(upload)
         return self._partial / f"{upload}.begun"
 
     @contextlib.contextmanager
@@ -387,7 +387,7 @@ class BlobFiles:
             try:
                 found = stack.enter_context(self._open_partial(name, create=False))
             except FileNotFoundError:
-                raise _no_upload(upload) from None
+                raise no_upload(upload) from None
             yield found
 
     def _descriptor(self, digest: bytes) -> int:
@@ -485,10 +485,6 @@ def _say_no_room(error: BaseException, root: Path) -> None:
 
 def _absent(digest: bytes) -> NotFound:
     return NotFound(f"no blob {digest.hex()}", digest=digest.hex())
-
-
-def _no_upload(upload: str) -> NotFound:
-    return NotFound(f"there is no upload {upload!r:.80}", hint="it ended, or stood still for a day: begin another")
 
 
 def _elsewhere(digest: bytes, offset: int) -> Conflict:

@@ -7,7 +7,7 @@ import io
 import os
 from typing import Any
 
-from holdfast.errors import BlobCorrupt
+from holdfast.errors import BlobCorrupt, NotFound
 
 
 class BlobReader(io.RawIOBase):
@@ -59,3 +59,8 @@ class BlobReader(io.RawIOBase):
 def corrupt(digest: bytes, why: str) -> BlobCorrupt:
     """The error of a blob whose bytes are not what its name says."""
     return BlobCorrupt(f"blob {digest.hex()}: {why}", hint="fetch it again; the hub may have it", digest=digest.hex())
+
+
+def no_upload(upload: str) -> NotFound:
+    """The error of an upload that is not there."""
+    return NotFound(f"there is no upload {upload!r:.80}", hint="it ended, or stood still for a day: begin another")

@@ -137,12 +137,7 @@ class Gateway:
             columns = [column.name for column in link.execute(whole, [*params, 0]).description or ()]
         if not columns:
             raise Refused("syntax", "there is no statement in it that finds anything")
-        return b'{"columns":%b,"rows":[%b],"count":%d,"truncated":%b}' % (
-            _encode(columns),
-            b",".join(out),
-            len(out),
-            truncated,
-        )
+        return views.answered(_encode(columns), out, truncated)
 
     def _rows(self, link: Any, table: str) -> str:
         """The rows of a relay's table with the fields of its newest ones; numbers where there are no others."""
