@@ -17,10 +17,19 @@
     │   └── BlobCorrupt                  blob_corrupt     422    9    a blob's bytes do not have its digest
     ├── NoStore          (FileNotFoundError) no_store     404    10   no node directory at this path
     ├── Locked                           locked           423    11   held by another process
-    └── HubError                         hub              502    7    the hub and this node disagree
-        ├── HubUnavailable (ConnectionError) hub_unavailable 503 7    no answer; the outbox retries for ever
-        └── HubRejected                  rejected         400    1    the hub will not take it, now or later
+    ├── HubError                         hub              502    7    the hub and this node disagree
+    │   ├── HubUnavailable (ConnectionError) hub_unavailable 503 7    no answer; the outbox retries for ever
+    │   └── HubRejected                  rejected         400    1    the hub will not take it, now or later
+    └── StorageError                     storage          502    12   an object store, a table or a queue failed
+        ├── ObjectNotFound (NotFound, KeyError) object_not_found 404 5    no object under this key
+        ├── ObjectConflict (Conflict)    object_conflict  409    6    the object is not the one you expected
+        ├── ObjectCorrupt (IntegrityError) object_corrupt 422    9    an object's bytes are not what was stored
+        ├── StorageRefused (UsageError)  storage_usage    400    2    a bad key or value, or what this store lacks
+        ├── StorageDenied (Denied)       storage_denied   403    4    the store does not accept these credentials
+        ├── StorageFull (CapacityError)  storage_full     507    8    no room there, or a quota is used up
+        └── StorageUnavailable (ConnectionError) storage_unavailable 503 12    no answer, or not in time
 
+Each kind of StorageError is also what other rooms call the same thing: ``except NotFound`` catches it too.
 A message says what failed, with the value, in lower case; `hint` says what to do. `exit_code` is what the
 command line returns (its meaning is listed in docs/errors.md), `status` what the hub answers.
 """
@@ -47,6 +56,14 @@ __all__ = [
     "NodeFull",
     "NotCached",
     "NotFound",
+    "ObjectConflict",
+    "ObjectCorrupt",
+    "ObjectNotFound",
+    "StorageDenied",
+    "StorageError",
+    "StorageFull",
+    "StorageRefused",
+    "StorageUnavailable",
     "StoreClosed",
     "Unauthenticated",
     "UsageError",
@@ -202,6 +219,54 @@ class HubRejected(HubError):
     """The hub will not take it, now or later."""
 
     code, status, exit_code = "rejected", 400, 1
+
+
+class StorageError(HoldfastError):
+    """An object store, a table or a queue could not do it; what it held before is as it was."""
+
+    code, status, exit_code = "storage", 502, 12
+
+
+class ObjectNotFound(StorageError, NotFound, KeyError):
+    """There is no object under this key."""
+
+    code, status, exit_code = "object_not_found", 404, 5
+
+
+class ObjectConflict(StorageError, Conflict):
+    """The object is not the one you expected, or there is one where you expected none."""
+
+    code, status, exit_code = "object_conflict", 409, 6
+
+
+class ObjectCorrupt(StorageError, IntegrityError):
+    """An object's bytes are not what was stored; they are never returned as data."""
+
+    code, status, exit_code = "object_corrupt", 422, 9
+
+
+class StorageRefused(StorageError, UsageError):
+    """A key, a value or an option that cannot be, or something that this store lacks; nothing was done."""
+
+    code, status, exit_code = "storage_usage", 400, 2
+
+
+class StorageDenied(StorageError, Denied):
+    """The store does not accept these credentials, or they may not do this."""
+
+    code, status, exit_code = "storage_denied", 403, 4
+
+
+class StorageFull(StorageError, CapacityError):
+    """There is no room in the store, or a quota is used up; nothing was written."""
+
+    code, status, exit_code, retryable = "storage_full", 507, 8, True
+
+
+class StorageUnavailable(StorageError, ConnectionError):
+    """The store did not answer, or not in time; whether a write took effect may be unknown."""
+
+    code, status, exit_code, retryable = "storage_unavailable", 503, 12, True
 
 
 def _tree(root: type[HoldfastError]) -> dict[str, type[HoldfastError]]:

@@ -7,7 +7,7 @@ COMMANDS = Shell(
     help="The storage layer for AI agents: write at local-disk speed, visible everywhere, never lost.",
     epilog="Start with `holdfast demo`, or `holdfast init` and `holdfast put KEY VALUE`. `holdfast COMMAND --help` has"
     " examples. Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 4 denied, 5 not found, 6 conflict, 7 hub unreachable,"
-    " 8 full, 9 integrity, 10 no store, 11 locked, 130 interrupted.",
+    " 8 full, 9 integrity, 10 no store, 11 locked, 12 object store failed, 130 interrupted.",
     rooms={
         "Begin": {
             "init": ("setup", "make a store on this machine"),
