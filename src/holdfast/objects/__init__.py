@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
+    from holdfast.objects.sqlite import SqliteStore
 
 __all__ = [
     "ABSENT",
@@ -31,6 +32,7 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectStore",
+    "SqliteStore",
     "StorageError",
     "open_store",
 ]
@@ -42,6 +44,7 @@ _WHERE = {
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),
+    "holdfast.objects.sqlite": ("SqliteStore",),
 }
 
 

@@ -16,6 +16,7 @@ Opener: TypeAlias = Callable[..., ObjectStore]
 # The scheme's module and what opens it there; loaded when it is asked for.
 _OPENERS: Final = {
     "memory": ("holdfast.objects.memory", "open_memory"),
+    "sqlite": ("holdfast.objects.sqlite", "open_sqlite"),
 }
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
 

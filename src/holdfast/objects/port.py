@@ -232,6 +232,13 @@ class ObjectStore(ABC):
         with self.get(key, start=start, stop=stop) as content:
             return content.read()
 
+    def read_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | None:
+        """What `read` returns or raises, if that takes less time than a thread to wake; None: ask `read`.
+
+        For asyncio code, which may make this call in place.
+        """
+        return None
+
     def exists(self, key: str) -> bool:
         """Whether there is an object under this key.
 
