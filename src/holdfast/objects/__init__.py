@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
+    from holdfast.objects.postgres_store import PostgresStore
+    from holdfast.objects.redis import RedisStore
     from holdfast.objects.sqlite import SqliteStore
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectStore",
+    "PostgresStore",
+    "RedisStore",
     "SqliteStore",
     "StorageError",
     "open_store",
@@ -44,6 +48,8 @@ _WHERE = {
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),
+    "holdfast.objects.postgres_store": ("PostgresStore",),
+    "holdfast.objects.redis": ("RedisStore",),
     "holdfast.objects.sqlite": ("SqliteStore",),
 }
 

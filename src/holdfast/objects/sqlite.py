@@ -20,11 +20,12 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.errors import ObjectCorrupt, StorageRefused, StorageUnavailable
+from holdfast.errors import StorageRefused, StorageUnavailable
 from holdfast.objects.database import Database, Execute, Snapshot
 from holdfast.objects.keys import check_after, check_key, check_prefix, past_prefix
 from holdfast.objects.port import (
     ABSENT,
+    DURABLE,
     SWAP_DELETE,
     TYPE,
     Content,
@@ -36,9 +37,10 @@ from holdfast.objects.port import (
     check_put,
     check_range,
     conflict,
+    corrupt,
     not_found,
 )
-from holdfast.objects.raw import PIECE_BYTES, pieces_of
+from holdfast.objects.raw import PIECE_BYTES, chunks_of, pieces_of
 
 INLINE_BYTES: Final = 64 << 10
 """Up to here a read of one row beats a read of a file; a row of 256 KiB takes 15 times as long as a file."""
@@ -99,9 +101,11 @@ class SqliteStore(ObjectStore):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, durable: bool = True) -> None:
-        super().__init__()
         self._database = Database(path, "objects", _STEPS, durable=durable)
+        super().__init__()
         self._mark()
+        if not durable:
+            self.lacks = frozenset((DURABLE,))
 
     def _mark(self) -> None:
         # An etag is never given twice: neither by two processes nor by one that was restored to an older file.
@@ -319,7 +323,7 @@ class _Stream:
                 hint="read it again: its process was forked in the meantime, and a fork ends what readers hold",
             )
         if row is None or len(row[0]) != min(CHUNK_BYTES, self._size - number * CHUNK_BYTES):
-            raise _corrupt(self._store, self._key)
+            raise corrupt(self._store, self._key)
         piece: bytes = row[0][skip : skip + self.left] if skip or self.left < len(row[0]) else row[0]
         self._at += len(piece)
         self.left -= len(piece)
@@ -338,23 +342,11 @@ class _Stream:
 def _store(execute: Execute, pieces: Iterable[bytes]) -> tuple[int, int]:
     """Writes a body as chunks; the number of the first, and the size of all."""
     first = size = 0
-    for chunk in _chunks(pieces):
+    for chunk in chunks_of(pieces, CHUNK_BYTES):
         row = execute("INSERT INTO holdfast_chunk (data) VALUES (?) RETURNING id", (chunk,)).fetchall()[0]
         first = first or row[0]
         size += len(chunk)
     return first, size
-
-
-def _chunks(pieces: Iterable[bytes]) -> Iterator[memoryview | bytes]:
-    rest = b""
-    for piece in pieces:
-        view = memoryview(rest + piece if rest else piece)
-        whole = len(view) - len(view) % CHUNK_BYTES
-        for at in range(0, whole, CHUNK_BYTES):
-            yield view[at : at + CHUNK_BYTES]
-        rest = bytes(view[whole:])
-    if rest:
-        yield rest
 
 
 def _json(metadata: dict[str, str]) -> str | None:
@@ -375,16 +367,8 @@ def _info(row: Any) -> ObjectInfo:
 def _whole(store: SqliteStore, row: Any) -> bytes:
     body: bytes | None = row[7]
     if body is None or len(body) != row[2]:
-        raise _corrupt(store, row[0])
+        raise corrupt(store, row[0])
     return body
-
-
-def _corrupt(store: SqliteStore, key: str) -> ObjectCorrupt:
-    return ObjectCorrupt(
-        f"the object {key!r:.200} in {store.name} has not the bytes that were stored",
-        hint="put a copy of it back",
-        key=key,
-    )
 
 
 def open_sqlite(address: str, *, durable: bool = True) -> SqliteStore:
