@@ -67,8 +67,7 @@ class Database:
         StorageRefused: the file is another program's, or a newer Holdfast's.
         StorageDenied: it may not be read or written.
         ObjectCorrupt: it is damaged.
-        StorageFull: no room to make it.
-        StorageUnavailable: it stayed locked.
+        StorageUnavailable: it stayed locked; `StorageFull`: no room to make it.
     """
 
     def __init__(self, path: str | os.PathLike[str], part: str, steps: Sequence[str], *, durable: bool = True) -> None:
@@ -110,7 +109,9 @@ class Database:
             StorageUnavailable: it stayed locked; or the disk failed, and whether it was kept is not known.
         """
         with self._writing:
-            writer = self._writer or self._write_connection()
+            writer = self._writer
+            if writer is None or self._failed is not None:
+                writer = self._write_connection()
             try:
                 writer.execute(sql, args)
                 changed = writer.changes()
@@ -128,7 +129,7 @@ class Database:
         what `change` raises.
         """
         with self._writing:
-            writer = self._writer or self._write_connection()
+            writer = self._write_connection()
             if writer.in_transaction:
                 raise StorageRefused("a transaction within a transaction", hint="end the first one before")
             try:
@@ -147,6 +148,8 @@ class Database:
     def _sync(self) -> None:
         asked = self._sync_begun
         with self._syncing:
+            if self._failed is not None:
+                raise self._unusable()
             if self._sync_done > asked:
                 return  # one that began after we asked has ended: callers who wait together share it
             self._sync_begun += 1
@@ -165,9 +168,9 @@ class Database:
                 raise self._unusable() from error
 
     def _forget_wal(self) -> None:
-        if self._wal is not None:
-            os.close(self._wal)
-            self._wal = None
+        wal, self._wal = self._wal, None
+        if wal is not None:
+            os.close(wal)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -212,7 +215,7 @@ class Database:
         if self._closed:
             return StoreClosed(f"{self.path.name} was closed")
         if isinstance(self._failed, StoreClosed):
-            return self._failed
+            return self._failed  # of a fork
         return StorageUnavailable(
             f"the disk could not sync {self.path}: {self._failed}; whether the last writes were kept is not known",
             hint="open it again: it then shows what is really there",
@@ -296,9 +299,7 @@ class Database:
         end = time.monotonic() + WAIT_S
         if not self._writing.acquire(timeout=WAIT_S):
             return False
-        if not self._making.acquire(timeout=max(0.0, end - time.monotonic())):
-            self._writing.release()
-            return False
+        self._making.acquire()  # held for no longer than it takes to connect
         loose = [snapshot._loosen(end) for snapshot in list(self._snapshots)]
         inside = self._writer is not None and self._writer.in_transaction  # this very thread's
         while all(loose) and not inside:
@@ -485,7 +486,7 @@ def _translated(error: apsw.Error, path: Path, number: int) -> StorageError | St
         return StorageDenied(f"{path} may not be written: {error}", hint="whose is the file, and its directory?")
     if isinstance(error, apsw.CantOpenError):
         return _refused(path, OSError(number, os.strerror(number) if number else str(error)))
-    if isinstance(error, apsw.IOError | apsw.NoMemError | apsw.InterruptError):
+    if isinstance(error, apsw.IOError | apsw.NoMemError):
         return StorageUnavailable(f"the disk does not answer for {path}: {error}")
     return StorageError(f"{path}: {type(error).__name__}: {error}")
 
