@@ -289,8 +289,8 @@ class Database:
                 upsert = "INSERT INTO holdfast_part VALUES (?1, ?2) ON CONFLICT DO UPDATE SET version = ?2"
                 execute(upsert, (self._part, len(steps)))
 
-    def _ours(self, error: apsw.Error, connection: apsw.Connection | None) -> StorageError | StoreClosed:
-        return _translated(error, self.path, connection.system_errno if connection is not None else 0)
+    def _ours(self, error: apsw.Error, connection: apsw.Connection | None) -> StorageError:
+        return _translated(error, self.path, connection.system_errno if connection else 0)
 
     # -- forks, and the end -------------------------------------------------------------------------------------
 
@@ -302,16 +302,15 @@ class Database:
         self._making.acquire()  # held for no longer than it takes to connect
         loose = [snapshot._loosen(end) for snapshot in list(self._snapshots)]
         inside = self._writer is not None and self._writer.in_transaction  # this very thread's
-        while all(loose) and not inside:
+        while all(loose) and not inside and time.monotonic() < end:
             self._drain()
-            if not self._made and self._syncing.acquire(timeout=max(0.0, end - time.monotonic())):
-                if self._writer is not None:
-                    self._writer.close()
-                    self._writer = None
+            if not self._made and self._syncing.acquire(timeout=WAIT_S):
+                writer, self._writer = self._writer, None
+                if writer is not None:
+                    with contextlib.suppress(apsw.Error):
+                        writer.close()
                 self._forget_wal()
                 return True
-            if time.monotonic() > end:
-                break
             time.sleep(0.0002)
         self._making.release()
         self._writing.release()
@@ -319,9 +318,8 @@ class Database:
 
     def let_go(self) -> None:
         """Goes on after a fork."""
-        self._syncing.release()
-        self._making.release()
-        self._writing.release()
+        for lock in (self._syncing, self._making, self._writing):
+            lock.release()
 
     def _drain(self) -> None:
         # Only what nobody has: a reader in use comes back to the list by itself.
@@ -441,8 +439,8 @@ def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Made elsewhere and linked: to close the file itself would drop the locks of somebody who has opened it by now.
     fd, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(fd)
     try:
-        os.close(fd)
         with contextlib.suppress(FileExistsError):
             os.link(made, path)
     finally:
@@ -472,7 +470,7 @@ def _pragma(connection: apsw.Connection, name: str, value: int | str) -> None:
         raise StorageUnavailable(f"SQLite keeps {name} at {got!r}, {value!r} was set")
 
 
-def _translated(error: apsw.Error, path: Path, number: int) -> StorageError | StoreClosed:
+def _translated(error: apsw.Error, path: Path, number: int) -> StorageError:
     """The error of our tree that an SQLite error means; SQLite's never reach a caller."""
     kind = getattr(error, "extendedresult", 0)
     if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and number in _NO_ROOM):
