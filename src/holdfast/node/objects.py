@@ -1,5 +1,5 @@
-"""A node as an object store: ``holdfast:./node?agent=ada``. Every write is a record, so versions, time travel and a copy
-at the hub come with it.
+"""A node as an object store: ``holdfast:./node?agent=ada``. Every write is a record, so versions, time travel and a
+copy at the hub come with it.
 
 An object is the value of its key in the collection ``objects``: ``store.get(key, collection="objects")`` reads it, of
 another agent too. Its type and metadata, where it has any, are a record of ``objects.info`` written in the same batch
