@@ -136,6 +136,80 @@ def shared_postgres() -> Postgres:
     return _shared
 
 
+class Redis:
+    """A Redis of our own, in a directory of its own, listening at a socket file only.
+
+    Args:
+        settings: words of its command line, beside those that tests always want.
+    """
+
+    def __init__(self, *settings: str) -> None:
+        binary = shutil.which("redis-server") or shutil.which("valkey-server")
+        if binary is None:
+            missing("redis-server")
+            raise AssertionError
+        self.binary = binary
+        self.settings = settings
+        self.directory = Path(tempfile.mkdtemp(prefix="hf-redis-"))
+        self.address = f"unix://{self.directory}/s"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Starts it and waits until it answers."""
+        import redis
+
+        usual = ["--port", "0", "--unixsocket", f"{self.directory}/s", "--save", "", "--dir", str(self.directory)]
+        setpriv = shutil.which("setpriv")
+        command = [*([setpriv, "--pdeathsig=KILL"] if setpriv else []), self.binary, *usual, *self.settings]
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, cwd=self.directory, stdout=log, stderr=log)
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                with redis.Redis.from_url(self.address) as client:
+                    client.ping()
+                return
+            except (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError):
+                return
+            except (redis.exceptions.ConnectionError, OSError):
+                said = (self.directory / "log").read_text()[-2000:]
+                assert self._process.poll() is None, f"Redis did not start: {said}"
+                assert time.monotonic() < end, f"Redis does not answer: {said}"
+                time.sleep(0.01)
+
+    def flush(self) -> None:
+        """Forgets everything that is in it."""
+        import redis
+
+        with redis.Redis.from_url(self.address) as client:
+            client.flushall()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Ends it."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(DEADLINE_S)
+            self._process = None
+
+    def close(self) -> None:
+        """Ends it, and removes what it kept."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+_shared_redis: Redis | None = None
+
+
+def shared_redis() -> Redis:
+    """The Redis of this test process, started when it is first asked for."""
+    global _shared_redis
+    if _shared_redis is None:
+        _shared_redis = Redis()
+        atexit.register(_shared_redis.close)
+    return _shared_redis
+
+
 @pytest.fixture
 def database() -> str:
     """The address of an empty database on the shared server."""

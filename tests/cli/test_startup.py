@@ -72,7 +72,7 @@ def test_the_overview_loads_no_store(tmp_path: Path) -> None:
 
 def test_the_versions_are_told_without_opening_an_engine(tmp_path: Path) -> None:
     found = loaded(tmp_path, "version")
-    assert "holdfast.corpus.library" in found
+    assert "holdfast.sqlite" in found
     assert not any(name.startswith(("holdfast.corpus.engine", "holdfast.log", "holdfast.node")) for name in found)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,26 +15,10 @@ from holdfast.errors import UsageError
 from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
 from holdfast.testing.clock import SettableClock
-from tests.flow.hubs import until
 from tests.hub.conftest import Room
+from tests.services import shared_redis
 
 Open = Callable[[], Room]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a Redis of our own, on a socket file."""
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
-    if binary is None:
-        assert not os.environ.get("CI"), "CI must have a Redis"
-        pytest.skip("there is no redis-server on this machine")
-    folder = tmp_path_factory.mktemp("r")
-    path = folder / "s"
-    command = [binary, "--port", "0", "--unixsocket", str(path), "--save", "", "--dir", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        until(path.exists, "Redis listens")
-        yield f"unix://{path}"
-        process.terminate()
 
 
 @pytest.fixture
@@ -51,8 +32,8 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, wall: SettableClock) 
     """Opens the hub, each time anew."""
     address = ""
     if request.param == "redis":
-        address = request.getfixturevalue("redis")
-        flush(address)
+        address = shared_redis().address
+        shared_redis().flush()
     running: list[TestClient] = []
 
     def start() -> Room:
@@ -68,13 +49,6 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, wall: SettableClock) 
     yield start
     for client in running:
         client.__exit__(None, None, None)
-
-
-def flush(address: str) -> None:
-    import redis as library
-
-    with library.Redis.from_url(address) as client:
-        client.flushall()
 
 
 def put(room: Room, key: str, value: Any, **fields: Any) -> Any:
@@ -164,10 +138,11 @@ def test_reading_writes_nothing_at_once(tmp_path: Path, room: Room) -> None:
     assert (room.core.corpus.engine.one("PRAGMA data_version"), room.core.corpus.engine.wal_pages) == (changes, pages)
 
 
-def test_redis_lets_entries_expire_by_itself(redis: str, tmp_path: Path) -> None:
+def test_redis_lets_entries_expire_by_itself(tmp_path: Path) -> None:
     import redis as library
 
-    flush(redis)
+    redis = shared_redis().address
+    shared_redis().flush()
     reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
     app = create_app(HubDirectory(tmp_path / "hub", reserve=reserve), cache=redis)
     with TestClient(app) as client, library.Redis.from_url(redis) as direct:

@@ -15,9 +15,9 @@ import msgspec
 from holdfast.cli.health import ping
 from holdfast.cli.settings import CONFIG, Settings
 from holdfast.cli.show import count_text, seconds_text, size_text
-from holdfast.corpus.library import SQLITE_MIN, apsw_version
 from holdfast.corpus.space import FLOOR_BYTES
 from holdfast.errors import HoldfastError
+from holdfast.sqlite import SQLITE_MIN, apsw_version
 
 WAL_BYTES_MANY: Final = 64 << 20
 SKEW_S_MAX: Final = 2.0

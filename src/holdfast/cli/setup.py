@@ -181,7 +181,7 @@ def _for_unit(context: click.Context) -> list[str]:
 def version_command(settings: Settings) -> None:
     """Show the versions of holdfast and of what it stands on."""
     from holdfast import __version__
-    from holdfast.corpus.library import apsw_version
+    from holdfast.sqlite import apsw_version
     from holdfast.wire import PROTOCOL
 
     told: dict[str, Any] = {

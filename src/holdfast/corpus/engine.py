@@ -32,9 +32,9 @@ import msgspec
 from holdfast.corpus import doctor, scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.gate import Gate
-from holdfast.corpus.library import checksums
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
+from holdfast.sqlite import checksums
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_PASSIVE: Final = 1000

@@ -24,9 +24,9 @@ import msgspec
 
 from holdfast import codec
 from holdfast.corpus import views
-from holdfast.corpus.library import checksums
 from holdfast.errors import HoldfastError
 from holdfast.records import BLOB, VALUE, read_blob_reference
+from holdfast.sqlite import checksums
 
 HEAP_BYTES: Final = 48 << 20
 STEPS: Final = 1000

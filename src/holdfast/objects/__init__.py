@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
+    from holdfast.objects.postgres_store import PostgresStore
+    from holdfast.objects.redis import RedisStore
+    from holdfast.objects.sqlite import SqliteStore
 
 __all__ = [
     "ABSENT",
@@ -31,6 +34,9 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "ObjectStore",
+    "PostgresStore",
+    "RedisStore",
+    "SqliteStore",
     "StorageError",
     "open_store",
 ]
@@ -42,6 +48,9 @@ _WHERE = {
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),
+    "holdfast.objects.postgres_store": ("PostgresStore",),
+    "holdfast.objects.redis": ("RedisStore",),
+    "holdfast.objects.sqlite": ("SqliteStore",),
 }
 
 

@@ -81,6 +81,8 @@ class AsyncObjectStore:
 
     async def read(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """The bytes of an object, or a range of them."""
+        if (found := self.store.read_now(key, start=start, stop=stop)) is not None:
+            return found
         return await self._do(self.store.read, key, start=start, stop=stop)
 
     async def pieces(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:

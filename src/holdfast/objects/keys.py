@@ -67,3 +67,23 @@ def _wrong(key: str) -> str:
         if len(segment.encode()) > SEGMENT_BYTES_MAX:
             return f"a segment of {len(segment.encode())} bytes, {SEGMENT_BYTES_MAX} are allowed"
     return ""
+
+
+def check_after(after: str) -> str:
+    """The key itself after which a listing is to go on; it need not be one, but stores must be able to compare it.
+
+    Raises:
+        StorageRefused: they cannot.
+    """
+    if not isinstance(after, str) or _SURROGATE.search(after) or "\x00" in after:
+        raise StorageRefused(f"no listing goes on after {after!r:.80}", hint="the last key of the page before")
+    return after
+
+
+def past_prefix(prefix: str) -> str:
+    """The first text behind all those that begin with `prefix`, by code points; empty if there is none."""
+    for end in range(len(prefix), 0, -1):
+        last = ord(prefix[end - 1])
+        if last < 0x10FFFF:
+            return prefix[: end - 1] + chr(0xE000 if last == 0xD7FF else last + 1)  # no text has half a pair
+    return ""

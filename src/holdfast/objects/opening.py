@@ -16,6 +16,11 @@ Opener: TypeAlias = Callable[..., ObjectStore]
 # The scheme's module and what opens it there; loaded when it is asked for.
 _OPENERS: Final = {
     "memory": ("holdfast.objects.memory", "open_memory"),
+    "postgres": ("holdfast.objects.postgres_store", "open_postgres"),
+    "postgresql": ("holdfast.objects.postgres_store", "open_postgres"),
+    "redis": ("holdfast.objects.redis", "open_redis"),
+    "rediss": ("holdfast.objects.redis", "open_redis"),
+    "sqlite": ("holdfast.objects.sqlite", "open_sqlite"),
 }
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
 

@@ -30,7 +30,14 @@ from typing import Final, Literal, Self, TypeAlias
 
 import msgspec
 
-from holdfast.errors import HoldfastError, ObjectConflict, ObjectNotFound, StorageRefused, StoreClosed
+from holdfast.errors import (
+    HoldfastError,
+    ObjectConflict,
+    ObjectCorrupt,
+    ObjectNotFound,
+    StorageRefused,
+    StoreClosed,
+)
 from holdfast.objects.raw import Bytes
 
 ABSENT: Final = 0
@@ -46,6 +53,8 @@ SWAP_DELETE: Final = "swap-delete"
 """Lacking: ``delete(expect=<etag>)``."""
 STREAMS: Final = "streams"
 """Lacking: objects larger than memory; a body is held whole."""
+DURABLE: Final = "durable"
+"""Lacking: a put that returned survives a power cut where the store is, as far as that can be known."""
 
 TYPE: Final = "application/octet-stream"
 METADATA_BYTES_MAX: Final = 2000
@@ -79,6 +88,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: float
     lacks: tuple[str, ...] = ()
     error: str = ""
+    note: str = ""
+    """What was found out about the store and should be known."""
 
 
 class Content:
@@ -130,7 +141,7 @@ class ObjectStore(ABC):
     """Named bytes in one place. The laws are at the head of this module; a subclass calls ``super().__init__()``."""
 
     lacks: frozenset[str] = frozenset()
-    """What it cannot do: of `CREATE`, `SWAP`, `SWAP_DELETE`, `STREAMS`."""
+    """What it cannot do: of `CREATE`, `SWAP`, `SWAP_DELETE`, `STREAMS`, `DURABLE`."""
     quick = False
     """Whether its calls are over in less time than a thread takes to wake: asyncio code may then make them in place."""
 
@@ -232,6 +243,13 @@ class ObjectStore(ABC):
         with self.get(key, start=start, stop=stop) as content:
             return content.read()
 
+    def read_now(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes | None:
+        """What `read` returns or raises, if that takes less time than a thread to wake; None: ask `read`.
+
+        For asyncio code, which may make this call in place.
+        """
+        return None
+
     def exists(self, key: str) -> bool:
         """Whether there is an object under this key.
 
@@ -247,17 +265,19 @@ class ObjectStore(ABC):
     def health(self) -> Health:
         """Whether the store answers now; never raises because of the store."""
         begun = time.perf_counter()
-        error = ""
+        error = note = ""
         try:
-            self._look()
+            note = self._look() or ""
         except (HoldfastError, OSError) as failed:
             error = str(failed)
         took = 1000 * (time.perf_counter() - begun)
-        return Health(ok=not error, store=self.name, milliseconds=took, lacks=tuple(sorted(self.lacks)), error=error)
+        lacks = tuple(sorted(self.lacks))
+        return Health(ok=not error, store=self.name, milliseconds=took, lacks=lacks, error=error, note=note)
 
-    def _look(self) -> None:
-        """Asks the store for something small; raises if it does not answer."""
+    def _look(self) -> str | None:
+        """Asks the store for something small; raises if it does not answer. What it returns becomes the note."""
         next(iter(self.list(limit=1)), None)
+        return None
 
     def forked(self) -> None:  # noqa: B027 - most have something to let go of, a store in memory alone has not
         """Called in a forked child, before anything else is: to let go of what was the parent's."""
@@ -371,3 +391,12 @@ def conflict(store: ObjectStore, key: str, expect: Expect, current: str | None) 
     else:
         what = f"the object {key!r:.200} in {store.name} was changed: you expected {expect}"
     return ObjectConflict(what, hint="read it again and decide", key=key, etag=current)
+
+
+def corrupt(store: ObjectStore, key: str) -> ObjectCorrupt:
+    """The error of an object whose bytes are not all there, or not as they were."""
+    return ObjectCorrupt(
+        f"the object {key!r:.200} in {store.name} has not the bytes that were stored",
+        hint="put a copy of it back",
+        key=key,
+    )

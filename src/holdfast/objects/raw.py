@@ -25,6 +25,24 @@ def _of_file(path: Path) -> Iterator[bytes]:
             yield piece
 
 
+def chunks_of(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in chunks of `size`, but for the last; none for no bytes."""
+    held: list[bytes] = []
+    have = 0
+    for piece in pieces:
+        at = 0
+        while have + len(piece) - at >= size:
+            end = at + size - have
+            held.append(piece[at:end])
+            yield b"".join(held) if len(held) > 1 else held[0]
+            held, have, at = [], 0, end
+        if at < len(piece):
+            held.append(piece[at:])
+            have += len(piece) - at
+    if held:
+        yield b"".join(held)
+
+
 def write_at(fd: int, data: bytes, at: int) -> int:
     """Writes all of it at an offset; returns where it ends."""
     view = memoryview(data)
