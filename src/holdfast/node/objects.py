@@ -9,6 +9,7 @@ right before it; it says the digest of the bytes that it belongs to, for a merge
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -53,6 +54,7 @@ from holdfast.objects.port import (
     not_found,
 )
 from holdfast.objects.raw import pieces_of
+from holdfast.objects.switch import open_switch
 from holdfast.records import BLOB, read_blob_reference
 
 OBJECTS: Final = "objects"
@@ -257,7 +259,8 @@ def open_store(address: str, **options: Any) -> ObjectStore:
         MissingExtra: a package is needed; the message names the extra.
         StorageUnavailable: it does not answer.
     """
-    return open_lower(address, openers={"holdfast": open_node}, **options)
+    openers = {"holdfast": open_node, "switch": functools.partial(open_switch, opener=open_store)}
+    return open_lower(address, openers=openers, **options)
 
 
 def open_node(address: str, **options: Any) -> HoldfastStore:
