@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from holdfast.node.aio_hub import AsyncHub
     from holdfast.node.directory import Limits
     from holdfast.node.hub import Hub
+    from holdfast.node.objects import open_store
     from holdfast.node.store import Store
 
 __version__ = "0.1.0"
@@ -47,6 +48,7 @@ __all__ = [
     "UsageError",
     "Version",
     "__version__",
+    "open_store",
 ]
 
 _WHERE = {
@@ -57,6 +59,7 @@ _WHERE = {
     "Message": "holdfast.collections",
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",
+    "open_store": "holdfast.node.objects",
 }
 
 

@@ -1,9 +1,9 @@
-"""Commands that take a hub from one kind of place to another."""
+"""Commands that take a hub, or objects, from one kind of place to another."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -20,7 +20,7 @@ SAY_EVERY_S: Final = 10.0
 
 @shell.room("migrate")
 def migrate_command() -> None:
-    """Take a whole hub from a directory to a PostgreSQL database, or back."""
+    """Take a whole hub, or the objects of a store, to another kind of place, or back."""
 
 
 @migrate_command.command("corpus")
@@ -53,6 +53,39 @@ def corpus_command(settings: Settings, source: str, target: str, dry_run: bool) 
     settings.show.result(_told(moved, dry_run), _document(moved, dry_run))
     if not dry_run:
         settings.show.note(f"serve {moved.target} from now on, and {moved.source} never again: both are the same hub")
+
+
+@migrate_command.command("objects")
+@click.argument("source")
+@click.argument("target", default="")
+@click.option("--dry-run", is_flag=True, help="only look: what would be copied, by names and sizes")
+@click.option("--parallel", default=8, show_default=True, help="objects under way at once")
+@click.option(
+    "--journal", metavar="FILE", help="what is remembered between runs; one a migration  [default: made here]"
+)
+@click.option("--overwrite", is_flag=True, help="what the target has under a key gives way; cannot be taken back")
+@click.option("--hold", is_flag=True, help="of a switch: copy, and do not switch yet")
+@click.option("--rollback", is_flag=True, help="take the copies out of TARGET again; of a switch: go back")
+@click.option("--finish", is_flag=True, help="of a switch: end the migration, with no way back")
+@click.pass_obj
+def objects_command(settings: Settings, /, source: str, target: str, **options: Any) -> int:
+    """Copy every object of a store to another one, and prove each by its digest.
+
+    SOURCE and TARGET are addresses: file:DIR, sqlite:FILE, s3://BUCKET, azure://CONTAINER and others. Broken off, the
+    same command goes on where it stood; run again later, it copies what is new. What TARGET has of its own stays as it
+    is. Of a switch (switch:FILE) the objects may be written all the while; it points at TARGET when all is there.
+
+    \b
+      holdfast migrate objects file:./data azure://agents --dry-run
+      holdfast migrate objects file:./data azure://agents
+      holdfast migrate objects switch:app.switch s3://agents
+      holdfast migrate objects switch:app.switch --rollback
+    """
+    from holdfast.cli import objects
+
+    lasting()
+    with _Line(settings) as line:
+        return objects.migrate(settings, source, target, options, line.told)
 
 
 def _told(moved: Moved, dry_run: bool) -> str:
