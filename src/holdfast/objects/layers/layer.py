@@ -1,8 +1,8 @@
 """What all layers share: a store over another one that passes everything on, and which may lie over which.
 
-A layer's caller sees plain objects, its `inner` store sees what the layer made of them. So ``Compressed(Sealed(store))``
+A layer's caller sees plain objects, its `inner` store sees what the layer made of them: ``Compressed(Sealed(store))``
 compresses and then encrypts; ``Sealed(Compressed(store))`` would compress ciphertext and is refused. `UNSOUND` has all
-orders that are refused, whether one lies directly over the other or others are between them. What is not in it is sound.
+orders that are refused, be one directly over the other or others between them. What is not in it is sound.
 """
 
 from __future__ import annotations
@@ -81,6 +81,10 @@ class Layer(ObjectStore):
     @property
     def lacks(self) -> frozenset[str]:  # type: ignore[override]
         return frozenset().union(*(store.lacks for store in self.inners))
+
+    @property
+    def lists_all(self) -> bool:  # type: ignore[override]
+        return all(store.lists_all for store in self.inners)
 
     @property
     def quick(self) -> bool:  # type: ignore[override]
