@@ -7,7 +7,7 @@ orders that are refused, be one directly over the other or others between them. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
 import msgspec
@@ -129,6 +129,24 @@ class Layer(ObjectStore):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {' '.join(map(repr, self.inners))}>"
+
+
+class Through(Content):
+    """An object's bytes as a layer makes them of another content's, which is closed with this one.
+
+    Args:
+        info: as the layer's caller sees it.
+        pieces: made of the bytes of `below`.
+        below: what they come from.
+    """
+
+    def __init__(self, info: ObjectInfo, pieces: Iterable[bytes], below: Content) -> None:
+        super().__init__(info, pieces)
+        self._below = below
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
 
 
 def layers_of(store: ObjectStore) -> Iterator[Layer]:
