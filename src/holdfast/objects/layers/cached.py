@@ -247,7 +247,7 @@ class Cached(Layer):
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[_Reading]:
         with self._lock:
-            # While a write goes on, nobody knows whether this will have been the old one or the new one.
+            # While a write goes on, this may be the old one, and another reader may have seen the new one already.
             reading = _Reading(spoiled=key in self._writings)
             self._readings.setdefault(key, []).append(reading)
         try:
@@ -261,7 +261,7 @@ class Cached(Layer):
 
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[list[_Entry]]:
-        """A write of this key; what is in the list when it went well is kept, unless there were two at a time."""
+        """A write of this key; what lies in the list at its end is kept, unless there were two at a time."""
         with self._lock:
             self._drop(key)
             self._spoil(key)
@@ -269,18 +269,14 @@ class Cached(Layer):
             writing.together = writing.count > 0 or writing.together
             writing.count += 1
         kept: list[_Entry] = []
-        good = False
         try:
             yield kept
-            good = True
         finally:
             with self._lock:
-                self._drop(key)
-                self._spoil(key)
                 writing.count -= 1
                 if not writing.count:
                     del self._writings[key]
-                if good and kept and not writing.together:
+                if kept and not writing.together:
                     self._add(kept[0])
 
     def _spoil(self, key: str) -> None:
