@@ -166,6 +166,28 @@ def test_cut_longer_and_reordered_objects_are_found(change: Callable[[bytes], by
     corrupt(tampered(change, TWO))
 
 
+@pytest.mark.parametrize("given", [HEADER + FULL, HEADER + FULL + 40, HEADER])
+def test_a_store_that_gives_less_than_it_says_is_found_out(given: int) -> None:
+    class Short(Layer):
+        def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
+            content = super().get(key, start=start, stop=stop)
+            return Content(content.info, (content.read()[:given],))
+
+    store = Sealed(Short(MemoryStore()), RING)
+    store.put("one", TWO)
+    corrupt(store)
+
+
+def test_a_store_that_gives_more_than_was_asked_for_is_found_out() -> None:
+    class Long(Layer):
+        def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
+            return super().get(key, start=start)
+
+    store = Sealed(Long(MemoryStore()), RING)
+    store.put("one", TWO)
+    assert "behind" in corrupt(store, stop=5)
+
+
 def test_an_object_cannot_be_passed_off_as_another() -> None:
     below = MemoryStore()
     with Sealed(below, RING, context="a") as store:
@@ -254,6 +276,38 @@ def test_a_damaged_rewrapped_key_is_no_key() -> None:
     for at in range(len(raw)):
         below.put(info.key, raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1 :])
         corrupt(Sealed(below, KeyRing({"k2": K2})))
+
+
+def test_rewrapped_keys_are_proven_and_of_their_objects() -> None:
+    class Forgetful(MemoryStore):
+        def put(self, key: str, data: Source, **more: object) -> ObjectInfo:  # type: ignore[override]
+            info = super().put(key, data, **more)  # type: ignore[arg-type]
+            if key.startswith(RESERVED) and self.forgets:
+                self.delete(key)
+            return info
+
+        forgets = True
+
+    below = Forgetful()
+    for key in ("one", "two"):
+        Sealed(below, RING).put(key, b"1")
+    store = Sealed(below, RING.with_primary("k2", K2))
+    with pytest.raises(ObjectCorrupt, match="reads back"):
+        store.rotate()
+    below.forgets = False
+    assert store.rotate().rewrapped == 2
+    first, other = below.list(RESERVED)
+    below.put(first.key, below.read(other.key))
+    below.put(other.key, below.read(other.key))
+    after = Sealed(below, KeyRing({"k2": K2}))
+    wrong = []
+    for key in ("one", "two"):
+        try:
+            assert after.read(key) == b"1"
+        except ObjectCorrupt as error:
+            wrong.append(str(error))
+    assert len(wrong) == 1
+    assert "is another one" in wrong[0]
 
 
 def test_the_layers_own_objects_are_nobodys() -> None:

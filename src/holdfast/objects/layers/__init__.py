@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from holdfast.objects.layers.cached import Cached
     from holdfast.objects.layers.compressed import Compressed
     from holdfast.objects.layers.layer import Layer, stack
-    from holdfast.objects.layers.limited import Limited
+    from holdfast.objects.layers.limited import Limited, Quotas
     from holdfast.objects.layers.sealed import Sealed
 
-__all__ = ["Cached", "Compressed", "Layer", "Limited", "Sealed", "stack"]
+__all__ = ["Cached", "Compressed", "Layer", "Limited", "Quotas", "Sealed", "stack"]
 
 # One line a module, so that two people who add to it do not meet.
 _WHERE = {
     "holdfast.objects.layers.cached": ("Cached",),
     "holdfast.objects.layers.compressed": ("Compressed",),
     "holdfast.objects.layers.layer": ("Layer", "stack"),
-    "holdfast.objects.layers.limited": ("Limited",),
+    "holdfast.objects.layers.limited": ("Limited", "Quotas"),
     "holdfast.objects.layers.sealed": ("Sealed",),
 }
 

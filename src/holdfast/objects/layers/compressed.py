@@ -215,8 +215,8 @@ class Compressed(Layer):
                 left -= len(piece)
                 yield piece
         except UsageError as error:
-            if isinstance(error, StorageRefused):
-                raise  # the store's below, not the codec's
+            if type(error) is not UsageError:
+                raise  # of the store below, such as StoreClosed; the codec's have no class of their own
             raise self._damaged(key, str(error)) from error
         if left:
             raise self._damaged(key, f"it holds {size - left} bytes, {size} were recorded")
@@ -256,7 +256,7 @@ class Compressed(Layer):
         try:
             yield from expanded("gzip", pieces, GZIP_BYTES_MAX)
         except UsageError as error:
-            if isinstance(error, StorageRefused):
+            if type(error) is not UsageError:
                 raise
             raise self._damaged(key, f"{error}; without gzip=True it is read as it is") from error
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import ClassVar, Final
 
 import msgspec
@@ -46,6 +47,8 @@ _AFTER_RESERVED: Final = RESERVED + "\U0010ffff"
 _FERNET: Final = b"gAAAA"
 """How every token of Fernet begins: its version, and a time before the year 2106."""
 _DATA_KEYS_HELD: Final = 4096
+_HEADERS_AT_ONCE: Final = 16
+_PAGE: Final = 256
 _TRIES: Final = 16
 
 
@@ -169,33 +172,38 @@ class Sealed(Layer):
             StorageDenied: an object's key is not in the ring.
             ObjectCorrupt: an object's header, or a rewrapped key, is damaged.
         """
-        objects = foreign = 0
-        rewrapped: set[bytes] = set()
+        objects = foreign = rewrapped = 0
         done: set[bytes] = set()
-        for info in self._listed(self.inner.list(prefix), prefix, None, plain=False):
-            try:
-                with self.inner.get(info.key, start=0, stop=HEADER) as content:
-                    head, _ = _beginning(content)
-            except ObjectNotFound:
-                continue  # deleted since it was listed
-            objects += 1
-            if head[: len(MAGIC) - 2] != MAGIC[:-2]:
-                foreign += 1
-                continue
-            with self._about(info.key):
-                header = Header.parse(head)
-                if header.wrap.key_id == self._ring.primary or header.wrap.data_id in done:
-                    continue
-                if self._rewrap(header):
-                    rewrapped.add(header.wrap.data_id)
-            done.add(header.wrap.data_id)
-        return Rotation(objects=objects, rewrapped=len(rewrapped), foreign=foreign)
+        listed = self._listed(self.inner.list(prefix), prefix, None, plain=False)
+        with ThreadPoolExecutor(_HEADERS_AT_ONCE, thread_name_prefix="holdfast-rotate") as pool:
+            while page := [info.key for info in islice(listed, _PAGE)]:
+                for key, head in zip(page, pool.map(self._header, page), strict=True):
+                    if head is None:
+                        continue  # deleted since it was listed
+                    objects += 1
+                    if not head.startswith(MAGIC[:-2]):
+                        foreign += 1
+                        continue
+                    with self._about(key):
+                        header = Header.parse(head)
+                        if header.wrap.key_id != self._ring.primary and header.wrap.data_id not in done:
+                            rewrapped += self._rewrap(header)
+                            done.add(header.wrap.data_id)
+        return Rotation(objects=objects, rewrapped=rewrapped, foreign=foreign)
 
     def forked(self) -> None:
         # Salts come from the system's randomness, so the child may go on with its parent's data key.
         self._lock = threading.Lock()
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _header(self, key: str) -> bytes | None:
+        """As much of an object as a header has; None if there is no object."""
+        try:
+            with self.inner.get(key, start=0, stop=HEADER) as content:
+                return _beginning(content)[0]
+        except ObjectNotFound:
+            return None
 
     def _begin(self, key: str) -> None:
         self._open()
