@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from functools import partial
@@ -87,6 +88,23 @@ def test_a_layer_closes_what_is_below_and_lacks_what_it_lacks() -> None:
     for store in (one, other, layer):
         with pytest.raises(StoreClosed):
             store.read("x")
+
+
+@pytest.mark.parametrize("make", [partial(Sealed, keys=RING), Cached, partial(Limited, quotas=Quotas(bytes_max=99))])
+def test_a_forked_child_does_not_wait_for_its_parents_threads(make: Callable[[ObjectStore], Layer]) -> None:
+    store = make(MemoryStore())
+    store.put("one", b"1")
+    with store._lock:  # type: ignore[attr-defined]  # as if another thread of the parent were at work
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                store.put("two", b"2")
+                code = 0 if (store.read("one"), store.read("two")) == (b"1", b"2") else 2
+            finally:
+                os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert not store.exists("two")
 
 
 LAYERS: dict[str, Callable[[ObjectStore], ObjectStore]] = {

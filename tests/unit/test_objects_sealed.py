@@ -392,10 +392,17 @@ def test_a_ring_is_kept_in_a_file_of_its_owner(tmp_path: Path) -> None:
     with pytest.raises(StorageDenied, match="others may read"):
         KeyRing.load(path)
     path.chmod(0o600)
-    for text in ("nonsense\n", "hf-key-1 a !!!\n", "hf-key-1 a QUJD\n", "# none\n"):
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    for text in ("nonsense\n", "hf-key-1 a !!!\n", "hf-key-1 a QUJD\n", "# none\n", "", "".join(lines[:-1]), lines[-1]):
         path.write_text(text)
         with pytest.raises(StorageRefused):
             KeyRing.load(path)
+    path.write_text("".join(lines[:2]) + lines[-1])
+    with pytest.raises(StorageRefused, match="cut off"):
+        KeyRing.load(path)
+    path.write_text(whole)
+    assert KeyRing.load(path).ids == ("b", "a")
 
 
 def test_what_is_no_ring_is_refused_and_no_key_is_shown() -> None:

@@ -58,7 +58,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     size: int
-    """In bytes, as stored."""
+    """How many bytes `get` gives; what a layer made of them for the store below has another size."""
     etag: str
     modified: datetime
     """In UTC, by the store's clock."""

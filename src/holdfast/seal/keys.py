@@ -17,6 +17,7 @@ KEY_BYTES: Final = 32
 KEY_ID_MAX: Final = 32
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 _LINE: Final = "hf-key-1"
+_ENDS: Final = "# {} in all"
 _SALT_MIN: Final = 16
 _SCRYPT: Final = {"n": 1 << 15, "r": 8, "p": 1, "maxmem": 64 << 20}
 """32 MiB and about a tenth of a second a guess."""
@@ -85,7 +86,8 @@ class KeyRing:
                 raise StorageDenied(f"others may read {path} (mode {mode & 0o777:o})", hint=f"chmod 600 {path}")
             text = file.read()
         keys: dict[str, bytes] = {}
-        for number, line in enumerate(text.decode("ascii", "replace").splitlines(), 1):
+        lines = text.decode("ascii", "replace").splitlines()
+        for number, line in enumerate(lines, 1):
             if not line or line.startswith("#"):
                 continue
             words = line.split(" ")
@@ -95,6 +97,9 @@ class KeyRing:
                 keys[words[1]] = base64.b64decode(words[2], altchars=b"-_", validate=True)
             except (binascii.Error, ValueError):
                 raise StorageRefused(f"{path}, line {number}: key {words[1]!r:.60} is not in Base64") from None
+        if not lines or lines[-1] != _ENDS.format(len(keys)):
+            # Half a ring would seem whole, and be missed when its other keys are needed.
+            raise StorageRefused(f"{path} is cut off: it does not end by saying how many keys it has")
         return cls(keys)
 
     def save(self, path: Path | str) -> None:
@@ -107,7 +112,7 @@ class KeyRing:
         text = "# Keys of a Holdfast store; the first one seals. Without them nothing of it can be read.\n"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as file:
-            file.write((text + "".join(lines)).encode())
+            file.write((text + "".join(lines) + _ENDS.format(len(lines)) + "\n").encode())
             file.flush()
             os.fsync(fd)
         directory = os.open(Path(path).parent, os.O_RDONLY | os.O_CLOEXEC)
