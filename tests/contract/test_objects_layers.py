@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import msgspec
+import pytest
 
-from holdfast.objects import MemoryStore
+from holdfast.objects import MemoryStore, open_store, opening
 from holdfast.objects.layers import Cached, Compressed, Layer, Limited, Sealed
 from holdfast.objects.layers.limited import Quotas
 from holdfast.objects.port import TYPE, ObjectInfo, ObjectStore
 from holdfast.seal import KeyRing
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
-from holdfast.testing.objects_many import Races
+from holdfast.testing.objects_many import Forks, Races
 
 RING = KeyRing({"k1": bytes(range(32))})
 AMPLE = Quotas(objects_max=10_000, bytes_max=1 << 30, object_bytes_max=1 << 28)
@@ -81,3 +82,29 @@ class TestLimited(Most):
 class TestAllOfThem(Most):
     def make(self, directory: Path) -> ObjectStore:
         return Limited(Cached(Compressed(Sealed(Dim(MemoryStore()), RING))), AMPLE)
+
+
+class OnDisk(Basic, Ranges, Names, Listing, Conditions, Races, Forks):
+    """All aspects, over a store that processes share and that is there after opening again."""
+
+    ADDRESS: ClassVar[str]
+    THREADS: ClassVar[int] = 8
+    ROUNDS: ClassVar[int] = 8
+
+    def below(self, directory: Path) -> ObjectStore:
+        if self.ADDRESS.partition(":")[0] not in opening._OPENERS:
+            pytest.skip(f"no store is addressed by {self.ADDRESS} yet")
+        directory.mkdir(parents=True, exist_ok=True)
+        return open_store(self.ADDRESS.format(directory))
+
+    def make(self, directory: Path) -> ObjectStore:
+        # What two processes cache, each of them may see late: it is checked here.
+        return Limited(Cached(Compressed(Sealed(self.below(directory), RING)), check=True), AMPLE)
+
+
+class TestAllOfThemOnFiles(OnDisk):
+    ADDRESS = "file:{}/objects"
+
+
+class TestAllOfThemInSQLite(OnDisk):
+    ADDRESS = "sqlite:{}/objects.db"
