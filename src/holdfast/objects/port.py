@@ -131,10 +131,10 @@ class ObjectStore(ABC):
 
     lacks: frozenset[str] = frozenset()
     """What it cannot do: of `CREATE`, `SWAP`, `SWAP_DELETE`, `STREAMS`."""
-    lists_all = False
-    """Whether its listings are as sure of type and metadata as `head` is; on the clouds they are not."""
     quick = False
     """Whether its calls are over in less time than a thread takes to wake: asyncio code may then make them in place."""
+    lists_all = False
+    """Whether its listings are as sure of type and metadata as `head` is; on the clouds they are not."""
 
     def __init__(self) -> None:
         self._closed = False
