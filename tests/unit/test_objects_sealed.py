@@ -248,6 +248,18 @@ def test_rotation_rewraps_and_writes_no_object() -> None:
     assert last.read("n/new") == b"of the new key"
 
 
+def test_a_rewrapped_key_is_of_the_form_of_the_record() -> None:
+    below = MemoryStore()
+    Sealed(below, RING).put("one", b"1")
+    Sealed(below, RING.with_primary("k2", K2)).rotate()
+    header = below.read("one")
+    raw = below.read(".holdfast-sealed/" + header[44:60].hex())
+    assert raw[:12] + raw[44:60] == header[:12] + header[44:60]
+    assert (raw[12:44].rstrip(b"\x00"), raw[120:]) == (b"k2", hashlib.sha256(raw[:120]).digest()[:8])
+    opened = [AESGCM(key).decrypt(each[60:72], each[72:120], each[:60]) for key, each in ((K1, header), (K2, raw))]
+    assert opened[0] == opened[1]
+
+
 def test_a_rotation_that_broke_off_goes_on() -> None:
     class Breaking(Counting):
         def put(self, key: str, data: Source, **more: object) -> ObjectInfo:  # type: ignore[override]

@@ -114,10 +114,7 @@ class Compressed(Layer):
             return content
         if start or stop is not None:
             content.close()
-            content = self.inner.get(key)
-            if MARK not in content.info.metadata:  # replaced since
-                content.close()
-                return self.inner.get(key, start=start, stop=stop)
+            content = self.inner.get(key)  # another one by now, perhaps, and not compressed: `_expand` takes either
         return self._expand(content, start, stop)
 
     def head(self, key: str) -> ObjectInfo:
