@@ -144,6 +144,31 @@ def test_what_is_written_while_it_lists_counts() -> None:
     assert store.refresh() == Used(objects=1, bytes=30)
 
 
+def test_nobody_writes_before_it_is_known_what_is_there() -> None:
+    below = Below(MemoryStore())
+    below.inner.put("old", bytes(60))
+    store = Limited(below, Quotas(bytes_max=100))
+    refused: list[StorageFull] = []
+
+    def write() -> None:
+        try:
+            store.put("new", bytes(60))
+        except StorageFull as error:
+            refused.append(error)
+
+    other = threading.Thread(target=write)
+
+    def while_it_lists() -> None:
+        other.start()
+        other.join(0.05)  # time to go wrong; nothing depends on it when all is well
+
+    below.after["list"] = while_it_lists
+    assert store.used() == Used(objects=1, bytes=60)
+    other.join()
+    assert len(refused) == 1
+    assert not store.exists("new")
+
+
 def _breaks() -> Iterator[bytes]:
     yield b"x"
     raise RuntimeError("the source broke")
