@@ -26,7 +26,7 @@ class StorageBackend(ABC):
     """
 
     keeps_types = False
-    """Whether `load_typed` is yours too: without it the manager marks those bytes whose type cannot be told by looking."""
+    """Whether `load_typed` is yours too; if not, the manager marks those bytes whose type cannot be told by looking."""
 
     @abstractmethod
     async def save(self, key: str, data: Bytes, content_type: str = TYPE) -> object:
