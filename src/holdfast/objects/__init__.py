@@ -15,16 +15,23 @@ if TYPE_CHECKING:
     from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError
     from holdfast.objects.aio import AsyncObjectStore
     from holdfast.objects.backend import StorageBackend, StoreBackend
+    from holdfast.objects.batches import Batch
+    from holdfast.objects.config import StorageConfig
+    from holdfast.objects.manager import StorageManager
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
+    from holdfast.objects.pickles import read_pickle
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
     from holdfast.objects.postgres_store import PostgresStore
     from holdfast.objects.redis import RedisStore
     from holdfast.objects.sqlite import SqliteStore
+    from holdfast.objects.s3_backend import S3StorageBackend
+    from holdfast.objects.serial_types import Types, register
 
 __all__ = [
     "ABSENT",
     "AsyncObjectStore",
+    "Batch",
     "BlobFiles",
     "BlobReader",
     "Content",
@@ -37,11 +44,17 @@ __all__ = [
     "ObjectStore",
     "PostgresStore",
     "RedisStore",
+    "S3StorageBackend",
     "SqliteStore",
     "StorageBackend",
+    "StorageConfig",
     "StorageError",
+    "StorageManager",
     "StoreBackend",
+    "Types",
     "open_store",
+    "read_pickle",
+    "register",
 ]
 
 # One line a module, so that two people who add to it do not meet.
@@ -49,12 +62,18 @@ _WHERE = {
     "holdfast.errors": ("ObjectConflict", "ObjectCorrupt", "ObjectNotFound", "StorageError"),
     "holdfast.objects.aio": ("AsyncObjectStore",),
     "holdfast.objects.backend": ("StorageBackend", "StoreBackend"),
+    "holdfast.objects.batches": ("Batch",),
+    "holdfast.objects.config": ("StorageConfig",),
+    "holdfast.objects.manager": ("StorageManager",),
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),
     "holdfast.objects.postgres_store": ("PostgresStore",),
     "holdfast.objects.redis": ("RedisStore",),
     "holdfast.objects.sqlite": ("SqliteStore",),
+    "holdfast.objects.pickles": ("read_pickle",),
+    "holdfast.objects.s3_backend": ("S3StorageBackend",),
+    "holdfast.objects.serial_types": ("Types", "register"),
 }
 
 

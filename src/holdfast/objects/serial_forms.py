@@ -33,6 +33,7 @@ _DTYPE: Final = re.compile(r"[<>|][biufcSU]\d{1,9}|[<>][mM]8(\[[0-9A-Za-z]{1,20}
 DEPTH_MAX: Final = 200
 """Whoever reads has perhaps less of Python's stack left than whoever wrote had."""
 TOO_DEEP: Final = f"it is nested more than {DEPTH_MAX} deep, or contains itself"
+_PATH_MAX: Final = 300
 _FOLD: Final = "[fold]"
 _ZONED: Final = re.compile(r"(.+)\[([A-Za-z0-9_+/-]+)\]")
 
@@ -54,7 +55,8 @@ class Unsayable(Exception):
     @property
     def where(self) -> str:
         """The way from the value that was to be stored, such as ``['a'][3]``."""
-        return "".join(reversed(self.path))
+        path = "".join(reversed(self.path))
+        return path if len(path) <= _PATH_MAX else path[:_PATH_MAX] + "…"
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -374,7 +376,11 @@ def _say_numpy(value: Any, whole: bool) -> Any:
             f"an array of {value.dtype!s:.60} has no form",
             "numbers, text and dates of numpy's have one; turn others into them, or into lists",
         )
-    form = {"dtype": dtype, "shape": list(value.shape), "data": base64_of(value.tobytes())}
+    # Columns first where they lie so: turning them around would take time both ways.
+    order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+    form = {"dtype": dtype, "shape": list(value.shape), "data": base64_of(value.tobytes(order))}
+    if order == "F":
+        form["order"] = order
     return {MARK + ("ndarray" if whole else "numpy"): form}
 
 
@@ -389,7 +395,10 @@ def _read_numpy(body: Any) -> Any:
     kind = numpy.dtype(dtype)
     if math.prod(shape) * kind.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes in the shape {shape} of {dtype}")
-    return numpy.ndarray(shape, kind, data).copy()  # of its own, to be written to as the stored one was
+    order = "F" if body.get("order") == "F" else "C"
+    return numpy.ndarray(shape, kind, data, order=order).copy(
+        order
+    )  # of its own, to be written to as the stored one was
 
 
 def _read_int(body: Any) -> int:
