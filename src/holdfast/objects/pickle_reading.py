@@ -92,7 +92,7 @@ def _damage() -> Iterator[None]:
     """Bytes that are no pickle show by whatever goes wrong in reading them."""
     try:
         yield
-    except (HoldfastError, UnicodeEncodeError):
+    except HoldfastError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         raise ObjectCorrupt(f"not a whole pickle: {error!r:.200}") from error
