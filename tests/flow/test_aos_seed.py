@@ -313,7 +313,7 @@ def test_3_3_connection_and_8_1_access_control() -> None:
         backend = AzureStorageBackend(
             account_url=tokens.blob,
             credential=DefaultAzureCredential(),
-            ca=tokens.certificate,
+            ca_file=tokens.certificate,
         )
 
         # Container-level access control

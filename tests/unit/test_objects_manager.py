@@ -332,6 +332,28 @@ def test_a_manager_opens_nothing_before_it_is_used(tmp_path: Path) -> None:
     storage = StorageManager(StorageConfig(storage_type="sqlite", base_path=tmp_path / "objects.db"))
     asyncio.run(storage.close())
     assert not list(tmp_path.iterdir())
+    opened: list[str] = []
+
+    class Late(StoreBackend):
+        def __init__(self) -> None:
+            self.closed = 0
+
+        @property
+        def objects(self) -> AsyncObjectStore:  # type: ignore[override]
+            opened.append(threading.current_thread().name)
+            return AsyncObjectStore(MemoryStore())
+
+        async def close(self) -> None:
+            self.closed += 1
+
+    late = Late()
+    storage = StorageManager(late)
+    assert not opened
+    asyncio.run(storage.save("a", 1))
+    assert len(opened) == 1
+    assert opened[0] != threading.current_thread().name
+    asyncio.run(storage.close())
+    assert late.closed == 1
     with pytest.raises(StorageRefused, match="not a store's address"):
         asyncio.run(StorageManager("./data").load("a"))
     with pytest.raises(StorageRefused, match="not a storage"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeGuard
 
 from holdfast.errors import StorageError
 from holdfast.objects.aio import AsyncObjectStore
@@ -128,9 +128,11 @@ class StoreBackend(StorageBackend):
         await self.objects.close()
 
 
-def store_of(backend: StorageBackend) -> ObjectStore | None:
-    """The store that may be called in the backend's place: none where a subclass does one of the calls itself."""
-    if not isinstance(backend, StoreBackend):
-        return None
-    own = any(getattr(type(backend), name) is not getattr(StoreBackend, name) for name in _FIVE)
-    return None if own else backend.store
+def stands_on_store(backend: StorageBackend) -> TypeGuard[StoreBackend]:
+    """Whether its store may be called in its place: not where a subclass does one of the calls itself.
+
+    The store is not touched: some are only opened when they are.
+    """
+    return isinstance(backend, StoreBackend) and not any(
+        getattr(type(backend), name) is not getattr(StoreBackend, name) for name in _FIVE
+    )

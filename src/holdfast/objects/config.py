@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from os import PathLike, fspath
 from types import MappingProxyType
 from typing import Any, Final
 
-from holdfast.errors import StorageRefused
+from holdfast.errors import ObjectConflict, StorageRefused
 from holdfast.objects.opening import open_store
 from holdfast.objects.port import ObjectStore
 
@@ -27,6 +28,7 @@ _TAKES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _OTHER_NAMES: Final = {"postgresql": "postgres", "azure_blob": "azure", "gs": "gcs"}
 _SCHEMES: Final = {"postgres": ("postgresql://", "postgres://"), "redis": ("redis://", "rediss://", "unix://")}
+_NAMES: Final = {("gcs", "credential"): "service_account_file"}
 CONTAINER: Final = "holdfast"
 """On Azure, where none is named."""
 
@@ -41,7 +43,7 @@ class StorageConfig:
         connection_string: of ``azure`` the account's; of ``postgres`` and ``redis`` the URL.
         account_url: of ``azure``: ``https://<account>.blob.core.windows.net``, with a `credential`.
         credential: of ``azure`` an Azure Identity credential, of ``gcs`` the path of a service account's key.
-        container: of ``azure``; ``holdfast`` if none is named.
+        container: of ``azure``; it must be there. If none is named, ``holdfast``, which is made.
         bucket: of ``s3`` and ``gcs``.
         prefix: keys live below it, in a bucket or container.
         endpoint: of ``s3``: the server's URL, if it is not AWS.
@@ -124,14 +126,36 @@ class StorageConfig:
 
         Raises:
             MissingExtra: a package is needed; the message names the extra.
+            StorageRefused: there is no such bucket or container.
             StorageUnavailable: it does not answer.
         """
         options = dict(self.options)
         for each in (*_S3, "connection_string", "account_url", "credential"):
             value = getattr(self, each)
             if value is not None and self.storage_type not in _SCHEMES:
-                options[each] = value
-        return open_store(self.address, **options)
+                options[_NAMES.get((self.storage_type, each), each)] = value
+        try:
+            return open_store(self.address, **options)
+        except StorageRefused:
+            if self.storage_type != "azure" or self.container is not None:
+                raise
+            # Whoever names no container has none: ours is made once, as a directory would be.
+            self._make_container()
+            return open_store(self.address, **options)
+
+    def _make_container(self) -> None:
+        door: Any = import_module("holdfast.objects.azure_door")
+        options = {each: self.options[each] for each in ("urls", "ca_file") if each in self.options}
+        account = door.AzureAccount(
+            self.connection_string, account_url=self.account_url, credential=self.credential, **options
+        )
+        try:
+            client = account.containers()
+            account.call(lambda: client.create_container(CONTAINER), f"create the container {CONTAINER!r}", again=True)
+        except ObjectConflict:
+            pass  # somebody else was faster
+        finally:
+            account.close()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> StorageConfig:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 from holdfast.errors import ObjectNotFound, StorageRefused, StoreClosed
 from holdfast.objects.aio import AsyncObjectStore
-from holdfast.objects.backend import StorageBackend, StoreBackend, store_of
+from holdfast.objects.backend import StorageBackend, StoreBackend, stands_on_store
 from holdfast.objects.batches import Batch, each
 from holdfast.objects.config import StorageConfig
 from holdfast.objects.opening import open_store
@@ -297,9 +297,16 @@ class StorageManager:
     async def close(self) -> None:
         """Lets go of the storage, also of a store or backend that was handed in; more than once is no error."""
         self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._shut)  # waits for who is opening it now
         held, self._held = self._held, None
         if held is not None:
             await held.close()
+        elif isinstance(self._storage, StorageBackend):
+            await self._storage.close()
+
+    def _shut(self) -> None:
+        with self._opening:
+            self._closed = True
 
     async def _place(self) -> Place:
         if self._closed:
@@ -311,15 +318,10 @@ class StorageManager:
 
     def _open(self) -> Place:
         with self._opening:
-            if self._held is None:
-                config = self._storage
-                store = config.open() if isinstance(config, StorageConfig) else open_store(str(config))
-                self._held = StorePlace(AsyncObjectStore(store))
-                if self._closed:  # in the meantime
-                    self._held = None
-                    store.close()
-            if self._held is None:
+            if self._closed:
                 raise StoreClosed("this StorageManager was closed")
+            if self._held is None:
+                self._held = _opened(self._storage)
             return self._held
 
     async def __aenter__(self) -> Self:
@@ -351,8 +353,14 @@ def _placed(storage: Storage) -> Place | None:
         return StorePlace(AsyncObjectStore(storage))
     if isinstance(storage, AsyncObjectStore):
         return StorePlace(storage)
-    if isinstance(storage, StorageBackend):
-        if isinstance(storage, StoreBackend) and store_of(storage) is not None:
-            return StorePlace(storage.objects)
+    if isinstance(storage, StorageBackend) and not stands_on_store(storage):
         return BackendPlace(storage)
     return None
+
+
+def _opened(storage: Storage) -> Place:
+    """The place of what is not; this may take its time."""
+    if isinstance(storage, StoreBackend):
+        return StorePlace(storage.objects, storage)
+    store = storage.open() if isinstance(storage, StorageConfig) else open_store(str(storage))
+    return StorePlace(AsyncObjectStore(store))

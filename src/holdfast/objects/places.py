@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from holdfast.errors import HoldfastError, ObjectNotFound, StorageError, StorageRefused, StorageUnavailable
 from holdfast.objects.aio import AsyncObjectStore
-from holdfast.objects.backend import StorageBackend
+from holdfast.objects.backend import StorageBackend, StoreBackend
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import CREATE, SWAP, SWAP_DELETE, Expect, Health, ObjectInfo
 from holdfast.objects.serial import guess
@@ -79,10 +79,11 @@ class Place(ABC):
 
 
 class StorePlace(Place):
-    """An object store."""
+    """An object store; of a backend of ours, which is then what is closed."""
 
-    def __init__(self, store: AsyncObjectStore) -> None:
+    def __init__(self, store: AsyncObjectStore, backend: StoreBackend | None = None) -> None:
         self._store = store
+        self._owner = backend or store
 
     @property
     def name(self) -> str:
@@ -119,7 +120,7 @@ class StorePlace(Place):
         return await self._store.health()
 
     async def close(self) -> None:
-        await self._store.close()
+        await self._owner.close()
 
 
 def _told(call: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
