@@ -304,7 +304,9 @@ def test_3_3_connection_and_8_1_access_control() -> None:
     async def block() -> None:
         # Using connection string
         connection_string = (
-            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};BlobEndpoint={plain.blob};"
+            "DefaultEndpointsProtocol=http;"
+            f"AccountName={ACCOUNT};AccountKey={ACCOUNT_KEY};"
+            f"BlobEndpoint={plain.blob};QueueEndpoint={plain.queue};TableEndpoint={plain.table};"
         )
         async with AzureStorageBackend(connection_string) as backend:
             await backend.upload_blob(container="by-key", blob_name="k", data=b"1")
@@ -313,6 +315,7 @@ def test_3_3_connection_and_8_1_access_control() -> None:
         backend = AzureStorageBackend(
             account_url=tokens.blob,
             credential=DefaultAzureCredential(),
+            urls={"table": tokens.table, "queue": tokens.queue},
             ca_file=tokens.certificate,
         )
 
