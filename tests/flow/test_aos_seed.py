@@ -12,15 +12,16 @@ import json
 import logging
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast.objects import StorageConfig, StorageManager
+from holdfast.objects import S3StorageBackend, StorageConfig, StorageError, StorageManager
 from tests.flow.aos import config as config
 from tests.flow.aos import config_of, logger, run
-from tests.services_cloud import shared_azurite, shared_azurite_tokens
+from tests.services_cloud import shared_azurite, shared_azurite_tokens, shared_moto, shared_rclone
 
 
 def test_3_1_core_operations(config: StorageConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +177,31 @@ def test_3_3_blobs_tables_and_queues() -> None:
         await backend.delete_message(queue_name="agent_tasks", message=message)
         assert await backend.receive_message(queue_name="agent_tasks") is None
         await backend.close()
+
+    asyncio.run(block())
+
+
+@pytest.mark.parametrize("server", [shared_moto, shared_rclone])
+def test_2_1_s3_backend(server: Callable[[], Any]) -> None:
+    found = server()
+
+    async def block() -> None:
+        bucket = found.bucket()
+        async with S3StorageBackend(bucket=bucket, prefix="agents/", **found.options) as backend:
+            info = await backend.put_object("models/ceo", b"0123456789", content_type="image/png", metadata={"by": "x"})
+            assert await backend.get_object("models/ceo", start=2, stop=5) == b"234"
+            head = await backend.head_object("models/ceo")
+            assert (head.etag, head.content_type, head.metadata) == (info.etag, "image/png", {"by": "x"})
+            storage = StorageManager(backend)
+            await storage.save("models/cfo", {"weights": b"\x00"})
+            assert [each.key for each in await backend.list_objects("models/")] == ["models/ceo", "models/cfo"]
+            assert await storage.load("models/ceo") == await backend.load("models/ceo") == b"0123456789"
+            assert [await backend.delete_object("models/ceo") for _ in range(2)] == [True, False]
+            assert (await backend.list_keys(), await backend.exists("models/ceo")) == (["models/cfo"], False)
+            with pytest.raises(KeyError):
+                await backend.get_object("models/ceo")
+        with pytest.raises(StorageError, match="no such bucket"):
+            await S3StorageBackend(bucket="not-there", **found.options).load("k")
 
     asyncio.run(block())
 

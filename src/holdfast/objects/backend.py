@@ -6,6 +6,7 @@ bring stand over an `ObjectStore`; the manager then talks to the store, and has 
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self, TypeGuard
@@ -76,9 +77,16 @@ class StoreBackend(StorageBackend):
     """
 
     keeps_types = True
+    _found: AsyncObjectStore | None = None
 
     def __init__(self, store: ObjectStore, *, threads: int = 32) -> None:
         self.objects = AsyncObjectStore(store, threads=threads)
+
+    async def _at(self) -> AsyncObjectStore:
+        # Of some subclasses `objects` is opened when it is first asked for, which is no business of the loop's.
+        if self._found is None:
+            self._found = await asyncio.get_running_loop().run_in_executor(None, lambda: self.objects)
+        return self._found
 
     @property
     def store(self) -> ObjectStore:
@@ -91,7 +99,7 @@ class StoreBackend(StorageBackend):
         Raises:
             StorageError: as `ObjectStore.put` says.
         """
-        await self.objects.put(key, data, content_type=content_type)
+        await (await self._at()).put(key, data, content_type=content_type)
 
     async def load(self, key: str) -> bytes:
         """The bytes of an object.
@@ -100,28 +108,28 @@ class StoreBackend(StorageBackend):
             ObjectNotFound: there is none; it is a `KeyError` too.
             StorageError: as `ObjectStore.get` says.
         """
-        return await self.objects.read(key)
+        return await (await self._at()).read(key)
 
     async def load_typed(self, key: str) -> tuple[bytes, str]:
         """The bytes of an object and its content type, of the same write."""
-        content = await self.objects.content(key)
+        content = await (await self._at()).content(key)
         return content[1], content[0].content_type
 
     async def list_keys(self, prefix: str = "") -> list[str]:
         """The keys that begin with `prefix`, in order."""
-        return [info.key async for info in self.objects.list(prefix)]
+        return [info.key async for info in (await self._at()).list(prefix)]
 
     async def delete(self, key: str) -> bool:
         """Removes an object; False if there was none."""
-        return await self.objects.delete(key)
+        return await (await self._at()).delete(key)
 
     async def exists(self, key: str) -> bool:
         """Whether there is an object under this key."""
-        return await self.objects.exists(key)
+        return await (await self._at()).exists(key)
 
     async def health(self) -> Health:
         """Whether the store answers now."""
-        return await self.objects.health()
+        return await (await self._at()).health()
 
     async def close(self) -> None:
         """Lets go of the store."""

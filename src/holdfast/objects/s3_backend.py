@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
+from holdfast.errors import StoreClosed
+from holdfast.objects.aio import AsyncObjectStore
 from holdfast.objects.backend import StoreBackend
 from holdfast.objects.opening import open_store
 from holdfast.objects.port import TYPE, Expect, ObjectInfo
@@ -12,7 +15,7 @@ from holdfast.objects.raw import Bytes
 
 
 class S3StorageBackend(StoreBackend):
-    """Objects in a bucket, on AWS or any server that speaks S3.
+    """Objects in a bucket, on AWS or any server that speaks S3. Nothing is asked of it before the first call.
 
     Args:
         bucket: its name; it must be there.
@@ -22,17 +25,42 @@ class S3StorageBackend(StoreBackend):
         options: more options of ``s3:``, such as `access_key_id` and `secret_access_key`; without them what the
             environment, the profile or the machine's role gives.
 
-    Raises:
-        MissingExtra: ``pip install 'holdfast[s3]'``.
-        StorageError: the bucket cannot be used.
+    The first call raises `MissingExtra` without ``pip install 'holdfast[s3]'``, and `StorageRefused` where there is no
+    such bucket or option.
     """
 
     def __init__(
         self, bucket: str, *, prefix: str = "", endpoint: str | None = None, region: str | None = None, **options: Any
     ) -> None:
-        address = f"s3://{bucket}/{prefix.strip('/')}" if prefix else f"s3://{bucket}"
+        self._address = f"s3://{bucket}/{prefix.strip('/')}" if prefix else f"s3://{bucket}"
         more = {"endpoint": endpoint, "region": region}
-        super().__init__(open_store(address, **options, **{name: each for name, each in more.items() if each}))
+        self._options = options | {name: each for name, each in more.items() if each}
+        self._lock = threading.Lock()
+        self._opened: AsyncObjectStore | None = None
+        self._closed = False
+
+    @property
+    def objects(self) -> AsyncObjectStore:  # type: ignore[override]
+        """The store, opened when it is first asked for.
+
+        Raises:
+            MissingExtra: ``pip install 'holdfast[s3]'``.
+            StorageError: the bucket cannot be used.
+        """
+        with self._lock:
+            if self._closed:
+                raise StoreClosed(f"{self._address} was closed")
+            if self._opened is None:
+                self._opened = AsyncObjectStore(open_store(self._address, **self._options))
+            return self._opened
+
+    async def close(self) -> None:
+        """Lets go of connections; more than once is no error."""
+        with self._lock:
+            self._closed = True
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
 
     async def put_object(
         self,
@@ -56,7 +84,7 @@ class S3StorageBackend(StoreBackend):
             ObjectConflict: `expect` is not what is there; nothing was written.
             StorageError: it failed.
         """
-        return await self.objects.put(key, data, content_type=content_type, metadata=metadata, expect=expect)
+        return await (await self._at()).put(key, data, content_type=content_type, metadata=metadata, expect=expect)
 
     async def get_object(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
         """The bytes of an object, or a range of them.
@@ -65,7 +93,7 @@ class S3StorageBackend(StoreBackend):
             ObjectNotFound: there is none.
             StorageError: it failed.
         """
-        return await self.objects.read(key, start=start, stop=stop)
+        return await (await self._at()).read(key, start=start, stop=stop)
 
     async def head_object(self, key: str) -> ObjectInfo:
         """What is known of an object without reading it.
@@ -74,7 +102,7 @@ class S3StorageBackend(StoreBackend):
             ObjectNotFound: there is none.
             StorageError: it failed.
         """
-        return await self.objects.head(key)
+        return await (await self._at()).head(key)
 
     async def list_objects(self, prefix: str = "", *, limit: int | None = None) -> list[ObjectInfo]:
         """The objects whose keys begin with `prefix`, in order.
@@ -82,7 +110,7 @@ class S3StorageBackend(StoreBackend):
         Raises:
             StorageError: it failed.
         """
-        return [info async for info in self.objects.list(prefix, limit=limit)]
+        return [info async for info in (await self._at()).list(prefix, limit=limit)]
 
     async def delete_object(self, key: str) -> bool:
         """Removes an object; False if there was none.
@@ -90,4 +118,4 @@ class S3StorageBackend(StoreBackend):
         Raises:
             StorageError: it failed.
         """
-        return await self.objects.delete(key)
+        return await (await self._at()).delete(key)
