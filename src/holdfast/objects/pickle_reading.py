@@ -80,7 +80,7 @@ def read_instructions(data: bytes, allow: Collection[str] = ()) -> Any:
         for instruction, argument, at in pickletools.genops(data):
             name = instruction.name
             if name == "STOP":
-                if at + 1 != len(data):
+                if at is None or at + 1 != len(data):
                     raise ValueError("bytes behind its end")
                 return machine.stack.pop()
             machine.step(name, argument)
@@ -337,7 +337,8 @@ def _dtype_text(dtype: Any) -> str:
     text = _raw(dtype.first[0]).decode("ascii")
     if not _DTYPE.fullmatch(text):
         raise StorageRefused(f"a numpy array of {text!r:.40}: only numbers, text and dates have a form")
-    order, state = "|", dtype.state or ()
+    order = "|"
+    state: tuple[Any, ...] = dtype.state or ()
     if len(state) > 1:
         order = _raw(state[1]).decode("ascii")
     if order == "=":

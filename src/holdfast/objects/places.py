@@ -6,11 +6,10 @@ marked whose type looking at them would not tell: JSON documents and most bytes 
 
 from __future__ import annotations
 
-import functools
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from holdfast.errors import HoldfastError, ObjectNotFound, StorageError, StorageRefused, StorageUnavailable
 from holdfast.objects.aio import AsyncObjectStore
@@ -20,6 +19,7 @@ from holdfast.objects.port import CREATE, SWAP, SWAP_DELETE, Expect, Health, Obj
 from holdfast.objects.serial import guess
 
 T = TypeVar("T")
+P = ParamSpec("P")
 _MARK: Final = b"hf/typed/1 "
 _HEAD_MAX: Final = 300
 
@@ -123,17 +123,18 @@ class StorePlace(Place):
         await self._owner.close()
 
 
-def _told(call: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+def _told(
+    call: Callable[Concatenate[BackendPlace, str, P], Awaitable[T]],
+) -> Callable[Concatenate[BackendPlace, str, P], Coroutine[Any, Any, T]]:
     """The same call of a `BackendPlace`, with the backend's own exceptions turned into ours."""
 
-    @functools.wraps(call)
-    async def asked(self: BackendPlace, *args: Any, **kwargs: Any) -> T:
+    async def asked(self: BackendPlace, key: str, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await call(self, *args, **kwargs)
+            return await call(self, key, *args, **kwargs)
         except HoldfastError:
             raise
         except KeyError as error:
-            raise ObjectNotFound(f"no object {args[0]!r:.200} in {self.name}", key=args[0]) from error
+            raise ObjectNotFound(f"no object {key!r:.200} in {self.name}", key=key) from error
         except (ConnectionError, TimeoutError) as error:
             raise StorageUnavailable(f"{self.name} does not answer: {error!r:.300}") from error
         except Exception as error:

@@ -342,14 +342,15 @@ def _read_array(body: Any) -> array.array[Any]:
 
 
 def _say_view(value: memoryview) -> dict[str, Any]:
-    if value.format not in _NUMBER_CODES or len(value.format) != 1 or (value.ndim > 1 and 0 in value.shape):
+    shape = list(value.shape or ())
+    if value.format not in _NUMBER_CODES or len(value.format) != 1 or (len(shape) > 1 and 0 in shape):
         raise Unsayable(
-            f"a memoryview of format {value.format!r:.40} and shape {value.shape}",
+            f"a memoryview of format {value.format!r:.40} and shape {shape}",
             "bytes and numbers of the array module only",
         )
     numbers: array.array[Any] = array.array(value.format)
     numbers.frombytes(value.tobytes())
-    return {**_say_array(numbers), "shape": list(value.shape)}
+    return {**_say_array(numbers), "shape": shape}
 
 
 def _read_view(body: Any) -> memoryview:
@@ -360,7 +361,7 @@ def _read_view(body: Any) -> memoryview:
     flat = memoryview(numbers.tobytes())
     if len(shape) == 1:
         return flat.cast(body["type"])
-    return flat.cast(body["type"], list(shape))  # type: ignore[call-overload, no-any-return]
+    return flat.cast(body["type"], list(shape))
 
 
 def _shape(body: Any) -> tuple[int, ...]:
