@@ -202,6 +202,9 @@ def test_a_content_type_is_kept_and_honoured_both_ways(value: Any, content_type:
         ({"a": 1}, "text/plain"),
         ({"a": 1}, "image/png"),
         ("x", 7),
+        ("x", "text/plain\nx"),
+        ("x", "text/plain; charset=utf-8; title=grün"),
+        ("x", "text/" + "x" * 200),
     ],
 )
 def test_a_value_that_is_not_of_its_content_type_is_refused(value: Any, content_type: Any) -> None:

@@ -8,6 +8,7 @@ what a value would read back as is proven; what cannot be stored is refused with
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,8 @@ from holdfast.objects.serial_types import TYPES, Types
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"
 _MARKED: Final = f'"{MARK}'.encode()
+_TYPE_MAX: Final = 200
+_printable: Final = re.compile("[ -~]+").fullmatch
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -41,7 +44,7 @@ def serialise(value: Any, content_type: str | None = None, *, types: Types = TYP
         if type(value) is str:
             return _text(value, "utf-8"), TEXT
         return _json(value, types), JSON
-    if not isinstance(content_type, str):
+    if not isinstance(content_type, str) or not 0 < len(content_type) <= _TYPE_MAX or not _printable(content_type):
         raise StorageRefused(f"not a content type: {content_type!r:.80}", hint="such as application/json")
     if is_json(content_type):
         return _json_given(value, types), content_type

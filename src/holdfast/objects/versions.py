@@ -16,6 +16,7 @@ from holdfast.objects.port import ABSENT, CREATE, SWAP, Expect
 
 Version: TypeAlias = int | str
 """A number that was counted, or a name such as ``1.2``."""
+Pointer: TypeAlias = tuple[Version | None, str]
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -50,22 +51,22 @@ class Versions:
         """Stores a version and lets the pointer show it; the version."""
         check_key(f"{key}/current")
         lacks = await self._holder.lacks()
-        current, _ = await self._pointer(key)
+        seen = await self._pointer(key)
         if version is not None:
             version = _checked(version)
             await self._create(f"{key}/v{check_key(str(version))}", data, content_type, lacks)
-            await self._point(key, version, lacks, always=True)
+            await self._point(key, version, lacks, seen, always=True)
             return version
         number = max([0, *(each for each in await self.list(key) if isinstance(each, int))])
-        if isinstance(current, int):
-            number = max(number, current)  # an object that was deleted leaves its number taken
+        if isinstance(seen[0], int):
+            number = max(number, seen[0])  # an object that was deleted leaves its number taken
         while True:
             number = self._next(key, number) if CREATE in lacks else number + 1
             try:
                 await self._create(f"{key}/v{number}", data, content_type, lacks)
             except ObjectConflict:
                 continue
-            await self._point(key, number, lacks, always=False)
+            await self._point(key, number, lacks, seen, always=False)
             return number
 
     def _next(self, key: str, number: int) -> int:
@@ -128,7 +129,7 @@ class Versions:
             raise ObjectNotFound(f"no version of {key!r:.200} before {current!r}", key=key)
         return older[-1]
 
-    async def _pointer(self, key: str) -> tuple[Version | None, str]:
+    async def _pointer(self, key: str) -> Pointer:
         """The version that is shown, and the pointer's etag; None: there is no pointer."""
         where = f"{check_key(key)}/current"
         try:
@@ -144,15 +145,18 @@ class Versions:
             )
         return version, etag
 
-    async def _point(self, key: str, version: Version, lacks: frozenset[str], *, always: bool) -> None:
+    async def _point(self, key: str, version: Version, lacks: frozenset[str], seen: Pointer, *, always: bool) -> None:
         """Moves the pointer; a counted version does not take it back from a later one."""
+        if SWAP in lacks:
+            seen = await self._pointer(key)  # nobody will say that it has changed meanwhile
         for _ in range(_TRIES):
-            current, etag = await self._pointer(key)
+            current, etag = seen
             if not always and isinstance(current, int) and isinstance(version, int) and current >= version:
                 return
             try:
                 await self._write(key, version, etag, lacks)
             except ObjectConflict:
+                seen = await self._pointer(key)
                 continue
             return
         raise _busy(key)
