@@ -313,6 +313,23 @@ def test_two_who_save_at_once_get_two_versions(lacks: frozenset[str]) -> None:
         assert asyncio.run(managers[0].current_version("a")) == 80
 
 
+def test_a_late_writer_does_not_take_the_pointer_back() -> None:
+    class Overtaken(MemoryStore):
+        def put(self, key: str, data: Any, **options: Any) -> Any:
+            info = super().put(key, data, **options)
+            if key == "a/v1":  # before the pointer is moved, somebody else has stored the next version
+                super().put("a/v2", b"2")
+                super().put("a/current", b'{"version":2}', content_type="application/json")
+            return info
+
+    async def use() -> None:
+        storage = StorageManager(Overtaken())
+        assert await storage.save_versioned("a", 1) == 1
+        assert await storage.current_version("a") == 2
+
+    asyncio.run(use())
+
+
 def test_one_manager_serves_several_loops_and_threads_and_opens_once() -> None:
     storage = StorageManager("memory:")
 
