@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
     from holdfast.objects.postgres_store import PostgresStore
     from holdfast.objects.redis import RedisStore
-    from holdfast.objects.sqlite import SqliteStore
     from holdfast.objects.s3_backend import S3StorageBackend
     from holdfast.objects.serial_types import Types, register
+    from holdfast.objects.sqlite import SqliteStore
 
 __all__ = [
     "ABSENT",
