@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from holdfast.objects.backend import StorageBackend, StoreBackend
     from holdfast.objects.batches import Batch
     from holdfast.objects.config import StorageConfig
+    from holdfast.objects.file import FileStore
+    from holdfast.objects.file_backend import FileStorageBackend
     from holdfast.objects.manager import StorageManager
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
@@ -35,6 +37,8 @@ __all__ = [
     "BlobFiles",
     "BlobReader",
     "Content",
+    "FileStorageBackend",
+    "FileStore",
     "Health",
     "MemoryStore",
     "ObjectConflict",
@@ -65,6 +69,8 @@ _WHERE = {
     "holdfast.objects.batches": ("Batch",),
     "holdfast.objects.config": ("StorageConfig",),
     "holdfast.objects.manager": ("StorageManager",),
+    "holdfast.objects.file": ("FileStore",),
+    "holdfast.objects.file_backend": ("FileStorageBackend",),
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),

@@ -1,0 +1,549 @@
+"""Objects as files in a readable tree: each whole or not there, safe when `put` returns, never returned when it rotted.
+
+The order of a write: an unfinished file beside the tree, its description on it, fsync, rename under the key's lock,
+fsync of the directory. Who reads takes no lock. A file that somebody dropped into the tree is an object too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from holdfast.errors import ObjectCorrupt, StorageError, StorageRefused
+from holdfast.objects.filenames import ASIDE, MORE, PlainNames, TypedNames, type_of
+from holdfast.objects.keys import KEY_BYTES_MAX, check_key, check_prefix
+from holdfast.objects.port import (
+    SWAP_DELETE,
+    TYPE,
+    Content,
+    Expect,
+    ObjectInfo,
+    ObjectStore,
+    Source,
+    check_expect,
+    check_put,
+    check_range,
+    conflict,
+    not_found,
+)
+from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, read_at, write_at
+from holdfast.objects.sidecars import About, Sidecars, attach, attached, packed, unpacked
+from holdfast.objects.workroom import Workroom, told
+
+Names = Literal["typed", "plain"]
+_NOT_ONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EMLINK)
+_ROTTEN: Final = About(etag="damaged", size=0, at=0, sha256="")
+"""Of a file whose description cannot be read: no put ever gave this etag."""
+_TURNS: Final = 1000
+
+
+class _Moved(Exception):
+    """The file that was opened is not the one by this name any more."""
+
+
+class FileStore(ObjectStore):
+    """Objects in the files below a directory; any number of threads and processes may use it at once.
+
+    Args:
+        root: the directory; made, with mode 0700, if it is not there.
+        names: ``typed``: a file has a suffix for its object's type (``ceo.json`` is the object ``ceo``); ``plain``:
+            the key is the path.
+        attributes: whether descriptions may lie in extended attributes; None: where the file system has them.
+        folding: whether the file system takes capitals and small letters for the same; None: it is tried out.
+
+    Raises:
+        StorageRefused: the directory was made where names are told apart that are the same here.
+        StorageDenied: it cannot be made.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        names: Names = "typed",
+        attributes: bool | None = None,
+        folding: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if names not in ("typed", "plain"):
+            raise StorageRefused(f"no way to name files: {names!r:.80}", hint="typed or plain")
+        self.root = Path(os.path.abspath(root))
+        self._attributes = attributes
+        with told(self.root):
+            self._room = Workroom(self.root)
+            folded = self._room.folds() if folding is None else folding
+        self._names = (TypedNames if names == "typed" else PlainNames)(folded)
+        self._sidecars = Sidecars(self._room.own / "about", self._room.publish)
+        self._swept = False
+
+    @property
+    def name(self) -> str:
+        return f"file:{self.root}"
+
+    def put(
+        self,
+        key: str,
+        data: Source,
+        *,
+        content_type: str = TYPE,
+        metadata: Mapping[str, str] | None = None,
+        expect: Expect = None,
+    ) -> ObjectInfo:
+        self._open()
+        check_key(key)
+        kept = check_put(self, content_type, metadata, expect)
+        if expect is not None:
+            self._expected(key, expect)  # before anything is written; what counts is the look under the lock
+        with contextlib.ExitStack() as stack:
+            with told(self.root, key):
+                if not self._swept:
+                    self._swept = True
+                    self._room.sweep()
+                fd, path = stack.enter_context(self._room.partial())
+            size, digest = self._fill(fd, key, pieces_of(data))
+            about = About(
+                etag=os.urandom(12).hex(),
+                size=size,
+                at=time.time_ns() // 1000,
+                sha256=digest,
+                type=content_type,
+                metadata=kept,
+            )
+            with told(self.root, key):
+                raw = packed(about)
+                aside = None if self._attributes is not False and attach(fd, raw) else raw
+                os.fsync(fd)
+                self._settle(key, path, about, expect, (os.fstat(fd).st_ino, aside) if aside else None)
+        return about.info(key)
+
+    def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
+        self._open()
+        check_key(key)
+        check_range(start, stop)
+        with told(self.root, key):
+            fd, about = self._reader(key)
+            end = about.size if stop is None else min(stop, about.size)
+            proof = about.sha256 if start == 0 and end == about.size else ""
+            pieces = _Pieces(self, key, fd, (start, max(start, end)), proof)
+            try:
+                pieces.check(about)
+                if end - start > PIECE_BYTES:
+                    return Content(about.info(key), pieces)
+                content = Content(about.info(key), [*pieces])
+            except BaseException:
+                pieces.close()
+                raise
+            pieces.close()
+            return content
+
+    def head(self, key: str) -> ObjectInfo:
+        self._open()
+        check_key(key)
+        with told(self.root, key):
+            about = self._about(key)
+        if about is None:
+            raise not_found(self, key)
+        if about is _ROTTEN:
+            raise _corrupt(self, key, "its description was changed")
+        return about.info(key)
+
+    def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
+        self._open()
+        check_prefix(prefix)
+        self._room.look()
+        return self._walk(prefix, after, limit)
+
+    def delete(self, key: str, *, expect: str | None = None) -> bool:
+        self._open()
+        check_key(key)
+        check_expect(self, expect, SWAP_DELETE)
+        with told(self.root, key):
+            where = self._where(key)
+            if not self._files(where):
+                self._room.look()
+                self._expected(key, expect)
+                return False
+            with self._room.lock(self._names.shared(key)):
+                self._expected(key, expect)
+                files = self._files(where)
+                for file in files:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{where.directory}/{file}")
+                    if self._sidecars.used():
+                        self._sidecars.drop(where.relative(file))
+            self._room.prune(where.directory)
+        return bool(files)
+
+    def _look(self) -> None:
+        self._room.look()
+        with told(self.root), os.scandir(self.root):
+            pass
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def _fill(self, fd: int, key: str, pieces: Iterable[bytes]) -> tuple[int, str]:
+        digest = hashlib.sha256()
+        size = 0
+        for piece in pieces:  # the source's own errors stay its own
+            digest.update(piece)
+            with told(self.root, key):
+                size = write_at(fd, piece, size)
+        return size, digest.hexdigest()
+
+    def _settle(self, key: str, partial: str, about: About, expect: Expect, sidecar: tuple[int, bytes] | None) -> None:
+        """Gives a finished file its name, if what is there is what the writer expects, and makes that survive."""
+        where = self._where(key)
+        for _ in range(_TURNS):
+            self._room.directory(where.names, self._in_the_way)
+            with self._room.lock(self._names.shared(key)):
+                self._expected(key, expect)
+                file = self._target(key, where, about.type)
+                relative = where.relative(file)
+                try:
+                    if sidecar is not None:
+                        self._announce(f"{where.directory}/{file}", relative, sidecar)
+                    os.rename(partial, f"{where.directory}/{file}")
+                except (FileNotFoundError, NotADirectoryError):
+                    self._room.look()
+                    self._room.forget(where.directory)
+                    continue  # it was empty when another key of it was deleted, and went with that
+                except IsADirectoryError:
+                    continue  # made meanwhile; there is another name for us then
+                if sidecar is not None:
+                    self._sidecars.put(relative, dict([sidecar]), durable=False)
+                elif self._sidecars.used():
+                    self._sidecars.drop(relative)
+            self._room.settle(where.directory)
+            return
+        raise StorageError(f"no place for {key!r:.200} in {self.name}: something is in the way of {where.directory}")
+
+    def _announce(self, path: str, relative: str, sidecar: tuple[int, bytes]) -> None:
+        """Says what the new file is before it is there, and again what the old one is."""
+        held = dict([sidecar])
+        try:
+            inode = os.lstat(path).st_ino
+        except FileNotFoundError:
+            pass
+        else:
+            old = self._sidecars.get(relative, inode)
+            if old:
+                held[inode] = old
+        self._sidecars.put(relative, held)
+
+    def _target(self, key: str, where: _Where, content_type: str) -> str:
+        """The name of the file that the object has, or gets."""
+        files = self._files(where)
+        if files:
+            return files[0]
+        name = self._names.name(key, content_type)
+        if os.path.isdir(f"{where.directory}/{name}") and isinstance(self._names, PlainNames):
+            return name + ASIDE
+        return name
+
+    def _in_the_way(self, path: str) -> None:
+        """Gives another name to a file whose name a directory needs: it has no suffix, or its key is its path."""
+        relative = path[len(str(self.root)) + 1 :]
+        segments: list[str | None] = []
+        carried: tuple[str, ...] = ()
+        for name in relative.split("/"):
+            if name.endswith(MORE):
+                carried = (*carried, name)
+            else:
+                segments.append(self._names.directory_segment(name, carried))
+                carried = ()
+        refused = StorageError(f"the file {path} is in the way of a directory", hint="rename it")
+        if carried or None in segments:
+            raise refused
+        key = "/".join(segment for segment in segments if segment)
+        where = self._where(key)
+        with self._room.lock(self._names.shared(key)):
+            file = path.rpartition("/")[2]
+            files = self._files(where)
+            if file not in files:
+                if os.path.isfile(path):
+                    raise refused
+                return
+            if files != [file]:
+                raise refused
+            other = file + self._names.aside
+            held = self._sidecars.get(relative, os.lstat(path).st_ino)
+            if held:
+                self._sidecars.put(where.relative(other), {os.lstat(path).st_ino: held})
+            os.rename(path, f"{where.directory}/{other}")
+            if held:
+                self._sidecars.drop(relative)
+        self._room.settle(where.directory)
+
+    def _expected(self, key: str, expect: Expect) -> None:
+        if expect is None:
+            return
+        with told(self.root, key):
+            about = self._about(key)
+        if (about.etag if about else 0) != expect or about is _ROTTEN:
+            raise conflict(self, key, expect, about.etag if about else None)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def _where(self, key: str) -> _Where:
+        names = self._names.directories(key) + self._names.stem_directories(key)
+        return _Where("/".join((str(self.root), *names)), names, self._names.candidates(key))
+
+    def _files(self, where: _Where) -> list[str]:
+        """The files of a key that are there, best first; more than one only if somebody dropped them."""
+        found: list[str] = []
+        for name in where.candidates:
+            try:
+                mode = os.lstat(f"{where.directory}/{name}").st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if stat.S_ISREG(mode):
+                found.append(name)
+        return found
+
+    def _about(self, key: str) -> About | None:
+        """What is known of an object; None if there is none, `_ROTTEN` if it cannot be read."""
+        where = self._where(key)
+        for name in where.candidates:
+            try:
+                about = self._about_file(f"{where.directory}/{name}", where.relative(name))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if about is not None:
+                return about
+        self._room.look()
+        return None
+
+    def _about_file(self, path: str, relative: str) -> About | None:
+        """What is known of a file; None if it is no plain file."""
+        raw = attached(path)
+        if raw is not None:
+            return _unpacked(raw)
+        found = self._opened(path, relative)
+        if found is None:
+            return None
+        os.close(found[0])
+        return found[1]
+
+    def _reader(self, key: str) -> tuple[int, About]:
+        where = self._where(key)
+        for name in where.candidates:
+            found = self._opened(f"{where.directory}/{name}", where.relative(name))
+            if found is not None:
+                return found
+        self._room.look()
+        raise not_found(self, key)
+
+    def _opened(self, path: str, relative: str) -> tuple[int, About] | None:
+        """A file and what is known of it, both of the same write; None if there is no plain file."""
+        while True:
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno in _NOT_ONE:
+                    return None
+                raise
+            try:
+                about = self._describe(fd, path, relative)
+                if about is not None:
+                    kept, fd = fd, -1
+                    return kept, about
+                return None
+            except _Moved:
+                continue
+            finally:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _describe(self, fd: int, path: str, relative: str) -> About | None:
+        raw = attached(fd)
+        if raw is not None:
+            return _unpacked(raw)
+        state = os.fstat(fd)
+        if not stat.S_ISREG(state.st_mode):
+            return None
+        if self._sidecars.used():
+            raw = self._sidecars.get(relative, state.st_ino)
+            if raw is not None:
+                return _unpacked(raw)
+            try:
+                if os.lstat(path).st_ino != state.st_ino:
+                    raise _Moved
+            except (FileNotFoundError, NotADirectoryError):
+                raise _Moved from None
+        # Somebody dropped it here. Its etag is made of its bytes: inode numbers, times and sizes come again.
+        digest = digest_of(fd).hex()
+        name = path.rpartition("/")[2]
+        return About(
+            etag=digest[:32], size=state.st_size, at=state.st_mtime_ns // 1000, sha256=digest, type=type_of(name)
+        )
+
+    # -- listing ------------------------------------------------------------------------------------------------
+
+    def _walk(self, prefix: str, after: str, limit: int | None) -> Iterator[ObjectInfo]:
+        """Directory by directory, each sorted: the order of keys, though not of paths (``a-b`` < ``a/b`` < ``a0``)."""
+        base = prefix[: prefix.rfind("/") + 1]
+        path = "/".join((str(self.root), *self._names.directories(base)))
+        open_ = [self._entries(base, path, prefix, after)]
+        left = -1 if limit is None else max(0, limit)
+        while open_ and left:
+            entry = next(open_[-1], None)
+            self._open()
+            if entry is None:
+                open_.pop()
+            elif entry.file:
+                about = None
+                with told(self.root, entry.key), contextlib.suppress(FileNotFoundError):
+                    about = self._about_file(entry.path, entry.path[len(str(self.root)) + 1 :])
+                if about is not None:
+                    yield about.info(entry.key)
+                    left -= 1
+            else:
+                open_.append(self._entries(entry.key, entry.path, prefix, after))
+
+    def _entries(self, base: str, path: str, prefix: str, after: str) -> Iterator[_Entry]:
+        """What lies in a directory that can have to do with these keys, in order of the keys."""
+        best: dict[str, _Entry] = {}
+        for entry in self._scan(base, path, ()):
+            key = entry.key
+            if entry.file:
+                if not key.startswith(prefix) or key <= after:
+                    continue
+                other = best.get(key)
+                if other is not None and other.rank <= entry.rank:
+                    continue
+            elif not (key.startswith(prefix) or prefix.startswith(key)) or not (key > after or after.startswith(key)):
+                continue
+            best[key] = entry
+        # The key of a directory ends with its slash, and all keys in it begin so: one order for both.
+        return iter([best[key] for key in sorted(best)])
+
+    def _scan(self, base: str, path: str, carried: tuple[str, ...]) -> Iterator[_Entry]:
+        names = self._names
+        with told(self.root, base):
+            try:
+                found = [*os.scandir(path)]
+            except (FileNotFoundError, NotADirectoryError):
+                return
+        for entry in found:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                if name.endswith(MORE):
+                    yield from self._scan(base, entry.path, (*carried, name))
+                    continue
+                segment = names.directory_segment(name, carried)
+                if segment is not None:
+                    yield _Entry(f"{base}{segment}/", entry.path, False, 0)
+            elif entry.is_file(follow_symlinks=False):
+                stood = names.segment(name, carried)
+                if stood is not None and (len(base) < 200 or len((base + stood[0]).encode()) <= KEY_BYTES_MAX):
+                    yield _Entry(base + stood[0], entry.path, True, stood[1])
+
+
+class _Where(NamedTuple):
+    """Where the file of a key can be."""
+
+    directory: str
+    names: list[str]
+    candidates: list[str]
+
+    def relative(self, file: str) -> str:
+        return "/".join((*self.names, file))
+
+
+class _Entry(NamedTuple):
+    """A file, or a directory whose key ends with a slash."""
+
+    key: str
+    path: str
+    file: bool
+    rank: int
+
+
+class _Pieces:
+    """A file's bytes, or a range; the last piece comes only if all of them are what was stored."""
+
+    def __init__(self, store: FileStore, key: str, fd: int, span: tuple[int, int], proof: str) -> None:
+        self._store, self._key, self._fd, self._proof = store, key, fd, proof
+        self._at, self._end = span
+        self._hash = hashlib.sha256()
+
+    def check(self, about: About) -> None:
+        """Refuses a file of which it can be said without reading it that it is not what was stored."""
+        if about is _ROTTEN:
+            raise self._wrong("its description was changed")
+        found = os.fstat(self._fd).st_size
+        if found != about.size:
+            raise self._wrong(f"its file has {found} bytes, {about.size} were stored")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        want = min(PIECE_BYTES, self._end - self._at)
+        if self._fd < 0 or (want <= 0 and not self._proof):
+            self.close()
+            raise StopIteration
+        try:
+            piece = read_at(self._fd, want, self._at)
+        except OSError as error:
+            raise self._wrong(f"the disk cannot read it: {error.strerror}") from error
+        if len(piece) < want:
+            raise self._wrong("its file is shorter than what was stored")
+        self._at += want
+        if self._proof:
+            self._hash.update(piece)
+            if self._at >= self._end:
+                if self._hash.hexdigest() != self._proof:
+                    raise self._wrong("its bytes have another digest than those that were stored")
+                self._proof = ""
+        if not piece:
+            self.close()
+            raise StopIteration
+        return piece
+
+    def _wrong(self, why: str) -> ObjectCorrupt:
+        self.close()
+        return _corrupt(self._store, self._key, why)
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
+def _unpacked(raw: bytes) -> About:
+    try:
+        return unpacked(raw)
+    except ValueError:
+        return _ROTTEN
+
+
+def _corrupt(store: FileStore, key: str, why: str) -> ObjectCorrupt:
+    return ObjectCorrupt(
+        f"object {key!r:.200} in {store.name}: {why}",
+        hint="put it again from elsewhere; if you changed its file by hand, put what it is now",
+        key=key,
+    )
+
+
+def open_file(address: str, **options: Any) -> FileStore:
+    """The opener of ``file:<directory>``, relative to the working directory or not; ``file:///…`` is taken too."""
+    path = address.removeprefix("file:")
+    if path.startswith("//"):
+        path = path[2:]
+        if not path.startswith("/"):
+            raise StorageRefused(f"not a directory of this machine: {address!r:.200}", hint="file:./data, file:/data")
+    if not path or "\x00" in path:
+        raise StorageRefused(f"not a directory: {address!r:.200}", hint="file:./data, file:/data")
+    return FileStore(path, **options)

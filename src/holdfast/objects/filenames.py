@@ -1,0 +1,209 @@
+"""The file of a key, and the key of a file: one to one, readable, and possible on every file system.
+
+``agent_configs/ceo`` stored as JSON is ``agent_configs/ceo.json``, beside the directory ``agent_configs/ceo`` of
+``agent_configs/ceo/current``: the last segment and a suffix for its type make the file's name, so that files and
+directories do not meet. What some system cannot have in a name is percent-encoded; a name that this encoding would not
+have made is the name of no object. `PlainNames` adds no suffix: the key is the path.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from holdfast.errors import StorageRefused
+from holdfast.objects.keys import check_key
+
+JSON: Final = ".json"
+TEXT: Final = ".txt"
+OTHER: Final = ".bin"
+SUFFIXES: Final = (JSON, TEXT, OTHER)
+MORE: Final = "%+"
+"""Ends the name of a directory in which the rest of a long segment lies."""
+ASIDE: Final = "%"
+"""Ends the name of a plain file whose own name a directory needed. The encoding makes neither."""
+_PART_BYTES: Final = 240  # a name has 255 bytes; a suffix and a mark must find room
+
+_SIMPLE: Final = re.compile(r"[a-z0-9_-]+", re.IGNORECASE)
+_SIMPLE_FOLDED: Final = re.compile(r"[a-z0-9_-]+")
+_UNSAFE: Final = re.compile(r'[%<>:"|?*]')
+_ESCAPED: Final = re.compile(r"(?:%[0-9A-F]{2})+")
+_TOKEN: Final = re.compile(r"%[0-9A-F]{2}|.", re.DOTALL)
+_DEVICE: Final = re.compile(
+    r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3]) *(\..*)?", re.I | re.S
+)
+
+
+def kind_of(content_type: str) -> str:
+    """The suffix of files of this type."""
+    plain = content_type.partition(";")[0].strip().lower()
+    if plain == "application/json" or plain.endswith("+json"):
+        return JSON
+    return TEXT if plain.startswith("text/") else OTHER
+
+
+def type_of(name: str) -> str:
+    """The type that a file's name speaks of; of ``model.onnx.bin`` what stands before the suffix."""
+    import mimetypes
+
+    stem, _, suffix = name.rpartition(".")
+    suffix = f".{suffix}" if stem else ""
+    if suffix == JSON:
+        return "application/json"
+    if suffix == TEXT:
+        return "text/plain"
+    found, encoding = mimetypes.guess_type((stem if suffix == OTHER else name).rstrip(ASIDE), strict=True)
+    return found if found is not None and encoding is None else "application/octet-stream"
+
+
+class TypedNames:
+    """Names with a suffix for the type that an object had when it was created.
+
+    Args:
+        folding: the file system takes ``A`` and ``a``, or two forms of ``é``, for the same name.
+    """
+
+    aside = OTHER
+    """Ends the name that a file without suffix is given when a directory needs its own."""
+
+    def __init__(self, folding: bool = False) -> None:
+        self.folding = folding
+        self._simple = _SIMPLE_FOLDED if folding else _SIMPLE
+
+    def directories(self, key: str) -> list[str]:
+        """The directories on the way to the file of a key, the names in order."""
+        return [part for segment in key.split("/")[:-1] for part in self._parts(self.directory(segment))]
+
+    def candidates(self, key: str) -> list[str]:
+        """Every name that the file of a key can have, below its `directories` and `stem_directories`; best first."""
+        stem = self._stem(key)
+        # A file that somebody dropped here without a suffix comes before the name it is given when it is moved aside,
+        # so that a reader who goes through them in this order does not miss it.
+        bare = () if stem.endswith(SUFFIXES) else ("",)
+        return [stem + suffix for suffix in (JSON, TEXT, *bare, OTHER)]
+
+    def name(self, key: str, content_type: str) -> str:
+        """The name of the file that a new object gets."""
+        return self._stem(key) + kind_of(content_type)
+
+    def stem_directories(self, key: str) -> list[str]:
+        """More directories: of a last segment that is too long for one name."""
+        return self._parts(self.encoded(key.rpartition("/")[2]))[:-1]
+
+    def segment(self, name: str, carried: tuple[str, ...] = ()) -> tuple[str, int] | None:
+        """The last segment of the key of a file, and how good a name for it this is (0 is best); None: no object's.
+
+        Args:
+            name: the file's.
+            carried: the `MORE` directories it lies in.
+        """
+        stem, rank = name, 2
+        for suffix in SUFFIXES:
+            if name.endswith(suffix):
+                stem, rank = name[: -len(suffix)], {JSON: 0, TEXT: 1, OTHER: 3}[suffix]
+        found = self._decoded(stem, carried, directory=False)
+        return None if found is None else (found, rank)
+
+    def directory_segment(self, name: str, carried: tuple[str, ...] = ()) -> str | None:
+        """The segment that a directory's name stands for; None: no object lies there."""
+        return self._decoded(name, carried, directory=True)
+
+    def shared(self, key: str) -> str:
+        """What the files of this key have in common, however they are named: for locks."""
+        return key
+
+    def directory(self, segment: str) -> str:
+        """A segment as a directory's name, which never looks like a file's."""
+        name = self.encoded(segment)
+        if name.endswith(SUFFIXES):
+            stem, _, suffix = name.rpartition(".")
+            name = f"{stem}%2E{suffix}"
+        return name
+
+    def encoded(self, segment: str) -> str:
+        """A segment as the beginning of a file's name."""
+        if self._simple.fullmatch(segment) and not _DEVICE.fullmatch(segment):
+            return segment
+        if self.folding:
+            whole = unicodedata.is_normalized("NFC", segment)
+            name = "".join(
+                _percent(sign) if _UNSAFE.match(sign) or _folds(sign) or (sign > "\x7f" and not whole) else sign
+                for sign in segment
+            )
+        else:
+            name = _UNSAFE.sub(lambda found: _percent(found[0]), segment)
+        if name[0] == ".":
+            name = "%2E" + name[1:]
+        if name[-1] in ". ":
+            name = name[:-1] + _percent(name[-1])
+        if _DEVICE.fullmatch(name):
+            name = _percent(name[0]) + name[1:]
+        return name
+
+    def _stem(self, key: str) -> str:
+        return self._parts(self.encoded(key.rpartition("/")[2]))[-1]
+
+    def _parts(self, name: str) -> list[str]:
+        """A name in parts that a file system takes; all but the last are `MORE` directories."""
+        if len(name) <= _PART_BYTES // 4 or len(name.encode()) <= _PART_BYTES:
+            return [name]
+        parts: list[str] = []
+        part = ""
+        size = 0
+        for token in _TOKEN.findall(name):
+            room = len(token.encode())
+            if size + room > _PART_BYTES:
+                parts.append(part + MORE)
+                part, size = "", 0
+            part, size = part + token, size + room
+        return [*parts, part]
+
+    def _decoded(self, name: str, carried: tuple[str, ...], directory: bool) -> str | None:
+        if not carried and self._simple.fullmatch(name) and len(name) <= 200 and not _DEVICE.fullmatch(name):
+            return name
+        whole = "".join(part.removesuffix(MORE) for part in carried) + name
+        try:
+            segment = _ESCAPED.sub(lambda found: bytes.fromhex(found[0].replace("%", "")).decode(), whole)
+            if "/" in segment:
+                return None
+            check_key(segment)
+        except (UnicodeDecodeError, StorageRefused):
+            return None
+        made = self._parts(self.directory(segment) if directory else self.encoded(segment))
+        return segment if made == [*carried, name] else None
+
+
+class PlainNames(TypedNames):
+    """The key is the path, as the seed's file backend has it: nothing is added to it."""
+
+    aside = ASIDE
+
+    def candidates(self, key: str) -> list[str]:
+        stem = self._stem(key)
+        return [stem, stem + ASIDE]
+
+    def name(self, key: str, content_type: str) -> str:
+        return self._stem(key)
+
+    def segment(self, name: str, carried: tuple[str, ...] = ()) -> tuple[str, int] | None:
+        rank = 1 if name.endswith(ASIDE) else 0
+        found = self._decoded(name.removesuffix(ASIDE), carried, directory=False)
+        return None if found is None else (found, rank)
+
+    def shared(self, key: str) -> str:
+        # `TypedNames` over the same directory has this file under a key without the suffix: one lock for both.
+        stem, dot, suffix = key.rpartition(".")
+        return stem if f"{dot}{suffix}" in SUFFIXES and stem and stem[-1] != "/" else key
+
+    def directory(self, segment: str) -> str:
+        return self.encoded(segment)
+
+
+def _percent(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+def _folds(sign: str) -> bool:
+    """Whether some file system may take another sign for this one."""
+    return sign.casefold() != sign or sign.upper().casefold() != sign

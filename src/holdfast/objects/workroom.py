@@ -1,0 +1,296 @@
+"""Beside the objects of a file store, in ``<root>/.holdfast``: files that are not finished, locks, directories known.
+
+Nothing in here is needed to read the tree, and nothing in here is an object. Who writes an unfinished file holds its
+flock, which ends with the process: what nobody holds is rubbish, and `sweep` collects it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from holdfast.disk import sync_directory
+from holdfast.errors import StorageDenied, StorageError, StorageFull, StorageRefused, StorageUnavailable
+from holdfast.objects.raw import write_at
+
+OWN: Final = ".holdfast"
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_LOCKS: Final = 256
+_KNOWN_MAX: Final = 10_000
+
+
+class Workroom:
+    """The bookkeeping of one root; any number of threads, processes and forked children may have one.
+
+    Args:
+        root: the store's directory; made if it is not there, its parents too. One that may only be read is read.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.own = root / OWN
+        self._partial = self.own / "partial"
+        self._locks = self.own / "locks"
+        self._known: dict[str, int] = {}
+        self._denied: OSError | None = None
+        try:
+            for path in (self._partial, self._locks):
+                make_all(path)
+        except OSError as error:
+            if error.errno not in _DENIED or not root.is_dir():
+                raise
+            self._denied = error
+        self._seen = self.own.is_dir()
+
+    def look(self) -> None:
+        """Whether the store's directory is there; what is not found in one that is not there is no answer.
+
+        Raises:
+            StorageUnavailable: it went away.
+        """
+        if not (self.own if self._seen else self.root).is_dir():
+            raise gone(self.root)
+
+    @contextlib.contextmanager
+    def partial(self) -> Iterator[tuple[int, str]]:
+        """A new file, ours alone until the block ends; removed then, if it was not renamed.
+
+        Raises:
+            PermissionError: there may be none in this directory.
+            StorageUnavailable: the store's directory went away.
+        """
+        if self._denied is not None:
+            raise self._denied
+        path = str(self._partial / f"{os.getpid():x}-{os.urandom(8).hex()}")
+        while True:
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                raise gone(self.root) from None
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.fstat(fd).st_nlink:
+                break
+            os.close(fd)  # somebody swept it before it was locked
+        try:
+            yield fd, path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            os.close(fd)
+
+    def publish(self, path: Path, data: bytes, durable: bool) -> None:
+        """Writes a small file of our own, whole; when it returns, it survives a power cut if that was asked for."""
+        with self.partial() as (fd, partial):
+            write_at(fd, data, 0)
+            if durable:
+                os.fsync(fd)
+            try:
+                os.rename(partial, path)
+            except FileNotFoundError:
+                make_all(path.parent)
+                os.rename(partial, path)
+        if durable:
+            sync_directory(path.parent)
+
+    @contextlib.contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Ours alone until the block ends: all that goes by this name, in every thread and process."""
+        if self._denied is not None:
+            raise self._denied
+        path = f"{self._locks}/{zlib.crc32(name.encode()) % _LOCKS:02x}"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise gone(self.root) from None
+        try:
+            # A lock per open file, not per process: threads keep each other out too.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            # By name, for a child forked meanwhile has the same open file and does not close it.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    def sweep(self) -> int:
+        """Removes unfinished files of processes that are no more; returns how many."""
+        if self._denied is not None:
+            return 0
+        swept = 0
+        for name in os.listdir(self._partial):
+            path = self._partial / name
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    swept += 1
+                finally:
+                    os.close(fd)
+        return swept
+
+    def folds(self) -> bool:
+        """Whether names that differ in case, or in how an accent is written, are one name here; the answer is kept.
+
+        Raises:
+            StorageRefused: names were made where they are not one, and here they are.
+        """
+        record = self.own / "names"
+        if self._denied is not None:
+            name = self.root.name
+            return name.swapcase() != name and os.path.lexists(self.root.with_name(name.swapcase()))
+        folded = os.path.lexists(self.root / OWN.upper())
+        try:
+            said = record.read_text("ascii").strip()
+        except FileNotFoundError:
+            said = ""
+        if not said:
+            with self._named("\u00e9") as other:
+                folded = folded or os.path.lexists(other)
+            said = "folded" if folded else "exact"
+            self.publish(record, said.encode() + b"\n", True)
+        if said == "exact" and folded:
+            raise StorageRefused(
+                f"{self.root} was made where capitals have names of their own, and here they have not",
+                hint="copy its objects into a new store instead of its files",
+            )
+        return said == "folded"
+
+    @contextlib.contextmanager
+    def _named(self, sign: str) -> Iterator[Path]:
+        """The path of a file that was made with this sign in its name, with another form of the sign."""
+        name = f"{os.getpid():x}-{os.urandom(8).hex()}-"
+        path = self._partial / (name + sign)
+        path.touch(0o600)
+        try:
+            yield self._partial / (name + unicodedata.normalize("NFD", sign))
+        finally:
+            path.unlink(missing_ok=True)
+
+    # -- directories of the tree --------------------------------------------------------------------------------
+
+    def directory(self, names: list[str], in_the_way: Callable[[str], None]) -> str:
+        """The path of a directory of the tree, made if need be, whose name survives a power cut.
+
+        Args:
+            names: below the root, in order.
+            in_the_way: told of a file that has the name of a directory; returns when it has another.
+        """
+        path = "/".join((str(self.root), *names))
+        if path in self._known:
+            return path
+        while True:
+            try:
+                return self._make(names, in_the_way)
+            except FileNotFoundError:
+                if not os.path.isdir(self.root):
+                    raise gone(self.root) from None
+                self._known.clear()  # somebody removed one that was empty, while we walked
+
+    def _make(self, names: list[str], in_the_way: Callable[[str], None]) -> str:
+        path = str(self.root)
+        for name in names:
+            parent, path = path, f"{path}/{name}"
+            if path in self._known:
+                continue
+            while True:
+                try:
+                    os.mkdir(path, 0o700)
+                except FileExistsError:
+                    mode = os.lstat(path).st_mode
+                    if stat.S_ISREG(mode):
+                        in_the_way(path)
+                        continue
+                    if not stat.S_ISDIR(mode):
+                        raise StorageError(
+                            f"{path} is no directory", hint="a link or a device cannot be part of a store"
+                        ) from None
+                break
+            # Whoever made it may not have come to that yet, and we build on it.
+            sync_directory(Path(parent))
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[path] = os.lstat(path).st_ino
+        return path
+
+    def forget(self, path: str) -> None:
+        """A directory is not where it was; nor is what was below it."""
+        for known in [known for known in [*self._known] if known == path or known.startswith(f"{path}/")]:
+            self._known.pop(known, None)
+
+    def settle(self, path: str) -> None:
+        """Makes the names in a directory of the tree survive a power cut."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # our file was removed, and the directory after it: there is no name left to keep
+        try:
+            os.fsync(fd)
+            same = path == str(self.root) or self._known.get(path) == os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+        if not same:
+            # Removed and made again by others since we knew it: its own name may not be safe yet.
+            self.forget(path)
+            while path != str(self.root):
+                path = os.path.dirname(path)
+                with contextlib.suppress(FileNotFoundError):
+                    sync_directory(Path(path))
+
+    def prune(self, path: str) -> None:
+        """Removes a directory of the tree if it is empty, and those above it; makes what was removed stay so."""
+        while path != str(self.root):
+            try:
+                os.rmdir(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                break
+            self.forget(path)
+            path = os.path.dirname(path)
+        with contextlib.suppress(FileNotFoundError):
+            sync_directory(Path(path))
+
+
+def make_all(path: Path) -> None:
+    """Makes a directory and those above it that are missing, for the owner alone, to survive a power cut."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+        sync_directory(each.parent)
+
+
+def gone(root: Path) -> StorageUnavailable:
+    """The error of a store whose directory went away: a disk was taken off, or somebody removed it."""
+    return StorageUnavailable(f"the directory {root} of this store is not there any more", hint="is its disk mounted?")
+
+
+@contextlib.contextmanager
+def told(where: Path, what: str = "") -> Iterator[None]:
+    """Says in our words what the system says in its own."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        why = f"{what or 'object store'} in {where}: {error.strerror or error}"
+        if error.errno in NO_ROOM:
+            raise StorageFull(why, hint="free space on this disk; reads go on") from error
+        if error.errno in _DENIED:
+            raise StorageDenied(why, hint=f"this process may not write or read there: {error.filename}") from error
+        if error.errno == errno.EXDEV:
+            raise StorageError(why, hint=f"all of {where} must be on one file system") from error
+        raise StorageError(why) from error
