@@ -270,7 +270,7 @@ class FileStore(ObjectStore):
                 if os.path.isfile(path):
                     raise refused
                 return
-            if files != [file]:
+            if files != (file,):
                 raise refused
             other = file + self._names.aside
             held = self._sidecars.get(relative, os.lstat(path).st_ino)
@@ -295,17 +295,9 @@ class FileStore(ObjectStore):
         names = self._names.directories(key) + self._names.stem_directories(key)
         return _Where("/".join((str(self.root), *names)), names, self._names.candidates(key))
 
-    def _files(self, where: _Where) -> list[str]:
+    def _files(self, where: _Where) -> tuple[str, ...]:
         """The files of a key that are there, best first; more than one only if somebody dropped them."""
-        found: list[str] = []
-        for name in where.candidates:
-            try:
-                mode = os.lstat(f"{where.directory}/{name}").st_mode
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            if stat.S_ISREG(mode):
-                found.append(name)
-        return found
+        return tuple(name for name in where.candidates if _is_plain(f"{where.directory}/{name}"))
 
     def _about(self, key: str) -> About | None:
         """What is known of an object; None if there is none, `_ROTTEN` if it cannot be read."""
@@ -520,6 +512,13 @@ class _Pieces:
             os.close(fd)
 
     __del__ = close
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _unpacked(raw: bytes) -> About:

@@ -8,12 +8,16 @@ have made is the name of no object. `PlainNames` adds no suffix: the key is the 
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from holdfast.errors import StorageRefused
 from holdfast.objects.keys import check_key
+
+if TYPE_CHECKING:
+    import mimetypes
 
 JSON: Final = ".json"
 TEXT: Final = ".txt"
@@ -45,15 +49,13 @@ def kind_of(content_type: str) -> str:
 
 def type_of(name: str) -> str:
     """The type that a file's name speaks of; of ``model.onnx.bin`` what stands before the suffix."""
-    import mimetypes
-
     stem, _, suffix = name.rpartition(".")
     suffix = f".{suffix}" if stem else ""
     if suffix == JSON:
         return "application/json"
     if suffix == TEXT:
         return "text/plain"
-    found, encoding = mimetypes.guess_type((stem if suffix == OTHER else name).rstrip(ASIDE), strict=True)
+    found, encoding = _types().guess_type((stem if suffix == OTHER else name).rstrip(ASIDE), strict=True)
     return found if found is not None and encoding is None else "application/octet-stream"
 
 
@@ -198,6 +200,13 @@ class PlainNames(TypedNames):
 
     def directory(self, segment: str) -> str:
         return self.encoded(segment)
+
+
+@functools.cache
+def _types() -> mimetypes.MimeTypes:
+    import mimetypes
+
+    return mimetypes.MimeTypes()  # Python's own table, the same on every machine
 
 
 def _percent(text: str) -> str:

@@ -24,6 +24,7 @@ from holdfast.objects.raw import write_at
 OWN: Final = ".holdfast"
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+_TURNS: Final = 1000
 _LOCKS: Final = 256
 _KNOWN_MAX: Final = 10_000
 
@@ -201,12 +202,12 @@ class Workroom:
             parent, path = path, f"{path}/{name}"
             if path in self._known:
                 continue
-            while True:
+            for turn in range(_TURNS):
                 try:
                     os.mkdir(path, 0o700)
                 except FileExistsError:
                     mode = os.lstat(path).st_mode
-                    if stat.S_ISREG(mode):
+                    if stat.S_ISREG(mode) and turn < _TURNS - 1:
                         in_the_way(path)
                         continue
                     if not stat.S_ISDIR(mode):
