@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from holdfast.errors import ObjectCorrupt, StorageError, StorageRefused
-from holdfast.objects.filenames import ASIDE, MORE, PlainNames, TypedNames, type_of
+from holdfast.objects.filenames import MORE, PlainNames, TypedNames, type_of
 from holdfast.objects.keys import KEY_BYTES_MAX, check_key, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
@@ -242,10 +242,9 @@ class FileStore(ObjectStore):
         files = self._files(where)
         if files:
             return files[0]
-        name = self._names.name(key, content_type)
-        if os.path.isdir(f"{where.directory}/{name}") and isinstance(self._names, PlainNames):
-            return name + ASIDE
-        return name
+        # A directory in its place was dropped there, or is that of other keys where names have no suffix.
+        names = (self._names.name(key, content_type), *where.candidates)
+        return next((name for name in names if not os.path.isdir(f"{where.directory}/{name}")), names[0])
 
     def _in_the_way(self, path: str) -> None:
         """Gives another name to a file whose name a directory needs: it has no suffix, or its key is its path."""

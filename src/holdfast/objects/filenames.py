@@ -8,16 +8,13 @@ have made is the name of no object. `PlainNames` adds no suffix: the key is the 
 
 from __future__ import annotations
 
-import functools
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from holdfast.errors import StorageRefused
 from holdfast.objects.keys import check_key
-
-if TYPE_CHECKING:
-    import mimetypes
+from holdfast.objects.port import TYPE
 
 JSON: Final = ".json"
 TEXT: Final = ".txt"
@@ -39,6 +36,36 @@ _DEVICE: Final = re.compile(
 )
 
 
+# A table of our own: Python's differs from version to version, and the system's from machine to machine.
+_TYPES: Final = {
+    "csv": "text/csv",
+    "gif": "image/gif",
+    "htm": "text/html",
+    "html": "text/html",
+    "jpeg": "image/jpeg",
+    "jpg": "image/jpeg",
+    "json": "application/json",
+    "jsonl": "application/x-ndjson",
+    "log": "text/plain",
+    "md": "text/markdown",
+    "mp3": "audio/mpeg",
+    "mp4": "video/mp4",
+    "pdf": "application/pdf",
+    "png": "image/png",
+    "py": "text/x-python",
+    "svg": "image/svg+xml",
+    "tar": "application/x-tar",
+    "toml": "application/toml",
+    "txt": "text/plain",
+    "wav": "audio/wav",
+    "webp": "image/webp",
+    "xml": "application/xml",
+    "yaml": "application/yaml",
+    "yml": "application/yaml",
+    "zip": "application/zip",
+}
+
+
 def kind_of(content_type: str) -> str:
     """The suffix of files of this type."""
     plain = content_type.partition(";")[0].strip().lower()
@@ -48,15 +75,10 @@ def kind_of(content_type: str) -> str:
 
 
 def type_of(name: str) -> str:
-    """The type that a file's name speaks of; of ``model.onnx.bin`` what stands before the suffix."""
-    stem, _, suffix = name.rpartition(".")
-    suffix = f".{suffix}" if stem else ""
-    if suffix == JSON:
-        return "application/json"
-    if suffix == TEXT:
-        return "text/plain"
-    found, encoding = _types().guess_type((stem if suffix == OTHER else name).rstrip(ASIDE), strict=True)
-    return found if found is not None and encoding is None else "application/octet-stream"
+    """The type that a file's name speaks of; of ``report.pdf.bin`` what stands before the suffix."""
+    name = name.removesuffix(ASIDE)
+    stem, dot, suffix = name.removesuffix(OTHER).rpartition(".")
+    return _TYPES.get(suffix.lower(), TYPE) if stem and dot else TYPE
 
 
 class TypedNames:
@@ -200,13 +222,6 @@ class PlainNames(TypedNames):
 
     def directory(self, segment: str) -> str:
         return self.encoded(segment)
-
-
-@functools.cache
-def _types() -> mimetypes.MimeTypes:
-    import mimetypes
-
-    return mimetypes.MimeTypes()  # Python's own table, the same on every machine
 
 
 def _percent(text: str) -> str:
