@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import resource
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from holdfast.errors import (
     StorageUnavailable,
 )
 from holdfast.objects import ABSENT, FileStorageBackend, FileStore, StorageBackend, open_store
+from holdfast.objects.file import _Moved
 from holdfast.objects.sidecars import ATTRIBUTE
 from holdfast.testing.objects import keys
 from holdfast.testing.objects_many import at_once
@@ -371,6 +373,107 @@ def test_rubbish_of_dead_processes_is_collected_and_that_of_the_living_is_not(tm
         store.put("one", b"1")
         assert not dead.exists()
         assert os.path.exists(living)
+
+
+def test_a_file_swept_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FileStore(tmp_path) as store:
+        store.put("one", b"1")
+        lock, swept = fcntl.flock, []
+
+        def slow(fd: int, how: int) -> None:
+            for path in [] if swept else (tmp_path / ".holdfast" / "partial").iterdir():
+                path.unlink()
+                swept.append(path)
+            lock(fd, how)
+
+        monkeypatch.setattr(fcntl, "flock", slow)
+        store.put("one", b"2")
+        assert swept
+        assert store.read("one") == b"2"
+
+
+# -- what survives a power cut ----------------------------------------------------------------------------------
+
+
+class Told:
+    """What the system was told, in order: names of calls with the inodes and paths they were about."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[str, object]] = []
+        for name in ("fsync", "rename", "mkdir", "rmdir", "unlink", "pwrite"):
+            monkeypatch.setattr(os, name, self._noting(name, getattr(os, name)))
+
+    def _noting(self, name: str, call: Callable[..., object]) -> Callable[..., object]:
+        def noting(*given: object, **named: object) -> object:
+            about: object = given[-1] if name == "rename" else given[0]
+            if name in ("fsync", "pwrite"):
+                assert isinstance(given[0], int)
+                about = os.fstat(given[0]).st_ino
+            self.calls.append((name, str(about) if isinstance(about, Path) else about))
+            return call(*given, **named)
+
+        return noting
+
+    def at(self, name: str, about: object) -> int:
+        """The place of the last such call."""
+        return max(number for number, call in enumerate(self.calls) if call == (name, about))
+
+
+@both
+def test_a_put_that_returned_survives_a_power_cut(
+    tmp_path: Path, attributes: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FileStore(tmp_path / "data", attributes=attributes) as store:
+        told = Told(monkeypatch)
+        store.put("a/b/c", b"1")
+        root, a, b = store.root, store.root / "a", store.root / "a" / "b"
+        file = b / "c.bin"
+        renamed = told.at("rename", str(file))
+        inode = file.stat().st_ino
+        assert told.at("pwrite", inode) < told.at("fsync", inode) < renamed < told.at("fsync", b.stat().st_ino)
+        assert told.at("mkdir", str(a)) < told.at("fsync", root.stat().st_ino)
+        assert told.at("mkdir", str(b)) < told.at("fsync", a.stat().st_ino)
+        if attributes is False:
+            path = store._sidecars._path("a/b/c.bin")
+            first = told.calls.index(("rename", str(path)))
+            assert first < told.calls.index(("fsync", path.parent.stat().st_ino)) < renamed
+            assert ("fsync", inode) in told.calls[:first]
+            assert [call for call, _ in told.calls[:first]].count("fsync") >= 2
+        else:
+            told.calls.clear()
+            store.put("a/b/c", b"2")
+            # No more than is needed: the file, and the directory that names it.
+            assert [call for call, _ in told.calls].count("fsync") == 2
+        told.calls.clear()
+        store.delete("a/b/c")
+        assert told.at("rmdir", str(a)) < told.at("fsync", root.stat().st_ino)
+        store.put("x", b"1")
+        store.put("y", b"1")
+        told.calls.clear()
+        store.delete("x")
+        assert told.at("unlink", str(root / "x.bin")) < told.at("fsync", root.stat().st_ino)
+
+
+def test_a_new_root_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Told(monkeypatch)
+    FileStore(tmp_path / "new" / "data").close()
+    assert told.at("mkdir", str(tmp_path / "new")) < told.at("fsync", tmp_path.stat().st_ino)
+    assert told.at("mkdir", str(tmp_path / "new" / "data")) < told.at("fsync", (tmp_path / "new").stat().st_ino)
+
+
+def test_a_sidecar_tells_old_files_from_new_ones(tmp_path: Path) -> None:
+    with FileStore(tmp_path, attributes=False) as store:
+        store.put("one", b"1", metadata={"n": "1"})
+        path = tmp_path / "one.bin"
+        with open(path, "rb") as old:
+            store.put("one", b"2", metadata={"n": "2"})
+            # Who opened the file before knows that it is another one's now; who comes later can have its number.
+            with pytest.raises(_Moved):
+                store._describe(old.fileno(), str(path), "one.bin")
+            assert list(store._sidecars._held("one.bin")) == [str(path.stat().st_ino)]
+            store.delete("one")
+            with pytest.raises(_Moved):
+                store._describe(old.fileno(), str(path), "one.bin")
 
 
 # -- addresses and the seed's backend ---------------------------------------------------------------------------

@@ -34,8 +34,8 @@ from holdfast.objects.port import (
     not_found,
 )
 from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, read_at, write_at
-from holdfast.objects.sidecars import About, Sidecars, attach, attached, packed, unpacked
-from holdfast.objects.workroom import Workroom, told
+from holdfast.objects.sidecars import About, Sidecars, attach, attached, new_etag, packed, unpacked
+from holdfast.objects.workroom import Workroom, failure, told
 
 Names = Literal["typed", "plain"]
 _NOT_ONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EMLINK)
@@ -109,7 +109,7 @@ class FileStore(ObjectStore):
                 fd, path = stack.enter_context(self._room.partial())
             size, digest = self._fill(fd, key, pieces_of(data))
             about = About(
-                etag=os.urandom(12).hex(),
+                etag=new_etag(),
                 size=size,
                 at=time.time_ns() // 1000,
                 sha256=digest,
@@ -383,15 +383,21 @@ class FileStore(ObjectStore):
         path = "/".join((str(self.root), *self._names.directories(base)))
         open_ = [self._entries(base, path, prefix, after)]
         left = -1 if limit is None else max(0, limit)
+        top = len(str(self.root)) + 1
         while open_ and left:
             entry = next(open_[-1], None)
             self._open()
             if entry is None:
                 open_.pop()
             elif entry.file:
-                about = None
-                with told(self.root, entry.key), contextlib.suppress(FileNotFoundError):
-                    about = self._about_file(entry.path, entry.path[len(str(self.root)) + 1 :])
+                try:
+                    about = self._about_file(entry.path, entry.path[top:])
+                except FileNotFoundError:
+                    continue  # deleted since its directory was read
+                except StorageError:
+                    raise
+                except OSError as error:
+                    raise failure(self.root, entry.key, error) from error
                 if about is not None:
                     yield about.info(entry.key)
                     left -= 1

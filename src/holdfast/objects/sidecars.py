@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ _TOO_MUCH: Final = (errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class About(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of an object beside its key."""
 
     etag: str
@@ -51,14 +52,31 @@ class About(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(About).decode
+# The first is of whatever is not in this list and stands behind; to add to the end is allowed, nothing else.
+_COMMON: Final = ("", TYPE, "application/json", "text/plain; charset=utf-8", "text/plain")
+_FORM: Final = struct.Struct(">B9s7s6s32s")
+_rest = msgspec.json.Decoder(tuple[str, dict[str, str]]).decode
+
+
+def new_etag() -> str:
+    """One that there never was, of the length that `packed` takes."""
+    return os.urandom(9).hex()
 
 
 def packed(about: About) -> bytes:
-    """With a sum over it: a bit may change in it as in any other bytes."""
-    body = _encode(about)
-    return b"%08x " % zlib.crc32(body) + body
+    """A description as it is kept, with a sum over it: a bit may change in it as in any other bytes.
+
+    Without metadata and with a common type it has 59 bytes: what ext4 can keep in the inode itself. One byte too many
+    costs a block of the disk for each object, and a tenth of the time of a put.
+    """
+    kind = _COMMON.index(about.type) if about.type in _COMMON and not about.metadata else 0
+    times = about.at.to_bytes(7, "big")
+    body = _FORM.pack(
+        kind, bytes.fromhex(about.etag), times, about.size.to_bytes(6, "big"), bytes.fromhex(about.sha256)
+    )
+    if not kind:
+        body += msgspec.json.encode((about.type, about.metadata))
+    return zlib.crc32(body).to_bytes(4, "big") + body
 
 
 def unpacked(raw: bytes) -> About:
@@ -67,10 +85,21 @@ def unpacked(raw: bytes) -> About:
     Raises:
         ValueError: they are other bytes.
     """
-    body = raw[9:]
-    if raw[:9] != b"%08x " % zlib.crc32(body):
+    body = raw[4:]
+    if len(body) < _FORM.size or raw[:4] != zlib.crc32(body).to_bytes(4, "big"):
         raise ValueError("a changed description")
-    return _decode(body)
+    kind, etag, at, size, digest = _FORM.unpack_from(body)
+    if kind >= len(_COMMON):
+        raise ValueError("a description of a later version")
+    what, metadata = (_COMMON[kind], {}) if kind else _rest(body[_FORM.size :])
+    return About(
+        etag=etag.hex(),
+        size=int.from_bytes(size, "big"),
+        at=int.from_bytes(at, "big"),
+        sha256=digest.hex(),
+        type=what,
+        metadata=metadata,
+    )
 
 
 def attach(fd: int, raw: bytes) -> bool:
@@ -125,7 +154,7 @@ class Sidecars:
     def put(self, file: str, held: dict[int, bytes], *, durable: bool = True) -> None:
         """Writes the descriptions of the files that have this name now, or will have it next."""
         path = self._path(file)
-        body = {str(inode): raw.decode() for inode, raw in held.items()}
+        body = {str(inode): raw.hex() for inode, raw in held.items()}
         self._publish(path, msgspec.json.encode({"file": file, "held": body}), durable)
 
     def drop(self, file: str) -> None:
@@ -145,7 +174,7 @@ class Sidecars:
         try:
             with open(self._path(file), "rb", buffering=0) as opened:
                 body = msgspec.json.decode(opened.readall())
-            return {inode: raw.encode() for inode, raw in body["held"].items()}
+            return {inode: bytes.fromhex(raw) for inode, raw in body["held"].items()}
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (ValueError, KeyError, TypeError, AttributeError):

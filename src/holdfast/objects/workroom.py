@@ -287,11 +287,16 @@ def told(where: Path, what: str = "") -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        why = f"{what or 'object store'} in {where}: {error.strerror or error}"
-        if error.errno in NO_ROOM:
-            raise StorageFull(why, hint="free space on this disk; reads go on") from error
-        if error.errno in _DENIED:
-            raise StorageDenied(why, hint=f"this process may not write or read there: {error.filename}") from error
-        if error.errno == errno.EXDEV:
-            raise StorageError(why, hint=f"all of {where} must be on one file system") from error
-        raise StorageError(why) from error
+        raise failure(where, what, error) from error
+
+
+def failure(where: Path, what: str, error: OSError) -> StorageError:
+    """The error of ours for one of the system's."""
+    why = f"{what or 'object store'} in {where}: {error.strerror or error}"
+    if error.errno in NO_ROOM:
+        return StorageFull(why, hint="free space on this disk; reads go on")
+    if error.errno in _DENIED:
+        return StorageDenied(why, hint=f"this process may not write or read there: {error.filename}")
+    if error.errno == errno.EXDEV:
+        return StorageError(why, hint=f"all of {where} must be on one file system")
+    return StorageError(why)
