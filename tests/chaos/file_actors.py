@@ -73,7 +73,7 @@ class Storm:
         seed: of when they are struck.
     """
 
-    def __init__(self, root: Path, attributes: bool | None, seed: int) -> None:
+    def __init__(self, root: Path, attributes: bool, seed: int) -> None:
         self.root, self.attributes = root, attributes
         self.rng = random.Random(seed)
         self.may: dict[str, set[str]] = {}
@@ -144,7 +144,7 @@ class Storm:
         assert len(files) == len([*store.list()]), "there are files that are no objects"
 
 
-def kill(root: Path, attributes: bool | None, kills: int, seed: int) -> dict[str, Any]:
+def kill(root: Path, attributes: bool, kills: int, seed: int) -> dict[str, Any]:
     """So many kills; what was struck."""
     storm = Storm(root, attributes, seed)
     for number in range(kills):
@@ -152,7 +152,7 @@ def kill(root: Path, attributes: bool | None, kills: int, seed: int) -> dict[str
     return storm.counts
 
 
-def race(root: Path, attributes: bool | None, processes: int, rounds: int) -> dict[str, Any]:
+def race(root: Path, attributes: bool, processes: int, rounds: int) -> dict[str, Any]:
     """Processes that create the same keys and count in one; who won what, and the count."""
     with FileStore(root, attributes=attributes) as store:
         store.put("count", b"0")
@@ -185,7 +185,7 @@ def race(root: Path, attributes: bool | None, processes: int, rounds: int) -> di
     return {"codes": codes, "wins": wins, "held": held, "count": count, "names": names}
 
 
-def _race(root: Path, attributes: bool | None, number: int, rounds: int, out: int) -> None:
+def _race(root: Path, attributes: bool, number: int, rounds: int, out: int) -> None:
     with FileStore(root, attributes=attributes) as store:
         for turn in range(rounds):
             with contextlib.suppress(ObjectConflict):
@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    attributes = None if given.attributes == "yes" else False
+    attributes = given.attributes == "yes"
     if given.what == "kill":
         found = kill(given.root, attributes, given.kills, given.seed)
     else:

@@ -14,11 +14,13 @@ import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
-from holdfast.errors import ObjectCorrupt, StorageError, StorageRefused
+from holdfast.errors import StorageError, StorageRefused
+from holdfast.objects.file_pieces import Pieces, corrupt
 from holdfast.objects.filenames import MORE, PlainNames, TypedNames, type_of
-from holdfast.objects.keys import KEY_BYTES_MAX, check_key, check_prefix
+from holdfast.objects.filetree import Entry, Where, entries, is_plain, where_of
+from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
     TYPE,
@@ -33,14 +35,12 @@ from holdfast.objects.port import (
     conflict,
     not_found,
 )
-from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, read_at, write_at
-from holdfast.objects.sidecars import About, Sidecars, attach, attached, new_etag, packed, unpacked
+from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, write_at
+from holdfast.objects.sidecars import ROTTEN, About, Sidecars, attach, attached, new_etag, packed, unpacked_or_rotten
 from holdfast.objects.workroom import Workroom, failure, told
 
 Names = Literal["typed", "plain"]
 _NOT_ONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EMLINK)
-_ROTTEN: Final = About(etag="damaged", size=0, at=0, sha256="")
-"""Of a file whose description cannot be read: no put ever gave this etag."""
 _TURNS: Final = 1000
 
 
@@ -55,7 +55,7 @@ class FileStore(ObjectStore):
         root: the directory; made, with mode 0700, if it is not there.
         names: ``typed``: a file has a suffix for its object's type (``ceo.json`` is the object ``ceo``); ``plain``:
             the key is the path.
-        attributes: whether descriptions may lie in extended attributes; None: where the file system has them.
+        attributes: whether descriptions lie in extended attributes where the file system has them, or never.
         folding: whether the file system takes capitals and small letters for the same; None: it is tried out.
 
     Raises:
@@ -68,7 +68,7 @@ class FileStore(ObjectStore):
         root: str | os.PathLike[str],
         *,
         names: Names = "typed",
-        attributes: bool | None = None,
+        attributes: bool = True,
         folding: bool | None = None,
     ) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class FileStore(ObjectStore):
             )
             with told(self.root, key):
                 raw = packed(about)
-                aside = None if self._attributes is not False and attach(fd, raw) else raw
+                aside = None if self._attributes and attach(fd, raw) else raw
                 os.fsync(fd)
                 self._settle(key, path, about, expect, (os.fstat(fd).st_ino, aside) if aside else None)
         return about.info(key)
@@ -131,7 +131,7 @@ class FileStore(ObjectStore):
             fd, about = self._reader(key)
             end = about.size if stop is None else min(stop, about.size)
             proof = about.sha256 if start == 0 and end == about.size else ""
-            pieces = _Pieces(self, key, fd, (start, max(start, end)), proof)
+            pieces = Pieces(self.name, key, fd, (start, max(start, end)), proof)
             try:
                 pieces.check(about)
                 if end - start > PIECE_BYTES:
@@ -150,8 +150,8 @@ class FileStore(ObjectStore):
             about = self._about(key)
         if about is None:
             raise not_found(self, key)
-        if about is _ROTTEN:
-            raise _corrupt(self, key, "its description was changed")
+        if about is ROTTEN:
+            raise corrupt(self.name, key, "its description was changed")
         return about.info(key)
 
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
@@ -237,7 +237,7 @@ class FileStore(ObjectStore):
                 held[inode] = old
         self._sidecars.put(relative, held)
 
-    def _target(self, key: str, where: _Where, content_type: str) -> str:
+    def _target(self, key: str, where: Where, content_type: str) -> str:
         """The name of the file that the object has, or gets."""
         files = self._files(where)
         if files:
@@ -285,21 +285,20 @@ class FileStore(ObjectStore):
             return
         with told(self.root, key):
             about = self._about(key)
-        if (about.etag if about else 0) != expect or about is _ROTTEN:
+        if (about.etag if about else 0) != expect or about is ROTTEN:
             raise conflict(self, key, expect, about.etag if about else None)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def _where(self, key: str) -> _Where:
-        names = self._names.directories(key) + self._names.stem_directories(key)
-        return _Where("/".join((str(self.root), *names)), names, self._names.candidates(key))
+    def _where(self, key: str) -> Where:
+        return where_of(str(self.root), self._names, key)
 
-    def _files(self, where: _Where) -> tuple[str, ...]:
+    def _files(self, where: Where) -> tuple[str, ...]:
         """The files of a key that are there, best first; more than one only if somebody dropped them."""
-        return tuple(name for name in where.candidates if _is_plain(f"{where.directory}/{name}"))
+        return tuple(name for name in where.candidates if is_plain(f"{where.directory}/{name}"))
 
     def _about(self, key: str) -> About | None:
-        """What is known of an object; None if there is none, `_ROTTEN` if it cannot be read."""
+        """What is known of an object; None if there is none, `ROTTEN` if it cannot be read."""
         where = self._where(key)
         for name in where.candidates:
             try:
@@ -315,7 +314,7 @@ class FileStore(ObjectStore):
         """What is known of a file; None if it is no plain file."""
         raw = attached(path)
         if raw is not None:
-            return _unpacked(raw)
+            return unpacked_or_rotten(raw)
         found = self._opened(path, relative)
         if found is None:
             return None
@@ -355,14 +354,14 @@ class FileStore(ObjectStore):
     def _describe(self, fd: int, path: str, relative: str) -> About | None:
         raw = attached(fd)
         if raw is not None:
-            return _unpacked(raw)
+            return unpacked_or_rotten(raw)
         state = os.fstat(fd)
         if not stat.S_ISREG(state.st_mode):
             return None
         if self._sidecars.used():
             raw = self._sidecars.get(relative, state.st_ino)
             if raw is not None:
-                return _unpacked(raw)
+                return unpacked_or_rotten(raw)
             try:
                 if os.lstat(path).st_ino != state.st_ino:
                     raise _Moved
@@ -404,141 +403,9 @@ class FileStore(ObjectStore):
             else:
                 open_.append(self._entries(entry.key, entry.path, prefix, after))
 
-    def _entries(self, base: str, path: str, prefix: str, after: str) -> Iterator[_Entry]:
-        """What lies in a directory that can have to do with these keys, in order of the keys."""
-        best: dict[str, _Entry] = {}
-        for entry in self._scan(base, path, ()):
-            key = entry.key
-            if entry.file:
-                if not key.startswith(prefix) or key <= after:
-                    continue
-                other = best.get(key)
-                if other is not None and other.rank <= entry.rank:
-                    continue
-            elif not (key.startswith(prefix) or prefix.startswith(key)) or not (key > after or after.startswith(key)):
-                continue
-            best[key] = entry
-        # The key of a directory ends with its slash, and all keys in it begin so: one order for both.
-        return iter([best[key] for key in sorted(best)])
-
-    def _scan(self, base: str, path: str, carried: tuple[str, ...]) -> Iterator[_Entry]:
-        names = self._names
+    def _entries(self, base: str, path: str, prefix: str, after: str) -> Iterator[Entry]:
         with told(self.root, base):
-            try:
-                found = [*os.scandir(path)]
-            except (FileNotFoundError, NotADirectoryError):
-                return
-        for entry in found:
-            name = entry.name
-            if name[0] == ".":
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                if name.endswith(MORE):
-                    yield from self._scan(base, entry.path, (*carried, name))
-                    continue
-                segment = names.directory_segment(name, carried)
-                if segment is not None:
-                    yield _Entry(f"{base}{segment}/", entry.path, False, 0)
-            elif entry.is_file(follow_symlinks=False):
-                stood = names.segment(name, carried)
-                if stood is not None and (len(base) < 200 or len((base + stood[0]).encode()) <= KEY_BYTES_MAX):
-                    yield _Entry(base + stood[0], entry.path, True, stood[1])
-
-
-class _Where(NamedTuple):
-    """Where the file of a key can be."""
-
-    directory: str
-    names: list[str]
-    candidates: list[str]
-
-    def relative(self, file: str) -> str:
-        return "/".join((*self.names, file))
-
-
-class _Entry(NamedTuple):
-    """A file, or a directory whose key ends with a slash."""
-
-    key: str
-    path: str
-    file: bool
-    rank: int
-
-
-class _Pieces:
-    """A file's bytes, or a range; the last piece comes only if all of them are what was stored."""
-
-    def __init__(self, store: FileStore, key: str, fd: int, span: tuple[int, int], proof: str) -> None:
-        self._store, self._key, self._fd, self._proof = store, key, fd, proof
-        self._at, self._end = span
-        self._hash = hashlib.sha256()
-
-    def check(self, about: About) -> None:
-        """Refuses a file of which it can be said without reading it that it is not what was stored."""
-        if about is _ROTTEN:
-            raise self._wrong("its description was changed")
-        found = os.fstat(self._fd).st_size
-        if found != about.size:
-            raise self._wrong(f"its file has {found} bytes, {about.size} were stored")
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        want = min(PIECE_BYTES, self._end - self._at)
-        if self._fd < 0 or (want <= 0 and not self._proof):
-            self.close()
-            raise StopIteration
-        try:
-            piece = read_at(self._fd, want, self._at)
-        except OSError as error:
-            raise self._wrong(f"the disk cannot read it: {error.strerror}") from error
-        if len(piece) < want:
-            raise self._wrong("its file is shorter than what was stored")
-        self._at += want
-        if self._proof:
-            self._hash.update(piece)
-            if self._at >= self._end:
-                if self._hash.hexdigest() != self._proof:
-                    raise self._wrong("its bytes have another digest than those that were stored")
-                self._proof = ""
-        if not piece:
-            self.close()
-            raise StopIteration
-        return piece
-
-    def _wrong(self, why: str) -> ObjectCorrupt:
-        self.close()
-        return _corrupt(self._store, self._key, why)
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    __del__ = close
-
-
-def _is_plain(path: str) -> bool:
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _unpacked(raw: bytes) -> About:
-    try:
-        return unpacked(raw)
-    except ValueError:
-        return _ROTTEN
-
-
-def _corrupt(store: FileStore, key: str, why: str) -> ObjectCorrupt:
-    return ObjectCorrupt(
-        f"object {key!r:.200} in {store.name}: {why}",
-        hint="put it again from elsewhere; if you changed its file by hand, put what it is now",
-        key=key,
-    )
+            return entries(self._names, base, path, prefix, after)
 
 
 def open_file(address: str, **options: Any) -> FileStore:

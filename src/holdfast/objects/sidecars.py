@@ -52,6 +52,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+ROTTEN: Final = About(etag="damaged", size=0, at=0, sha256="")
+"""Of a file whose description cannot be read: no put ever gave this etag."""
 # The first is of whatever is not in this list and stands behind; to add to the end is allowed, nothing else.
 _COMMON: Final = ("", TYPE, "application/json", "text/plain; charset=utf-8", "text/plain")
 _FORM: Final = struct.Struct(">B9s7s6s32s")
@@ -100,6 +102,14 @@ def unpacked(raw: bytes) -> About:
         type=what,
         metadata=metadata,
     )
+
+
+def unpacked_or_rotten(raw: bytes) -> About:
+    """What `packed` was given, or `ROTTEN`."""
+    try:
+        return unpacked(raw)
+    except ValueError:
+        return ROTTEN
 
 
 def attach(fd: int, raw: bytes) -> bool:

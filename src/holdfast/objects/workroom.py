@@ -169,10 +169,10 @@ class Workroom:
     def _named(self, sign: str) -> Iterator[Path]:
         """The path of a file that was made with this sign in its name, with another form of the sign."""
         name = f"{os.getpid():x}-{os.urandom(8).hex()}-"
-        path = self._partial / (name + sign)
+        path = self.own / (name + sign)
         path.touch(0o600)
         try:
-            yield self._partial / (name + unicodedata.normalize("NFD", sign))
+            yield self.own / (name + unicodedata.normalize("NFD", sign))
         finally:
             path.unlink(missing_ok=True)
 
@@ -188,13 +188,13 @@ class Workroom:
         path = "/".join((str(self.root), *names))
         if path in self._known:
             return path
-        while True:
+        for _ in range(_TURNS):
             try:
                 return self._make(names, in_the_way)
-            except FileNotFoundError:
-                if not os.path.isdir(self.root):
-                    raise gone(self.root) from None
+            except (FileNotFoundError, NotADirectoryError):
+                self.look()
                 self._known.clear()  # somebody removed one that was empty, while we walked
+        raise StorageError(f"{path} cannot be made: what is above it comes and goes")
 
     def _make(self, names: list[str], in_the_way: Callable[[str], None]) -> str:
         path = str(self.root)
