@@ -181,13 +181,13 @@ def test_a_tree_of_capitals_is_refused_where_capitals_fold(tmp_path: Path) -> No
 
 
 def test_rubbish_of_dead_processes_is_collected_and_that_of_the_living_is_not(tmp_path: Path) -> None:
-    with FileStore(tmp_path) as store, store._room.partial() as (_, living):
+    with FileStore(tmp_path) as store, store._room.partial() as living:
         dead = tmp_path / ".holdfast" / "partial" / "1-dead"
         dead.write_bytes(b"half")
         assert keys(store) == []
         store.put("one", b"1")
         assert not dead.exists()
-        assert os.path.exists(living)
+        assert os.path.exists(living.path)
 
 
 def test_a_file_swept_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,8 @@ keys = (st.lists(segments, min_size=1, max_size=4).map("/".join) | st.text(min_s
 
 def path_of(names: TypedNames, key: str, kind: str = "") -> str:
     """Where the file of a key lies."""
-    return "/".join([*names.directories(key), *names.stem_directories(key), names.name(key, kind)])
+    way, stem = names.place(key)
+    return "/".join([*way, names.name(stem, kind)])
 
 
 def key_of(names: TypedNames, path: str) -> str | None:
@@ -67,7 +68,7 @@ def test_a_file_has_the_key_that_it_was_made_for(way: str, key: str, kind: str) 
     names = WAYS[way]
     path = path_of(names, key, kind)
     assert key_of(names, path) == key
-    assert path.rpartition("/")[2] in names.candidates(key)
+    assert path.rpartition("/")[2] in names.candidates(names.place(key)[1])
     for name in path.split("/"):
         assert len(name.encode()) <= 255
         assert not name.startswith(".")
@@ -88,8 +89,8 @@ def test_no_two_keys_have_a_file_in_common(way: str, one: str, other: str) -> No
     names = WAYS[way]
 
     def files(key: str) -> set[str]:
-        where = [*names.directories(key), *names.stem_directories(key)]
-        paths = {"/".join([*where, name]) for name in names.candidates(key)}
+        way, stem = names.place(key)
+        paths = {"/".join([*way, name]) for name in names.candidates(stem)}
         return {unicodedata.normalize("NFC", path).casefold() for path in paths} if names.folding else paths
 
     assert not files(one) & files(other)
@@ -114,7 +115,7 @@ def test_a_typed_file_is_never_where_a_directory_is(one: str, other: str) -> Non
 def test_a_name_that_is_not_ours_is_no_object_or_reads_back(name: str) -> None:
     for names in WAYS.values():
         key = key_of(names, name)
-        assert key is None or name in names.candidates(key)
+        assert key is None or name in names.candidates(names.place(key)[1])
 
 
 def test_the_seed_s_keys_have_the_seed_s_files() -> None:

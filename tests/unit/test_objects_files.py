@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,6 +192,16 @@ def test_a_dropped_directory_does_not_take_a_key_s_place(store: FileStore) -> No
     (store.root / "a.json").mkdir()
     store.put("a", b"1", content_type=JSON)
     assert (store.read("a"), keys(store)) == (b"1", ["a"])
+
+
+def test_a_directory_replaced_by_hand_is_made_again(store: FileStore) -> None:
+    store.put("a/b/c", b"1")
+    shutil.rmtree(store.root / "a")
+    (store.root / "a").write_bytes(b"a file now")
+    store.put("a/b/c", b"2")
+    assert (store.read("a"), store.read("a/b/c")) == (b"a file now", b"2")
+    with pytest.raises(StorageError):
+        FileStore(store.root / "a.bin")
 
 
 def test_a_link_to_elsewhere_is_no_part_of_the_store(store: FileStore, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from holdfast.errors import StorageError, StorageRefused
 from holdfast.objects.file_pieces import Pieces, corrupt
 from holdfast.objects.filenames import MORE, PlainNames, TypedNames, type_of
-from holdfast.objects.filetree import Entry, Where, entries, is_plain, where_of
+from holdfast.objects.filetree import Entry, Where, entries, where_of
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
@@ -37,7 +37,7 @@ from holdfast.objects.port import (
 )
 from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, write_at
 from holdfast.objects.sidecars import ROTTEN, About, Sidecars, attach, attached, new_etag, packed, unpacked_or_rotten
-from holdfast.objects.workroom import Workroom, failure, told
+from holdfast.objects.workroom import Partial, Workroom, failure, told
 
 Names = Literal["typed", "plain"]
 _NOT_ONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EMLINK)
@@ -106,7 +106,8 @@ class FileStore(ObjectStore):
                 if not self._swept:
                     self._swept = True
                     self._room.sweep()
-                fd, path = stack.enter_context(self._room.partial())
+                partial = stack.enter_context(self._room.partial())
+                fd = partial.fd
             size, digest = self._fill(fd, key, pieces_of(data))
             about = About(
                 etag=new_etag(),
@@ -120,7 +121,7 @@ class FileStore(ObjectStore):
                 raw = packed(about)
                 aside = None if self._attributes and attach(fd, raw) else raw
                 os.fsync(fd)
-                self._settle(key, path, about, expect, (os.fstat(fd).st_ino, aside) if aside else None)
+                self._settle(key, partial, about, expect, (os.fstat(fd).st_ino, aside) if aside else None)
         return about.info(key)
 
     def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
@@ -166,13 +167,13 @@ class FileStore(ObjectStore):
         check_expect(self, expect, SWAP_DELETE)
         with told(self.root, key):
             where = self._where(key)
-            if not self._files(where):
+            if not where.found()[0]:
                 self._room.look()
                 self._expected(key, expect)
                 return False
             with self._room.lock(self._names.shared(key)):
                 self._expected(key, expect)
-                files = self._files(where)
+                files = where.found()[0]
                 for file in files:
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(f"{where.directory}/{file}")
@@ -197,19 +198,21 @@ class FileStore(ObjectStore):
                 size = write_at(fd, piece, size)
         return size, digest.hexdigest()
 
-    def _settle(self, key: str, partial: str, about: About, expect: Expect, sidecar: tuple[int, bytes] | None) -> None:
+    def _settle(
+        self, key: str, partial: Partial, about: About, expect: Expect, sidecar: tuple[int, bytes] | None
+    ) -> None:
         """Gives a finished file its name, if what is there is what the writer expects, and makes that survive."""
         where = self._where(key)
         for _ in range(_TURNS):
             self._room.directory(where.names, self._in_the_way)
             with self._room.lock(self._names.shared(key)):
                 self._expected(key, expect)
-                file = self._target(key, where, about.type)
+                file = self._target(where, about.type)
                 relative = where.relative(file)
                 try:
                     if sidecar is not None:
                         self._announce(f"{where.directory}/{file}", relative, sidecar)
-                    os.rename(partial, f"{where.directory}/{file}")
+                    partial.become(f"{where.directory}/{file}")
                 except (FileNotFoundError, NotADirectoryError):
                     self._room.look()
                     self._room.forget(where.directory)
@@ -237,14 +240,14 @@ class FileStore(ObjectStore):
                 held[inode] = old
         self._sidecars.put(relative, held)
 
-    def _target(self, key: str, where: Where, content_type: str) -> str:
+    def _target(self, where: Where, content_type: str) -> str:
         """The name of the file that the object has, or gets."""
-        files = self._files(where)
+        files, taken = where.found()
         if files:
             return files[0]
         # A directory in its place was dropped there, or is that of other keys where names have no suffix.
-        names = (self._names.name(key, content_type), *where.candidates)
-        return next((name for name in names if not os.path.isdir(f"{where.directory}/{name}")), names[0])
+        names = (self._names.name(where.stem, content_type), *where.candidates)
+        return next((name for name in names if name not in taken), names[0])
 
     def _in_the_way(self, path: str) -> None:
         """Gives another name to a file whose name a directory needs: it has no suffix, or its key is its path."""
@@ -264,12 +267,12 @@ class FileStore(ObjectStore):
         where = self._where(key)
         with self._room.lock(self._names.shared(key)):
             file = path.rpartition("/")[2]
-            files = self._files(where)
+            files = where.found()[0]
             if file not in files:
                 if os.path.isfile(path):
                     raise refused
                 return
-            if files != (file,):
+            if files != [file]:
                 raise refused
             other = file + self._names.aside
             held = self._sidecars.get(relative, os.lstat(path).st_ino)
@@ -292,10 +295,6 @@ class FileStore(ObjectStore):
 
     def _where(self, key: str) -> Where:
         return where_of(str(self.root), self._names, key)
-
-    def _files(self, where: Where) -> tuple[str, ...]:
-        """The files of a key that are there, best first; more than one only if somebody dropped them."""
-        return tuple(name for name in where.candidates if is_plain(f"{where.directory}/{name}"))
 
     def _about(self, key: str) -> About | None:
         """What is known of an object; None if there is none, `ROTTEN` if it cannot be read."""

@@ -99,21 +99,22 @@ class TypedNames:
         """The directories on the way to the file of a key, the names in order."""
         return [part for segment in key.split("/")[:-1] for part in self._parts(self.directory(segment))]
 
-    def candidates(self, key: str) -> list[str]:
-        """Every name that the file of a key can have, below its `directories` and `stem_directories`; best first."""
-        stem = self._stem(key)
+    def place(self, key: str) -> tuple[list[str], str]:
+        """The directories in which the file of a key lies, and the name that it has without a suffix."""
+        way = self.directories(key)
+        *more, stem = self._parts(self.encoded(key[key.rfind("/") + 1 :]))
+        return (way + more if more else way), stem
+
+    def candidates(self, stem: str) -> list[str]:
+        """Every name that the file with this stem can have; best first."""
         # A file that somebody dropped here without a suffix comes before the name it is given when it is moved aside,
         # so that a reader who goes through them in this order does not miss it.
         bare = () if stem.endswith(SUFFIXES) else ("",)
         return [stem + suffix for suffix in (JSON, TEXT, *bare, OTHER)]
 
-    def name(self, key: str, content_type: str) -> str:
-        """The name of the file that a new object gets."""
-        return self._stem(key) + kind_of(content_type)
-
-    def stem_directories(self, key: str) -> list[str]:
-        """More directories: of a last segment that is too long for one name."""
-        return self._parts(self.encoded(key.rpartition("/")[2]))[:-1]
+    def name(self, stem: str, content_type: str) -> str:
+        """The name of the file that a new object gets; one of the `candidates`."""
+        return stem + kind_of(content_type)
 
     def segment(self, name: str, carried: tuple[str, ...] = ()) -> tuple[str, int] | None:
         """The last segment of the key of a file, and how good a name for it this is (0 is best); None: no object's.
@@ -165,9 +166,6 @@ class TypedNames:
             name = _percent(name[0]) + name[1:]
         return name
 
-    def _stem(self, key: str) -> str:
-        return self._parts(self.encoded(key.rpartition("/")[2]))[-1]
-
     def _parts(self, name: str) -> list[str]:
         """A name in parts that a file system takes; all but the last are `MORE` directories."""
         if len(name) <= _PART_BYTES // 4 or len(name.encode()) <= _PART_BYTES:
@@ -203,12 +201,11 @@ class PlainNames(TypedNames):
 
     aside = ASIDE
 
-    def candidates(self, key: str) -> list[str]:
-        stem = self._stem(key)
+    def candidates(self, stem: str) -> list[str]:
         return [stem, stem + ASIDE]
 
-    def name(self, key: str, content_type: str) -> str:
-        return self._stem(key)
+    def name(self, stem: str, content_type: str) -> str:
+        return stem
 
     def segment(self, name: str, carried: tuple[str, ...] = ()) -> tuple[str, int] | None:
         rank = 1 if name.endswith(ASIDE) else 0

@@ -16,7 +16,21 @@ class Where(NamedTuple):
 
     directory: str
     names: list[str]
+    """The directory's, below the root."""
+    stem: str
     candidates: list[str]
+
+    def found(self) -> tuple[list[str], list[str]]:
+        """The candidates that are there, best first, and those whose place something else has."""
+        files: list[str] = []
+        taken: list[str] = []
+        for name in self.candidates:
+            try:
+                mode = os.lstat(f"{self.directory}/{name}").st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            (files if stat.S_ISREG(mode) else taken).append(name)
+        return files, taken
 
     def relative(self, file: str) -> str:
         """The path below the root of a file of this name."""
@@ -34,16 +48,8 @@ class Entry(NamedTuple):
 
 def where_of(root: str, names: TypedNames, key: str) -> Where:
     """Where the file of a key can be."""
-    way = names.directories(key) + names.stem_directories(key)
-    return Where("/".join((root, *way)), way, names.candidates(key))
-
-
-def is_plain(path: str) -> bool:
-    """Whether there is a file, and no directory, link or device."""
-    try:
-        return stat.S_ISREG(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+    way, stem = names.place(key)
+    return Where("/".join((root, *way)), way, stem, names.candidates(stem))
 
 
 def entries(names: TypedNames, base: str, path: str, prefix: str, after: str) -> Iterator[Entry]:

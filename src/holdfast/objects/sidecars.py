@@ -155,7 +155,7 @@ class Sidecars:
 
     def used(self) -> bool:
         """Whether there have ever been any."""
-        return self._directory.is_dir()
+        return os.path.isdir(self._directory)
 
     def get(self, file: str, inode: int) -> bytes | None:
         """The description of the file with this name and inode; None if there is none."""

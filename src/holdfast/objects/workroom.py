@@ -29,6 +29,26 @@ _LOCKS: Final = 256
 _KNOWN_MAX: Final = 10_000
 
 
+class Partial:
+    """A file that is not finished; made by `Workroom.partial`."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+        """Empty once it has a name of its own."""
+
+    def become(self, path: str) -> None:
+        """Takes this name, in place of whoever has it.
+
+        Raises:
+            FileNotFoundError: there is no directory for it.
+            NotADirectoryError: nor is there here.
+            IsADirectoryError: a directory has the name.
+        """
+        os.rename(self.path, path)
+        self.path = ""
+
+
 class Workroom:
     """The bookkeeping of one root; any number of threads, processes and forked children may have one.
 
@@ -62,7 +82,7 @@ class Workroom:
             raise gone(self.root)
 
     @contextlib.contextmanager
-    def partial(self) -> Iterator[tuple[int, str]]:
+    def partial(self) -> Iterator[Partial]:
         """A new file, ours alone until the block ends; removed then, if it was not renamed.
 
         Raises:
@@ -71,7 +91,7 @@ class Workroom:
         """
         if self._denied is not None:
             raise self._denied
-        path = str(self._partial / f"{os.getpid():x}-{os.urandom(8).hex()}")
+        path = f"{self._partial}/{os.getpid():x}-{os.urandom(8).hex()}"
         while True:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -81,24 +101,26 @@ class Workroom:
             if os.fstat(fd).st_nlink:
                 break
             os.close(fd)  # somebody swept it before it was locked
+        partial = Partial(fd, path)
         try:
-            yield fd, path
+            yield partial
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+            if partial.path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
             os.close(fd)
 
     def publish(self, path: Path, data: bytes, durable: bool) -> None:
         """Writes a small file of our own, whole; when it returns, it survives a power cut if that was asked for."""
-        with self.partial() as (fd, partial):
-            write_at(fd, data, 0)
+        with self.partial() as partial:
+            write_at(partial.fd, data, 0)
             if durable:
-                os.fsync(fd)
+                os.fsync(partial.fd)
             try:
-                os.rename(partial, path)
+                partial.become(str(path))
             except FileNotFoundError:
                 make_all(path.parent)
-                os.rename(partial, path)
+                partial.become(str(path))
         if durable:
             sync_directory(path.parent)
 
