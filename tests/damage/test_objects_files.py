@@ -105,7 +105,6 @@ def test_no_changed_description_is_believed(tmp_path: Path, attributes: bool) ->
 
 
 @both
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_harms_nothing(tmp_path: Path, attributes: bool) -> None:
     with FileStore(tmp_path, attributes=attributes) as store:
         before = store.put("one", b"whole")
