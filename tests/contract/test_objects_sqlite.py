@@ -87,7 +87,7 @@ def test_a_killed_writer_leaves_the_old_object_or_the_new_one_and_nothing_else(t
     path = tmp_path / "objects.db"
     with SqliteStore(path) as store:
         store.put("one", large(0), metadata={"n": "0"})
-    for turn in range(10):
+    for turn in range(6):
         told, tell = os.pipe()
         child = os.fork()
         if child == 0:
@@ -150,30 +150,35 @@ def test_a_fork_ends_no_reader_but_one_whose_object_was_replaced_since(tmp_path:
         assert store.read("replaced") == large(3)
 
 
-def test_parent_and_children_lose_nothing_while_all_write(tmp_path: Path) -> None:
+def test_parent_and_children_lose_nothing_while_threads_write_read_and_stream(tmp_path: Path) -> None:
     with SqliteStore(tmp_path / "objects.db", durable=False) as store:
+        store.put("large", large(1))
         done = threading.Event()
-        written = 0
+        written: list[str] = []
 
-        def write() -> None:
-            nonlocal written
+        def work(number: int) -> None:
+            if number == 0:
+                try:
+                    results = [in_child(functools.partial(child, which)) for which in range(6)]
+                finally:
+                    done.set()
+                assert results == [0] * 6
             while not done.is_set():
-                store.put(f"parent/{written:06}", b"x" * 500)
-                written += 1
+                if number == 1:
+                    store.put(f"parent/{len(written):06}", b"x" * 500)
+                    written.append("")
+                elif number == 2:
+                    assert b"".join(store.get("large")) == large(1)
+                else:
+                    assert store.head("large").size == LARGE
 
         def child(number: int) -> None:
             for turn in range(30):
                 store.put(f"child/{number}/{turn}", b"y" * 500)
 
-        thread = threading.Thread(target=write)
-        thread.start()
-        try:
-            assert [in_child(functools.partial(child, number)) for number in range(6)] == [0] * 6
-        finally:
-            done.set()
-            thread.join()
+        at_once(4, work)
         assert sum(1 for _ in store.list("child/")) == 180
-        assert sum(1 for _ in store.list("parent/")) == written
+        assert sum(1 for _ in store.list("parent/")) == len(written)
 
 
 def test_a_flipped_bit_is_never_data(tmp_path: Path) -> None:

@@ -18,9 +18,7 @@ pragmas go singly and are read back; after a failed sync nothing is written unti
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import tempfile
 import threading
 import time
 import weakref
@@ -30,7 +28,6 @@ from typing import Any, Final, TypeAlias
 
 import apsw
 
-from holdfast.disk import sync_directory
 from holdfast.errors import (
     ObjectCorrupt,
     StorageDenied,
@@ -40,6 +37,7 @@ from holdfast.errors import (
     StorageUnavailable,
     StoreClosed,
 )
+from holdfast.objects.database_file import NO_ROOM, create_file, refused
 from holdfast.objects.forks import WAIT_S, watch
 from holdfast.sqlite import checksums
 
@@ -47,7 +45,6 @@ BUSY_S: Final = 30.0
 """How long a writer waits for another process's."""
 _WAL_BYTES_KEPT: Final = 64 << 20
 _CACHE_KIB: Final = 4096
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PARTS: Final = "CREATE TABLE holdfast_part (part TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL) STRICT"
 
 Execute: TypeAlias = Callable[..., Any]
@@ -81,16 +78,17 @@ class Database:
         self._sync_begun = self._sync_done = 0
         self._made = 0  # readers, in use or not; guarded by _making
         self._readers: list[apsw.Connection] = []
+        self._returned = self._readers  # where a reader is put back: elsewhere while a fork waits for all of them
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # guarded by _making
         self._locks()
         try:
-            _create(self.path)
+            create_file(self.path)
             with self._writing:
                 self._migrate(self._write_connection(), steps)
         except apsw.Error as error:
             raise self._ours(error, self._writer) from error
         except OSError as error:
-            raise _refused(self.path, error) from error
+            raise refused(self.path, error) from error
         watch(self)
 
     def _locks(self) -> None:
@@ -204,10 +202,10 @@ class Database:
 
         While it is open the WAL grows with every write and starts no more from its beginning.
         """
-        snapshot = Snapshot(self, self._reader())
-        with self._making:
+        with self._making:  # around both: a fork waits for readers that it does not find among the snapshots
+            snapshot = Snapshot(self, self._reader())
             self._snapshots.add(snapshot)
-        return snapshot
+            return snapshot
 
     # -- connections --------------------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class Database:
         return self._writer
 
     def _back(self, reader: apsw.Connection) -> None:
-        self._readers.append(reader)
+        self._returned.append(reader)
         if self._closed:
             with self._making:
                 self._drain()
@@ -300,6 +298,7 @@ class Database:
         if not self._writing.acquire(timeout=WAIT_S):
             return False
         self._making.acquire()  # held for no longer than it takes to connect
+        self._returned = []
         loose = [snapshot._loosen(end) for snapshot in list(self._snapshots)]
         inside = self._writer is not None and self._writer.in_transaction  # this very thread's
         while all(loose) and not inside and time.monotonic() < end:
@@ -310,8 +309,11 @@ class Database:
                     with contextlib.suppress(apsw.Error):
                         writer.close()
                 self._forget_wal()
+                self._returned = self._readers
                 return True
             time.sleep(0.0002)
+        self._readers += self._returned
+        self._returned = self._readers
         self._making.release()
         self._writing.release()
         return False
@@ -322,12 +324,13 @@ class Database:
             lock.release()
 
     def _drain(self) -> None:
-        # Only what nobody has: a reader in use comes back to the list by itself.
-        while self._readers:
-            with contextlib.suppress(IndexError):
-                reader = self._readers.pop()
-                self._made -= 1
-                reader.close()
+        # Only what nobody has: a reader in use comes back by itself.
+        for idle in (self._readers, self._returned):
+            while idle:
+                with contextlib.suppress(IndexError):
+                    reader = idle.pop()
+                    self._made -= 1
+                    reader.close()
 
     def in_child(self, *, clean: bool) -> None:
         """Begins anew in a forked child."""
@@ -336,6 +339,7 @@ class Database:
             # To close the parent's could reset its WAL: they are left alone, their memory is the price.
             _inherited.append((self._writer, self._readers, [taken._forget() for taken in list(self._snapshots)]))
             self._writer, self._readers, self._made = None, [], 0
+            self._returned = self._readers
             self._failed = StoreClosed(
                 f"{self.path.name} was in use when this process was forked",
                 hint="open it again in a process of its own",
@@ -432,22 +436,6 @@ class _Patience:
         return time.monotonic() - self._since < BUSY_S
 
 
-def _create(path: Path) -> None:
-    """Makes an empty file that only its owner may read, if there is none."""
-    if path.exists():
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Made elsewhere and linked: to close the file itself would drop the locks of somebody who has opened it by now.
-    fd, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(fd)
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.link(made, path)
-    finally:
-        os.unlink(made)
-    sync_directory(path.parent)
-
-
 def _into_wal(connection: apsw.Connection) -> None:
     # Two who open a new file at once may each find the other in the way, where SQLite does not ask for patience.
     patience = _Patience()
@@ -473,7 +461,7 @@ def _pragma(connection: apsw.Connection, name: str, value: int | str) -> None:
 def _translated(error: apsw.Error, path: Path, number: int) -> StorageError:
     """The error of our tree that an SQLite error means; SQLite's never reach a caller."""
     kind = getattr(error, "extendedresult", 0)
-    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and number in _NO_ROOM):
+    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and number in NO_ROOM):
         return StorageFull(f"no room to write {path}", hint="free space on this disk; reads go on")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return StorageUnavailable(f"{path} stayed locked for {BUSY_S:.0f} s", hint="which process holds it?")
@@ -483,17 +471,7 @@ def _translated(error: apsw.Error, path: Path, number: int) -> StorageError:
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.AuthError):
         return StorageDenied(f"{path} may not be written: {error}", hint="whose is the file, and its directory?")
     if isinstance(error, apsw.CantOpenError):
-        return _refused(path, OSError(number, os.strerror(number) if number else str(error)))
+        return refused(path, OSError(number, os.strerror(number) if number else str(error)))
     if isinstance(error, apsw.IOError | apsw.NoMemError):
         return StorageUnavailable(f"the disk does not answer for {path}: {error}")
     return StorageError(f"{path}: {type(error).__name__}: {error}")
-
-
-def _refused(path: Path, error: OSError) -> StorageError:
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return StorageDenied(f"cannot open {path}: {error.strerror}", hint="whose is the file, and its directory?")
-    if error.errno in _NO_ROOM:
-        return StorageFull(f"no room to make {path}", hint="free space on this disk")
-    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP):
-        return StorageRefused(f"cannot be a file: {path}: {error.strerror}")
-    return StorageUnavailable(f"cannot open {path}: {error.strerror}")

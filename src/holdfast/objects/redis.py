@@ -130,7 +130,7 @@ class RedisStore(ObjectStore):
         self._put, self._delete, self._chunk = map(self._redis.register_script, (_PUT, _DELETE, _CHUNK))
         self.forked()
         try:
-            self._found, durable = self._settings()
+            durable = self._settings()[1]
         except BaseException:
             self._redis.close()
             raise
@@ -294,12 +294,14 @@ class RedisStore(ObjectStore):
 
     def _settings(self) -> tuple[str, bool]:
         """What is known of how the server keeps things, and whether that survives a power cut."""
-        self._ask(self._redis.ping)
+        self._ask_again(self._redis.ping)
         try:
             found: dict[str, str] = {}
             for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
                 found |= self._ask(self._redis.config_get, name)
-        except StorageError:
+        except StorageUnavailable:
+            raise
+        except StorageError:  # a managed server does not know the question, another denies it
             return "how it keeps things is not known: CONFIG GET is denied", False
         given = {_text(name): _text(value) for name, value in found.items()}
         fsync = given.get("appendfsync") if given.get("appendonly") == "yes" else "none"
@@ -316,8 +318,7 @@ class RedisStore(ObjectStore):
 
     def _look(self) -> str | None:
         self._open()
-        self._ask_again(self._redis.ping)
-        return self._found
+        return self._settings()[0]
 
     def _ask(self, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         try:
