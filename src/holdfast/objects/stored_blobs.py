@@ -2,9 +2,9 @@
 
 A blob arrives in the *staging* blobs (the hub's directory, or its database), where uploads are resumed and proven; from
 there `move` takes it to the store. So a hub acknowledges at the speed of its own disk, and goes on while the store is
-away. In the store a blob is ``blobs/ab/cd/<sha256>.<generation>``, and a generation's name is never used twice: to bring
-back a blob that the collector has condemned, another is written, and the condemned one is left to die. So nothing that
-is deleted late, by whoever stood still for an hour, can be what somebody refers to (`holdfast.objects.collect`).
+away. In the store a blob is ``blobs/ab/cd/<sha256>.<generation>``, and a generation's name is never used twice: to
+bring back a blob that the collector has condemned, another is written, and the condemned one is left to die. So nothing
+that is deleted late, by whoever stood still for an hour, can be what somebody refers to (`holdfast.objects.collect`).
 """
 
 from __future__ import annotations
