@@ -32,6 +32,7 @@ _numbers = itertools.count(1)
 class MemoryStore(ObjectStore):
     """Objects in memory; every store of this class has its own."""
 
+    lists_all = True
     quick = True
 
     def __init__(self) -> None:

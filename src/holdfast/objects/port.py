@@ -67,7 +67,7 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     size: int
-    """In bytes, as stored."""
+    """How many bytes `get` gives; what a layer made of them for the store below has another size."""
     etag: str
     modified: datetime
     """In UTC, by the store's clock."""
@@ -144,6 +144,8 @@ class ObjectStore(ABC):
     """What it cannot do: of `CREATE`, `SWAP`, `SWAP_DELETE`, `STREAMS`, `DURABLE`."""
     quick = False
     """Whether its calls are over in less time than a thread takes to wake: asyncio code may then make them in place."""
+    lists_all = False
+    """Whether its listings are as sure of type and metadata as `head` is; on the clouds they are not."""
 
     def __init__(self) -> None:
         self._closed = False

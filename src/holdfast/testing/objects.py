@@ -318,6 +318,10 @@ class Listing(StoreContract):
             for info in store.list("p/00"):
                 head = store.head(info.key)
                 assert (info.size, info.etag) == (head.size, head.etag)
+            store.put("typed", b"1", content_type="text/plain", metadata={"a": "1"})
+            for info in store.list("typed"):
+                known = (info.content_type, info.metadata) == ("text/plain", {"a": "1"})
+                assert known or not store.lists_all
 
 
 class Conditions(StoreContract):
