@@ -7,8 +7,8 @@ is taken away.
 Why nothing live is lost. Whoever makes a reference looks first, and commits it within the grace time (a hub looks
 within the transaction). Either he saw the mark: then the blob was missing to him, and was written again under another
 name, which no purge that knows the old mark will ever delete. Or there was none yet: then he has committed before the
-grace was over, and the purge, which asks for the references after that, sees his. A purge that stands still between asking
-and deleting deletes only what was marked all the while, and everybody saw as missing.
+grace was over, and the purge, which asks for the references after that, sees his. A purge that stands still between
+asking and deleting deletes only what was marked all the while, and everybody saw as missing.
 """
 
 from __future__ import annotations
