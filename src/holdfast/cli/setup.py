@@ -92,6 +92,8 @@ def _check_url(url: str) -> None:
               help="what that hub knows this one by")  # fmt: skip
 @click.option("--follow-key", metavar="HEX", default="", help="that hub's key; unsaid: the first that it shows")
 @click.option("--cache", default="", metavar="URL", help="a Redis for the TTL cache, in place of the hub's file")
+@click.option("--blobs", default="", metavar="ADDRESS",
+              help="an object store for payloads above 64 KiB: s3://bucket, azure://container, file:DIR")  # fmt: skip
 @click.option("--metric-names", type=click.Choice(["all", "own"]), default="all", show_default=True,
               help="own: /metrics without the names of the earlier systems")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="else text on a terminal, and JSON elsewhere")

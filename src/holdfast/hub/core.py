@@ -89,6 +89,7 @@ class Core:
         self._trailer = threading.Thread(target=self._trail, name="holdfast-trail", daemon=True)
         self._moved = 0  # the WAL's length when it was last moved; the trail's own
         self._tender: asyncio.Task[None] | None = None
+        self._collect_at = 0.0
         self.indexing_failed = ""
         self.lost = ""
         """Why this process cannot go on being this hub; whoever serves it is told by `on_lost`."""
@@ -218,6 +219,7 @@ class Core:
             try:
                 await self.files(self.home.reserve.ensure)
                 await self.files(lambda: self.home.blobs.sweep(PARTIAL_BLOB_S))
+                await self._collect()
                 await self.read(self._save_nodes)
                 await self.cache.flush()
                 if not self.corpus.inline:
@@ -226,6 +228,16 @@ class Core:
                     self.writer.committed.set()  # a process that ended may have left records to be indexed
             except (HoldfastError, OSError) as error:
                 logger.warning("could not tend the hub's directory", exc_info=error)
+
+    async def _collect(self) -> None:
+        """Now and then, removes from an object store of blobs what nothing refers to."""
+        if not self.options.blobs or time.monotonic() < self._collect_at:
+            return
+        from holdfast.hub.garbage import COLLECT_EVERY_S, collect
+
+        self._collect_at = time.monotonic() + COLLECT_EVERY_S
+        done = await self.files(lambda: collect(self.home))
+        logger.info("collected blobs", extra=msgspec.to_builtins(done))
 
     def _trail(self) -> None:
         """What follows the commits at a distance: the WAL goes into the file, and the search index is filled.

@@ -235,8 +235,22 @@ def open_home(directory: str | os.PathLike[str] | None, options: Options) -> Hom
     if directory is not None:
         from holdfast.hub.directory import HubDirectory
 
-        return HubDirectory(directory, settle=options.settle)
+        return _with_blobs(HubDirectory(directory, settle=options.settle), options.blobs)
     from holdfast.hub.database import HubDatabase
 
     assert options.database is not None
-    return HubDatabase(options.database, settle=options.settle)
+    return _with_blobs(HubDatabase(options.database, settle=options.settle), options.blobs)
+
+
+def _with_blobs(home: Home, address: str) -> Home:
+    """The home, with its blobs moving to an object store if one is named."""
+    if address:
+        from holdfast.objects.opening import open_store
+        from holdfast.objects.stored_blobs import StoredBlobs
+
+        try:
+            home.blobs = StoredBlobs(open_store(address), home.blobs)
+        except BaseException:
+            home.close()
+            raise
+    return home

@@ -26,6 +26,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         follow_key: that hub's public key in hex; empty: the one that it shows at first contact, from then on.
         seed_metrics: whether ``/metrics`` shows the names of the earlier systems too.
         cache: where the TTL cache is: the address of a Redis or Valkey (``redis://…``), or empty: beside the records.
+        blobs: the address of an object store that payloads above 64 KiB move to; empty: they stay beside the records.
         hosts: the names that requests may be addressed to, besides addresses; empty: any.
         tls_cert, tls_key: files of its own certificate chain and key, in PEM; the key may be in the first.
         tls_terminated: a proxy before it ends TLS.
@@ -43,6 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     settle: Settle = "backups"
     seed_metrics: bool = True
     cache: str = ""
+    blobs: str = ""
     hosts: tuple[str, ...] = ()
     tls_cert: str | None = None
     tls_key: str | None = None
