@@ -1,7 +1,7 @@
 """Audit events as records: in an agent's log, chained and signed like all it writes, and on their way to the hub.
 
-    store = holdfast.Store("./node", agent="files", hub="http://hub:8084")
-    set_audit_sink(AuditRecords(store))
+store = holdfast.Store("./node", agent="files", hub="http://hub:8084")
+set_audit_sink(AuditRecords(store))
 """
 
 from __future__ import annotations

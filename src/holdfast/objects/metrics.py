@@ -119,10 +119,10 @@ os.register_at_fork(after_in_child=_forked)
 class MetricsCollector:
     """Counts in this process; any thread may use it.
 
-        metrics = MetricsCollector()
-        metrics.increment("storage.operations.total", tags={"operation": "write"})
-        metrics.timing("storage.latency", 12.5, tags={"operation": "read"})
-        metrics.gauge("storage.size.bytes", 1024)
+    metrics = MetricsCollector()
+    metrics.increment("storage.operations.total", tags={"operation": "write"})
+    metrics.timing("storage.latency", 12.5, tags={"operation": "read"})
+    metrics.gauge("storage.size.bytes", 1024)
     """
 
     def __init__(self) -> None:

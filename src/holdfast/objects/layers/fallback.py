@@ -1,0 +1,575 @@
+"""A store that goes on while another one is away: what missed the primary is kept, and catches up, proven.
+
+The rules, which docs/adr/0029 explains:
+
+* A write that the primary does not answer is put into the journal, whole and durable, before the call returns. From
+  then on this layer answers for that key from the journal, until the primary has it.
+* While a key waits, its later writes wait behind it: they go into the journal first, so that no crash puts an older
+  one over a newer one.
+* Catching up writes, reads back and compares digests, and only then forgets. Where somebody else wrote to the primary
+  meanwhile, the later one stays, and the other one is kept under `conflicts`: no acknowledged byte is dropped.
+* A condition (`expect`) is decided by the primary, or refused: a journal cannot promise that one writer wins.
+* What only the primary can know is not guessed: a missing object and a listing are `StorageUnavailable` while it is
+  away, unless the fallback is said to be a replica of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import ClassVar, Final, TypeVar
+
+import msgspec
+
+from holdfast import clock
+from holdfast.errors import HoldfastError, ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageUnavailable
+from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.layers import waiting as journal_of
+from holdfast.objects.layers.layer import FALLBACK, Layer
+from holdfast.objects.layers.owing import (
+    PER_CALL,
+    CatchUp,
+    KeyLocks,
+    Replay,
+    alike,
+    check_free,
+    digest_of,
+    free_listing,
+)
+from holdfast.objects.layers.waiting import CONFLICTS, PENDING, Waiting, Written
+from holdfast.objects.port import (
+    ABSENT,
+    CREATE,
+    STREAMS,
+    SWAP,
+    SWAP_DELETE,
+    TYPE,
+    Content,
+    Expect,
+    Health,
+    ObjectInfo,
+    ObjectStore,
+    Source,
+    check_put,
+    check_range,
+    not_found,
+)
+
+SKEW_MS: Final = 60_000
+"""Two clocks that differ by less do not tell which of two writes was the later one: both are kept."""
+_SEEN_MAX: Final = 10_000
+_ROUNDS: Final = 8
+_BEFORE_MAX: Final = 32
+_OURS: Final = (PENDING, CONFLICTS)
+T = TypeVar("T")
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A copy of an object that lost against another one."""
+
+    name: str
+    """For `Fallback.read_conflict` and `Fallback.drop_conflict`."""
+    info: ObjectInfo
+
+
+class Fallback(Layer):
+    """The primary, and a second store for when it does not answer.
+
+    One process at a time writes through a fallback: what another one has in the journal is seen after `catch_up`. A
+    journal that cannot be read at the beginning leaves every call without an answer: nobody knows then what waits.
+
+    Args:
+        primary: asked first; it alone decides about conditions.
+        fallback: holds what the primary missed; other objects in it are served while the primary is away, as they are.
+        journal: where the writes wait instead, under ``.holdfast/``; closed with this one.
+        replica: whether the fallback is kept as a copy of the primary: what it does not have is not there then.
+        pause_s: seconds for which a primary that did not answer is not asked, if the fallback can answer.
+        clock: for tests.
+    """
+
+    kind: ClassVar[str] = FALLBACK
+
+    def __init__(
+        self,
+        primary: ObjectStore,
+        fallback: ObjectStore,
+        *,
+        journal: ObjectStore | None = None,
+        replica: bool = False,
+        pause_s: float = 5.0,
+        clock: clock.Clock = clock.SYSTEM,
+    ) -> None:
+        super().__init__(primary, fallback)
+        self.fallback = fallback
+        self.journal = journal or fallback
+        self._replica = replica
+        self._pause_s = pause_s
+        self._clock = clock
+        self._again = self._next = float("-inf")
+        self._stamp = 0
+        self._seen: dict[str, str] = {}
+        self._waiting: dict[str, Waiting] | None = None
+        self._failed: dict[str, str] = {}
+        self.forked()
+
+    def forked(self) -> None:
+        self._keys = KeyLocks()
+        self._lock = threading.RLock()
+        self._passing = threading.Lock()
+
+    @property
+    def lacks(self) -> frozenset[str]:  # type: ignore[override]
+        return self.inner.lacks | (self.fallback.lacks | self.journal.lacks) & {STREAMS}
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        key: str,
+        data: Source,
+        *,
+        content_type: str = TYPE,
+        metadata: Mapping[str, str] | None = None,
+        expect: Expect = None,
+    ) -> ObjectInfo:
+        self._begin(key)
+        kept = check_put(self, content_type, metadata, expect)
+        body = Replay(data)
+        try:
+            with self._keys.holding(key):
+                if expect is not None:
+                    self._must_settle(key)
+                waits = self._waits(key)
+                if expect is not None or (waits is None and not self._paused()):
+                    try:
+                        info = self.inner.put(
+                            key, body.again(), content_type=content_type, metadata=kept, expect=expect
+                        )
+                    except StorageUnavailable as error:
+                        self._away()
+                        if expect is not None:
+                            raise _undecided(key, error) from error
+                    else:
+                        self._saw(key, info.etag)
+                        return info
+                write = self._write("put", key, waits, content_type, kept)
+                mine = self._defer(write, waits, body.again())
+                return self._try(key) or mine.info
+        finally:
+            body.close()
+
+    def delete(self, key: str, *, expect: str | None = None) -> bool:
+        """Removes an object; while the primary is away: True unless it is known that there was none."""
+        self._begin(key)
+        with self._keys.holding(key):
+            if expect is not None:
+                self._must_settle(key)
+            waits = self._waits(key)
+            if expect is not None or (waits is None and not self._paused()):
+                try:
+                    was = self.inner.delete(key, expect=expect)
+                except StorageUnavailable as error:
+                    self._away()
+                    if expect is not None:
+                        raise _undecided(key, error) from error
+                else:
+                    self._saw(key, "")
+                    return was
+            was = waits.write.op == "put" if waits is not None else True
+            self._defer(self._write("delete", key, waits), waits, b"")
+            self._try(key)
+            return was
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
+        check_range(start, stop)
+        self._begin(key)
+        for _ in range(_ROUNDS):
+            waits = self._waits(key)
+            if waits is None:
+                return self._asked(lambda store: store.get(key, start=start, stop=stop))
+            if waits.write.op == "delete":
+                raise not_found(self, key)
+            with contextlib.suppress(ObjectNotFound):  # it has caught up in this moment
+                return journal_of.body(self.journal, waits, start, stop)
+        raise StorageUnavailable(f"{key!r:.200} is written faster than it can be read", key=key)
+
+    def read(self, key: str, *, start: int = 0, stop: int | None = None) -> bytes:
+        check_range(start, stop)
+        self._begin(key)
+        for _ in range(_ROUNDS):
+            waits = self._waits(key)
+            if waits is None:
+                return self._asked(lambda store: store.read(key, start=start, stop=stop))
+            if waits.write.op == "delete":
+                raise not_found(self, key)
+            with contextlib.suppress(ObjectNotFound):
+                if start == 0 and stop is None:
+                    return b"".join(journal_of.proven(self.journal, waits))
+                return journal_of.body(self.journal, waits, start, stop).read()
+        raise StorageUnavailable(f"{key!r:.200} is written faster than it can be read", key=key)
+
+    def head(self, key: str) -> ObjectInfo:
+        self._begin(key)
+        waits = self._waits(key)
+        if waits is None:
+            return self._asked(lambda store: store.head(key))
+        if waits.write.op == "delete":
+            raise not_found(self, key)
+        return waits.info
+
+    def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
+        self._open()
+        check_prefix(prefix)
+        self._pass_by()
+        return self._merged(prefix, after, limit)
+
+    def _asked(self, call: Callable[[ObjectStore], T]) -> T:
+        """What the primary says of a key that does not wait; while it is away, what the fallback has."""
+        if self._paused():
+            try:
+                return call(self.fallback)
+            except StorageUnavailable:
+                pass
+            except ObjectNotFound:
+                if self._replica:
+                    raise
+        try:
+            return call(self.inner)
+        except StorageUnavailable as error:
+            self._away()
+            try:
+                return call(self.fallback)
+            except ObjectNotFound:
+                if self._replica:
+                    raise
+            raise error
+
+    def _merged(self, prefix: str, after: str, limit: int | None) -> Iterator[ObjectInfo]:
+        if limit is not None and limit <= 0:
+            return
+        with self._lock:
+            ours = {key: each for key, each in self._loaded().items() if key.startswith(prefix) and key > after}
+        made = [ours[key].info for key in sorted(ours) if ours[key].write.op == "put"]
+        page = None if limit is None else limit + len(ours)
+        theirs = (info for info in self._listing(prefix, after, page) if info.key not in ours)
+        for number, info in enumerate(heapq.merge(made, theirs, key=lambda info: info.key), 1):
+            yield info
+            if number == limit:
+                return
+
+    def _listing(self, prefix: str, after: str, page: int | None) -> Iterator[ObjectInfo]:
+        if not (self._replica and self._paused()):
+            found = free_listing(self.inner, prefix, after, page, _OURS)
+            try:
+                first = next(found, None)
+            except StorageUnavailable:
+                self._away()
+                if not self._replica:
+                    raise
+            else:
+                if first is not None:
+                    yield first
+                    yield from found
+                return
+        yield from free_listing(self.fallback, prefix, after, page, _OURS)
+
+    # -- catching up --------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> CatchUp:
+        """Brings to the primary all that it missed, proven; what it cannot take waits on.
+
+        Raises:
+            StorageUnavailable: the journal does not answer; that the primary does not is no error: see `left`.
+        """
+        self._open()
+        with self._lock:
+            self._waiting = None
+            every = list(self._loaded())
+        return self._catch_up(every)
+
+    def pending(self) -> Sequence[str]:
+        """The keys whose last write the primary does not have yet."""
+        self._open()
+        with self._lock:
+            return sorted(self._loaded())
+
+    def conflicts(self) -> Sequence[Kept]:
+        """The copies that were kept of objects that lost against another one, by key and time."""
+        self._open()
+        found = [journal_of.found(self.journal, info) for info in self.journal.list(CONFLICTS)]
+        found.sort(key=lambda each: (each.write.key, each.write.stamp))
+        return [Kept(name=each.name, info=each.info) for each in found]
+
+    def read_conflict(self, name: str) -> bytes:
+        """The bytes of a copy.
+
+        Raises:
+            ObjectNotFound: there is none of this name.
+            ObjectCorrupt: its bytes are not what was written.
+        """
+        return b"".join(journal_of.proven(self.journal, journal_of.found(self.journal, self.journal.head(name))))
+
+    def drop_conflict(self, name: str) -> bool:
+        """Removes a copy; False if there was none."""
+        return name.startswith(CONFLICTS) and self.journal.delete(name)
+
+    def health(self) -> Health:
+        primary, fallback = self.inner.health(), self.fallback.health()
+        told = []
+        if not primary.ok:
+            told.append(f"the primary {primary.store} is away: {primary.error}")
+        if not fallback.ok:
+            told.append(f"the fallback {fallback.store} is away: {fallback.error}")
+        with contextlib.suppress(HoldfastError), self._lock:
+            if waiting := len(self._loaded()):
+                told.append(f"writes of {waiting} keys wait for the primary")
+            told += [f"{key!r:.80} cannot catch up: {why}" for key, why in list(self._failed.items())[:3]]
+        ok = primary.ok or fallback.ok
+        return msgspec.structs.replace(
+            primary,
+            ok=ok,
+            lacks=tuple(sorted(self.lacks)),
+            error="" if ok else "; ".join(told),
+            degraded="; ".join(told),
+        )
+
+    def close(self) -> None:
+        super().close()
+        self.journal.close()
+
+    def _catch_up(self, keys: Iterable[str]) -> CatchUp:
+        done = kept = 0
+        for key in keys:
+            try:
+                with self._keys.holding(key):
+                    if self._waits(key) is not None:
+                        kept += self._settle(key)[1]
+                        done += 1
+            except StorageUnavailable:
+                self._away()
+                break
+            except HoldfastError as error:
+                self._failed[key] = str(error)
+        with self._lock:
+            left = self._loaded()
+            return CatchUp(done=done, left=len(left), conflicts=kept, failed=dict(self._failed))
+
+    def _pass_by(self) -> None:
+        """Catches up a little, if there is something and the primary may be back."""
+        now = self._clock.monotonic()
+        if self._paused() or self._waiting == {} or now < self._next or not self._passing.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                some = sorted(self._loaded(), key=lambda key: key in self._failed)[:PER_CALL]
+            if some and self._catch_up(some).failed:
+                self._next = self._clock.monotonic() + self._pause_s
+        finally:
+            self._passing.release()
+
+    def _must_settle(self, key: str) -> None:
+        """Before a condition: the primary must have what waits."""
+        if self._waits(key) is not None:
+            try:
+                self._settle(key)
+            except HoldfastError as error:
+                raise _undecided(key, error) from error
+
+    def _try(self, key: str) -> ObjectInfo | None:
+        """Brings a write to the primary at once, if it may be there; else it waits on, and `health` says so."""
+        if self._paused():
+            return None
+        try:
+            return self._settle(key)[0]
+        except StorageUnavailable:
+            self._away()
+        except HoldfastError as error:
+            self._failed[key] = str(error)
+        return None
+
+    def _settle(self, key: str) -> tuple[ObjectInfo | None, int]:
+        """Brings one write to the primary: what the primary has then, and how many copies were kept.
+
+        Whoever calls it holds the key's lock.
+        """
+        waits, kept = self._loaded()[key], 0
+        for _ in range(_ROUNDS):
+            try:
+                there: ObjectInfo | None = self.inner.head(key)
+            except ObjectNotFound:
+                there = None
+            try:
+                info, more = self._brought(waits, there)
+            except ObjectConflict:
+                continue  # somebody wrote in this moment: look again
+            kept += more
+            self.journal.delete(waits.name)
+            with self._lock:
+                self._loaded().pop(key, None)
+                self._failed.pop(key, None)
+            self._saw(key, info.etag if info is not None else "")
+            return info, kept
+        raise StorageUnavailable(f"{key!r:.200} changes faster than it can catch up", key=key)
+
+    def _brought(self, waits: Waiting, there: ObjectInfo | None) -> tuple[ObjectInfo | None, int]:
+        write, key, kept = waits.write, waits.write.key, 0
+        deletes = write.op == "delete"
+        if there is None and deletes:
+            return None, 0
+        if there is not None:
+            if not deletes and self._same(waits, there):
+                return there, 0
+            known = write.base == there.etag or self._earlier(waits, there)
+            modified = int(there.modified.timestamp() * 1000)
+            if not known and modified > waits.at_ms:
+                if not deletes:
+                    journal_of.pieces_again(self.journal, waits, CONFLICTS)
+                return there, int(not deletes)
+            if not known and modified > waits.at_ms - SKEW_MS:
+                kept += self._keep_theirs(there)
+        if deletes:
+            assert there is not None
+            self.inner.delete(key, expect=None if SWAP_DELETE in self.inner.lacks else there.etag)
+            return None, kept
+        return self._sent(waits, there), kept
+
+    def _sent(self, waits: Waiting, there: ObjectInfo | None) -> ObjectInfo:
+        write, key = waits.write, waits.write.key
+        expect: Expect = None
+        if there is None and CREATE not in self.inner.lacks:
+            expect = ABSENT
+        elif there is not None and SWAP not in self.inner.lacks:
+            expect = there.etag
+        info = self.inner.put(
+            key,
+            journal_of.proven(self.journal, waits),
+            content_type=write.content_type,
+            metadata=write.metadata,
+            expect=expect,
+        )
+        try:
+            back, digest = digest_of(self.inner.get(key))
+        except ObjectNotFound:
+            return info  # somebody deleted it since: it had arrived
+        if back.etag == info.etag and digest != journal_of.proof(self.journal, waits):
+            raise ObjectCorrupt(f"{key!r:.200} came back from {self.inner.name} with other bytes", key=key)
+        return info
+
+    def _same(self, waits: Waiting, there: ObjectInfo) -> bool:
+        if not alike(waits.info, there):
+            return False
+        back, digest = digest_of(self.inner.get(waits.write.key))
+        return back.etag == there.etag and digest == journal_of.proof(self.journal, waits)
+
+    def _earlier(self, waits: Waiting, there: ObjectInfo) -> bool:
+        """Whether the primary has what waited before: a write of ours that arrived though its answer was lost."""
+        if not waits.write.before:
+            return False
+        back, digest = digest_of(self.inner.get(waits.write.key))
+        return back.etag == there.etag and digest.hex() in waits.write.before
+
+    def _keep_theirs(self, there: ObjectInfo) -> int:
+        try:
+            content = self.inner.get(there.key)
+        except ObjectNotFound:
+            return 0
+        with content:
+            write = Written(
+                op="put",
+                key=there.key,
+                stamp=clock.pack(int(there.modified.timestamp() * 1000)),
+                content_type=content.info.content_type,
+                metadata=content.info.metadata,
+                base=content.info.etag,
+            )
+            journal_of.keep(self.journal, CONFLICTS, write, content)
+        return 1
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def _begin(self, key: str) -> None:
+        self._open()
+        check_key(key)
+        check_free(key, *_OURS)
+        self._pass_by()
+
+    def _loaded(self) -> dict[str, Waiting]:
+        """What waits, read from the journal when it is first asked for."""
+        with self._lock:
+            if self._waiting is None:
+                found: dict[str, Waiting] = {}
+                for info in self.journal.list(PENDING):
+                    each = journal_of.found(self.journal, info)
+                    older = found.get(each.write.key)
+                    if older is not None:  # a crash between a write and the removal of the one before
+                        older, each = sorted((older, each), key=lambda one: one.write.stamp)
+                        self.journal.delete(older.name)
+                    found[each.write.key] = each
+                    self._stamp = max(self._stamp, each.write.stamp)
+                self._waiting = found
+            return self._waiting
+
+    def _waits(self, key: str) -> Waiting | None:
+        waiting = self._waiting
+        return (self._loaded() if waiting is None else waiting).get(key)
+
+    def _write(
+        self,
+        op: str,
+        key: str,
+        before: Waiting | None,
+        content_type: str = TYPE,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Written:
+        with self._lock:
+            self._stamp = clock.tick(self._stamp, self._clock.now_ms())
+            base = before.write.base if before is not None else self._seen.get(key)
+            earlier: list[str] = []
+            if before is not None:
+                earlier = before.write.before[-_BEFORE_MAX:]
+                if before.write.op == "put":
+                    earlier = [*earlier, journal_of.proof(self.journal, before).hex()]
+            return Written(
+                op="put" if op == "put" else "delete",
+                key=key,
+                stamp=self._stamp,
+                content_type=content_type,
+                metadata=dict(metadata or {}),
+                base=base,
+                before=earlier,
+            )
+
+    def _defer(self, write: Written, before: Waiting | None, data: Source) -> Waiting:
+        made = journal_of.keep(self.journal, PENDING, write, data)
+        with self._lock:
+            self._loaded()[write.key] = made
+        if before is not None:
+            with contextlib.suppress(HoldfastError):  # the newer one counts, whatever lies beside it
+                self.journal.delete(before.name)
+        return made
+
+    def _saw(self, key: str, etag: str) -> None:
+        with self._lock:
+            self._seen.pop(key, None)
+            self._seen[key] = etag
+            if len(self._seen) > _SEEN_MAX:
+                del self._seen[next(iter(self._seen))]
+
+    def _paused(self) -> bool:
+        return self._clock.monotonic() < self._again
+
+    def _away(self) -> None:
+        self._again = self._clock.monotonic() + self._pause_s
+
+
+def _undecided(key: str, error: Exception) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"{key!r:.200}: a condition needs the primary, which does not answer: {error}",
+        hint="write without a condition, or later",
+        key=key,
+        degraded=True,
+    )
