@@ -71,7 +71,7 @@ def event(
 
 
 class AuditFile:
-    """Events as lines of JSON at the end of a file, each on the disk when the call returns; several processes may share it.
+    """Events as lines of JSON in a file, each on the disk when the call returns; several processes may share it.
 
     Args:
         path: the file, made with its directory when the first event comes, for its owner alone.
@@ -150,7 +150,7 @@ def audit_to(sink: AuditSink) -> Iterator[None]:
 
 
 def default_audit_path() -> Path:
-    """Where events go that nobody gave a sink for: ``$HOLDFAST_AUDIT_FILE``, else ``audit.jsonl`` in the node directory.
+    """Where events go without a sink: ``$HOLDFAST_AUDIT_FILE``, else ``audit.jsonl`` in the node directory.
 
     The node directory is the one that commands use: ``$HOLDFAST_STORE``, else ``~/.local/share/holdfast``.
     """

@@ -24,27 +24,22 @@ from typing import ClassVar, Final, TypeVar
 import msgspec
 
 from holdfast import clock
-from holdfast.errors import HoldfastError, ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageUnavailable
+from holdfast.errors import HoldfastError, ObjectNotFound, StorageUnavailable
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.layers import waiting as journal_of
+from holdfast.objects.layers.bringing import Bringer
 from holdfast.objects.layers.layer import FALLBACK, Layer
 from holdfast.objects.layers.owing import (
     PER_CALL,
     CatchUp,
     KeyLocks,
     Replay,
-    alike,
     check_free,
-    digest_of,
     free_listing,
 )
 from holdfast.objects.layers.waiting import CONFLICTS, PENDING, Waiting, Written
 from holdfast.objects.port import (
-    ABSENT,
-    CREATE,
     STREAMS,
-    SWAP,
-    SWAP_DELETE,
     TYPE,
     Content,
     Expect,
@@ -57,8 +52,6 @@ from holdfast.objects.port import (
     not_found,
 )
 
-SKEW_MS: Final = 60_000
-"""Two clocks that differ by less do not tell which of two writes was the later one: both are kept."""
 _SEEN_MAX: Final = 10_000
 _ROUNDS: Final = 8
 _BEFORE_MAX: Final = 32
@@ -396,98 +389,15 @@ class Fallback(Layer):
 
         Whoever calls it holds the key's lock.
         """
-        waits, kept = self._loaded()[key], 0
-        for _ in range(_ROUNDS):
-            try:
-                there: ObjectInfo | None = self.inner.head(key)
-            except ObjectNotFound:
-                there = None
-            try:
-                info, more = self._brought(waits, there)
-            except ObjectConflict:
-                continue  # somebody wrote in this moment: look again
-            kept += more
+        waits = self._loaded()[key]
+        info, kept = Bringer(self.inner, self.journal).bring(waits)
+        with contextlib.suppress(HoldfastError):  # then it is brought once more, and found to be there
             self.journal.delete(waits.name)
-            with self._lock:
-                self._loaded().pop(key, None)
-                self._failed.pop(key, None)
-            self._saw(key, info.etag if info is not None else "")
-            return info, kept
-        raise StorageUnavailable(f"{key!r:.200} changes faster than it can catch up", key=key)
-
-    def _brought(self, waits: Waiting, there: ObjectInfo | None) -> tuple[ObjectInfo | None, int]:
-        write, key, kept = waits.write, waits.write.key, 0
-        deletes = write.op == "delete"
-        if there is None and deletes:
-            return None, 0
-        if there is not None:
-            if not deletes and self._same(waits, there):
-                return there, 0
-            known = write.base == there.etag or self._earlier(waits, there)
-            modified = int(there.modified.timestamp() * 1000)
-            if not known and modified > waits.at_ms:
-                if not deletes:
-                    journal_of.pieces_again(self.journal, waits, CONFLICTS)
-                return there, int(not deletes)
-            if not known and modified > waits.at_ms - SKEW_MS:
-                kept += self._keep_theirs(there)
-        if deletes:
-            assert there is not None
-            self.inner.delete(key, expect=None if SWAP_DELETE in self.inner.lacks else there.etag)
-            return None, kept
-        return self._sent(waits, there), kept
-
-    def _sent(self, waits: Waiting, there: ObjectInfo | None) -> ObjectInfo:
-        write, key = waits.write, waits.write.key
-        expect: Expect = None
-        if there is None and CREATE not in self.inner.lacks:
-            expect = ABSENT
-        elif there is not None and SWAP not in self.inner.lacks:
-            expect = there.etag
-        info = self.inner.put(
-            key,
-            journal_of.proven(self.journal, waits),
-            content_type=write.content_type,
-            metadata=write.metadata,
-            expect=expect,
-        )
-        try:
-            back, digest = digest_of(self.inner.get(key))
-        except ObjectNotFound:
-            return info  # somebody deleted it since: it had arrived
-        if back.etag == info.etag and digest != journal_of.proof(self.journal, waits):
-            raise ObjectCorrupt(f"{key!r:.200} came back from {self.inner.name} with other bytes", key=key)
-        return info
-
-    def _same(self, waits: Waiting, there: ObjectInfo) -> bool:
-        if not alike(waits.info, there):
-            return False
-        back, digest = digest_of(self.inner.get(waits.write.key))
-        return back.etag == there.etag and digest == journal_of.proof(self.journal, waits)
-
-    def _earlier(self, waits: Waiting, there: ObjectInfo) -> bool:
-        """Whether the primary has what waited before: a write of ours that arrived though its answer was lost."""
-        if not waits.write.before:
-            return False
-        back, digest = digest_of(self.inner.get(waits.write.key))
-        return back.etag == there.etag and digest.hex() in waits.write.before
-
-    def _keep_theirs(self, there: ObjectInfo) -> int:
-        try:
-            content = self.inner.get(there.key)
-        except ObjectNotFound:
-            return 0
-        with content:
-            write = Written(
-                op="put",
-                key=there.key,
-                stamp=clock.pack(int(there.modified.timestamp() * 1000)),
-                content_type=content.info.content_type,
-                metadata=content.info.metadata,
-                base=content.info.etag,
-            )
-            journal_of.keep(self.journal, CONFLICTS, write, content)
-        return 1
+        with self._lock:
+            self._loaded().pop(key, None)
+            self._failed.pop(key, None)
+        self._saw(key, info.etag if info is not None else "")
+        return info, kept
 
     # -- what is known ------------------------------------------------------------------------------------------
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import ClassVar, Final
 
 import msgspec
@@ -24,6 +23,7 @@ from holdfast import clock
 from holdfast.errors import HoldfastError, ObjectCorrupt, ObjectNotFound, StorageUnavailable
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.layers.layer import MIRRORED, Layer
+from holdfast.objects.layers.notes import NOTES, Notes
 from holdfast.objects.layers.owing import (
     PER_CALL,
     CatchUp,
@@ -33,7 +33,6 @@ from holdfast.objects.layers.owing import (
     digest_of,
     free_listing,
     hashing,
-    key_name,
 )
 from holdfast.objects.port import (
     STREAMS,
@@ -48,7 +47,6 @@ from holdfast.objects.port import (
 )
 from holdfast.objects.raw import Bytes
 
-NOTES: Final = ".holdfast/mirror/"
 _ROUNDS: Final = 8
 _log: Final = logging.getLogger("holdfast.objects.mirrored")
 
@@ -73,10 +71,6 @@ class MirrorReport(msgspec.Struct, kw_only=True):
     def ok(self) -> bool:
         """Whether nothing was found."""
         return not (self.missing or self.different or self.damaged or self.extra or self.failed)
-
-
-class _Note(msgspec.Struct):
-    key: str
 
 
 class Mirrored(Layer):
@@ -110,14 +104,13 @@ class Mirrored(Layer):
         self._pause_s = pause_s
         self._clock = clock
         self._again = self._next = float("-inf")
-        self._missed: dict[str, set[str]] | None = None
-        self._unnoted: set[str] = set()
+        self._notes = Notes(self.journal)
         self._failed: dict[str, str] = {}
         self.forked()
 
     def forked(self) -> None:
         self._keys = KeyLocks()
-        self._lock = threading.RLock()
+        self._notes.forked()
         self._passing = threading.Lock()
 
     @property
@@ -212,16 +205,13 @@ class Mirrored(Layer):
             StorageUnavailable: the notes cannot be read; that the mirror does not answer is no error: see `left`.
         """
         self._open()
-        with self._lock:
-            self._missed = None
-            every = self._behind()
-        return self._catch_up(every)
+        self._notes.refresh()
+        return self._catch_up(self._notes.owed())
 
     def pending(self) -> Sequence[str]:
         """The keys of which the mirror missed a write."""
         self._open()
-        with self._lock:
-            return sorted(self._behind())
+        return sorted(self._notes.owed())
 
     def verify(self, *, deep: bool = True, repair: bool = True) -> MirrorReport:
         """Compares both stores object by object, and makes the mirror what the store is.
@@ -255,8 +245,8 @@ class Mirrored(Layer):
     def health(self) -> Health:
         first, mirror = self.inner.health(), self.mirror.health()
         told = [] if mirror.ok else [f"the mirror {mirror.store} is away: {mirror.error}"]
-        with contextlib.suppress(HoldfastError), self._lock:
-            if waiting := len(self._behind()):
+        with contextlib.suppress(HoldfastError):
+            if waiting := len(self._notes.owed()):
                 told.append(f"writes of {waiting} keys wait for the mirror")
             told += [f"{key!r:.80} cannot catch up: {why}" for key, why in list(self._failed.items())[:3]]
         return msgspec.structs.replace(first, lacks=tuple(sorted(self.lacks)), degraded="; ".join(told))
@@ -277,26 +267,24 @@ class Mirrored(Layer):
                 break
             except HoldfastError as error:
                 self._failed[key] = str(error)
-        with self._lock:
-            return CatchUp(done=done, left=len(self._behind()), failed=dict(self._failed))
+        return CatchUp(done=done, left=len(self._notes.owed()), failed=dict(self._failed))
 
     def _settle(self, key: str) -> bool:
-        with self._lock:
-            notes = set(self._loaded().get(key, ()))
-        if not notes and key not in self._unnoted:
+        if key not in self._notes.owed():
             return False
+        notes = self._notes.of(key)
         self._copy(key, verify=True)
         self._forget(key, notes)
         return True
 
     def _pass_by(self) -> None:
         """Catches up a little, if there is something and the mirror may be back."""
-        idle = self._missed == {} and not self._unnoted
-        if idle or self._paused() or self._clock.monotonic() < self._next or not self._passing.acquire(blocking=False):
+        now = self._clock.monotonic()
+        if self._notes.none or self._paused() or now < self._next or not self._passing.acquire(blocking=False):
             return
         try:
             with contextlib.suppress(HoldfastError):  # a read or a write of something else does not fail for it
-                some = sorted(self._behind(), key=lambda key: key in self._failed)[:PER_CALL]
+                some = sorted(self._notes.owed(), key=lambda key: key in self._failed)[:PER_CALL]
                 if self._catch_up(some).failed:
                     self._next = self._clock.monotonic() + self._pause_s
         finally:
@@ -347,8 +335,6 @@ class Mirrored(Layer):
         try:
             yield
         except StorageUnavailable:
-            with self._lock:
-                self._unnoted.add(key)
             with contextlib.suppress(HoldfastError):
                 self._note(key)
             raise
@@ -357,8 +343,7 @@ class Mirrored(Layer):
         """The mirror's half of a write; what it misses is noted, or the call fails."""
         if not self._paused():
             try:
-                with self._lock:
-                    notes = set(self._loaded().get(key, ()))
+                notes = self._notes.of(key)
                 follow()
             except HoldfastError as error:
                 self._failed[key] = str(error)
@@ -370,58 +355,18 @@ class Mirrored(Layer):
             self._note(key)
 
     def _note(self, key: str) -> None:
-        name = f"{NOTES}{key_name(key)}/{os.urandom(8).hex()}"
         try:
-            self.journal.put(name, msgspec.json.encode(_Note(key)), content_type="application/json")
+            self._notes.add(key)
         except HoldfastError as error:
-            with self._lock:
-                self._unnoted.add(key)
             raise StorageUnavailable(
                 f"{key!r:.200} is written, but its mirror missed it, and that cannot be noted: {error}",
                 hint="write it again, or call verify",
                 key=key,
             ) from error
-        with self._lock:
-            older = set(self._loaded().get(key, ()))
-            self._loaded().setdefault(key, set()).add(name)
-            self._unnoted.discard(key)
-        for each in older - {name}:
-            with contextlib.suppress(HoldfastError):
-                self.journal.delete(each)
-                with self._lock:
-                    self._loaded().get(key, set()).discard(each)
 
-    def _forget(self, key: str, notes: set[str]) -> None:
-        """The mirror has it: takes away the notes that were there before it got it."""
-        gone = set()
-        for name in notes:
-            with contextlib.suppress(HoldfastError):  # then it is caught up once more
-                self.journal.delete(name)
-                gone.add(name)
-        with self._lock:
-            missed = self._loaded()
-            missed.get(key, set()).difference_update(gone)
-            if not missed.get(key):
-                missed.pop(key, None)
-            self._unnoted.discard(key)
-            self._failed.pop(key, None)
-
-    def _behind(self) -> set[str]:
-        """The keys that the mirror missed, those included that could not be noted."""
-        with self._lock:
-            return {*self._loaded(), *self._unnoted}
-
-    def _loaded(self) -> dict[str, set[str]]:
-        """The notes by key, read from the journal when they are first asked for."""
-        with self._lock:
-            if self._missed is None:
-                found: dict[str, set[str]] = {}
-                for info in self.journal.list(NOTES):
-                    with contextlib.suppress(ObjectNotFound):
-                        note = msgspec.json.decode(self.journal.read(info.key), type=_Note)
-                        found.setdefault(note.key, set()).add(info.key)
-                self._missed = found
-            return self._missed
+    def _forget(self, key: str, notes: Set[str]) -> None:
+        self._notes.forget(key, notes)
+        self._failed.pop(key, None)
 
     def _paused(self) -> bool:
         return self._clock.monotonic() < self._again
@@ -438,7 +383,7 @@ class Mirrored(Layer):
             ObjectCorrupt: the damage, if the mirror has not the same object, whole.
         """
         with self._keys.holding(key):
-            if key in self._behind():
+            if key in self._notes.owed():
                 raise damage  # the mirror's is an older one
             try:
                 known: ObjectInfo | None = self.inner.head(key)
@@ -459,7 +404,7 @@ class Mirrored(Layer):
 
     def _extra(self, key: str, report: MirrorReport) -> None:
         try:
-            if not self.inner.exists(key) and self.mirror.exists(key) and key not in self._behind():
+            if not self.inner.exists(key) and self.mirror.exists(key) and key not in self._notes.owed():
                 report.extra.append(key)
         except HoldfastError as error:
             report.failed[key] = str(error)
@@ -476,7 +421,7 @@ class Mirrored(Layer):
                 self._repair(key, ObjectCorrupt(f"{key!r:.200} is damaged, and its mirror is not whole", key=key))
             else:
                 with self._keys.holding(key):
-                    notes = set(self._loaded().get(key, ()))
+                    notes = self._notes.of(key)
                     self._copy(key, verify=True)
                     self._forget(key, notes)
             report.repaired += 1

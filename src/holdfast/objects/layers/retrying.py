@@ -25,13 +25,16 @@ from holdfast.objects.layers.layer import RETRYING, Layer
 from holdfast.objects.port import (
     ABSENT,
     METADATA_BYTES_MAX,
+    SWAP_DELETE,
     TYPE,
     Content,
     Expect,
     ObjectInfo,
     ObjectStore,
     Source,
+    check_expect,
     check_metadata,
+    conflict,
 )
 from holdfast.objects.raw import Bytes
 from holdfast.protocol.retry import RETRY_AFTER_MAX, Backoff, retry_after
@@ -160,14 +163,19 @@ class Retrying(Layer):
 
     def delete(self, key: str, *, expect: str | None = None) -> bool:
         self._open()
-        if expect is None:
-            # Looked at first: whether a try whose answer was lost removed anything is not to be found out later.
-            try:
-                self._call(lambda: self.inner.head(key))
-            except ObjectNotFound:
+        check_expect(self, expect, SWAP_DELETE)
+        # Looked at first: whether a try whose answer was lost removed anything is not to be found out later.
+        try:
+            there = self._call(lambda: self.inner.head(key))
+        except ObjectNotFound:
+            if expect is None:
                 return False
+            raise conflict(self, key, expect, None) from None
+        if expect is None:
             self._call(lambda: self.inner.delete(key))
             return True
+        if there.etag != expect:
+            raise conflict(self, key, expect, there.etag)
         unknown: list[HoldfastError] = []
 
         def delete() -> bool:
