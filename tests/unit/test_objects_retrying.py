@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import random
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +26,7 @@ from holdfast.objects.layers import Fallback, Retrying
 from holdfast.objects.layers.retrying import SPOOL_BYTES, WRITE_ID
 from holdfast.objects.port import ObjectStore
 from holdfast.testing.faults import AFTER, BEFORE, MIDWAY, OK, Faults, FaultyStore
+from holdfast.testing.objects_many import at_once
 from tests.unit.objects_tools import Instant
 
 
@@ -150,6 +154,47 @@ def test_a_swap_that_lost_from_the_same_state_is_a_conflict_and_else_unknown() -
         store.put("count", b"ours", expect=second)
     assert caught.value.context["outcome"] == "unknown"
     assert store.read("count") == b"theirs"
+
+
+def test_of_many_who_race_over_a_bad_line_each_is_told_the_truth() -> None:
+    chance, guard = random.Random(5), threading.Lock()
+
+    def plan(operation: str, key: str) -> str:
+        with guard:
+            return chance.choice([OK, BEFORE, AFTER])
+
+    below = FaultyStore(MemoryStore(), plan)
+    below.inner.put("count", b"0")
+    won, added, unknown = [0] * 20, [0], [0]
+
+    def work(number: int) -> None:
+        store = Retrying(below, tries=100, deadline_s=1e9)
+        store.pace = Instant()
+        for turn in range(20):
+            with contextlib.suppress(ObjectConflict, StorageUnavailable):
+                store.put(f"lock/{turn}", b"the same bytes", expect=ABSENT)
+                with guard:
+                    won[turn] += 1
+            info = store.head("count")
+            try:
+                have = int(store.read("count"))
+                store.put("count", str(have + 1).encode(), expect=info.etag)
+            except ObjectConflict:
+                continue
+            except StorageUnavailable as error:
+                assert error.context["outcome"] == "unknown"
+                with guard:
+                    unknown[0] += 1
+            else:
+                with guard:
+                    added[0] += 1
+
+    at_once(6, work)
+    assert max(won) == 1
+    for turn, winners in enumerate(won):
+        assert winners == 1 or below.inner.exists(f"lock/{turn}")
+    assert added[0] > 20
+    assert added[0] <= int(below.inner.read("count")) <= added[0] + unknown[0]
 
 
 def once_then(meanwhile: Callable[[], object]) -> Callable[[str, str], str | Exception]:

@@ -6,12 +6,13 @@ set_audit_sink(AuditRecords(store))
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
-from holdfast.log.drafts import new_id
 from holdfast.node.store import Store
 from holdfast.objects.audit import AuditEvent
 
@@ -32,6 +33,7 @@ class AuditRecords:
         self._store = store
         self._collection = collection
         self._durable = durable
+        self._count = itertools.count()
 
     def __call__(self, event: AuditEvent) -> None:
         """Keeps one event.
@@ -39,8 +41,9 @@ class AuditRecords:
         Raises:
             NodeFull: this machine's disk is full.
         """
-        value = msgspec.to_builtins(event)
-        self._store.put(new_id("audit"), value, collection=self._collection, durable=self._durable)
+        # Sorted as they came: an id that sorts by milliseconds alone would mix a write's beginning and end.
+        key = f"{event.at}_{next(self._count):08x}_{os.urandom(4).hex()}"
+        self._store.put(key, msgspec.to_builtins(event), collection=self._collection, durable=self._durable)
 
     def events(self) -> Iterator[AuditEvent]:
         """Every event that this agent wrote, oldest first."""

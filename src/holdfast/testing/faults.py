@@ -9,11 +9,12 @@ To try out what lies over a store: your own code, or a layer.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
-from holdfast.errors import StorageUnavailable
+from holdfast.errors import StorageError, StorageUnavailable
 from holdfast.objects.layers.layer import Layer
 from holdfast.objects.port import TYPE, Content, Expect, Health, ObjectInfo, ObjectStore, Source
 
@@ -26,6 +27,8 @@ MIDWAY: Final = "midway"
 """A body or a listing that breaks off after its first half; a write has no effect then."""
 Plan: TypeAlias = Callable[[str, str], str | Exception]
 """Takes an operation (put, get, head, list, delete) and a key or prefix; gives what becomes of it, or an error."""
+
+T = TypeVar("T")
 
 
 class Faults:
@@ -78,14 +81,15 @@ class FaultyStore(Layer):
         fault = self._asked("put", key)
         if fault == MIDWAY:
             raise self._gone("put", key)
-        info = super().put(key, data, content_type=content_type, metadata=metadata, expect=expect)
-        self._told(fault, "put", key)
-        return info
+
+        def put() -> ObjectInfo:
+            return self.inner.put(key, data, content_type=content_type, metadata=metadata, expect=expect)
+
+        return self._told(fault, "put", key, put)
 
     def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
         fault = self._asked("get", key)
-        content = super().get(key, start=start, stop=stop)
-        self._told(fault, "get", key)
+        content = self._told(fault, "get", key, lambda: self.inner.get(key, start=start, stop=stop))
         if fault != MIDWAY:
             return content
 
@@ -99,14 +103,11 @@ class FaultyStore(Layer):
 
     def head(self, key: str) -> ObjectInfo:
         fault = self._asked("head", key)
-        info = super().head(key)
-        self._told(fault, "head", key)
-        return info
+        return self._told(fault, "head", key, lambda: self.inner.head(key))
 
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         fault = self._asked("list", prefix)
-        found = super().list(prefix, after=after, limit=limit)
-        self._told(fault, "list", prefix)
+        found = self._told(fault, "list", prefix, lambda: self.inner.list(prefix, after=after, limit=limit))
         if fault != MIDWAY:
             return found
 
@@ -121,9 +122,7 @@ class FaultyStore(Layer):
         fault = self._asked("delete", key)
         if fault == MIDWAY:
             raise self._gone("delete", key)
-        was = super().delete(key, expect=expect)
-        self._told(fault, "delete", key)
-        return was
+        return self._told(fault, "delete", key, lambda: self.inner.delete(key, expect=expect))
 
     def health(self) -> Health:
         return ObjectStore.health(self)
@@ -140,9 +139,13 @@ class FaultyStore(Layer):
             raise self._gone(operation, key)
         return fault
 
-    def _told(self, fault: str, operation: str, key: str) -> None:
-        if fault == AFTER:
-            raise self._gone(operation, key)
+    def _told(self, fault: str, operation: str, key: str, call: Callable[[], T]) -> T:
+        """What the store says, if it is heard; nobody hears of an error either."""
+        if fault != AFTER:
+            return call()
+        with contextlib.suppress(StorageError):
+            call()
+        raise self._gone(operation, key)
 
     def _gone(self, operation: str, key: str) -> StorageUnavailable:
         return StorageUnavailable(f"{self.name} did not answer: {operation} {key!r:.80}", key=key)

@@ -359,7 +359,8 @@ class Fallback(Layer):
         try:
             with self._lock:
                 some = sorted(self._loaded(), key=lambda key: key in self._failed)[:PER_CALL]
-            if some and self._catch_up(some).failed:
+            self._catch_up(some)
+            if any(key in self._failed for key in some):
                 self._next = self._clock.monotonic() + self._pause_s
         finally:
             self._passing.release()

@@ -261,9 +261,8 @@ class Mirrored(Layer):
             try:
                 with self._keys.holding(key):
                     done += self._settle(key)
-            except StorageUnavailable as error:
+            except StorageUnavailable:
                 self._away()
-                self._failed[key] = str(error)
                 break
             except HoldfastError as error:
                 self._failed[key] = str(error)
@@ -285,7 +284,8 @@ class Mirrored(Layer):
         try:
             with contextlib.suppress(HoldfastError):  # a read or a write of something else does not fail for it
                 some = sorted(self._notes.owed(), key=lambda key: key in self._failed)[:PER_CALL]
-                if self._catch_up(some).failed:
+                self._catch_up(some)
+                if any(key in self._failed for key in some):
                     self._next = self._clock.monotonic() + self._pause_s
         finally:
             self._passing.release()
@@ -345,9 +345,10 @@ class Mirrored(Layer):
             try:
                 notes = self._notes.of(key)
                 follow()
+            except StorageUnavailable:
+                self._away()
             except HoldfastError as error:
                 self._failed[key] = str(error)
-                self._away()
             else:
                 self._forget(key, notes)
                 return
