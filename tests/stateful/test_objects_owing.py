@@ -138,7 +138,7 @@ class MirroredMachine(Pair):
         assert self.held(self.first) == self.held(self.second)
 
 
-LIMITS = settings(max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+LIMITS = settings(max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 TestFallback = FallbackMachine.TestCase
 TestFallback.settings = LIMITS
 TestMirrored = MirroredMachine.TestCase

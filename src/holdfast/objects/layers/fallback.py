@@ -392,8 +392,7 @@ class Fallback(Layer):
         """
         waits = self._loaded()[key]
         info, kept = Bringer(self.inner, self.journal).bring(waits)
-        with contextlib.suppress(HoldfastError):  # then it is brought once more, and found to be there
-            self.journal.delete(waits.name)
+        self._remove(waits)
         with self._lock:
             self._loaded().pop(key, None)
             self._failed.pop(key, None)
@@ -414,7 +413,10 @@ class Fallback(Layer):
             if self._waiting is None:
                 found: dict[str, Waiting] = {}
                 for info in self.journal.list(PENDING):
-                    each = journal_of.found(self.journal, info)
+                    try:
+                        each = journal_of.found(self.journal, info)
+                    except ObjectNotFound:
+                        continue  # it has caught up in this moment
                     older = found.get(each.write.key)
                     if older is not None:  # a crash between a write and the removal of the one before
                         older, each = sorted((older, each), key=lambda one: one.write.stamp)
@@ -455,13 +457,32 @@ class Fallback(Layer):
             )
 
     def _defer(self, write: Written, before: Waiting | None, data: Source) -> Waiting:
-        made = journal_of.keep(self.journal, PENDING, write, data)
+        try:
+            made = journal_of.keep(self.journal, PENDING, write, data)
+        except BaseException:
+            self._doubt()
+            raise
         with self._lock:
             self._loaded()[write.key] = made
         if before is not None:
-            with contextlib.suppress(HoldfastError):  # the newer one counts, whatever lies beside it
-                self.journal.delete(before.name)
+            with contextlib.suppress(HoldfastError):  # the newer one counts, and it is there
+                self._remove(before)
         return made
+
+    def _remove(self, waits: Waiting) -> None:
+        try:
+            self.journal.delete(waits.name)
+        except HoldfastError:
+            self._doubt()
+            raise
+
+    def _doubt(self) -> None:
+        """The journal may hold what it was told or not: it is read again before anything else is done.
+
+        Else a write of which nobody was told that it waits would come back after a later deletion.
+        """
+        with self._lock:
+            self._waiting = None
 
     def _saw(self, key: str, etag: str) -> None:
         with self._lock:
