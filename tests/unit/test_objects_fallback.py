@@ -387,6 +387,17 @@ def test_with_both_away_the_write_fails_and_a_broken_source_leaves_nothing() -> 
     assert house.store.pending() == []
 
 
+def test_a_body_that_can_be_read_once_reaches_whichever_store_takes_it() -> None:
+    source = MemoryStore()
+    source.put("one", LARGE * 2)
+    house = House(pause_s=0.0)
+    house.primary.plan = Faults(AFTER, only=("put",))
+    house.store.put("copy", source.get("one"))
+    assert house.store.read("copy") == LARGE * 2
+    house.store.catch_up()
+    assert house.there == {"copy": LARGE * 2}
+
+
 def test_a_journal_of_its_own(tmp_path: Path) -> None:
     journal = MemoryStore()
     house = House(journal=journal)

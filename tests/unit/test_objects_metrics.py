@@ -52,6 +52,14 @@ def test_the_seeds_calls_are_counted() -> None:
     assert metrics.prometheus() == ""
 
 
+def test_the_order_of_tags_does_not_matter() -> None:
+    metrics = MetricsCollector()
+    for tags in ({"a": "1", "b": "2"}, {"b": "2", "a": "1"}):
+        metrics.increment("n", tags=tags)
+        metrics.timing("t", 1, tags=tags)
+    assert [each.value for each in metrics.snapshot()] == [2, 2]
+
+
 def test_prometheus_own_reader_understands_it() -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     metrics = MetricsCollector()

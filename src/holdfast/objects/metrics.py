@@ -12,7 +12,7 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ ERROR: Final = 0.01
 SERIES_MAX: Final = 1000
 """Of one name; more tags than that are counted together, under the tag ``other``: a key is no tag."""
 OTHER: Final = (("other", "true"),)
+QUICK_MAX: Final = 10_000
 QUANTILES: Final = (0.5, 0.95, 0.99)
 _GROWTH: Final = math.log((1 + ERROR) / (1 - ERROR))
 _LOW: Final = math.floor(math.log(1e-3) / _GROWTH)
@@ -32,6 +33,8 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 Tags: TypeAlias = Mapping[str, str]
 _Labels: TypeAlias = tuple[tuple[str, str], ...]
+_At: TypeAlias = tuple[str, _Labels]
+_T = TypeVar("_T")
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +107,6 @@ class _Times:
         return Timing(count=self.count, total=self.total, low=self.low, high=self.high, p50=p50, p95=p95, p99=p99)
 
 
-_KINDS: Final = {"counter": _Number, "gauge": _Number, "timing": _Times}
 _collectors: weakref.WeakSet[MetricsCollector] = weakref.WeakSet()
 
 
@@ -130,8 +132,12 @@ class MetricsCollector:
         self._kinds: dict[str, str] = {}
         self._shown: dict[str, str] = {}
         self._counts: dict[str, int] = {}
-        self._numbers: dict[tuple[str, _Labels], _Number] = {}
-        self._times: dict[tuple[str, _Labels], _Times] = {}
+        self._numbers: dict[_At, _Number] = {}
+        self._times: dict[_At, _Times] = {}
+        # The same series by their tags in the order in which callers write them.
+        self._counters: dict[_At, _Number] = {}
+        self._gauges: dict[_At, _Number] = {}
+        self._timings: dict[_At, _Times] = {}
         _collectors.add(self)
 
     def increment(self, name: str, value: float = 1, tags: Tags | None = None) -> None:
@@ -147,8 +153,9 @@ class MetricsCollector:
         """
         if not 0 <= value < math.inf:
             raise StorageRefused(f"a counter only grows: {name!r:.80} by {value!r:.40}", hint="use gauge")
+        at = (name, tuple(tags.items()) if tags else ())
         with self._lock:
-            self._number("counter", name, tags).value += value
+            (self._counters.get(at) or self._number("counter", self._counters, at)).value += value
 
     def timing(self, name: str, ms: float, tags: Tags | None = None) -> None:
         """Notes how long something took.
@@ -163,12 +170,12 @@ class MetricsCollector:
         """
         if not 0 <= ms < math.inf:
             raise StorageRefused(f"not a time: {name!r:.80} took {ms!r:.40} ms")
+        at = (name, tuple(tags.items()) if tags else ())
         with self._lock:
-            key = (name, _labels(tags))
-            series = self._times.get(key)
+            series = self._timings.get(at)
             if series is None:
-                key = self._admitted("timing", *key)
-                series = self._times.setdefault(key, _Times())
+                series = self._times.setdefault(self._admitted("timing", *_sorted(at)), _Times())
+                _remember(self._timings, at, series)
             series.add(ms)
 
     def gauge(self, name: str, value: float, tags: Tags | None = None) -> None:
@@ -179,8 +186,9 @@ class MetricsCollector:
         """
         if not isinstance(value, int | float):
             raise StorageRefused(f"not a number: {name!r:.80} = {value!r:.40}")
+        at = (name, tuple(tags.items()) if tags else ())
         with self._lock:
-            self._number("gauge", name, tags).value = value
+            (self._gauges.get(at) or self._number("gauge", self._gauges, at)).value = value
 
     def snapshot(self) -> list[Metric]:
         """Every series as of now, by name and tags."""
@@ -197,7 +205,7 @@ class MetricsCollector:
     def value(self, name: str, tags: Tags | None = None) -> float:
         """A counter's or a gauge's value; 0 of one that was never touched."""
         with self._lock:
-            series = self._numbers.get((name, _labels(tags)))
+            series = self._numbers.get(_sorted((name, tuple((tags or {}).items()))))
             return series.value if series is not None else 0.0
 
     def prometheus(self) -> str:
@@ -216,15 +224,15 @@ class MetricsCollector:
     def reset(self) -> None:
         """Forgets everything."""
         with self._lock:
-            for each in (self._kinds, self._shown, self._counts, self._numbers, self._times):
+            self._kinds.clear()
+            self._shown.clear()
+            self._counts.clear()
+            for each in (self._numbers, self._times, self._counters, self._gauges, self._timings):
                 each.clear()
 
-    def _number(self, kind: str, name: str, tags: Tags | None) -> _Number:
-        key = (name, _labels(tags))
-        series = self._numbers.get(key)
-        if series is None or self._kinds[name] != kind:
-            key = self._admitted(kind, *key)
-            series = self._numbers.setdefault(key, _Number())
+    def _number(self, kind: str, quick: dict[_At, _Number], at: _At) -> _Number:
+        series = self._numbers.setdefault(self._admitted(kind, *_sorted(at)), _Number())
+        _remember(quick, at, series)
         return series
 
     def _admitted(self, kind: str, name: str, labels: _Labels) -> tuple[str, _Labels]:
@@ -237,6 +245,8 @@ class MetricsCollector:
         first = self._shown.get(shown_name(name, kind), name)
         if first != name:
             raise StorageRefused(f"{name!r:.80} and {first!r:.80} are one name to Prometheus", hint="rename one")
+        if (name, labels) in self._numbers or (name, labels) in self._times:
+            return name, labels
         count = self._counts.get(name, 0)
         if count >= SERIES_MAX:
             return name, OTHER
@@ -246,12 +256,15 @@ class MetricsCollector:
         return name, labels
 
 
-def _labels(tags: Tags | None) -> _Labels:
-    if not tags:
-        return ()
-    if len(tags) == 1:
-        return tuple(tags.items())
-    return tuple(sorted(tags.items()))
+def _sorted(at: _At) -> _At:
+    return at[0], tuple(sorted(at[1]))
+
+
+def _remember(quick: dict[_At, _T], at: _At, series: _T) -> None:
+    """So that the next call finds it without sorting its tags."""
+    if len(quick) >= QUICK_MAX:
+        quick.clear()
+    quick[at] = series
 
 
 def shown_name(name: str, kind: str) -> str:
