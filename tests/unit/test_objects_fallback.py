@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -414,6 +413,7 @@ def test_a_journal_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_order_that_would_prove_itself_is_refused() -> None:
-    make: Callable[[], Fallback] = lambda: Fallback(Cached(MemoryStore()), MemoryStore())  # noqa: E731
     with pytest.raises(StorageRefused):
-        make()
+        Fallback(Cached(MemoryStore()), MemoryStore())
+    with pytest.raises(StorageRefused, match="journal"):
+        Fallback(MemoryStore(), Fallback(MemoryStore(), MemoryStore()))

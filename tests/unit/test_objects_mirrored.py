@@ -299,3 +299,15 @@ def test_the_notes_keys_are_nobodys() -> None:
     for call in (house.store.read, house.store.head, house.store.delete, lambda key: house.store.put(key, b"")):
         with pytest.raises(StorageRefused):
             call(NOTES + "x")
+
+
+def test_three_stores_are_two_mirrors_with_journals_of_their_own() -> None:
+    with pytest.raises(StorageRefused, match="journal"):
+        Mirrored(Mirrored(MemoryStore(), MemoryStore()), MemoryStore())
+    last = FaultyStore(MemoryStore())
+    store = Mirrored(Mirrored(MemoryStore(), MemoryStore()), last, journal=MemoryStore(), pause_s=0.0)
+    last.down = True
+    store.put("one", b"1")
+    last.down = False
+    assert store.catch_up().left == 0
+    assert last.inner.read("one") == b"1"

@@ -26,8 +26,10 @@ OTHER: Final = (("other", "true"),)
 QUICK_MAX: Final = 10_000
 QUANTILES: Final = (0.5, 0.95, 0.99)
 _GROWTH: Final = math.log((1 + ERROR) / (1 - ERROR))
-_LOW: Final = math.floor(math.log(1e-3) / _GROWTH)
-_HIGH: Final = math.ceil(math.log(86_400_000) / _GROWTH)
+LOW_MS: Final = 1e-3
+HIGH_MS: Final = 86_400_000.0
+_LOW: Final = math.floor(math.log(LOW_MS) / _GROWTH)
+_HIGH: Final = math.ceil(math.log(HIGH_MS) / _GROWTH)
 _NAME: Final = re.compile("[^a-zA-Z0-9_]")
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -79,7 +81,12 @@ class _Times:
         self.high = 0.0
 
     def add(self, ms: float) -> None:
-        at = min(_HIGH, max(_LOW, math.ceil(math.log(ms) / _GROWTH))) if ms > 0 else _LOW
+        if ms <= LOW_MS:
+            at = _LOW
+        elif ms >= HIGH_MS:
+            at = _HIGH
+        else:
+            at = math.ceil(math.log(ms) / _GROWTH)
         self.buckets[at] = self.buckets.get(at, 0) + 1
         self.count += 1
         self.total += ms

@@ -35,6 +35,7 @@ from holdfast.objects.layers.owing import (
     KeyLocks,
     Replay,
     check_free,
+    check_journal,
     free_listing,
 )
 from holdfast.objects.layers.waiting import CONFLICTS, PENDING, Waiting, Written
@@ -97,6 +98,7 @@ class Fallback(Layer):
         super().__init__(primary, fallback)
         self.fallback = fallback
         self.journal = journal or fallback
+        check_journal(FALLBACK, self.journal)
         self._replica = replica
         self._pause_s = pause_s
         self._clock = clock

@@ -30,6 +30,7 @@ from holdfast.objects.layers.owing import (
     KeyLocks,
     alike,
     check_free,
+    check_journal,
     digest_of,
     free_listing,
     hashing,
@@ -100,6 +101,7 @@ class Mirrored(Layer):
         super().__init__(inner, mirror)
         self.mirror = mirror
         self.journal = journal or inner
+        check_journal(MIRRORED, self.journal)
         self._ahead = ahead
         self._pause_s = pause_s
         self._clock = clock

@@ -13,6 +13,7 @@ from typing import IO, Final
 import msgspec
 
 from holdfast.errors import StorageRefused
+from holdfast.objects.layers.layer import layers_of
 from holdfast.objects.port import Content, ObjectInfo, ObjectStore, Source
 from holdfast.objects.raw import PIECE_BYTES, Bytes
 
@@ -102,6 +103,19 @@ def check_free(key: str, *reserved: str) -> None:
     """
     if isinstance(key, str) and key.startswith(reserved):
         raise StorageRefused(f"not a key: {key!r:.120}: a layer keeps its journal there", hint="another key", key=key)
+
+
+def check_journal(kind: str, journal: ObjectStore) -> None:
+    """Whether a layer of this kind may keep its journal in a store.
+
+    Raises:
+        StorageRefused: another layer of this kind lies over it, and has the same names there.
+    """
+    if any(layer.kind == kind for layer in layers_of(journal)):
+        raise StorageRefused(
+            f"{kind}: its journal would lie among the journal of the {kind} layer below",
+            hint="hand in a journal= of its own",
+        )
 
 
 def hashing(pieces: Iterable[bytes], into: hashlib._Hash) -> Iterator[bytes]:
