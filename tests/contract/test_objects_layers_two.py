@@ -6,12 +6,14 @@ import logging
 from pathlib import Path
 from typing import ClassVar
 
-from holdfast.objects import AuditFile, MemoryStore
+import pytest
+
+from holdfast.objects import AuditFile, MemoryStore, open_store, opening
 from holdfast.objects.layers import Audited, Fallback, Logged, Metered, Mirrored, Retrying
 from holdfast.objects.port import ObjectStore
 from holdfast.testing.faults import AFTER, BEFORE, MIDWAY, OK, FaultyStore
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
-from holdfast.testing.objects_many import Races
+from holdfast.testing.objects_many import Forks, Races
 from tests.unit.objects_tools import Instant
 
 
@@ -95,6 +97,31 @@ class TestMetered(Most):
 class TestLogged(Most):
     def make(self, directory: Path) -> ObjectStore:
         return Logged(MemoryStore(), logging.getLogger("holdfast.tests.objects"))
+
+
+class OnDisk(Basic, Ranges, Names, Listing, Conditions, Forks):
+    """Over a store that processes share and that is there after opening again."""
+
+    ADDRESS: ClassVar[str]
+
+    def below(self, directory: Path, name: str) -> ObjectStore:
+        if self.ADDRESS.partition(":")[0] not in opening._OPENERS:
+            pytest.skip(f"no store is addressed by {self.ADDRESS} yet")
+        directory.mkdir(parents=True, exist_ok=True)
+        return open_store(self.ADDRESS.format(directory / name))
+
+    def make(self, directory: Path) -> ObjectStore:
+        pair = Mirrored(Retrying(self.below(directory, "first")), self.below(directory, "mirror"))
+        store = Fallback(pair, self.below(directory, "fallback"))
+        return Audited(Metered(Logged(store)), AuditFile(directory / "audit.jsonl"))
+
+
+class TestAllOfThemOnFiles(OnDisk):
+    ADDRESS = "file:{}"
+
+
+class TestAllOfThemInSQLite(OnDisk):
+    ADDRESS = "sqlite:{}.db"
 
 
 class TestAllOfThem(Basic, Conditions):

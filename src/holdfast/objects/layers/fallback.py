@@ -28,17 +28,18 @@ from holdfast.errors import HoldfastError, ObjectNotFound, StorageUnavailable
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.layers import waiting as journal_of
 from holdfast.objects.layers.bringing import Bringer
+from holdfast.objects.layers.journal import Journal
 from holdfast.objects.layers.layer import FALLBACK, Layer
 from holdfast.objects.layers.owing import (
-    PER_CALL,
     CatchUp,
     KeyLocks,
     Replay,
     check_free,
     check_journal,
+    first_few,
     free_listing,
 )
-from holdfast.objects.layers.waiting import CONFLICTS, PENDING, Waiting, Written
+from holdfast.objects.layers.waiting import CONFLICTS, PENDING
 from holdfast.objects.port import (
     STREAMS,
     TYPE,
@@ -55,7 +56,6 @@ from holdfast.objects.port import (
 
 _SEEN_MAX: Final = 10_000
 _ROUNDS: Final = 8
-_BEFORE_MAX: Final = 32
 _OURS: Final = (PENDING, CONFLICTS)
 T = TypeVar("T")
 
@@ -103,15 +103,15 @@ class Fallback(Layer):
         self._pause_s = pause_s
         self._clock = clock
         self._again = self._next = float("-inf")
-        self._stamp = 0
         self._seen: dict[str, str] = {}
-        self._waiting: dict[str, Waiting] | None = None
+        self._journal = Journal(self.journal, clock.now_ms)
         self._failed: dict[str, str] = {}
         self.forked()
 
     def forked(self) -> None:
         self._keys = KeyLocks()
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._journal.forked()
         self._passing = threading.Lock()
 
     @property
@@ -136,7 +136,7 @@ class Fallback(Layer):
             with self._keys.holding(key):
                 if expect is not None:
                     self._must_settle(key)
-                waits = self._waits(key)
+                waits = self._journal.of(key)
                 if expect is not None or (waits is None and not self._paused()):
                     try:
                         info = self.inner.put(
@@ -149,8 +149,8 @@ class Fallback(Layer):
                     else:
                         self._saw(key, info.etag)
                         return info
-                write = self._write("put", key, waits, content_type, kept)
-                mine = self._defer(write, waits, body.again())
+                write = self._journal.write("put", key, waits, self._seen.get(key), content_type, kept)
+                mine = self._journal.add(write, waits, body.again())
                 return self._try(key) or mine.info
         finally:
             body.close()
@@ -161,7 +161,7 @@ class Fallback(Layer):
         with self._keys.holding(key):
             if expect is not None:
                 self._must_settle(key)
-            waits = self._waits(key)
+            waits = self._journal.of(key)
             if expect is not None or (waits is None and not self._paused()):
                 try:
                     was = self.inner.delete(key, expect=expect)
@@ -173,7 +173,7 @@ class Fallback(Layer):
                     self._saw(key, "")
                     return was
             was = waits.write.op == "put" if waits is not None else True
-            self._defer(self._write("delete", key, waits), waits, b"")
+            self._journal.add(self._journal.write("delete", key, waits, self._seen.get(key)), waits, b"")
             self._try(key)
             return was
 
@@ -183,7 +183,7 @@ class Fallback(Layer):
         check_range(start, stop)
         self._begin(key)
         for _ in range(_ROUNDS):
-            waits = self._waits(key)
+            waits = self._journal.of(key)
             if waits is None:
                 return self._asked(lambda store: store.get(key, start=start, stop=stop))
             if waits.write.op == "delete":
@@ -196,7 +196,7 @@ class Fallback(Layer):
         check_range(start, stop)
         self._begin(key)
         for _ in range(_ROUNDS):
-            waits = self._waits(key)
+            waits = self._journal.of(key)
             if waits is None:
                 return self._asked(lambda store: store.read(key, start=start, stop=stop))
             if waits.write.op == "delete":
@@ -209,7 +209,7 @@ class Fallback(Layer):
 
     def head(self, key: str) -> ObjectInfo:
         self._begin(key)
-        waits = self._waits(key)
+        waits = self._journal.of(key)
         if waits is None:
             return self._asked(lambda store: store.head(key))
         if waits.write.op == "delete":
@@ -246,8 +246,7 @@ class Fallback(Layer):
     def _merged(self, prefix: str, after: str, limit: int | None) -> Iterator[ObjectInfo]:
         if limit is not None and limit <= 0:
             return
-        with self._lock:
-            ours = {key: each for key, each in self._loaded().items() if key.startswith(prefix) and key > after}
+        ours = {key: each for key, each in self._journal.all().items() if key.startswith(prefix) and key > after}
         made = [ours[key].info for key in sorted(ours) if ours[key].write.op == "put"]
         page = None if limit is None else limit + len(ours)
         theirs = (info for info in self._listing(prefix, after, page) if info.key not in ours)
@@ -281,16 +280,13 @@ class Fallback(Layer):
             StorageUnavailable: the journal does not answer; that the primary does not is no error: see `left`.
         """
         self._open()
-        with self._lock:
-            self._waiting = None
-            every = list(self._loaded())
-        return self._catch_up(every)
+        self._journal.refresh()
+        return self._catch_up(self._journal.all())
 
     def pending(self) -> Sequence[str]:
         """The keys whose last write the primary does not have yet."""
         self._open()
-        with self._lock:
-            return sorted(self._loaded())
+        return sorted(self._journal.all())
 
     def conflicts(self) -> Sequence[Kept]:
         """The copies that were kept of objects that lost against another one, by key and time."""
@@ -319,8 +315,8 @@ class Fallback(Layer):
             told.append(f"the primary {primary.store} is away: {primary.error}")
         if not fallback.ok:
             told.append(f"the fallback {fallback.store} is away: {fallback.error}")
-        with contextlib.suppress(HoldfastError), self._lock:
-            if waiting := len(self._loaded()):
+        with contextlib.suppress(HoldfastError):
+            if waiting := len(self._journal.all()):
                 told.append(f"writes of {waiting} keys wait for the primary")
             told += [f"{key!r:.80} cannot catch up: {why}" for key, why in list(self._failed.items())[:3]]
         ok = primary.ok or fallback.ok
@@ -341,7 +337,7 @@ class Fallback(Layer):
         for key in keys:
             try:
                 with self._keys.holding(key):
-                    if self._waits(key) is not None:
+                    if self._journal.of(key) is not None:
                         kept += self._settle(key)[1]
                         done += 1
             except StorageUnavailable:
@@ -349,18 +345,15 @@ class Fallback(Layer):
                 break
             except HoldfastError as error:
                 self._failed[key] = str(error)
-        with self._lock:
-            left = self._loaded()
-            return CatchUp(done=done, left=len(left), conflicts=kept, failed=dict(self._failed))
+        return CatchUp(done=done, left=len(self._journal.all()), conflicts=kept, failed=dict(self._failed))
 
     def _pass_by(self) -> None:
         """Catches up a little, if there is something and the primary may be back."""
         now = self._clock.monotonic()
-        if self._paused() or self._waiting == {} or now < self._next or not self._passing.acquire(blocking=False):
+        if self._paused() or self._journal.empty or now < self._next or not self._passing.acquire(blocking=False):
             return
         try:
-            with self._lock:
-                some = sorted(self._loaded(), key=lambda key: key in self._failed)[:PER_CALL]
+            some = first_few(self._journal.all(), self._failed)
             self._catch_up(some)
             if any(key in self._failed for key in some):
                 self._next = self._clock.monotonic() + self._pause_s
@@ -369,7 +362,7 @@ class Fallback(Layer):
 
     def _must_settle(self, key: str) -> None:
         """Before a condition: the primary must have what waits."""
-        if self._waits(key) is not None:
+        if self._journal.of(key) is not None:
             try:
                 self._settle(key)
             except HoldfastError as error:
@@ -392,12 +385,12 @@ class Fallback(Layer):
 
         Whoever calls it holds the key's lock.
         """
-        waits = self._loaded()[key]
+        waits = self._journal.of(key)
+        if waits is None:
+            return None, 0
         info, kept = Bringer(self.inner, self.journal).bring(waits)
-        self._remove(waits)
-        with self._lock:
-            self._loaded().pop(key, None)
-            self._failed.pop(key, None)
+        self._journal.done(waits)
+        self._failed.pop(key, None)
         self._saw(key, info.etag if info is not None else "")
         return info, kept
 
@@ -408,83 +401,6 @@ class Fallback(Layer):
         check_key(key)
         check_free(key, *_OURS)
         self._pass_by()
-
-    def _loaded(self) -> dict[str, Waiting]:
-        """What waits, read from the journal when it is first asked for."""
-        with self._lock:
-            if self._waiting is None:
-                found: dict[str, Waiting] = {}
-                for info in self.journal.list(PENDING):
-                    try:
-                        each = journal_of.found(self.journal, info)
-                    except ObjectNotFound:
-                        continue  # it has caught up in this moment
-                    older = found.get(each.write.key)
-                    if older is not None:  # a crash between a write and the removal of the one before
-                        older, each = sorted((older, each), key=lambda one: one.write.stamp)
-                        self.journal.delete(older.name)
-                    found[each.write.key] = each
-                    self._stamp = max(self._stamp, each.write.stamp)
-                self._waiting = found
-            return self._waiting
-
-    def _waits(self, key: str) -> Waiting | None:
-        waiting = self._waiting
-        return (self._loaded() if waiting is None else waiting).get(key)
-
-    def _write(
-        self,
-        op: str,
-        key: str,
-        before: Waiting | None,
-        content_type: str = TYPE,
-        metadata: Mapping[str, str] | None = None,
-    ) -> Written:
-        with self._lock:
-            self._stamp = clock.tick(self._stamp, self._clock.now_ms())
-            base = before.write.base if before is not None else self._seen.get(key)
-            earlier: list[str] = []
-            if before is not None:
-                earlier = before.write.before[-_BEFORE_MAX:]
-                if before.write.op == "put":
-                    earlier = [*earlier, journal_of.proof(self.journal, before).hex()]
-            return Written(
-                op="put" if op == "put" else "delete",
-                key=key,
-                stamp=self._stamp,
-                content_type=content_type,
-                metadata=dict(metadata or {}),
-                base=base,
-                before=earlier,
-            )
-
-    def _defer(self, write: Written, before: Waiting | None, data: Source) -> Waiting:
-        try:
-            made = journal_of.keep(self.journal, PENDING, write, data)
-        except BaseException:
-            self._doubt()
-            raise
-        with self._lock:
-            self._loaded()[write.key] = made
-        if before is not None:
-            with contextlib.suppress(HoldfastError):  # the newer one counts, and it is there
-                self._remove(before)
-        return made
-
-    def _remove(self, waits: Waiting) -> None:
-        try:
-            self.journal.delete(waits.name)
-        except HoldfastError:
-            self._doubt()
-            raise
-
-    def _doubt(self) -> None:
-        """The journal may hold what it was told or not: it is read again before anything else is done.
-
-        Else a write of which nobody was told that it waits would come back after a later deletion.
-        """
-        with self._lock:
-            self._waiting = None
 
     def _saw(self, key: str, etag: str) -> None:
         with self._lock:

@@ -25,13 +25,13 @@ from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.layers.layer import MIRRORED, Layer
 from holdfast.objects.layers.notes import NOTES, Notes
 from holdfast.objects.layers.owing import (
-    PER_CALL,
     CatchUp,
     KeyLocks,
     alike,
     check_free,
     check_journal,
     digest_of,
+    first_few,
     free_listing,
     hashing,
 )
@@ -271,7 +271,7 @@ class Mirrored(Layer):
         return CatchUp(done=done, left=len(self._notes.owed()), failed=dict(self._failed))
 
     def _settle(self, key: str) -> bool:
-        if key not in self._notes.owed():
+        if key not in self._notes:
             return False
         notes = self._notes.of(key)
         self._copy(key, verify=True)
@@ -285,7 +285,7 @@ class Mirrored(Layer):
             return
         try:
             with contextlib.suppress(HoldfastError):  # a read or a write of something else does not fail for it
-                some = sorted(self._notes.owed(), key=lambda key: key in self._failed)[:PER_CALL]
+                some = first_few(self._notes.owed(), self._failed)
                 self._catch_up(some)
                 if any(key in self._failed for key in some):
                     self._next = self._clock.monotonic() + self._pause_s
@@ -386,7 +386,7 @@ class Mirrored(Layer):
             ObjectCorrupt: the damage, if the mirror has not the same object, whole.
         """
         with self._keys.holding(key):
-            if key in self._notes.owed():
+            if key in self._notes:
                 raise damage  # the mirror's is an older one
             try:
                 known: ObjectInfo | None = self.inner.head(key)
@@ -407,7 +407,7 @@ class Mirrored(Layer):
 
     def _extra(self, key: str, report: MirrorReport) -> None:
         try:
-            if not self.inner.exists(key) and self.mirror.exists(key) and key not in self._notes.owed():
+            if not self.inner.exists(key) and self.mirror.exists(key) and key not in self._notes:
                 report.extra.append(key)
         except HoldfastError as error:
             report.failed[key] = str(error)

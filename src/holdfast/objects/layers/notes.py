@@ -57,6 +57,10 @@ class Notes:
         with self._lock:
             return {*self._loaded(), *self._unnoted}
 
+    def __contains__(self, key: str) -> bool:
+        with self._lock:
+            return key in self._unnoted or key in self._loaded()
+
     def of(self, key: str) -> Set[str]:
         """The names of a key's notes, to be forgotten when it was paid."""
         with self._lock:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -116,6 +117,14 @@ def check_journal(kind: str, journal: ObjectStore) -> None:
             f"{kind}: its journal would lie among the journal of the {kind} layer below",
             hint="hand in a journal= of its own",
         )
+
+
+def first_few(owed: Iterable[str], failed: Container[str]) -> list[str]:
+    """Some of the keys, those first that nothing is known against."""
+    keys = list(owed)
+    good = itertools.islice((key for key in keys if key not in failed), PER_CALL)
+    some = list(good)
+    return some or keys[:PER_CALL]
 
 
 def hashing(pieces: Iterable[bytes], into: hashlib._Hash) -> Iterator[bytes]:
