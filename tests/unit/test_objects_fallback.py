@@ -268,7 +268,11 @@ def test_a_primary_that_spoils_bytes_is_found_out() -> None:
     report = house.store.catch_up()
     assert report.left == 1
     assert "other bytes" in report.failed["one"]
+    assert house.there == {}
+    house.primary.inner = MemoryStore()
     assert house.store.read("one") == b"1"
+    assert house.store.catch_up().left == 0
+    assert (house.there, list(house.store.conflicts())) == ({"one": b"1"}, [])
 
 
 def test_a_journal_that_was_damaged_is_never_sent() -> None:

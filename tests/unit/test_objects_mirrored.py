@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.errors import ObjectConflict, ObjectCorrupt, StorageFull, StorageRefused, StorageUnavailable
 from holdfast.objects import ABSENT, MemoryStore
-from holdfast.objects.layers import Mirrored
+from holdfast.objects.layers import Fallback, Mirrored
 from holdfast.objects.layers.layer import Layer
 from holdfast.objects.layers.notes import NOTES
 from holdfast.objects.port import Content, ObjectInfo
@@ -311,3 +311,20 @@ def test_three_stores_are_two_mirrors_with_journals_of_their_own() -> None:
     last.down = False
     assert store.catch_up().left == 0
     assert last.inner.read("one") == b"1"
+
+
+def test_a_mirror_that_is_a_fallback_too_answers_for_the_first() -> None:
+    house = House(pause_s=0.0)
+    both = Fallback(house.store, house.far, replica=True, pause_s=0.0)
+    both.put("one", b"1")
+    both.put("two", b"1")
+    house.near.down = True
+    assert keys(both) == ["one", "two"]
+    both.put("one", b"2")
+    both.delete("two")
+    assert keys(both) == ["one"]
+    house.near.down = False
+    assert house.store.verify().ok  # what waits is nothing that the first store has lost
+    assert both.catch_up().left == 0
+    assert sorted(house.held(house.first)) == ["one"]
+    assert house.same()

@@ -48,6 +48,10 @@ class Audited(Layer):
         self._reads = reads
         self._strict = strict
 
+    @property
+    def quick(self) -> bool:  # type: ignore[override]
+        return False  # who knows how long the sink takes
+
     def put(
         self,
         key: str,

@@ -7,10 +7,11 @@ it an earlier write whose answer was lost, is nobody else's and is kept nowhere.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 from holdfast import clock
-from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageUnavailable
+from holdfast.errors import HoldfastError, ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageUnavailable
 from holdfast.objects.layers import waiting as journal_of
 from holdfast.objects.layers.owing import alike, digest_of
 from holdfast.objects.layers.waiting import CONFLICTS, Waiting, Written
@@ -93,6 +94,9 @@ class Bringer:
         except ObjectNotFound:
             return info  # somebody deleted it since: it had arrived
         if back.etag == info.etag and digest != journal_of.proof(self._journal, waits):
+            # Left there, it would be taken for somebody's later write when this one is brought again.
+            with contextlib.suppress(HoldfastError):
+                self._primary.delete(key, expect=None if SWAP_DELETE in self._primary.lacks else info.etag)
             raise ObjectCorrupt(f"{key!r:.200} came back from {self._primary.name} with other bytes", key=key)
         return info
 

@@ -118,6 +118,10 @@ class Fallback(Layer):
     def lacks(self) -> frozenset[str]:  # type: ignore[override]
         return self.inner.lacks | (self.fallback.lacks | self.journal.lacks) & {STREAMS}
 
+    @property
+    def quick(self) -> bool:  # type: ignore[override]
+        return super().quick and self.journal.quick
+
     # -- writing ------------------------------------------------------------------------------------------------
 
     def put(

@@ -35,6 +35,7 @@ from holdfast.objects.layers.owing import (
     free_listing,
     hashing,
 )
+from holdfast.objects.layers.waiting import CONFLICTS, PENDING
 from holdfast.objects.port import (
     STREAMS,
     SWAP,
@@ -49,6 +50,8 @@ from holdfast.objects.port import (
 from holdfast.objects.raw import Bytes
 
 _ROUNDS: Final = 8
+_JOURNALS: Final = (NOTES, PENDING, CONFLICTS)
+"""A mirror may be somebody's fallback too: what waits in it is no object that the first store has lost."""
 _log: Final = logging.getLogger("holdfast.objects.mirrored")
 
 
@@ -118,6 +121,10 @@ class Mirrored(Layer):
     @property
     def lacks(self) -> frozenset[str]:  # type: ignore[override]
         return self.inner.lacks | self.mirror.lacks & {STREAMS}
+
+    @property
+    def quick(self) -> bool:  # type: ignore[override]
+        return super().quick and self.journal.quick
 
     @property
     def lists_all(self) -> bool:  # type: ignore[override]
@@ -229,9 +236,9 @@ class Mirrored(Layer):
         """
         self._open()
         report = MirrorReport()
-        theirs = free_listing(self.mirror, "", "", None, (NOTES,))
+        theirs = free_listing(self.mirror, "", "", None, _JOURNALS)
         other = next(theirs, None)
-        for ours in free_listing(self.inner, "", "", None, (NOTES,)):
+        for ours in free_listing(self.inner, "", "", None, _JOURNALS):
             while other is not None and other.key < ours.key:
                 self._extra(other.key, report)
                 other = next(theirs, None)
