@@ -40,6 +40,7 @@ from holdfast.node.looking import When, as_of
 from holdfast.node.store import Store
 from holdfast.objects import Content, ObjectInfo, ObjectStore
 from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.opening import Opener
 from holdfast.objects.opening import open_store as open_lower
 from holdfast.objects.port import (
     STREAMS,
@@ -259,7 +260,7 @@ def open_store(address: str, **options: Any) -> ObjectStore:
         MissingExtra: a package is needed; the message names the extra.
         StorageUnavailable: it does not answer.
     """
-    openers = {"holdfast": open_node, "switch": functools.partial(open_switch, opener=open_store)}
+    openers: dict[str, Opener] = {"holdfast": open_node, "switch": functools.partial(open_switch, opener=open_store)}
     return open_lower(address, openers=openers, **options)
 
 

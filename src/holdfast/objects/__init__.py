@@ -14,6 +14,7 @@ from holdfast.objects.reading import BlobReader
 if TYPE_CHECKING:
     from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError
     from holdfast.objects.aio import AsyncObjectStore
+    from holdfast.objects.audit import AuditEvent, AuditFile, audit_log, audit_to, set_audit_sink
     from holdfast.objects.backend import StorageBackend, StoreBackend
     from holdfast.objects.batches import Batch
     from holdfast.objects.config import StorageConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from holdfast.objects.file_backend import FileStorageBackend
     from holdfast.objects.manager import StorageManager
     from holdfast.objects.memory import MemoryStore
+    from holdfast.objects.metrics import MetricsCollector
     from holdfast.objects.opening import open_store
     from holdfast.objects.pickles import read_pickle
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ABSENT",
     "AsyncObjectStore",
+    "AuditEvent",
+    "AuditFile",
     "Batch",
     "BlobFiles",
     "BlobReader",
@@ -41,6 +45,7 @@ __all__ = [
     "FileStore",
     "Health",
     "MemoryStore",
+    "MetricsCollector",
     "ObjectConflict",
     "ObjectCorrupt",
     "ObjectInfo",
@@ -56,9 +61,12 @@ __all__ = [
     "StorageManager",
     "StoreBackend",
     "Types",
+    "audit_log",
+    "audit_to",
     "open_store",
     "read_pickle",
     "register",
+    "set_audit_sink",
 ]
 
 # One line a module, so that two people who add to it do not meet.
@@ -71,7 +79,9 @@ _WHERE = {
     "holdfast.objects.manager": ("StorageManager",),
     "holdfast.objects.file": ("FileStore",),
     "holdfast.objects.file_backend": ("FileStorageBackend",),
+    "holdfast.objects.audit": ("AuditEvent", "AuditFile", "audit_log", "audit_to", "set_audit_sink"),
     "holdfast.objects.memory": ("MemoryStore",),
+    "holdfast.objects.metrics": ("MetricsCollector",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),
     "holdfast.objects.postgres_store": ("PostgresStore",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -91,16 +91,15 @@ class Journal:
     def copied(self, key: str) -> Copied | None:
         """What is known of the copy of an object."""
         row = self._database.one("SELECT * FROM copied WHERE key = ?", (key,))
-        return Copied(*row[:5], made=bool(row[5])) if row else None
+        return _copied(row) if row else None
 
     def all_copied(self) -> Iterator[Copied]:
         """Everything that was copied, by key."""
-        after, rows = "", [()]
-        while rows:
-            rows = self._database.all("SELECT * FROM copied WHERE key > ? ORDER BY key LIMIT ?", (after, PAGE))
+        after = ""
+        while rows := self._database.all("SELECT * FROM copied WHERE key > ? ORDER BY key LIMIT ?", (after, PAGE)):
             for row in rows:
-                after = row[0]
-                yield Copied(*row[:5], made=bool(row[5]))
+                yield _copied(row)
+            after = rows[-1][0]
 
     def note_copied(self, one: Copied) -> None:
         """Remembers a copy, in place of an older one of its key."""
@@ -147,3 +146,8 @@ class Journal:
     def close(self) -> None:
         """Lets go of the file."""
         self._database.close()
+
+
+def _copied(row: Any) -> Copied:
+    key, source, target, digest, size, made = row
+    return Copied(key, source, target, digest, size, bool(made))

@@ -90,6 +90,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
     note: str = ""
     """What was found out about the store and should be known."""
+    degraded: str = ""
+    """What does not work as it should, though calls are answered: a primary that is away, writes that wait."""
 
 
 class Content:

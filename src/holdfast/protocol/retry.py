@@ -74,11 +74,13 @@ class Backoff:
 
     Args:
         rng: where the jitter comes from.
+        first: the ceiling after the first failure, in seconds.
     """
 
-    def __init__(self, rng: Rng) -> None:
+    def __init__(self, rng: Rng, first: float = BASE) -> None:
         self.failures = 0
         self._rng = rng
+        self._first = first
 
     def reset(self) -> None:
         """Something worked."""
@@ -86,7 +88,7 @@ class Backoff:
 
     def delay(self, after: float | None = None, cap: float = CAP) -> float:
         """Count one more failure; the seconds to wait."""
-        ceiling = min(cap, BASE * 2.0 ** min(self.failures, 20))
+        ceiling = min(cap, self._first * 2.0 ** min(self.failures, 20))
         self.failures += 1
         wait = self._rng.random() * ceiling
         return max(wait, after * (1 + 0.2 * self._rng.random())) if after else wait

@@ -12,20 +12,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from holdfast.objects.layers.audited import Audited
     from holdfast.objects.layers.cached import Cached
     from holdfast.objects.layers.compressed import Compressed
+    from holdfast.objects.layers.fallback import Fallback
     from holdfast.objects.layers.layer import Layer, stack
     from holdfast.objects.layers.limited import Limited, Quotas
+    from holdfast.objects.layers.logged import Logged
+    from holdfast.objects.layers.metered import Metered
+    from holdfast.objects.layers.mirrored import Mirrored
+    from holdfast.objects.layers.retrying import Retrying
     from holdfast.objects.layers.sealed import Sealed
 
-__all__ = ["Cached", "Compressed", "Layer", "Limited", "Quotas", "Sealed", "stack"]
+__all__ = [
+    "Audited",
+    "Cached",
+    "Compressed",
+    "Fallback",
+    "Layer",
+    "Limited",
+    "Logged",
+    "Metered",
+    "Mirrored",
+    "Quotas",
+    "Retrying",
+    "Sealed",
+    "stack",
+]
 
 # One line a module, so that two people who add to it do not meet.
 _WHERE = {
+    "holdfast.objects.layers.audited": ("Audited",),
     "holdfast.objects.layers.cached": ("Cached",),
     "holdfast.objects.layers.compressed": ("Compressed",),
+    "holdfast.objects.layers.fallback": ("Fallback",),
     "holdfast.objects.layers.layer": ("Layer", "stack"),
     "holdfast.objects.layers.limited": ("Limited", "Quotas"),
+    "holdfast.objects.layers.logged": ("Logged",),
+    "holdfast.objects.layers.metered": ("Metered",),
+    "holdfast.objects.layers.mirrored": ("Mirrored",),
+    "holdfast.objects.layers.retrying": ("Retrying",),
     "holdfast.objects.layers.sealed": ("Sealed",),
 }
 
