@@ -19,9 +19,10 @@ from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 WINDOW: Final = 50_000
 """Positions that one page of a filtered feed looks at: 50 ms where no index helps."""
 COUNT_MAX: Final = 10_000
-_LIVE: Final = (
+LIVE: Final = (
     "r.pos=(SELECT pos FROM state st WHERE st.agent=r.agent AND st.coll=r.coll AND st.key=r.key AND st.gone=0)"
 )
+"""A record `r` that is the value of its key: neither replaced nor deleted since."""
 _SLACK_MS: Final = 60_000
 
 
@@ -128,7 +129,7 @@ def mailbox(corpus: SqlCorpus, which: Mail, *, skip: int = 0, limit: int = 100) 
         limit: the most to return.
     """
     agent = which.agent
-    tests = ["r.coll=(SELECT id FROM name WHERE s='messages')", "(r.flags&1)<>0", _LIVE]
+    tests = ["r.coll=(SELECT id FROM name WHERE s='messages')", "(r.flags&1)<>0", LIVE]
     values: list[Any] = []
     if which.task is not None:
         tests.append("r.pos IN (SELECT pos FROM tag WHERE k=? AND v=?)")
@@ -172,7 +173,7 @@ def told_ms(corpus: SqlCorpus, positions: Sequence[int]) -> dict[int, int]:
 
 def live(corpus: SqlCorpus, collection: str, *, agent: str | None = None, after: int = 0) -> Iterator[Stored]:
     """The current values of a collection, of one agent or all, in the order in which they were last written."""
-    where = f"r.coll=(SELECT id FROM name WHERE s=?) AND r.pos>? AND {_LIVE}"
+    where = f"r.coll=(SELECT id FROM name WHERE s=?) AND r.pos>? AND {LIVE}"
     args: list[Any] = [collection, after]
     if agent is not None:
         where += " AND +r.agent=(SELECT id FROM name WHERE s=?)"

@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus.pages import LIVE
 from holdfast.corpus.port import fits
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.sql import SqlCorpus
@@ -126,17 +128,20 @@ def _search(
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []
-    for stored in _candidates(corpus, terms, tail, mark, agents, limit):
-        if not wanted(stored):
-            continue
-        record = stored.record
-        newest = corpus.newest(stored.agent, record.collection, record.key)
-        if newest is None or newest.pos != stored.pos:
-            continue  # replaced or deleted since
-        found.append(stored)
-        if len(found) == limit:
+    for lot in _candidates(corpus, terms, tail, mark, agents, limit):
+        found += _standing(corpus, [stored for stored in lot if wanted(stored)])
+        if len(found) >= limit:
             break
-    return Hits(found, partial)
+    return Hits(found[:limit], partial)
+
+
+def _standing(corpus: SqlCorpus, lot: list[Stored]) -> list[Stored]:
+    """Those that were neither replaced nor deleted since: one question for all, which may go to another machine."""
+    if not lot:
+        return lot
+    sql = f"SELECT r.pos FROM rec r WHERE r.pos IN ({','.join('?' * len(lot))}) AND {LIVE}"
+    standing = {row[0] for row in corpus.query(sql, [stored.pos for stored in lot])}
+    return [stored for stored in lot if stored.pos in standing]
 
 
 def text_of(stored: Stored) -> str:
@@ -202,22 +207,24 @@ def _terms(text: str) -> list[Term]:
 
 def _candidates(
     corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int, agents: Sequence[str], limit: int
-) -> Iterator[Stored]:
-    for stored in reversed(tail):
-        words = words_of(text_of(stored))
-        if all(term.within(words) for term in terms):
-            yield stored
+) -> Iterator[list[Stored]]:
+    step = max(_CANDIDATES, min(limit, TAIL_MAX))  # most often all of the first are wanted
+    near = (stored for stored in reversed(tail) if _within(stored, terms))
+    while lot := list(islice(near, step)):
+        yield lot
     # Only up to the mark that the tail begins at: the filler may have moved on since, and nothing is shown twice.
-    below, step = mark + 1, max(_CANDIDATES, min(limit, TAIL_MAX))  # most often all of the first are wanted
+    below = mark + 1
     while rows := corpus.matching([(term.words, term.prefix) for term in terms], below, step, agents):
-        for stored in rows:
-            if corpus.index_is_exact or _holds(stored, terms):
-                yield stored
+        yield [stored for stored in rows if corpus.index_is_exact or _holds(stored, terms)]
         below, step = rows[-1].pos, min(step * 4, TAIL_MAX)
 
 
 def _holds(stored: Stored, terms: list[Term]) -> bool:
     if all(len(term.words) == 1 and len(term.words[0]) <= WORD_CHARS_MAX for term in terms):
         return True
+    return _within(stored, terms)
+
+
+def _within(stored: Stored, terms: list[Term]) -> bool:
     words = words_of(text_of(stored))
     return all(term.within(words) for term in terms)

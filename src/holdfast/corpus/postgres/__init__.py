@@ -6,7 +6,7 @@ psycopg is imported when a database is opened, and only in `door`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -14,16 +14,12 @@ from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
 from holdfast.corpus.postgres.transaction import TAG_BYTES_MAX, PostgresTransaction, whose
+from holdfast.corpus.postgres.words import Look
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
 
 __all__ = ["Database", "PostgresCorpus", "PostgresEngine"]
-
-WINDOW: Final = 2_000
-"""Positions that a search looks through without the index of words: some 5 ms."""
-_NEAR: Final = "SELECT pos FROM fts WHERE t @@ ?::tsquery AND pos<? AND pos>=? ORDER BY pos DESC LIMIT ?"
-_FAR: Final = "SELECT pos FROM fts WHERE t @@ ?::tsquery AND pos<? ORDER BY pos DESC LIMIT ?"
 
 
 class PostgresCorpus(SqlCorpus):
@@ -77,20 +73,15 @@ class PostgresCorpus(SqlCorpus):
         for term, prefix in terms:
             words += [f"'{word[:WORD_CHARS_MAX]}'" for word in term]
             words[-1] += ":*" if prefix else ""
-        query = " & ".join(words)
-        if agents:
-            query += f" & ({' | '.join(map(whose, agents))})"
         with self.moment() as execute:
-            # A common word is among the newest. For others there is the index of words, which knows no order: so it is
-            # the one that is asked with a bitmap, and everything that it finds is sorted.
-            found = execute(_NEAR, (query, below, below - WINDOW, limit)).fetchall()
-            if len(found) < limit:
-                execute("SET LOCAL enable_bitmapscan=on")
-                execute("SET LOCAL enable_indexscan=off")
-                found = execute(_FAR, (query, below, limit)).fetchall()
+            look = Look(execute, " & ".join(words), " | ".join(map(whose, agents)), limit)
+            if any(prefix for _, prefix in terms):
+                found = look.beginning(below, agents[0] if len(agents) == 1 else "")
+            else:
+                found = look.newest(below)
         marks = ",".join("?" * len(found))
         sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({marks}) ORDER BY r.pos DESC"
-        return self.rows(sql, [row[0] for row in found]) if found else []
+        return self.rows(sql, found) if found else []
 
     def known_name(self, text: str) -> int | None:
         """The number of a name, if it is remembered."""
