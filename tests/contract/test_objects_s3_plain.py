@@ -1,0 +1,114 @@
+"""An S3 server that keeps objects as files and ignores preconditions: what it lacks is found, said and refused."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from holdfast.errors import ObjectCorrupt, ObjectNotFound, StorageRefused, StorageUnavailable
+from holdfast.objects import ABSENT, ObjectStore, open_store
+from holdfast.objects.port import CREATE, NESTED, SWAP
+from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
+from holdfast.testing.objects_many import Races, at_once
+from tests.services_cloud import Rclone, shared_rclone
+
+
+class Plain:
+    """How it is made: a bucket for each directory."""
+
+    made: ClassVar[dict[Path, str]] = {}
+
+    def make(self, directory: Path) -> ObjectStore:
+        if directory not in self.made:
+            self.made[directory] = shared_rclone().bucket()
+        return open_store(f"s3://{self.made[directory]}", names="marked", **shared_rclone().options)
+
+
+class TestPlainBasic(Plain, Basic): ...
+
+
+class TestPlainRanges(Plain, Ranges): ...
+
+
+class TestPlainNames(Plain, Names):
+    def test_metadata_and_types_that_no_header_carries_are_refused(self, tmp_path: Path) -> None:
+        """This server counts its own headers too, so what S3 allows may be too much; it says so, and we pass it on."""
+        with self.opened(tmp_path) as store:
+            with pytest.raises(StorageRefused, match="MetadataTooLarge"):
+                store.put("one", b"1", metadata={"a": "x" * 1999})
+            assert not store.exists("one")
+            store.put("one", b"1", metadata={"a": "x" * 1700})
+            assert store.head("one").metadata == {"a": "x" * 1700}
+
+
+class TestPlainListing(Plain, Listing): ...
+
+
+class TestPlainConditions(Plain, Conditions): ...
+
+
+class TestPlainRaces(Plain, Races):
+    ROUNDS = 6
+
+    def test_a_reader_sees_whole_objects_while_they_are_replaced(self, tmp_path: Path) -> None:
+        """This server writes metadata after the bytes: a reader in between is told, and never gets a false body."""
+        bodies = [bytes([number]) * (10_000 + 5_000 * number) for number in range(8)]
+        with self.opened(tmp_path) as store:
+            store.put("one", bodies[0])
+            done = threading.Event()
+
+            def work(number: int) -> None:
+                if number == 0:
+                    try:
+                        for turn in range(40):
+                            store.put("one", bodies[turn % len(bodies)])
+                    finally:
+                        done.set()
+                    return
+                while not done.is_set():
+                    with contextlib.suppress(ObjectCorrupt, ObjectNotFound, StorageUnavailable):
+                        assert store.read("one") in bodies
+
+            at_once(3, work)
+            assert store.read("one") == bodies[39 % len(bodies)]
+
+
+def test_what_it_ignores_is_lacked_and_said_why(rclone: Rclone) -> None:
+    with open_store(f"s3://{rclone.bucket()}", **rclone.options) as store:
+        assert {CREATE, SWAP, NESTED} <= store.lacks
+        health = store.health()
+        assert health.ok
+        assert any("ignores If-None-Match" in note for note in health.notes)
+        assert any("ignores If-Match" in note for note in health.notes)
+        first = store.put("one", b"1")
+        for expect in (ABSENT, first.etag):
+            with pytest.raises(StorageRefused, match="lacks"):
+                store.put("one", b"2", expect=expect)
+        assert store.read("one") == b"1"
+        assert [info.key for info in store.list()] == ["one"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b/c", "a"), ("a", "a/b/c")])
+def test_a_key_under_an_object_is_refused_and_nothing_lost(rclone: Rclone, first: str, second: str) -> None:
+    with open_store(f"s3://{rclone.bucket()}", retries=1, **rclone.options) as store:
+        store.put(first, b"1")
+        with pytest.raises(StorageRefused, match="keeps objects as files"):
+            store.put(second, b"2")
+        assert store.read(first) == b"1"
+        assert [info.key for info in store.list()] == [first]
+
+
+def test_a_marked_store_refuses_what_would_collide(rclone_directory: Rclone) -> None:
+    bucket = rclone_directory.bucket()
+    with open_store(f"s3://{bucket}", names="marked", **rclone_directory.options) as store:
+        store.put("a", b"1")
+        store.put("a/b", b"2")
+        with pytest.raises(StorageRefused, match="end with a space"):
+            store.put("a /b", b"3")
+        assert [info.key for info in store.list()] == ["a", "a/b"]
+    assert rclone_directory.served is not None
+    assert sorted(p.name for p in (rclone_directory.served / bucket).rglob("*") if p.is_file()) == ["a ", "b "]
