@@ -304,7 +304,8 @@ def ours(error: Exception, store: str, name: str) -> Exception:
     if isinstance(error, kinds.NotSupportedError) or (status in range(400, 500) and status not in (408, 409, 425, 429)):
         return StorageError(f"{store} refused {name!r:.200}: {what}", status_code=status)
     if isinstance(error, kinds.GenericError | OSError):
-        return StorageUnavailable(f"{store} did not answer: {what}", hint="ask again in a moment")
+        hint = "name its authority in ca_file" if "InvalidCertificate" in text else "ask again in a moment"
+        return StorageUnavailable(f"{store} did not answer: {what}", hint=hint)
     return error
 
 

@@ -11,7 +11,6 @@ import contextlib
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, Final
 
@@ -77,7 +76,7 @@ def probed(bucket: Bucket, prefix: str, known: str, by_version: bool) -> Claims:
 
 
 def _tried(bucket: Bucket, place: str, by_version: bool) -> Claims:
-    names = [f"{place}/x", f"{place}/n", f"{place}/n/n", f"{place}/d."]
+    names = [f"{place}/x", f"{place}/n", f"{place}/n/n", f"{place}/d.", f"{place}/z"]
     try:
         lacks, notes = _conditions(bucket, names[0], by_version)
         nests, dots = _names(bucket, names)
@@ -121,7 +120,7 @@ def _conditions(bucket: Bucket, name: str, by_version: bool) -> tuple[set[str], 
     elif put(b"4", swap(first)) or _body(bucket, name) != b"3":
         lacks.add(SWAP)
         notes.append("it ignores If-Match: a write with a stale ETag overwrote a newer one without a word")
-    _missing(bucket, f"{name}-none", swap(first), lacks, notes)
+    _missing(bucket, f"{name[:-1]}z", swap(first), lacks, notes)
     return lacks, notes
 
 
@@ -161,16 +160,14 @@ def _body(bucket: Bucket, name: str) -> bytes:
 
 
 def _swept(bucket: Bucket, place: str, names: list[str]) -> None:
-    def gone(call: Callable[[], Any]) -> None:
-        with contextlib.suppress(HoldfastError, NotMet):
-            call()
-
-    def old() -> Iterator[str]:
+    """Removes what lies there; gives up at once where nobody answers."""
+    bucket = bucket.hasty()
+    try:
         found = list(bucket.list(place.rpartition("/")[0], ""))
         newest = max((it.modified for it in found), default=None)
-        return (it.name for it in found if newest is not None and newest - it.modified > _LEFT_BEHIND)
-
-    left: list[str] = [f"{names[0]}-none", *reversed(names)]
-    gone(lambda: left.extend(old()))
-    for name in left:
-        gone(lambda name=name: bucket.delete(name))  # type: ignore[misc]
+        old = [it.name for it in found if newest is not None and newest - it.modified > _LEFT_BEHIND]
+        for name in [*reversed(names), *old]:
+            with contextlib.suppress(ObjectNotFound):
+                bucket.delete(name)
+    except (HoldfastError, NotMet):
+        pass  # a later probe will

@@ -235,7 +235,7 @@ class CloudStore(ObjectStore):
         # Servers are asked for whole segments, so the rest is skipped here: from just before the prefix, to its end.
         offset = max(self._naming.prefix + after if after else "", _before(begin) if prefix else "")
         last = ""
-        for found in self._bucket.list(begin.rpartition("/")[0], offset):
+        for found in self._names(begin.rpartition("/")[0], offset):
             self._open()
             key = self._naming.key(found.name)
             if key is None or key <= after or not key.startswith(prefix):
@@ -246,6 +246,20 @@ class CloudStore(ObjectStore):
                 raise StorageError(f"{self.name} lists {key!r:.200} after {last!r:.200}: it does not list in order")
             last = key
             yield self._info(key, found)
+
+    def _names(self, parent: str, offset: str) -> Iterator[Found]:
+        """What lies there; the driver does not ask again for a page that broke off, so it is asked for once more."""
+        again = True
+        while True:
+            try:
+                for found in self._bucket.list(parent, offset):
+                    yield found
+                    offset, again = found.name, True
+                return
+            except StorageUnavailable:
+                if not again:
+                    raise
+                again = False
 
     def delete(self, key: str, *, expect: str | None = None) -> bool:
         name = self._name(key)
