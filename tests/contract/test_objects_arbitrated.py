@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from holdfast.errors import ObjectConflict, StorageRefused, StorageUnavailable
-from holdfast.objects import ABSENT, MemoryStore, ObjectInfo, ObjectStore, open_store
-from holdfast.objects.cloud.arbitrated import BODIES, Arbitrated
+from holdfast.objects import ABSENT, Arbitrated, MemoryStore, ObjectInfo, ObjectStore, open_store
+from holdfast.objects.cloud.arbitrated import BODIES
 from holdfast.objects.port import CREATE, SWAP, SWAP_DELETE
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
 from holdfast.testing.objects_many import Races

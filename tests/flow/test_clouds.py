@@ -31,10 +31,19 @@ def test_azure_identity_over_https(azurite_tokens: Azurite) -> None:
         assert [info.key for info in store.list()] == ["one"]
         assert store.delete("one") is True
     assert credential.asked >= 1
-    with pytest.raises(StorageDenied):
-        open_store(f"azure://{container}", credential=Credential(lasts_s=-3600), **options)
-    with pytest.raises(StorageUnavailable):
-        open_store(f"azure://{container}", credential=credential, account_url=azurite_tokens.blob, retries=0)
+    with (
+        open_store(f"azure://{container}", credential=Credential(lasts_s=-3600), **options) as late,
+        pytest.raises(StorageDenied),
+    ):
+        late.read("one")
+    with (
+        open_store(
+            f"azure://{container}", credential=credential, account_url=azurite_tokens.blob, retries=0
+        ) as strange,
+        pytest.raises(StorageUnavailable, match="did not answer") as caught,
+    ):
+        strange.read("one")
+    assert "ca_file" in caught.value.hint
 
 
 def test_wrong_keys_are_denied_and_not_shown(rclone: Rclone, azurite: Azurite) -> None:

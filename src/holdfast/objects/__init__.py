@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from holdfast.objects.file import FileStore
     from holdfast.objects.file_backend import FileStorageBackend
     from holdfast.objects.manager import StorageManager
+    from holdfast.objects.cloud.arbitrated import Arbitrated
+    from holdfast.objects.cloud.store import CloudStore
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.pickles import read_pickle
@@ -32,10 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSENT",
+    "Arbitrated",
     "AsyncObjectStore",
     "Batch",
     "BlobFiles",
     "BlobReader",
+    "CloudStore",
     "Content",
     "FileStorageBackend",
     "FileStore",
@@ -71,6 +75,8 @@ _WHERE = {
     "holdfast.objects.manager": ("StorageManager",),
     "holdfast.objects.file": ("FileStore",),
     "holdfast.objects.file_backend": ("FileStorageBackend",),
+    "holdfast.objects.cloud.arbitrated": ("Arbitrated",),
+    "holdfast.objects.cloud.store": ("CloudStore",),
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),

@@ -8,6 +8,7 @@ from typing import Any
 from holdfast.errors import StorageRefused
 from holdfast.objects.cloud.door import Bucket, Reach, driver, token_provider
 from holdfast.objects.cloud.options import CloudOptions, opened, options_of, place_of
+from holdfast.objects.cloud.store import CloudStore
 
 
 class AzureOptions(CloudOptions, frozen=True, kw_only=True):
@@ -25,7 +26,7 @@ class AzureOptions(CloudOptions, frozen=True, kw_only=True):
     sas_token: str = ""
 
 
-def open_azure(address: str, **options: Any) -> Any:
+def open_azure(address: str, **options: Any) -> CloudStore:
     """The opener of ``azure://``; its options are those of `AzureOptions`.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 
 from holdfast.objects.cloud.door import Bucket, Reach, driver
 from holdfast.objects.cloud.options import CloudOptions, opened, options_of, place_of
+from holdfast.objects.cloud.store import CloudStore
 
 
 class GcsOptions(CloudOptions, frozen=True, kw_only=True):
@@ -18,7 +19,7 @@ class GcsOptions(CloudOptions, frozen=True, kw_only=True):
     endpoint: str = ""
 
 
-def open_gcs(address: str, **options: Any) -> Any:
+def open_gcs(address: str, **options: Any) -> CloudStore:
     """The opener of ``gcs://``; its options are those of `GcsOptions`.
 
     Raises:

@@ -6,6 +6,7 @@ from typing import Any
 
 from holdfast.objects.cloud.door import Bucket, Reach, driver
 from holdfast.objects.cloud.options import CloudOptions, opened, options_of, place_of
+from holdfast.objects.cloud.store import CloudStore
 
 
 class S3Options(CloudOptions, frozen=True, kw_only=True):
@@ -21,7 +22,7 @@ class S3Options(CloudOptions, frozen=True, kw_only=True):
     """The bucket's name is in the endpoint's host."""
 
 
-def open_s3(address: str, **options: Any) -> Any:
+def open_s3(address: str, **options: Any) -> CloudStore:
     """The opener of ``s3://``; its options are those of `S3Options`.
 
     Raises:
