@@ -1,19 +1,20 @@
-"""An S3 server that keeps objects as files and ignores preconditions: what it lacks is found, said and refused."""
+"""An S3 server that keeps objects as files and ignores preconditions: what it lacks is found, said and refused.
+
+Its overwrites are not atomic either: a reader in between may see half of one without the metadata that would tell. So of
+the races none is run here, but all of them in `test_objects_arbitrated`, where no body is ever overwritten.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from holdfast.errors import ObjectCorrupt, ObjectNotFound, StorageRefused, StorageUnavailable
+from holdfast.errors import StorageRefused
 from holdfast.objects import ABSENT, ObjectStore, open_store
 from holdfast.objects.port import CREATE, NESTED, SWAP
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
-from holdfast.testing.objects_many import Races, at_once
 from tests.services_cloud import Rclone, shared_rclone
 
 
@@ -49,32 +50,6 @@ class TestPlainListing(Plain, Listing): ...
 
 
 class TestPlainConditions(Plain, Conditions): ...
-
-
-class TestPlainRaces(Plain, Races):
-    ROUNDS = 6
-
-    def test_a_reader_sees_whole_objects_while_they_are_replaced(self, tmp_path: Path) -> None:
-        """This server writes metadata after the bytes: a reader in between is told, and never gets a false body."""
-        bodies = [bytes([number]) * (10_000 + 5_000 * number) for number in range(8)]
-        with self.opened(tmp_path) as store:
-            store.put("one", bodies[0])
-            done = threading.Event()
-
-            def work(number: int) -> None:
-                if number == 0:
-                    try:
-                        for turn in range(40):
-                            store.put("one", bodies[turn % len(bodies)])
-                    finally:
-                        done.set()
-                    return
-                while not done.is_set():
-                    with contextlib.suppress(ObjectCorrupt, ObjectNotFound, StorageUnavailable):
-                        assert store.read("one") in bodies
-
-            at_once(3, work)
-            assert store.read("one") == bodies[39 % len(bodies)]
 
 
 def test_what_it_ignores_is_lacked_and_said_why(rclone: Rclone) -> None:
