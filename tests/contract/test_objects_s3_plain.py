@@ -1,7 +1,7 @@
 """An S3 server that keeps objects as files and ignores preconditions: what it lacks is found, said and refused.
 
-Its overwrites are not atomic either: a reader in between may see half of one without the metadata that would tell. So of
-the races none is run here, but all of them in `test_objects_arbitrated`, where no body is ever overwritten.
+Its overwrites are not atomic either: a reader in between may see half of one, without the metadata that would tell. So
+of the races none is run here, but all of them in `test_objects_arbitrated`, where no body is ever overwritten.
 """
 
 from __future__ import annotations
