@@ -27,6 +27,8 @@ from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import (
     ABSENT,
     CREATE,
+    DURABLE,
+    NESTED,
     STREAMS,
     SWAP,
     SWAP_DELETE,
@@ -71,8 +73,7 @@ class Arbitrated(ObjectStore):
             raise StorageRefused(f"{by.name} cannot arbitrate: it lacks {', '.join(missing)}", hint="such as sqlite:")
         self._store = store
         self._by = by
-        self.lacks = store.lacks & {STREAMS}
-        self.notes = (*store.notes, f"conditions are decided by {by.name}")
+        self.lacks = store.lacks & {STREAMS} | (store.lacks | by.lacks) & {DURABLE} | by.lacks & {NESTED}
 
     @property
     def name(self) -> str:
@@ -195,10 +196,11 @@ class Arbitrated(ObjectStore):
         self._store.close()
         self._by.close()
 
-    def _look(self) -> None:
+    def _look(self) -> str | None:
         for store in (self._store, self._by):
             if not (health := store.health()).ok:
                 raise StorageUnavailable(health.error)
+        return f"conditions are decided by {self._by.name}"
 
     def _found(self, key: str) -> _Pointer:
         self._open()

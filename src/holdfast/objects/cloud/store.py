@@ -125,6 +125,7 @@ class CloudStore(ObjectStore):
         # No cloud's delete takes a condition through this driver.
         self.lacks = claims.lacks - ({NESTED} if naming.marked else set()) | {SWAP_DELETE}
         self.notes = claims.notes
+        """Why it lacks what its like have, a sentence each; `health` says them too."""
         self._dots = claims.dots
 
     @property
@@ -273,6 +274,10 @@ class CloudStore(ObjectStore):
 
     def forked(self) -> None:
         self._bucket.close()
+
+    def _look(self) -> str | None:
+        super()._look()
+        return "; ".join(self.notes) or None
 
     def close(self) -> None:
         super().close()
