@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from holdfast.objects.aio import AsyncObjectStore
     from holdfast.objects.backend import StorageBackend, StoreBackend
     from holdfast.objects.batches import Batch
+    from holdfast.objects.cloud.arbitrated import Arbitrated
+    from holdfast.objects.cloud.store import CloudStore
     from holdfast.objects.config import StorageConfig
     from holdfast.objects.file import FileStore
     from holdfast.objects.file_backend import FileStorageBackend
     from holdfast.objects.manager import StorageManager
-    from holdfast.objects.cloud.arbitrated import Arbitrated
-    from holdfast.objects.cloud.store import CloudStore
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.pickles import read_pickle
