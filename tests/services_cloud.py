@@ -158,7 +158,7 @@ class Azurite(Service):
     """Azure Storage: Blob, Queue and Table, in memory.
 
     Args:
-        tokens: https with a certificate of its own (`certificate`), and bearer tokens (`Credential`) beside the key.
+        tokens: https with an authority of its own (`certificate`), and bearer tokens (`Credential`) beside the key.
     """
 
     def __init__(self, *, tokens: bool = False) -> None:
@@ -172,8 +172,8 @@ class Azurite(Service):
             options += [f"--{name}Host", "127.0.0.1", f"--{name}Port", "0"]
         if tokens:
             self._certificates = Path(tempfile.mkdtemp(prefix="hf-tls-"))
-            self.certificate, key = make_certificate(self._certificates)
-            options += ["--oauth", "basic", "--cert", str(self.certificate), "--key", str(key)]
+            self.certificate, own, key = make_certificates(self._certificates)
+            options += ["--oauth", "basic", "--cert", str(own), "--key", str(key)]
         super().__init__(
             [node, str(AZURITE), *options],
             r"(?:Blob|Queue|Table) service is successfully listening at https?://127\.0\.0\.1:(\d+)",
@@ -246,38 +246,37 @@ def _part(claims: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
 
 
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key: two PEM files."""
+def make_certificates(directory: Path) -> tuple[Path, Path, Path]:
+    """An authority's certificate; one that it signed, for 127.0.0.1; and the key to that: three PEM files."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import NameOID
 
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    chain, secret = directory / "certificate.pem", directory / "key.pem"
-    chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+    own = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("authority", "server")}
+    paths = []
+    for name, key in own.items():
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=2))
+            .add_extension(address, critical=False)
+            .add_extension(x509.BasicConstraints(ca=name == "authority", path_length=None), critical=True)
+            .sign(own["authority"], hashes.SHA256())
         )
-    )
-    return chain, secret
+        paths.append(directory / f"{name}.pem")
+        paths[-1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    secret = directory / "key.pem"
+    plain = serialization.NoEncryption()
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret.write_bytes(own["server"].private_bytes(encoding, form, plain))
+    return paths[0], paths[1], secret
 
 
 def _program(name: str) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from holdfast.objects.audit import AuditEvent, AuditFile, audit_log, audit_to, set_audit_sink
     from holdfast.objects.backend import StorageBackend, StoreBackend
     from holdfast.objects.batches import Batch
+    from holdfast.objects.cloud.arbitrated import Arbitrated
+    from holdfast.objects.cloud.store import CloudStore
     from holdfast.objects.config import StorageConfig
     from holdfast.objects.file import FileStore
     from holdfast.objects.file_backend import FileStorageBackend
@@ -34,12 +36,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABSENT",
+    "Arbitrated",
     "AsyncObjectStore",
     "AuditEvent",
     "AuditFile",
     "Batch",
     "BlobFiles",
     "BlobReader",
+    "CloudStore",
     "Content",
     "FileStorageBackend",
     "FileStore",
@@ -80,6 +84,8 @@ _WHERE = {
     "holdfast.objects.file": ("FileStore",),
     "holdfast.objects.file_backend": ("FileStorageBackend",),
     "holdfast.objects.audit": ("AuditEvent", "AuditFile", "audit_log", "audit_to", "set_audit_sink"),
+    "holdfast.objects.cloud.arbitrated": ("Arbitrated",),
+    "holdfast.objects.cloud.store": ("CloudStore",),
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.metrics": ("MetricsCollector",),
     "holdfast.objects.opening": ("open_store",),

@@ -23,6 +23,9 @@ _OPENERS: Final = {
     "redis": ("holdfast.objects.redis", "open_redis"),
     "rediss": ("holdfast.objects.redis", "open_redis"),
     "sqlite": ("holdfast.objects.sqlite", "open_sqlite"),
+    "azure": ("holdfast.objects.cloud.azure", "open_azure"),
+    "gcs": ("holdfast.objects.cloud.gcs", "open_gcs"),
+    "s3": ("holdfast.objects.cloud.s3", "open_s3"),
 }
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):")
 

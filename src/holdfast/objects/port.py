@@ -11,7 +11,8 @@
 7. **A deletion** says whether there was an object; to delete what is not there is no error.
 8. **No silence.** What a store cannot do, it names in `lacks`, and refuses before anything is written. A store over
    the network may name more once it was opened, for what servers claim is tried out (`objects.cloud.probe`).
-9. **Any thread** may use a store at any time; so may a forked child, with connections of its own.
+9. **Any thread** may use a store at any time; so may a forked child, with connections of its own. A store whose driver
+   cannot live in a forked child refuses there with `StoreClosed`: it never hangs.
 
 `holdfast.testing.objects` has these laws as tests, for stores of your own too.
 """
@@ -55,6 +56,8 @@ STREAMS: Final = "streams"
 """Lacking: objects larger than memory; a body is held whole."""
 DURABLE: Final = "durable"
 """Lacking: a put that returned survives a power cut where the store is, as far as that can be known."""
+NESTED: Final = "nested"
+"""Lacking: a key that is the beginning of another one (some servers keep objects as files); law 5, refused."""
 
 TYPE: Final = "application/octet-stream"
 METADATA_BYTES_MAX: Final = 2000
@@ -143,7 +146,7 @@ class ObjectStore(ABC):
     """Named bytes in one place. The laws are at the head of this module; a subclass calls ``super().__init__()``."""
 
     lacks: frozenset[str] = frozenset()
-    """What it cannot do: of `CREATE`, `SWAP`, `SWAP_DELETE`, `STREAMS`, `DURABLE`."""
+    """What it cannot do: of `CREATE`, `SWAP`, `SWAP_DELETE`, `STREAMS`, `DURABLE`, `NESTED`."""
     quick = False
     """Whether its calls are over in less time than a thread takes to wake: asyncio code may then make them in place."""
     lists_all = False
