@@ -1,4 +1,5 @@
-# Needs only make and Python 3.11 or newer; everything else goes into .venv, pinned by requirements/.
+# Needs only make and Python 3.11 or newer; everything else goes into .venv, pinned by requirements/ (and, where npm
+# is, by tests/azurite/package-lock.json).
 # The second call of anything is instant: an environment is rebuilt when its lock changes.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14 python; do \
@@ -23,10 +24,10 @@ help: ## show this list
 demo: $(VENV)/run.stamp ## see the whole thing at work
 	$(BIN)/holdfast demo $(DEMO_ARGS)
 
-test: $(VENV)/dev.stamp ## run the tests (PYTEST_ARGS="-k ship -x")
+test: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests (PYTEST_ARGS="-k ship -x")
 	$(BIN)/python -m pytest -m "not long" -n auto $(PYTEST_ARGS)
 
-test-long: $(VENV)/dev.stamp ## run the tests that take minutes
+test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 check: $(VENV)/dev.stamp ## format, lint, types, floors
@@ -83,6 +84,14 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(call install,$(VENV),$<)
+
+# Azure's emulator for the tests. Without npm they skip what needs it; CI must have it.
+$(VENV)/azurite/stamp: tests/azurite/package.json tests/azurite/package-lock.json | $(BIN)/python
+	@mkdir -p $(@D) && cp $^ $(@D) && \
+	if ! command -v npm >/dev/null; then echo "npm is not installed: no Azurite, its tests will be skipped" >&2; \
+	elif (cd $(@D) && npm ci --no-audit --no-fund --loglevel=error); then touch $@; exit 0; \
+	else rm -rf $(@D)/node_modules; echo "npm could not install Azurite: its tests will be skipped" >&2; fi; \
+	test "$$CI" != true
 
 .venv-bench/bench.stamp: requirements/bench.txt pyproject.toml | .venv-bench/bin/python
 	$(call install,.venv-bench,$<)

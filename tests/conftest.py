@@ -8,6 +8,11 @@ from hypothesis import settings
 
 from tests.services import database as database
 from tests.services import postgres as postgres
+from tests.services_cloud import azurite as azurite
+from tests.services_cloud import azurite_tokens as azurite_tokens
+from tests.services_cloud import moto as moto
+from tests.services_cloud import rclone as rclone
+from tests.services_cloud import rclone_directory as rclone_directory
 
 # Tells tests/house/test_public_api.py to write instead of compare; where tests/flow find conversations.
 KEPT = {"HOLDFAST_SNAPSHOT", "HOLDFAST_DATA"}
