@@ -40,6 +40,7 @@ CONNECT_S: Final = 5
 READ_S: Final = 30
 DEADLINE_S: Final = 60.0
 """How long a call is tried again, all in all."""
+TRIES: Final = 6
 POOL: Final = 32
 PAUSE_S: Final = 0.1
 PAUSE_S_MAX: Final = 5.0
@@ -49,7 +50,7 @@ _EMULATOR_NAME: Final = "devstoreaccount1"
 # The key that Microsoft publishes for its emulators.
 _EMULATOR_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 _CONNECTION_HINT: Final = "DefaultEndpointsProtocol=https;AccountName=…;AccountKey=…;EndpointSuffix=core.windows.net"
-_BUSY: Final = ("ServerBusy", "OperationTimedOut", "InternalError", "TableBeingDeleted", "QueueBeingDeleted")
+_BUSY: Final = ("ServerBusy", "OperationTimedOut", "InternalError")
 _SECRET: Final = re.compile(r"(sig|AccountKey|SharedAccessSignature)=[^&;\s]+", re.IGNORECASE)
 T = TypeVar("T")
 
@@ -196,13 +197,15 @@ class Account:
         """
         end = time.monotonic() + DEADLINE_S
         pause = PAUSE_S
+        left = TRIES
         while True:
+            left -= 1
             try:
                 return call()
             except azure("azure.core.exceptions").AzureError as error:
                 ours, wait = self._ours(error, what, again=again)
                 least = random.uniform(0, pause)
-                if wait is None or time.monotonic() + max(wait, least) > end:
+                if wait is None or not left or time.monotonic() + max(wait, least) > end:
                     raise ours from error
                 time.sleep(max(wait, least))
                 pause = min(2 * pause, PAUSE_S_MAX)
@@ -224,7 +227,9 @@ class Account:
             context |= {"index": index}
         if status == 404:
             return ObjectNotFound(f"{what}: {said}", **context), None
-        if status in (409, 412) and code not in _BUSY and not code.endswith("BeingDeleted"):
+        # Of a queue that is there already Azure says 204.
+        there = status in (409, 412) or code.endswith("AlreadyExists")
+        if there and code not in _BUSY and not code.endswith("BeingDeleted"):
             return ObjectConflict(f"{what}: {said}", **context), None
         if status in (401, 403):
             return StorageDenied(f"{what}: {said}", hint="may these credentials do this?", **context), None
