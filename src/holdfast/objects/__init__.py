@@ -14,6 +14,7 @@ from holdfast.objects.reading import BlobReader
 if TYPE_CHECKING:
     from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError
     from holdfast.objects.aio import AsyncObjectStore
+    from holdfast.objects.backend import StorageBackend, StoreBackend
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
@@ -37,7 +38,9 @@ __all__ = [
     "PostgresStore",
     "RedisStore",
     "SqliteStore",
+    "StorageBackend",
     "StorageError",
+    "StoreBackend",
     "open_store",
 ]
 
@@ -45,6 +48,7 @@ __all__ = [
 _WHERE = {
     "holdfast.errors": ("ObjectConflict", "ObjectCorrupt", "ObjectNotFound", "StorageError"),
     "holdfast.objects.aio": ("AsyncObjectStore",),
+    "holdfast.objects.backend": ("StorageBackend", "StoreBackend"),
     "holdfast.objects.memory": ("MemoryStore",),
     "holdfast.objects.opening": ("open_store",),
     "holdfast.objects.port": ("ABSENT", "Content", "Health", "ObjectInfo", "ObjectStore"),

@@ -85,6 +85,10 @@ class AsyncObjectStore:
             return found
         return await self._do(self.store.read, key, start=start, stop=stop)
 
+    async def content(self, key: str, *, start: int = 0, stop: int | None = None) -> tuple[ObjectInfo, bytes]:
+        """What is known of an object, and its bytes or a range of them, of the same write."""
+        return await self._do(_whole, self.store, key, start, stop)
+
     async def pieces(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """The bytes of an object, or a range of them, piece by piece."""
         content = await self._do(self.store.get, key, start=start, stop=stop)
@@ -141,6 +145,11 @@ class AsyncObjectStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+
+def _whole(store: ObjectStore, key: str, start: int, stop: int | None) -> tuple[ObjectInfo, bytes]:
+    with store.get(key, start=start, stop=stop) as content:
+        return content.info, content.read()
 
 
 def _page(store: ObjectStore, prefix: str, after: str, size: int) -> list[ObjectInfo]:
