@@ -348,4 +348,3 @@ def _check_url(service: str, url: str | None) -> None:
         return
     shown = f"{parts.scheme}://{host}"
     raise StorageRefused(f"not an address of a {service} service: {shown!r:.120}", hint="https, but for this machine")
-

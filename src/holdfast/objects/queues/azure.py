@@ -67,9 +67,7 @@ class AzureQueues(QueueStore):
     def list_queues(self) -> list[str]:
         self._open()
         client = self._account.queues()
-        found = self._account.call(
-            lambda: [item.name for item in client.list_queues()], "list the queues", again=True
-        )
+        found = self._account.call(lambda: [item.name for item in client.list_queues()], "list the queues", again=True)
         return sorted(name for name in map(read_service, found) if name is not None)
 
     def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> Message:
@@ -138,9 +136,7 @@ class AzureQueues(QueueStore):
         updated = self._mine(
             queue,
             message,
-            lambda: client.update_message(
-                message.id, message.receipt, content=written, visibility_timeout=visibility
-            ),
+            lambda: client.update_message(message.id, message.receipt, content=written, visibility_timeout=visibility),
         )
         if updated is None:
             raise stale(queue, message)

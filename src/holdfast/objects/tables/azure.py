@@ -70,9 +70,7 @@ class AzureTables(TableStore):
     def list_tables(self) -> list[str]:
         self._open()
         client = self._account.tables()
-        found = self._account.call(
-            lambda: [item.name for item in client.list_tables()], "list the tables", again=True
-        )
+        found = self._account.call(lambda: [item.name for item in client.list_tables()], "list the tables", again=True)
         return sorted(name for name in map(read_table, found) if name is not None)
 
     def insert(self, table: str, entity: Mapping[str, object]) -> str:
@@ -84,9 +82,7 @@ class AzureTables(TableStore):
             raise conflict(table, checked["PartitionKey"], checked["RowKey"], there=True) from error
         return str(answer["etag"])
 
-    def get(
-        self, table: str, partition_key: str, row_key: str, *, select: Sequence[str] | None = None
-    ) -> Entity:
+    def get(self, table: str, partition_key: str, row_key: str, *, select: Sequence[str] | None = None) -> Entity:
         client = self._table(table)
         wanted = check_select(select)
         keys = _keys(partition_key, row_key)
@@ -103,9 +99,7 @@ class AzureTables(TableStore):
         # A second time would give a second etag, and may undo what somebody wrote between the two.
         return str(self._call(table, lambda: client.upsert_entity(written, mode=mode), "upsert into")["etag"])
 
-    def update(
-        self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge", etag: str | None = None
-    ) -> str:
+    def update(self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge", etag: str | None = None) -> str:
         client = self._table(table)
         check_mode(mode)
         checked = check_entity(entity)

@@ -141,9 +141,7 @@ class TableStore(ABC):
         """
 
     @abstractmethod
-    def get(
-        self, table: str, partition_key: str, row_key: str, *, select: Sequence[str] | None = None
-    ) -> Entity:
+    def get(self, table: str, partition_key: str, row_key: str, *, select: Sequence[str] | None = None) -> Entity:
         """An entity.
 
         Args:
@@ -173,9 +171,7 @@ class TableStore(ABC):
         """
 
     @abstractmethod
-    def update(
-        self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge", etag: str | None = None
-    ) -> str:
+    def update(self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge", etag: str | None = None) -> str:
         """Changes an entity that is there; returns its new etag.
 
         Args:
@@ -281,9 +277,7 @@ class TableStore(ABC):
             self.list_tables()
         except (HoldfastError, OSError) as failed:
             error = str(failed)
-        return Health(
-            ok=not error, store=self.name, milliseconds=1000 * (time.perf_counter() - begun), error=error
-        )
+        return Health(ok=not error, store=self.name, milliseconds=1000 * (time.perf_counter() - begun), error=error)
 
     def close(self) -> None:
         """Lets go of connections and files; more than once is no error, any other call after it is."""
@@ -371,7 +365,8 @@ def check_operations(operations: Sequence[Operation]) -> list[tuple[Operation, d
         total += body_of(entity)
     if total > TRANSACTION_BYTES_MAX:
         raise StorageRefused(
-            f"some {total} bytes in a transaction, {TRANSACTION_BYTES_MAX} are allowed (4 MiB)", hint="make several of it"
+            f"some {total} bytes in a transaction, {TRANSACTION_BYTES_MAX} are allowed (4 MiB)",
+            hint="make several of it",
         )
     return checked
 

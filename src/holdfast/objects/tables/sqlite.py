@@ -110,9 +110,7 @@ class SqliteTables(TableStore):
     def upsert(self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge") -> str:
         return self._do(table, Upsert(entity, mode))
 
-    def update(
-        self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge", etag: str | None = None
-    ) -> str:
+    def update(self, table: str, entity: Mapping[str, object], *, mode: Mode = "merge", etag: str | None = None) -> str:
         return self._do(table, Update(entity, mode, etag))
 
     def _do(self, table: str, operation: Insert | Upsert | Update) -> str:
@@ -124,9 +122,7 @@ class SqliteTables(TableStore):
         with self._database.write() as execute:
             return self._apply(execute, self._table(execute, table), table, operation, entity)
 
-    def get(
-        self, table: str, partition_key: str, row_key: str, *, select: Sequence[str] | None = None
-    ) -> Entity:
+    def get(self, table: str, partition_key: str, row_key: str, *, select: Sequence[str] | None = None) -> Entity:
         self._open()
         check_name(table, "table")
         wanted = check_select(select)
