@@ -14,20 +14,34 @@ from holdfast.objects.reading import BlobReader
 if TYPE_CHECKING:
     from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError
     from holdfast.objects.aio import AsyncObjectStore
+    from holdfast.objects.azure_backend import AzureStorageBackend
+    from holdfast.objects.azure_door import AzureAccount
     from holdfast.objects.backend import StorageBackend, StoreBackend
+    from holdfast.objects.embedded_backend import EmbeddedStorageBackend
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.opening import open_store
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
     from holdfast.objects.postgres_store import PostgresStore
     from holdfast.objects.redis import RedisStore
+    from holdfast.objects.queues.azure import AzureQueues
+    from holdfast.objects.queues.port import QueueMessage, QueueStore
+    from holdfast.objects.queues.sqlite import SqliteQueues
     from holdfast.objects.sqlite import SqliteStore
+    from holdfast.objects.tables.azure import AzureTables
+    from holdfast.objects.tables.port import TableStore
+    from holdfast.objects.tables.sqlite import SqliteTables
 
 __all__ = [
     "ABSENT",
     "AsyncObjectStore",
+    "AzureAccount",
+    "AzureQueues",
+    "AzureStorageBackend",
+    "AzureTables",
     "BlobFiles",
     "BlobReader",
     "Content",
+    "EmbeddedStorageBackend",
     "Health",
     "MemoryStore",
     "ObjectConflict",
@@ -37,15 +51,29 @@ __all__ = [
     "ObjectStore",
     "PostgresStore",
     "RedisStore",
+    "QueueMessage",
+    "QueueStore",
+    "SqliteQueues",
     "SqliteStore",
+    "SqliteTables",
     "StorageBackend",
     "StorageError",
     "StoreBackend",
+    "TableStore",
     "open_store",
 ]
 
 # One line a module, so that two people who add to it do not meet.
 _WHERE = {
+    "holdfast.objects.azure_backend": ("AzureStorageBackend",),
+    "holdfast.objects.azure_door": ("AzureAccount",),
+    "holdfast.objects.embedded_backend": ("EmbeddedStorageBackend",),
+    "holdfast.objects.queues.azure": ("AzureQueues",),
+    "holdfast.objects.queues.port": ("QueueMessage", "QueueStore"),
+    "holdfast.objects.queues.sqlite": ("SqliteQueues",),
+    "holdfast.objects.tables.azure": ("AzureTables",),
+    "holdfast.objects.tables.port": ("TableStore",),
+    "holdfast.objects.tables.sqlite": ("SqliteTables",),
     "holdfast.errors": ("ObjectConflict", "ObjectCorrupt", "ObjectNotFound", "StorageError"),
     "holdfast.objects.aio": ("AsyncObjectStore",),
     "holdfast.objects.backend": ("StorageBackend", "StoreBackend"),

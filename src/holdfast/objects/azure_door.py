@@ -1,7 +1,7 @@
 """The one door to Azure's own packages: clients for tables, queues and containers, and errors of ours in their place.
 
-Only the latest TLS and the one before it (1.2) are spoken, and plain http to this machine alone. One pool of connections
-serves all three services; a forked child gets its own. A key, a token or a signature is in no message.
+TLS 1.2 is the oldest that is spoken, and plain http to this machine alone. One pool of connections serves all three
+services; a forked child gets its own. A key, a token or a signature is in no message.
 
 The clients' own retries are off: they repeat a write whose answer was lost, and take its second answer ("there is one
 already") for the truth. Here a write is repeated only where the server says that it did not do it.
@@ -73,7 +73,7 @@ def azure(module: str) -> Any:
     return found
 
 
-class Account:
+class AzureAccount:
     """An Azure storage account, and how to reach it. Any thread may use it, and so may a forked child.
 
     Args:
@@ -148,6 +148,15 @@ class Account:
         """The client of all containers."""
         return self._client("blob", lambda: self._made("azure.storage.blob", "BlobServiceClient", "blob"))
 
+    def store_options(self) -> dict[str, Any]:
+        """What `open_store` wants to know, for a container of this account."""
+        options: dict[str, Any] = {}
+        if self.connection_string is not None:
+            options["connection_string"] = self.connection_string
+        else:
+            options |= {"account_url": self.urls["blob"], "credential": self.credential}
+        return options | ({"ca": str(self.ca)} if self.ca is not None else {})
+
     def _client(self, what: str, make: Callable[[], Any]) -> Any:
         if self._closed:
             raise StoreClosed(f"{self.name(what.partition('/')[0])} was closed")
@@ -162,7 +171,7 @@ class Account:
         transport = azure("azure.core.pipeline.transport").RequestsTransport(
             session=self._pool(), session_owner=False, connection_timeout=CONNECT_S, read_timeout=READ_S
         )
-        options: dict[str, Any] = {"connection_verify": str(self.ca)} if self.ca is not None else {}
+        options = {"connection_verify": str(self.ca)} if self.ca is not None else {}
         return getattr(azure(module), client)(
             self.urls[service], credential=self.credential, transport=transport, retry_total=0, **options
         )
@@ -221,7 +230,7 @@ class Account:
             # Of a request that was never sent, nothing was done.
             wait = 0.0 if again or isinstance(error, kinds.ServiceRequestError) else None
             return StorageUnavailable(f"{what}: no answer: {said}"), wait
-        context = {"code": code} if code else {}
+        context: dict[str, Any] = {"code": code} if code else {}
         index = getattr(error, "index", None)
         if isinstance(index, int):
             context |= {"index": index}
@@ -260,7 +269,7 @@ _inherited: list[Any] = []
 """In a forked child: the parent's connections, kept so that nothing ends TLS on them."""
 
 
-_accounts: weakref.WeakSet[Account] = weakref.WeakSet()
+_accounts: weakref.WeakSet[AzureAccount] = weakref.WeakSet()
 
 
 def _in_child() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from holdfast.errors import ObjectConflict, ObjectNotFound, StorageRefused
-from holdfast.objects.azure_door import Account
+from holdfast.objects.azure_door import AzureAccount
 from holdfast.objects.queues.port import (
     DEQUEUES_MAX,
     POISON,
     TTL_S,
     VISIBILITY_S,
-    Message,
+    QueueMessage,
     QueueStore,
     check_most,
     check_queue,
@@ -40,7 +41,7 @@ class AzureQueues(QueueStore):
         max_dequeues: how often a message is given out before it is a dead letter; None: for ever.
     """
 
-    def __init__(self, account: Account, *, max_dequeues: int | None = DEQUEUES_MAX) -> None:
+    def __init__(self, account: AzureAccount, *, max_dequeues: int | None = DEQUEUES_MAX) -> None:
         super().__init__(max_dequeues=max_dequeues)
         self._account = account
 
@@ -70,7 +71,7 @@ class AzureQueues(QueueStore):
         found = self._account.call(lambda: [item.name for item in client.list_queues()], "list the queues", again=True)
         return sorted(name for name in map(read_service, found) if name is not None)
 
-    def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> Message:
+    def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> QueueMessage:
         client = self._queue(queue)
         check_times(ttl, delay)
         written = write_content(content)
@@ -83,27 +84,23 @@ class AzureQueues(QueueStore):
         )
         return _message(sent, written)
 
-    def receive(self, queue: str, *, most: int = 1, visibility: int = VISIBILITY_S) -> list[Message]:
+    def receive(self, queue: str, *, most: int = 1, visibility: int = VISIBILITY_S) -> list[QueueMessage]:
         client = self._queue(queue)
         check_most(most)
         check_seconds(visibility, "visibility", 1)
         tries = self._tries(queue)
-        kept: list[Message] = []
-        while len(kept) < most:
-            many = most - len(kept)
+        kept: list[QueueMessage] = []
 
-            def fetch(many: int = many) -> list[Any]:
-                asked = {"messages_per_page": many, "max_messages": many, "visibility_timeout": visibility}
-                return list(next(client.receive_messages(**asked).by_page(), ()))
+        def fetch() -> list[Any]:
+            asked = {"messages_per_page": most, "max_messages": most, "visibility_timeout": visibility}
+            return list(next(client.receive_messages(**asked).by_page(), ()))
 
-            found = self._call(queue, fetch, "receive from")
+        while not kept and (found := self._call(queue, fetch, "receive from")):
             for message in found:
                 if tries is not None and message.dequeue_count > tries:
                     self._bury(queue, client, message)
                 else:
                     kept.append(_message(message, message.content))
-            if not found:
-                break
         return kept
 
     def _bury(self, queue: str, client: Any, message: Any) -> None:
@@ -115,20 +112,19 @@ class AzureQueues(QueueStore):
         except ObjectNotFound:
             self.create_queue(poison)
             self._call(poison, lambda: dead.send_message(message.content, time_to_live=-1), "send to")
-        try:
-            self._call(queue, lambda: client.delete_message(message.id, message.pop_receipt), "delete from", again=True)
-        except (ObjectNotFound, ObjectConflict):
-            pass  # it ended, or was hidden too briefly: whoever received it since moves it again
+        # Not found: it ended, or was hidden too briefly; whoever received it since moves it again.
+        with contextlib.suppress(ObjectNotFound, ObjectConflict):
+            self._call(queue, lambda: client.delete_message(message.id, message.pop_receipt), "delete from")
 
-    def peek(self, queue: str, *, most: int = 1) -> list[Message]:
+    def peek(self, queue: str, *, most: int = 1) -> list[QueueMessage]:
         client = self._queue(queue)
         check_most(most)
         found = self._call(queue, lambda: client.peek_messages(max_messages=most), "peek at", again=True)
         return [_message(message, message.content) for message in found]
 
     def update(
-        self, queue: str, message: Message, *, visibility: int = VISIBILITY_S, content: str | bytes | None = None
-    ) -> Message:
+        self, queue: str, message: QueueMessage, *, visibility: int = VISIBILITY_S, content: str | bytes | None = None
+    ) -> QueueMessage:
         client = self._queue(queue)
         check_seconds(visibility, "visibility", 0)
         # Without content it would keep its own in Azure, and lose it in what the client returns.
@@ -140,7 +136,7 @@ class AzureQueues(QueueStore):
         )
         if updated is None:
             raise stale(queue, message)
-        return Message(
+        return QueueMessage(
             id=message.id,
             content=read_content(written),
             receipt=updated.pop_receipt,
@@ -150,7 +146,7 @@ class AzureQueues(QueueStore):
             visible=_moment(updated.next_visible_on),
         )
 
-    def delete(self, queue: str, message: Message) -> bool:
+    def delete(self, queue: str, message: QueueMessage) -> bool:
         client = self._queue(queue)
 
         def delete() -> bool:
@@ -159,7 +155,7 @@ class AzureQueues(QueueStore):
 
         return self._mine(queue, message, delete) is not None
 
-    def _mine(self, queue: str, message: Message, call: Callable[[], T]) -> T | None:
+    def _mine(self, queue: str, message: QueueMessage, call: Callable[[], T]) -> T | None:
         """What the call returns, if the receipt counts; None if the message is gone."""
         if not message.receipt:
             raise stale(queue, message)
@@ -201,9 +197,9 @@ class AzureQueues(QueueStore):
             raise
 
 
-def _message(found: Any, written: str | None) -> Message:
+def _message(found: Any, written: str | None) -> QueueMessage:
     expires = _moment(found.expires_on)
-    return Message(
+    return QueueMessage(
         id=found.id,
         content=read_content(written),
         receipt=found.pop_receipt or "",

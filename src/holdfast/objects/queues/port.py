@@ -48,7 +48,7 @@ _TEXT_MARK: Final = "hf64s:"
 _BYTES_MARK: Final = "hf64b:"
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class QueueMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message of a queue, as it was when it was sent, received, peeked at or updated."""
 
     id: str
@@ -116,7 +116,7 @@ class QueueStore(ABC):
         """The names of all queues, in order."""
 
     @abstractmethod
-    def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> Message:
+    def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> QueueMessage:
         """Adds a message; when it returns, the message is there.
 
         Args:
@@ -132,7 +132,7 @@ class QueueStore(ABC):
         """
 
     @abstractmethod
-    def receive(self, queue: str, *, most: int = 1, visibility: int = VISIBILITY_S) -> list[Message]:
+    def receive(self, queue: str, *, most: int = 1, visibility: int = VISIBILITY_S) -> list[QueueMessage]:
         """Takes messages to work on, and hides them from others; empty if none is due.
 
         Args:
@@ -147,7 +147,7 @@ class QueueStore(ABC):
         """
 
     @abstractmethod
-    def peek(self, queue: str, *, most: int = 1) -> list[Message]:
+    def peek(self, queue: str, *, most: int = 1) -> list[QueueMessage]:
         """Looks at messages that are due, and leaves them so; up to 32.
 
         Raises:
@@ -157,8 +157,8 @@ class QueueStore(ABC):
 
     @abstractmethod
     def update(
-        self, queue: str, message: Message, *, visibility: int = VISIBILITY_S, content: str | bytes | None = None
-    ) -> Message:
+        self, queue: str, message: QueueMessage, *, visibility: int = VISIBILITY_S, content: str | bytes | None = None
+    ) -> QueueMessage:
         """Keeps a received message for longer, or gives it back; and may change its content.
 
         Args:
@@ -177,7 +177,7 @@ class QueueStore(ABC):
         """
 
     @abstractmethod
-    def delete(self, queue: str, message: Message) -> bool:
+    def delete(self, queue: str, message: QueueMessage) -> bool:
         """Ends a message: its work is done; False if it is gone already.
 
         Raises:
@@ -326,7 +326,7 @@ def no_queue(store: QueueStore, queue: str) -> ObjectNotFound:
     return ObjectNotFound(f"no queue {queue!r:.80} in {store.name}", hint="create_queue makes it", queue=queue)
 
 
-def stale(queue: str, message: Message) -> ObjectConflict:
+def stale(queue: str, message: QueueMessage) -> ObjectConflict:
     """The error of whoever's receipt counts no more."""
     return ObjectConflict(
         f"the message {message.id} of the queue {queue!r:.80} was received by somebody else since, or is gone",

@@ -14,7 +14,7 @@ from holdfast.objects.queues.port import (
     POISON,
     TTL_S,
     VISIBILITY_S,
-    Message,
+    QueueMessage,
     QueueStore,
     check_most,
     check_queue,
@@ -28,21 +28,23 @@ from holdfast.objects.queues.port import (
 
 _STEPS: Final = (
     """
-    CREATE TABLE queue (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-    CREATE TABLE message (
+    CREATE TABLE holdfast_queue (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+    CREATE TABLE holdfast_message (
       id INTEGER PRIMARY KEY AUTOINCREMENT, -- a message that is gone leaves its number to nobody
-      in_queue INTEGER NOT NULL REFERENCES queue,
+      in_queue INTEGER NOT NULL REFERENCES holdfast_queue,
       content TEXT NOT NULL, -- as it would go to Azure
       receipt TEXT NOT NULL,
       dequeues INTEGER NOT NULL,
       inserted INTEGER NOT NULL, expires INTEGER, visible INTEGER NOT NULL -- milliseconds since 1970
     ) STRICT;
-    CREATE INDEX message_due ON message (in_queue, visible, id);
-    CREATE INDEX message_end ON message (in_queue, expires) WHERE expires IS NOT NULL;
+    CREATE INDEX holdfast_message_due ON holdfast_message (in_queue, visible, id);
+    CREATE INDEX holdfast_message_end ON holdfast_message (in_queue, expires) WHERE expires IS NOT NULL;
     """,
 )
 _COLUMNS: Final = "id, content, receipt, dequeues, inserted, expires, visible"
-_DUE: Final = f"SELECT {_COLUMNS} FROM message WHERE in_queue = ? AND visible <= ? ORDER BY visible, id LIMIT ?"
+_DUE: Final = (
+    f"SELECT {_COLUMNS} FROM holdfast_message WHERE in_queue = ? AND visible <= ? ORDER BY visible, id LIMIT ?"
+)
 _LIVE: Final = "(expires IS NULL OR expires > ?)"
 
 
@@ -78,24 +80,26 @@ class SqliteQueues(QueueStore):
     def create_queue(self, queue: str) -> bool:
         self._open()
         check_queue(queue)
-        return self._database.change("INSERT INTO queue (name) VALUES (?) ON CONFLICT DO NOTHING", (queue,)) == 1
+        return (
+            self._database.change("INSERT INTO holdfast_queue (name) VALUES (?) ON CONFLICT DO NOTHING", (queue,)) == 1
+        )
 
     def delete_queue(self, queue: str) -> bool:
         self._open()
         check_queue(queue)
         with self._database.write() as execute:
-            row = execute("SELECT id FROM queue WHERE name = ?", (queue,)).fetchone()
+            row = execute("SELECT id FROM holdfast_queue WHERE name = ?", (queue,)).fetchone()
             if row is None:
                 return False
-            execute("DELETE FROM message WHERE in_queue = ?", row)
-            execute("DELETE FROM queue WHERE id = ?", row)
+            execute("DELETE FROM holdfast_message WHERE in_queue = ?", row)
+            execute("DELETE FROM holdfast_queue WHERE id = ?", row)
         return True
 
     def list_queues(self) -> list[str]:
         self._open()
-        return [row[0] for row in self._database.all("SELECT name FROM queue ORDER BY name")]
+        return [row[0] for row in self._database.all("SELECT name FROM holdfast_queue ORDER BY name")]
 
-    def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> Message:
+    def send(self, queue: str, content: str | bytes, *, ttl: int | None = TTL_S, delay: int = 0) -> QueueMessage:
         self._open()
         check_queue(queue)
         check_times(ttl, delay)
@@ -106,14 +110,15 @@ class SqliteQueues(QueueStore):
             expires = None if ttl is None else now + ttl * 1000
             return _add(execute, number, (written, expires), now, now + delay * 1000)
 
-    def receive(self, queue: str, *, most: int = 1, visibility: int = VISIBILITY_S) -> list[Message]:
+    def receive(self, queue: str, *, most: int = 1, visibility: int = VISIBILITY_S) -> list[QueueMessage]:
         self._open()
         check_queue(queue)
         check_most(most)
         check_seconds(visibility, "visibility", 1)
         now = self._clock.now_ms()
         row = self._database.one(
-            "SELECT EXISTS (SELECT 1 FROM message WHERE in_queue = q.id AND visible <= ?) FROM queue q WHERE name = ?",
+            "SELECT EXISTS (SELECT 1 FROM holdfast_message WHERE in_queue = q.id AND visible <= ?)"
+            " FROM holdfast_queue q WHERE name = ?",
             (now, queue),
         )
         if row is None:
@@ -121,7 +126,7 @@ class SqliteQueues(QueueStore):
         if not row[0]:
             return []  # those who ask again and again do not make the disk work
         tries = self._tries(queue)
-        found: list[Message] = []
+        found: list[QueueMessage] = []
         with self._database.write() as execute:
             number = self._queue(execute, queue)
             self._expire(execute, number, now)
@@ -136,19 +141,19 @@ class SqliteQueues(QueueStore):
                     receipt = secrets.token_hex(8)
                     visible = now + visibility * 1000
                     execute(
-                        "UPDATE message SET receipt = ?, dequeues = dequeues + 1, visible = ? WHERE id = ?",
+                        "UPDATE holdfast_message SET receipt = ?, dequeues = dequeues + 1, visible = ? WHERE id = ?",
                         (receipt, visible, row[0]),
                     )
                     found.append(_message((*row[:2], receipt, row[3] + 1, *row[4:6], visible)))
         return found
 
-    def peek(self, queue: str, *, most: int = 1) -> list[Message]:
+    def peek(self, queue: str, *, most: int = 1) -> list[QueueMessage]:
         self._open()
         check_queue(queue)
         check_most(most)
         now = self._clock.now_ms()
         rows = self._database.all(
-            f"SELECT {_COLUMNS} FROM message WHERE in_queue = (SELECT id FROM queue WHERE name = ?)"
+            f"SELECT {_COLUMNS} FROM holdfast_message WHERE in_queue = (SELECT id FROM holdfast_queue WHERE name = ?)"
             f" AND visible <= ? AND {_LIVE} ORDER BY visible, id LIMIT ?",
             (queue, now, now, most),
         )
@@ -157,8 +162,8 @@ class SqliteQueues(QueueStore):
         return [_message((*row[:2], "", *row[3:])) for row in rows]
 
     def update(
-        self, queue: str, message: Message, *, visibility: int = VISIBILITY_S, content: str | bytes | None = None
-    ) -> Message:
+        self, queue: str, message: QueueMessage, *, visibility: int = VISIBILITY_S, content: str | bytes | None = None
+    ) -> QueueMessage:
         self._open()
         check_queue(queue)
         check_seconds(visibility, "visibility", 0)
@@ -170,12 +175,12 @@ class SqliteQueues(QueueStore):
                 raise stale(queue, message)
             receipt, visible = secrets.token_hex(8), now + visibility * 1000
             execute(
-                "UPDATE message SET receipt = ?, visible = ?, content = coalesce(?, content) WHERE id = ?",
+                "UPDATE holdfast_message SET receipt = ?, visible = ?, content = coalesce(?, content) WHERE id = ?",
                 (receipt, visible, written, row[0]),
             )
         return _message((row[0], row[1] if written is None else written, receipt, *row[3:6], visible))
 
-    def delete(self, queue: str, message: Message) -> bool:
+    def delete(self, queue: str, message: QueueMessage) -> bool:
         self._open()
         check_queue(queue)
         with self._database.write() as execute:
@@ -184,7 +189,7 @@ class SqliteQueues(QueueStore):
                 return False
             if row[2] != message.receipt:
                 raise stale(queue, message)
-            execute("DELETE FROM message WHERE id = ?", (row[0],))
+            execute("DELETE FROM holdfast_message WHERE id = ?", (row[0],))
         return True
 
     def count(self, queue: str) -> int:
@@ -192,7 +197,8 @@ class SqliteQueues(QueueStore):
         check_queue(queue)
         self._there(queue)
         row = self._database.one(
-            f"SELECT count(*) FROM message WHERE in_queue = (SELECT id FROM queue WHERE name = ?) AND {_LIVE}",
+            "SELECT count(*) FROM holdfast_message"
+            f" WHERE in_queue = (SELECT id FROM holdfast_queue WHERE name = ?) AND {_LIVE}",
             (queue, self._clock.now_ms()),
         )
         return int(row[0])
@@ -201,50 +207,50 @@ class SqliteQueues(QueueStore):
         self._open()
         check_queue(queue)
         with self._database.write() as execute:
-            execute("DELETE FROM message WHERE in_queue = ?", (self._queue(execute, queue),))
+            execute("DELETE FROM holdfast_message WHERE in_queue = ?", (self._queue(execute, queue),))
 
     def _there(self, queue: str) -> None:
-        if self._database.one("SELECT 1 FROM queue WHERE name = ?", (queue,)) is None:
+        if self._database.one("SELECT 1 FROM holdfast_queue WHERE name = ?", (queue,)) is None:
             raise no_queue(self, queue)
 
     def _queue(self, execute: Execute, queue: str) -> int:
-        row = execute("SELECT id FROM queue WHERE name = ?", (queue,)).fetchone()
+        row = execute("SELECT id FROM holdfast_queue WHERE name = ?", (queue,)).fetchone()
         if row is None:
             raise no_queue(self, queue)
         return int(row[0])
 
-    def _held(self, execute: Execute, queue: str, message: Message, now: int) -> Any:
+    def _held(self, execute: Execute, queue: str, message: QueueMessage, now: int) -> Any:
         if not message.id.isdecimal():
             return None
-        sql = f"SELECT {_COLUMNS} FROM message WHERE id = ? AND in_queue = ? AND {_LIVE}"
+        sql = f"SELECT {_COLUMNS} FROM holdfast_message WHERE id = ? AND in_queue = ? AND {_LIVE}"
         return execute(sql, (int(message.id), self._queue(execute, queue), now)).fetchone()
 
     def _expire(self, execute: Execute, number: int, now: int) -> None:
-        execute("DELETE FROM message WHERE in_queue = ? AND expires <= ?", (number, now))
+        execute("DELETE FROM holdfast_message WHERE in_queue = ? AND expires <= ?", (number, now))
 
     def _bury(self, execute: Execute, queue: str, row: Any, now: int) -> None:
-        execute("INSERT INTO queue (name) VALUES (?) ON CONFLICT DO NOTHING", (queue + POISON,))
+        execute("INSERT INTO holdfast_queue (name) VALUES (?) ON CONFLICT DO NOTHING", (queue + POISON,))
         _add(execute, self._queue(execute, queue + POISON), (row[1], None), now, now)
-        execute("DELETE FROM message WHERE id = ?", (row[0],))
+        execute("DELETE FROM holdfast_message WHERE id = ?", (row[0],))
 
     def close(self) -> None:
         super().close()
         self._database.close()
 
 
-def _add(execute: Execute, number: int, content: tuple[str, int | None], now: int, visible: int) -> Message:
+def _add(execute: Execute, number: int, content: tuple[str, int | None], now: int, visible: int) -> QueueMessage:
     receipt = secrets.token_hex(8)
     row = execute(
-        "INSERT INTO message (in_queue, content, receipt, dequeues, inserted, expires, visible)"
+        "INSERT INTO holdfast_message (in_queue, content, receipt, dequeues, inserted, expires, visible)"
         f" VALUES (?, ?, ?, 0, ?, ?, ?) RETURNING {_COLUMNS}",
         (number, content[0], receipt, now, content[1], visible),
     ).fetchone()
     return _message(row)
 
 
-def _message(row: Any) -> Message:
+def _message(row: Any) -> QueueMessage:
     number, content, receipt, dequeues, inserted, expires, visible = row
-    return Message(
+    return QueueMessage(
         id=str(number),
         content=read_content(content),
         receipt=receipt,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from holdfast.errors import HoldfastError, ObjectConflict, ObjectNotFound, StorageRefused
-from holdfast.objects.azure_door import Account, azure
+from holdfast.objects.azure_door import AzureAccount, azure
 from holdfast.objects.tables.filters import parse, to_azure
 from holdfast.objects.tables.keys import check_key, check_name, read_key, read_table, write_key, write_table
 from holdfast.objects.tables.limits import KEYS, Value, check_entity
@@ -44,7 +44,7 @@ class AzureTables(TableStore):
         account: shared by whoever uses it; closed by its owner.
     """
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: AzureAccount) -> None:
         self._account = account
 
     @property

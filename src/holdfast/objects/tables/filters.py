@@ -2,9 +2,9 @@
 
     PartitionKey eq 'agent_ceo' and (priority ge 3 or not (state eq 'done'))
 
-``eq ne gt ge lt le`` between a property and a literal, ``and or not``, parentheses. Literals: ``'it''s'``, ``5``, ``5L``,
-``5.0``, ``true``, ``datetime'2026-01-06T12:00:00Z'``, ``guid'…'`` and ``X'00ff'``. Azure compares values of one type
-only, and it has two types of integers: ``5`` and ``5L`` both stand for either here. ``5.0`` is for floats.
+``eq ne gt ge lt le`` between a property and a literal, ``and or not``, parentheses. Literals: ``'it''s'``, ``5``,
+``5L``, ``5.0``, ``true``, ``datetime'2026-01-06T12:00:00Z'``, ``guid'…'`` and ``X'00ff'``. Azure compares values of
+one type only, and it has two types of integers: ``5`` and ``5L`` both stand for either here. ``5.0`` is for floats.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holdfast.objects.tables.keys import LAST, ordered, write_key
 from holdfast.objects.tables.limits import INT_MAX, KEYS, Value
 
 COMPARISONS_MAX: Final = 15
-"""Azure's limit; an integer that fits 32 bits counts twice, since Azure has two types of it."""
+"""Azure's limit; one with an integer that fits 32 bits is two for it, which has two types of them; with ``ne`` four."""
 LENGTH_MAX: Final = 32_000
 _DEPTH_MAX: Final = 50
 _SIGNS: Final = {"eq": "=", "ne": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -141,9 +141,11 @@ def to_azure(node: Node | None) -> str | None:
     if node.name in KEYS:
         return f"({head} {quote(write_key(str(literal)))})"
     if isinstance(literal, int) and not isinstance(literal, bool):
-        # Others may have stored it as a 32-bit integer; we store all as 64 bits, and Azure compares like with like.
-        short = f"{head} {literal} or " if _short(literal) else ""
-        return f"({short}{head} {literal}L)"
+        # Others may have stored it as a 32-bit integer; we store all as 64 bits, and Azure compares like with like. Not
+        # `ne`: a value of the other type might pass for one that differs.
+        literals = [f"{literal}L", str(literal)] if _short(literal) else [f"{literal}L"]
+        signs = ("lt", "gt") if node.sign == "ne" else (node.sign,)
+        return f"({' or '.join(f'{node.name} {sign} {one}' for one in reversed(literals) for sign in signs)})"
     return f"({head} {quote(literal)})"
 
 
@@ -238,6 +240,13 @@ def _short(literal: Value) -> bool:
     return isinstance(literal, int) and not isinstance(literal, bool) and -(1 << 31) <= literal < 1 << 31
 
 
+def _cost(sign: str, literal: Value) -> int:
+    """How many comparisons it is for Azure: see `to_azure`."""
+    if isinstance(literal, bool) or not isinstance(literal, int):
+        return 1
+    return (2 if _short(literal) else 1) * (2 if sign == "ne" else 1)
+
+
 class _Parser:
     """By recursive descent: ``or`` binds least, then ``and``, then ``not``."""
 
@@ -330,14 +339,14 @@ class _Parser:
             raise StorageRefused(f"Timestamp is a time: {literal!r:.80}", hint="datetime'2026-01-06T12:00:00Z'")
         if isinstance(literal, _UNORDERED) and sign not in ("eq", "ne"):
             raise StorageRefused(
-                f"{name} {sign} {quote(literal):.80}: truth values, bytes and UUIDs have no order that all stores share",
+                f"{name} {sign} {quote(literal):.80}: truth values, bytes and UUIDs have no order that stores share",
                 hint="eq and ne compare them",
             )
         # Counted here, before a tree grows too deep to walk.
-        self._comparisons += 2 if _short(literal) and name not in KEYS else 1
+        self._comparisons += _cost(sign, literal)
         if self._comparisons > COMPARISONS_MAX:
             raise StorageRefused(
-                f"a filter may have {COMPARISONS_MAX} comparisons (one with an integer is two): {self._text!r:.80}",
+                f"a filter may have {COMPARISONS_MAX} comparisons (one with an integer is two, with ne four): {self._text!r:.80}",
                 hint="filter by the keys, and look at the rest as it comes",
             )
         return Comparison(name, sign, literal)

@@ -43,16 +43,16 @@ from holdfast.objects.tables.port import (
 
 _STEPS: Final = (
     """
-    CREATE TABLE entity_table (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE) STRICT;
-    CREATE TABLE entity (
+    CREATE TABLE holdfast_table (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE) STRICT;
+    CREATE TABLE holdfast_entity (
       id INTEGER PRIMARY KEY,
-      in_table INTEGER NOT NULL REFERENCES entity_table,
+      in_table INTEGER NOT NULL REFERENCES holdfast_table,
       pk BLOB NOT NULL, rk BLOB NOT NULL, -- in UTF-16, whose order is the order of rows
       etag TEXT NOT NULL,
       written INTEGER NOT NULL, -- microseconds since 1970
       body TEXT NOT NULL -- {"name": ["kind", value]}
     ) STRICT;
-    CREATE UNIQUE INDEX entity_key ON entity (in_table, pk, rk);
+    CREATE UNIQUE INDEX holdfast_entity_key ON holdfast_entity (in_table, pk, rk);
     """,
 )
 _COLUMNS: Final = "pk, rk, etag, written, body"
@@ -87,22 +87,24 @@ class SqliteTables(TableStore):
     def create_table(self, table: str) -> bool:
         self._open()
         check_name(table, "table")
-        return self._database.change("INSERT INTO entity_table (name) VALUES (?) ON CONFLICT DO NOTHING", (table,)) == 1
+        return (
+            self._database.change("INSERT INTO holdfast_table (name) VALUES (?) ON CONFLICT DO NOTHING", (table,)) == 1
+        )
 
     def delete_table(self, table: str) -> bool:
         self._open()
         check_name(table, "table")
         with self._database.write() as execute:
-            row = execute("SELECT id FROM entity_table WHERE name = ?", (table,)).fetchone()
+            row = execute("SELECT id FROM holdfast_table WHERE name = ?", (table,)).fetchone()
             if row is None:
                 return False
-            execute("DELETE FROM entity WHERE in_table = ?", row)
-            execute("DELETE FROM entity_table WHERE id = ?", row)
+            execute("DELETE FROM holdfast_entity WHERE in_table = ?", row)
+            execute("DELETE FROM holdfast_table WHERE id = ?", row)
         return True
 
     def list_tables(self) -> list[str]:
         self._open()
-        return sorted(row[0] for row in self._database.all("SELECT name FROM entity_table"))
+        return sorted(row[0] for row in self._database.all("SELECT name FROM holdfast_table"))
 
     def insert(self, table: str, entity: Mapping[str, object]) -> str:
         return self._do(table, Insert(entity))
@@ -128,7 +130,7 @@ class SqliteTables(TableStore):
         wanted = check_select(select)
         keys = ordered(check_key(partition_key, "PartitionKey")), ordered(check_key(row_key, "RowKey"))
         row = self._database.one(
-            f"SELECT t.id, {_COLUMNS} FROM entity_table t LEFT JOIN entity e"
+            f"SELECT t.id, {_COLUMNS} FROM holdfast_table t LEFT JOIN holdfast_entity e"
             " ON e.in_table = t.id AND e.pk = ? AND e.rk = ? WHERE t.name = ?",
             (*keys, table),
         )
@@ -142,10 +144,10 @@ class SqliteTables(TableStore):
         self._open()
         check_name(table, "table")
         keys = ordered(check_key(partition_key, "PartitionKey")), ordered(check_key(row_key, "RowKey"))
-        where = "in_table = (SELECT id FROM entity_table WHERE name = ?) AND pk = ? AND rk = ?"
+        where = "in_table = (SELECT id FROM holdfast_table WHERE name = ?) AND pk = ? AND rk = ?"
         if etag is None:
-            return self._database.change(f"DELETE FROM entity WHERE {where}", (table, *keys)) == 1
-        if not self._database.change(f"DELETE FROM entity WHERE {where} AND etag = ?", (table, *keys, etag)):
+            return self._database.change(f"DELETE FROM holdfast_entity WHERE {where}", (table, *keys)) == 1
+        if not self._database.change(f"DELETE FROM holdfast_entity WHERE {where} AND etag = ?", (table, *keys, etag)):
             raise conflict(table, partition_key, row_key, there=False)
         return True
 
@@ -164,7 +166,7 @@ class SqliteTables(TableStore):
         wanted = check_select(select)
         given: list[Any] = []
         condition = to_sql(parse(filter), given)
-        row = self._database.one("SELECT id FROM entity_table WHERE name = ?", (table,))
+        row = self._database.one("SELECT id FROM holdfast_table WHERE name = ?", (table,))
         if row is None:
             raise no_table(self, table)
         last = _read_token(after)
@@ -174,7 +176,8 @@ class SqliteTables(TableStore):
             further = "AND (pk, rk) > (?, ?) " if last else ""
             many = min(_CHUNK, size + 1 - len(found))
             chunk = self._database.all(
-                f"SELECT {_COLUMNS} FROM entity WHERE in_table = ? {further}AND {condition} ORDER BY pk, rk LIMIT ?",
+                f"SELECT {_COLUMNS} FROM holdfast_entity"
+                f" WHERE in_table = ? {further}AND {condition} ORDER BY pk, rk LIMIT ?",
                 (row[0], *(last or ()), *given, many),
             )
             found += chunk
@@ -202,7 +205,7 @@ class SqliteTables(TableStore):
         return etags
 
     def _table(self, execute: Execute, table: str) -> int:
-        row = execute("SELECT id FROM entity_table WHERE name = ?", (table,)).fetchone()
+        row = execute("SELECT id FROM holdfast_table WHERE name = ?", (table,)).fetchone()
         if row is None:
             raise no_table(self, table)
         return int(row[0])
@@ -212,7 +215,9 @@ class SqliteTables(TableStore):
     ) -> str:
         partition_key, row_key = str(entity["PartitionKey"]), str(entity["RowKey"])
         keys = ordered(partition_key), ordered(row_key)
-        row = execute("SELECT id, etag, body FROM entity WHERE in_table = ? AND pk = ? AND rk = ?", (number, *keys))
+        row = execute(
+            "SELECT id, etag, body FROM holdfast_entity WHERE in_table = ? AND pk = ? AND rk = ?", (number, *keys)
+        )
         held = row.fetchone()
         expected = operation.etag if isinstance(operation, Update | Delete) else None
         if isinstance(operation, Insert) and held is not None:
@@ -223,7 +228,7 @@ class SqliteTables(TableStore):
             if held is None:
                 raise no_entity(self, table, partition_key, row_key)
         if isinstance(operation, Delete):
-            execute("DELETE FROM entity WHERE id = ?", (held[0],))
+            execute("DELETE FROM holdfast_entity WHERE id = ?", (held[0],))
             return ""
         if held is not None and not isinstance(operation, Insert) and operation.mode == "merge":
             entity = {**_values(held[2]), **entity}
@@ -233,11 +238,14 @@ class SqliteTables(TableStore):
         written = self._clock.now_ms() * 1000
         if held is None:
             execute(
-                "INSERT INTO entity (in_table, pk, rk, etag, written, body) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO holdfast_entity (in_table, pk, rk, etag, written, body) VALUES (?, ?, ?, ?, ?, ?)",
                 (number, *keys, etag, written, body),
             )
         else:
-            execute("UPDATE entity SET etag = ?, written = ?, body = ? WHERE id = ?", (etag, written, body, held[0]))
+            execute(
+                "UPDATE holdfast_entity SET etag = ?, written = ?, body = ? WHERE id = ?",
+                (etag, written, body, held[0]),
+            )
         return etag
 
     def close(self) -> None:
