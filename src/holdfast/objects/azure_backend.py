@@ -24,7 +24,7 @@ class AzureStorageBackend(AccountBackend):
         account_url: ``https://<account>.blob.core.windows.net``, in place of it.
         credential: beside `account_url`: of `azure.identity`, such as ``DefaultAzureCredential()``.
         urls: where ``table`` and ``queue`` are, if `account_url` does not tell.
-        ca: a file with certificates to trust beside the system's.
+        ca_file: a file with certificates to trust beside the system's.
         container: the one for `save`, `load` and the rest of `StorageBackend`.
 
     Raises:
@@ -39,11 +39,13 @@ class AzureStorageBackend(AccountBackend):
         account_url: str | None = None,
         credential: Any = None,
         urls: Mapping[str, str] | None = None,
-        ca: str | os.PathLike[str] | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         container: str = CONTAINER,
     ) -> None:
         super().__init__(container)
-        self.account = AzureAccount(connection_string, account_url=account_url, credential=credential, urls=urls, ca=ca)
+        self.account = AzureAccount(
+            connection_string, account_url=account_url, credential=credential, urls=urls, ca_file=ca_file
+        )
         self._tables = AzureTables(self.account)
         self._queues = AzureQueues(self.account)
 

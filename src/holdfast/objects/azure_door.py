@@ -81,7 +81,7 @@ class AzureAccount:
         account_url: ``https://<account>.blob.core.windows.net``, in place of it.
         credential: beside `account_url`: of `azure.identity`, or of the same kind.
         urls: where ``table`` and ``queue`` are, if `account_url` does not tell.
-        ca: a file with certificates to trust beside the system's.
+        ca_file: a file with certificates to trust beside the system's.
 
     Raises:
         MissingExtra: Azure's packages are not installed.
@@ -95,7 +95,7 @@ class AzureAccount:
         account_url: str | None = None,
         credential: Any = None,
         urls: Mapping[str, str] | None = None,
-        ca: str | os.PathLike[str] | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         azure("azure.core")
         if (connection_string is None) == (account_url is None):
@@ -112,10 +112,10 @@ class AzureAccount:
             self.urls, self.credential = _services(str(account_url)), credential
         self.urls = self.urls | {name: url.rstrip("/") for name, url in (urls or {}).items()}
         for name in _SERVICES:
-            _check_url(name, self.urls.get(name))
-        self.ca = Path(ca) if ca is not None else None
-        if self.ca is not None and not self.ca.is_file():
-            raise StorageRefused(f"no file of certificates: {self.ca}", hint="PEM")
+            _check_url(name, self.urls.get(name), secret=hasattr(self.credential, "get_token"))
+        self.ca_file = Path(ca_file) if ca_file is not None else None
+        if self.ca_file is not None and not self.ca_file.is_file():
+            raise StorageRefused(f"no file of certificates: {self.ca_file}", hint="PEM")
         self.connection_string = connection_string
         self._lock = threading.Lock()
         self._pid = 0
@@ -155,7 +155,7 @@ class AzureAccount:
             options["connection_string"] = self.connection_string
         else:
             options |= {"account_url": self.urls["blob"], "credential": self.credential}
-        return options | ({"ca": str(self.ca)} if self.ca is not None else {})
+        return options | ({"ca_file": str(self.ca_file)} if self.ca_file is not None else {})
 
     def _client(self, what: str, make: Callable[[], Any]) -> Any:
         if self._closed:
@@ -171,7 +171,7 @@ class AzureAccount:
         transport = azure("azure.core.pipeline.transport").RequestsTransport(
             session=self._pool(), session_owner=False, connection_timeout=CONNECT_S, read_timeout=READ_S
         )
-        options = {"connection_verify": str(self.ca)} if self.ca is not None else {}
+        options = {"connection_verify": str(self.ca_file)} if self.ca_file is not None else {}
         return getattr(azure(module), client)(
             self.urls[service], credential=self.credential, transport=transport, retry_total=0, **options
         )
@@ -180,7 +180,7 @@ class AzureAccount:
         with self._lock:
             if self._session is None:
                 requests = import_module("requests")
-                context = ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
+                context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
                 context.minimum_version = ssl.TLSVersion.TLSv1_2
                 self._session = requests.Session()
                 for scheme in ("https://", "http://"):
@@ -227,6 +227,10 @@ class AzureAccount:
             return StorageDenied(f"{what}: the credentials are not accepted: {said}", hint="are they current?"), None
         status, code = getattr(error, "status_code", None), code_of(error)
         if not isinstance(error, kinds.HttpResponseError) or status is None:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                return StorageUnavailable(
+                    f"{what}: the server's certificate is not trusted", hint="name its authority: ca_file=…"
+                ), None
             # Of a request that was never sent, nothing was done.
             wait = 0.0 if again or isinstance(error, kinds.ServiceRequestError) else None
             return StorageUnavailable(f"{what}: no answer: {said}"), wait
@@ -341,7 +345,7 @@ def _services(account_url: str) -> dict[str, str]:
     return {service: f"{found[1]}.{service}.{found[2]}" for service in _SERVICES}
 
 
-def _check_url(service: str, url: str | None) -> None:
+def _check_url(service: str, url: str | None, *, secret: bool) -> None:
     if not url:
         raise StorageRefused(
             f"nothing tells where the account's {service} service is", hint=f"urls={{{service!r}: 'https://…'}}"
@@ -353,6 +357,10 @@ def _check_url(service: str, url: str | None) -> None:
         raise StorageRefused(f"not an address of a {service} service: {url[:40]!r}") from None
     if parts.scheme == "https" and host and not parts.username:
         return
+    if secret:
+        raise StorageRefused(
+            f"a token goes over https only, not to {parts.scheme}://{host}"[:200], hint="or give a key"
+        )
     if parts.scheme == "http" and (host in ("localhost", "::1") or host.startswith("127.")):
         return
     shown = f"{parts.scheme}://{host}"

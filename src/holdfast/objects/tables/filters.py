@@ -9,6 +9,7 @@ one type only, and it has two types of integers: ``5`` and ``5L`` both stand for
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ COMPARISONS_MAX: Final = 15
 LENGTH_MAX: Final = 32_000
 _DEPTH_MAX: Final = 50
 _SIGNS: Final = {"eq": "=", "ne": "<>", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_COMPARE: Final = {name: getattr(operator, name) for name in _SIGNS}
 _UNORDERED: Final = (bool, bytes, UUID)
 _TOKEN: Final = re.compile(
     r"""\s*(?:
@@ -198,16 +200,7 @@ def holds(node: Node | None, entity: Mapping[str, Value]) -> bool:
         return False
     if node.name in KEYS:
         value, literal = ordered(value), ordered(literal)
-    return bool(
-        {
-            "eq": value == literal,
-            "ne": value != literal,
-            "gt": not isinstance(value, _UNORDERED) and value > literal,
-            "ge": not isinstance(value, _UNORDERED) and value >= literal,
-            "lt": not isinstance(value, _UNORDERED) and value < literal,
-            "le": not isinstance(value, _UNORDERED) and value <= literal,
-        }[node.sign]
-    )
+    return bool(_COMPARE[node.sign](value, literal))
 
 
 def to_json(value: Value) -> tuple[str, str | bool | int | float]:
