@@ -339,8 +339,8 @@ class _Parser:
         self._comparisons += _cost(sign, literal)
         if self._comparisons > COMPARISONS_MAX:
             raise StorageRefused(
-                f"a filter may have {COMPARISONS_MAX} comparisons (one with an integer is two, with ne four): {self._text!r:.80}",
-                hint="filter by the keys, and look at the rest as it comes",
+                f"a filter may have {COMPARISONS_MAX} comparisons: {self._text!r:.80}",
+                hint="one with an integer is two (ne: four); filter by the keys, and look at the rest as it comes",
             )
         return Comparison(name, sign, literal)
 
