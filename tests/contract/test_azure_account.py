@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -203,3 +206,25 @@ def test_azure_identity_over_https_with_a_token(azurite_tokens: Azurite) -> None
     with pytest.raises(StorageUnavailable, match="certificate"):
         AzureTables(stranger).list_tables()
     stranger.close()
+
+
+def test_without_the_extra_sqlite_goes_on_and_azure_says_what_brings_it(tmp_path: Path) -> None:
+    program = """
+import sys
+import holdfast.objects as objects
+assert not any(name.partition(".")[0] in ("azure", "requests", "apsw") for name in sys.modules)
+class Hidden:
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "azure":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Hidden())
+backend = objects.EmbeddedStorageBackend("account")
+backend.tables.create_table("rows")
+for make in (objects.AzureAccount, objects.AzureStorageBackend):
+    try:
+        make("UseDevelopmentStorage=true")
+    except ImportError as error:
+        print(type(error).__name__, error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["MissingExtra pip install 'holdfast[azure]'"] * 2, done.stderr

@@ -122,7 +122,7 @@ class QueueContract:
                     store.send(queue, content, **options)
             for asked in ({"most": 0}, {"most": 33}, {"visibility": 0}, {"visibility": 604_801}, {"visibility": 1.5}):
                 with refuses(StorageRefused):
-                    store.receive(queue, **asked)  # type: ignore[arg-type]
+                    store.receive(queue, **asked)
             assert store.count(queue) == 0
 
     def test_a_received_message_is_one_workers(self, tmp_path: Path) -> None:
