@@ -44,7 +44,7 @@ each = pytest.mark.parametrize("make", [embedded, by_key, by_token])
 
 
 @each
-def test_the_seeds_blocks_run(make: Make, tmp_path: Path) -> None:
+def test_the_seeds_blocks_on_blobs_and_tables_run(make: Make, tmp_path: Path) -> None:
     async def blocks() -> None:
         backend = make(tmp_path)
         model_data = bytes(range(256)) * 100
@@ -93,6 +93,15 @@ def test_the_seeds_blocks_run(make: Make, tmp_path: Path) -> None:
             filter="PartitionKey eq 'agent_ceo'"
         )  # fmt: skip
         assert [found["RowKey"] for found in entities] == ["conv_001"]
+        await backend.close()
+
+    asyncio.run(blocks())
+
+
+@each
+def test_the_seeds_blocks_on_queues_and_containers_run(make: Make, tmp_path: Path) -> None:
+    async def blocks() -> None:
+        backend = make(tmp_path)
 
         # Queue operations for event processing
         await backend.send_message(

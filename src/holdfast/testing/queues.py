@@ -44,8 +44,8 @@ CONTENTS: tuple[str | bytes, ...] = (
 )
 
 
-class QueueContract:
-    """All laws but those of time; a store's class gives `make`."""
+class QueueMaker:
+    """How a store and a queue in it are made."""
 
     def make(self, directory: Path, max_dequeues: int | None = 5) -> QueueStore:
         """The store for this directory."""
@@ -56,6 +56,10 @@ class QueueContract:
         name = f"Q_{secrets.token_hex(6)}"
         assert store.create_queue(name) is True
         return name
+
+
+class QueueContract(QueueMaker):
+    """All laws but those of time; a store's class gives `make`."""
 
     def test_queues_are_made_listed_and_removed(self, tmp_path: Path) -> None:
         with self.make(tmp_path) as store:
@@ -288,12 +292,16 @@ class QueueContract:
                 store.send(queue, "x")
 
 
-class TimedQueueContract:
-    """What time does to messages; a store's class gives `make`, with a clock that the test moves."""
+class TimedQueueMaker:
+    """How a store is made that goes by a clock of the test's."""
 
     def make(self, directory: Path, clock: SettableClock) -> QueueStore:
         """The store for this directory, which goes by this clock."""
         raise NotImplementedError
+
+
+class TimedQueueContract(TimedQueueMaker):
+    """What time does to messages; a store's class gives `make`, with a clock that the test moves."""
 
     def test_a_message_that_nobody_ends_is_due_again(self, tmp_path: Path) -> None:
         clock = SettableClock()

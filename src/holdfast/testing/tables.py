@@ -78,8 +78,8 @@ def row(partition: str, key: str, **properties: Any) -> dict[str, Any]:
     return {"PartitionKey": partition, "RowKey": key, **properties}
 
 
-class TableContract:
-    """All laws; a store's class gives `make`."""
+class TableMaker:
+    """How a store and a table in it are made."""
 
     def make(self, directory: Path) -> TableStore:
         """The store for this directory."""
@@ -90,6 +90,10 @@ class TableContract:
         name = f"t_{secrets.token_hex(6)}"
         assert store.create_table(name) is True
         return name
+
+
+class TableContract(TableMaker):
+    """All laws; a store's class gives `make`."""
 
     def test_tables_are_made_listed_and_removed(self, tmp_path: Path) -> None:
         with self.make(tmp_path) as store:
