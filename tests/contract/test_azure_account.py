@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import subprocess
 import sys
 import threading
@@ -171,6 +172,9 @@ def test_http_goes_to_this_machine_alone() -> None:
             make()
     account = AzureAccount(account_url="https://account.blob.core.windows.net/", credential=Credential())
     assert account.urls["table"] == "https://account.table.core.windows.net"
+    pool = account._pool().get_adapter("https://account.table.core.windows.net").poolmanager
+    assert pool.connection_pool_kw["ssl_context"].minimum_version == ssl.TLSVersion.TLSv1_2
+    account.close()
     account = AzureAccount("UseDevelopmentStorage=true")
     assert account.urls["queue"] == "http://127.0.0.1:10001/devstoreaccount1"
 

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.errors import ObjectConflict, ObjectNotFound, StorageRefused, StoreClosed
 from holdfast.objects import AzureStorageBackend, EmbeddedStorageBackend, QueueMessage, StorageBackend
-from holdfast.objects.tables import Insert, Upsert
+from holdfast.objects.tables import Insert, Update, Upsert
 from tests.services_cloud import Credential, shared_azurite, shared_azurite_tokens
 
 Make = Callable[[Path], Any]
@@ -167,6 +167,9 @@ def test_tables_and_queues_have_all_that_their_ports_have(make: Make, tmp_path: 
     async def calls() -> None:
         async with make(tmp_path) as backend:
             one = {"PartitionKey": "p", "RowKey": "agents/ceo", "n": 1}
+            await backend.submit_transaction("new_rows", [Upsert(one)])
+            with pytest.raises(ObjectNotFound):
+                await backend.submit_transaction("new_rows", [Update(one | {"RowKey": "nobody"})])
             etag = await backend.insert_entity("more_rows", one)
             with pytest.raises(ObjectConflict):
                 await backend.insert_entity("more_rows", one)

@@ -310,12 +310,12 @@ class AccountBackend(StoreBackend):
         self.queues.close()
 
 
-def _twice(call: Callable[[], T], what: str, make: Callable[[], object]) -> T:
+def _twice(call: Callable[[], T], what: str, make: Callable[[], bool]) -> T:
     """What the call returns; if what it wants to write to is not there, that is made first."""
     try:
         return call()
     except ObjectNotFound as error:
-        if what not in error.context:
+        # A server may not say what it is that is missing. Then it was that, if it could be made now.
+        if not make() and what not in error.context:
             raise
-        make()
         return call()

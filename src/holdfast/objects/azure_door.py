@@ -180,7 +180,9 @@ class AzureAccount:
         with self._lock:
             if self._session is None:
                 requests = import_module("requests")
-                context = ssl.create_default_context(cafile=str(self.ca_file) if self.ca_file else None)
+                context = ssl.create_default_context()
+                if self.ca_file is not None:
+                    context.load_verify_locations(self.ca_file)
                 context.minimum_version = ssl.TLSVersion.TLSv1_2
                 self._session = requests.Session()
                 for scheme in ("https://", "http://"):

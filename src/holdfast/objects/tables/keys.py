@@ -43,6 +43,7 @@ def check_key(key: object, name: str = "key") -> str:
     """
     if not isinstance(key, str):
         raise StorageRefused(f"{name} is text, not {type(key).__name__}: {key!r:.80}")
+    key = str.__str__(key)  # of an Enum that is text: the text
     if _NEVER.search(key):
         raise StorageRefused(
             f"{name} cannot be {key!r:.120}: it has a control character, or one that is none",

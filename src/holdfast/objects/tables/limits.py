@@ -71,9 +71,11 @@ def _checked(name: str, value: object) -> Value:
             raise StorageRefused(
                 f"{name} has {size} UTF-16 units, {STRING_UNITS_MAX} are allowed (64 KiB)", hint="put it in an object"
             )
-        return str(value)
-    if isinstance(value, bool | float | UUID):
+        return str.__str__(value)  # of an Enum that is text: the text
+    if isinstance(value, bool | UUID):
         return value
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, int):
         if not -INT_MAX - 1 <= value <= INT_MAX:
             raise StorageRefused(f"{name} has more than 64 bits: {value!r:.80}", hint="store it as text")
@@ -87,7 +89,8 @@ def _checked(name: str, value: object) -> Value:
             raise StorageRefused(f"{name} has no time zone: {value!r:.80}", hint="such as datetime.now(UTC)")
         if value < _OLDEST:
             raise StorageRefused(f"{name} is too long ago for Azure: {value!r:.80}", hint="1601 or later")
-        return value.astimezone(UTC)
+        there = value.astimezone(UTC)
+        return datetime.combine(there.date(), there.time(), UTC)  # plain, whatever class it was
     hint = "leave the property out" if value is None else "json.dumps() makes text of it"
     raise StorageRefused(f"{name} cannot hold {type(value).__name__}: {value!r:.80}", hint=hint)
 
