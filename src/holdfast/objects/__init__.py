@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from holdfast.objects.opening import open_store
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
     from holdfast.objects.postgres_store import PostgresStore
-    from holdfast.objects.redis import RedisStore
     from holdfast.objects.queues.azure import AzureQueues
     from holdfast.objects.queues.port import QueueMessage, QueueStore
     from holdfast.objects.queues.sqlite import SqliteQueues
+    from holdfast.objects.redis import RedisStore
     from holdfast.objects.sqlite import SqliteStore
     from holdfast.objects.tables.azure import AzureTables
     from holdfast.objects.tables.port import TableStore
@@ -50,9 +50,9 @@ __all__ = [
     "ObjectNotFound",
     "ObjectStore",
     "PostgresStore",
-    "RedisStore",
     "QueueMessage",
     "QueueStore",
+    "RedisStore",
     "SqliteQueues",
     "SqliteStore",
     "SqliteTables",
