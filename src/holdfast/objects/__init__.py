@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError
     from holdfast.objects.aio import AsyncObjectStore
     from holdfast.objects.audit import AuditEvent, AuditFile, audit_log, audit_to, set_audit_sink
+    from holdfast.objects.azure_backend import AzureStorageBackend
+    from holdfast.objects.azure_door import AzureAccount
     from holdfast.objects.backend import StorageBackend, StoreBackend
     from holdfast.objects.batches import Batch
     from holdfast.objects.cloud.arbitrated import Arbitrated
     from holdfast.objects.cloud.store import CloudStore
     from holdfast.objects.config import StorageConfig
+    from holdfast.objects.embedded_backend import EmbeddedStorageBackend
     from holdfast.objects.file import FileStore
     from holdfast.objects.file_backend import FileStorageBackend
     from holdfast.objects.manager import StorageManager
@@ -29,10 +32,16 @@ if TYPE_CHECKING:
     from holdfast.objects.pickles import read_pickle
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
     from holdfast.objects.postgres_store import PostgresStore
+    from holdfast.objects.queues.azure import AzureQueues
+    from holdfast.objects.queues.port import QueueMessage, QueueStore
+    from holdfast.objects.queues.sqlite import SqliteQueues
     from holdfast.objects.redis import RedisStore
     from holdfast.objects.s3_backend import S3StorageBackend
     from holdfast.objects.serial_types import Types, register
     from holdfast.objects.sqlite import SqliteStore
+    from holdfast.objects.tables.azure import AzureTables
+    from holdfast.objects.tables.port import TableStore
+    from holdfast.objects.tables.sqlite import SqliteTables
 
 __all__ = [
     "ABSENT",
@@ -40,11 +49,16 @@ __all__ = [
     "AsyncObjectStore",
     "AuditEvent",
     "AuditFile",
+    "AzureAccount",
+    "AzureQueues",
+    "AzureStorageBackend",
+    "AzureTables",
     "Batch",
     "BlobFiles",
     "BlobReader",
     "CloudStore",
     "Content",
+    "EmbeddedStorageBackend",
     "FileStorageBackend",
     "FileStore",
     "Health",
@@ -56,14 +70,19 @@ __all__ = [
     "ObjectNotFound",
     "ObjectStore",
     "PostgresStore",
+    "QueueMessage",
+    "QueueStore",
     "RedisStore",
     "S3StorageBackend",
+    "SqliteQueues",
     "SqliteStore",
+    "SqliteTables",
     "StorageBackend",
     "StorageConfig",
     "StorageError",
     "StorageManager",
     "StoreBackend",
+    "TableStore",
     "Types",
     "audit_log",
     "audit_to",
@@ -75,6 +94,15 @@ __all__ = [
 
 # One line a module, so that two people who add to it do not meet.
 _WHERE = {
+    "holdfast.objects.azure_backend": ("AzureStorageBackend",),
+    "holdfast.objects.azure_door": ("AzureAccount",),
+    "holdfast.objects.embedded_backend": ("EmbeddedStorageBackend",),
+    "holdfast.objects.queues.azure": ("AzureQueues",),
+    "holdfast.objects.queues.port": ("QueueMessage", "QueueStore"),
+    "holdfast.objects.queues.sqlite": ("SqliteQueues",),
+    "holdfast.objects.tables.azure": ("AzureTables",),
+    "holdfast.objects.tables.port": ("TableStore",),
+    "holdfast.objects.tables.sqlite": ("SqliteTables",),
     "holdfast.errors": ("ObjectConflict", "ObjectCorrupt", "ObjectNotFound", "StorageError"),
     "holdfast.objects.aio": ("AsyncObjectStore",),
     "holdfast.objects.backend": ("StorageBackend", "StoreBackend"),
