@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.errors import ObjectConflict, ObjectNotFound
-from holdfast.objects.file import FileStore
+from holdfast.objects.files.store import FileStore
 from holdfast.objects.port import ABSENT
 
 THREADS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from holdfast.objects.file import FileStore
+from holdfast.objects.files.store import FileStore
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
 from holdfast.testing.objects_many import Forks, Races
 

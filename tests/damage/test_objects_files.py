@@ -22,8 +22,8 @@ from holdfast.errors import (
     StorageUnavailable,
 )
 from holdfast.objects import FileStore
-from holdfast.objects.file import _Moved
-from holdfast.objects.sidecars import ATTRIBUTE
+from holdfast.objects.files.sidecars import ATTRIBUTE
+from holdfast.objects.files.store import _Moved
 from holdfast.testing.objects import keys
 
 both = pytest.mark.parametrize("attributes", [True, False], ids=["attributes", "sidecars"])

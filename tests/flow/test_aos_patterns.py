@@ -118,7 +118,7 @@ def test_6_3_compression(config: StorageConfig) -> None:
 
 
 def test_7_1_exceptions(config: StorageConfig) -> None:
-    from holdfast.objects.backend import StorageError
+    from holdfast.objects.faces.backend import StorageError
 
     default_data = {"default": True}
     met: list[str] = []

@@ -89,7 +89,7 @@ def test_3_1_initialisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_3_2_file_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.objects.file_backend import FileStorageBackend
+    from holdfast.objects.faces.file_backend import FileStorageBackend
 
     monkeypatch.chdir(tmp_path)
     written = {"name": "CEO"}
@@ -130,7 +130,7 @@ def test_3_2_directory_structure(tmp_path: Path) -> None:
 
 
 def test_3_3_blobs_tables_and_queues() -> None:
-    from holdfast.objects.azure_backend import AzureStorageBackend
+    from holdfast.objects.faces.azure_backend import AzureStorageBackend
 
     connection_string = shared_azurite().connection_string
     model_data = b"\x80\x04N."
@@ -320,8 +320,7 @@ def test_5_storage_patterns(config: StorageConfig) -> None:
 
 
 def test_3_3_connection_and_8_1_access_control() -> None:
-    from holdfast.objects.azure_backend import AzureStorageBackend
-
+    from holdfast.objects.faces.azure_backend import AzureStorageBackend
     from tests.services_cloud import ACCOUNT, ACCOUNT_KEY
     from tests.services_cloud import Credential as DefaultAzureCredential
 

@@ -14,9 +14,9 @@ import pytest
 from holdfast.errors import Locked, ObjectNotFound, StorageError, StorageRefused
 from holdfast.node.objects import open_store
 from holdfast.objects import ABSENT, MemoryStore, ObjectInfo, ObjectStore
-from holdfast.objects.journal import Journal
-from holdfast.objects.migrate import Mover, roll_back
-from holdfast.objects.switch import SwitchStore
+from holdfast.objects.moving.journal import Journal
+from holdfast.objects.moving.migrate import Mover, roll_back
+from holdfast.objects.moving.switch import SwitchStore
 from holdfast.testing.objects import KEYS, LARGE
 
 TYPES = ("application/json", "text/plain", "application/octet-stream")
@@ -231,7 +231,7 @@ def test_a_move_that_was_killed_goes_on_and_can_be_given_up(tmp_path: Path) -> N
         fill(switch, 300)
         everything = what(switch)
         program = (
-            "import sys; from holdfast.objects.switch import SwitchStore\n"
+            "import sys; from holdfast.objects.moving.switch import SwitchStore\n"
             "def told(count, size):\n    print(count, flush=True)\n"
             f"SwitchStore({str(path)!r}).move({two!r}, parallel=1, told=told)"
         )

@@ -13,7 +13,7 @@ from holdfast.hub.garbage import collect, references
 from holdfast.hub.home import open_home
 from holdfast.hub.options import Options
 from holdfast.integrity import verify_corpus
-from holdfast.objects.stored_blobs import PREFIX, StoredBlobs
+from holdfast.objects.blobs.stored import PREFIX, StoredBlobs
 from tests.flow.hubs import HubProcess
 
 LARGE = bytes(range(256)) * 1000

@@ -10,7 +10,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from holdfast.errors import StorageRefused
-from holdfast.objects.filenames import MORE, PlainNames, TypedNames
+from holdfast.objects.files.names import MORE, PlainNames, TypedNames
 from holdfast.objects.keys import check_key
 from holdfast.testing.objects import KEYS
 

@@ -21,9 +21,9 @@ import pytest
 
 from holdfast.errors import HoldfastError, ObjectCorrupt, StorageRefused
 from holdfast.objects import read_pickle
-from holdfast.objects.pickle_reading import said_of
-from holdfast.objects.serial import JSON, deserialise
-from holdfast.objects.serial_forms import Unsayable
+from holdfast.objects.values.forms import Unsayable
+from holdfast.objects.values.pickle_reading import said_of
+from holdfast.objects.values.serial import JSON, deserialise
 
 EVERYTHING: dict[str, Any] = {
     "numbers": [0, 255, 256, -1, 2**70, 1.5, float("inf"), True, False, None, 1 + 2j, Decimal("1.10")],

@@ -21,8 +21,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.errors import ObjectCorrupt, StorageRefused
-from holdfast.objects.serial import JSON, TEXT, deserialise, guess, serialise
-from holdfast.objects.serial_types import Types
+from holdfast.objects.values.serial import JSON, TEXT, deserialise, guess, serialise
+from holdfast.objects.values.types import Types
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 zones = st.none() | st.sampled_from(

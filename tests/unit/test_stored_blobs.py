@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, NotFound, StorageUnavailable, UsageError
 from holdfast.objects import BlobFiles, MemoryStore, ObjectInfo
-from holdfast.objects.collect import LEASES, Collector, lease
-from holdfast.objects.stored_blobs import PREFIX, StoredBlobs
+from holdfast.objects.blobs.collect import LEASES, Collector, lease
+from holdfast.objects.blobs.stored import PREFIX, StoredBlobs
 from holdfast.testing.clock import SettableClock
 
 BODY = bytes(range(256)) * 9000

@@ -15,9 +15,9 @@ from holdfast.cli.shell import PARTIAL
 from holdfast.cli.show import count_text, safe, seconds_text, size_text
 from holdfast.errors import UsageError
 from holdfast.node.objects import open_store
-from holdfast.objects.journal import Journal
-from holdfast.objects.migrate import Moved, Mover, roll_back
-from holdfast.objects.switch import SwitchStore
+from holdfast.objects.moving.journal import Journal
+from holdfast.objects.moving.migrate import Moved, Mover, roll_back
+from holdfast.objects.moving.switch import SwitchStore
 
 SHOWN: int = 10
 Told = Callable[[str, int, int], None]

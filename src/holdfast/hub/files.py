@@ -27,7 +27,7 @@ from holdfast.hub.own import Desk, check_agent
 from holdfast.hub.principal import ADMIN, Principal
 from holdfast.hub.routes_sync import sender_of
 from holdfast.log import Draft, drafts, load
-from holdfast.objects.reading import no_upload
+from holdfast.objects.blobs.reading import no_upload
 from holdfast.records import BLOB, NAME_BYTES_MAX, PUT, VALUE, blob_reference, check_names
 
 FILES: Final = "files"

@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.corpus import SqlCorpus
 from holdfast.hub.home import Home
-from holdfast.objects.collect import GRACE_S, Collected, Collector
+from holdfast.objects.blobs.collect import GRACE_S, Collected, Collector
 from holdfast.records import BLOB
 
 COLLECT_EVERY_S: Final = 6 * 3600.0

@@ -245,8 +245,8 @@ def open_home(directory: str | os.PathLike[str] | None, options: Options) -> Hom
 def _with_blobs(home: Home, address: str) -> Home:
     """The home, with its blobs moving to an object store if one is named."""
     if address:
+        from holdfast.objects.blobs.stored import StoredBlobs
         from holdfast.objects.opening import open_store
-        from holdfast.objects.stored_blobs import StoredBlobs
 
         try:
             home.blobs = StoredBlobs(open_store(address), home.blobs)

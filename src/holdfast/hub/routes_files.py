@@ -25,7 +25,7 @@ from holdfast.hub.pieces import PIECE_BYTES, part_header, range_of, room_for, se
 from holdfast.hub.principal import READ, WRITE, principal_of
 from holdfast.hub.routes_node import Span
 from holdfast.hub.shapes import AfterPos, Agent, Limit, Writer
-from holdfast.objects.reading import no_upload
+from holdfast.objects.blobs.reading import no_upload
 from holdfast.records import BLOB_BYTES_MAX
 
 _OFFSET: Final = b"upload-offset"

@@ -40,6 +40,7 @@ from holdfast.node.looking import When, as_of
 from holdfast.node.store import Store
 from holdfast.objects import Content, ObjectInfo, ObjectStore
 from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.moving.switch import open_switch
 from holdfast.objects.opening import Opener
 from holdfast.objects.opening import open_store as open_lower
 from holdfast.objects.port import (
@@ -55,7 +56,6 @@ from holdfast.objects.port import (
     not_found,
 )
 from holdfast.objects.raw import pieces_of
-from holdfast.objects.switch import open_switch
 from holdfast.records import BLOB, read_blob_reference
 
 OBJECTS: Final = "objects"

@@ -8,40 +8,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from holdfast.objects.blobs import BlobFiles
-from holdfast.objects.reading import BlobReader
+from holdfast.objects.blobs.files import BlobFiles
+from holdfast.objects.blobs.reading import BlobReader
 
 if TYPE_CHECKING:
     from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError
     from holdfast.objects.aio import AsyncObjectStore
     from holdfast.objects.audit import AuditEvent, AuditFile, audit_log, audit_to, set_audit_sink
-    from holdfast.objects.azure_backend import AzureStorageBackend
     from holdfast.objects.azure_door import AzureAccount
-    from holdfast.objects.backend import StorageBackend, StoreBackend
-    from holdfast.objects.batches import Batch
     from holdfast.objects.cloud.arbitrated import Arbitrated
     from holdfast.objects.cloud.store import CloudStore
-    from holdfast.objects.config import StorageConfig
-    from holdfast.objects.embedded_backend import EmbeddedStorageBackend
-    from holdfast.objects.file import FileStore
-    from holdfast.objects.file_backend import FileStorageBackend
+    from holdfast.objects.faces.azure_backend import AzureStorageBackend
+    from holdfast.objects.faces.backend import StorageBackend, StoreBackend
+    from holdfast.objects.faces.batches import Batch
+    from holdfast.objects.faces.config import StorageConfig
+    from holdfast.objects.faces.embedded_backend import EmbeddedStorageBackend
+    from holdfast.objects.faces.file_backend import FileStorageBackend
+    from holdfast.objects.faces.s3_backend import S3StorageBackend
+    from holdfast.objects.files.store import FileStore
     from holdfast.objects.manager import StorageManager
     from holdfast.objects.memory import MemoryStore
     from holdfast.objects.metrics import MetricsCollector
     from holdfast.objects.opening import open_store
-    from holdfast.objects.pickles import read_pickle
     from holdfast.objects.port import ABSENT, Content, Health, ObjectInfo, ObjectStore
     from holdfast.objects.postgres_store import PostgresStore
     from holdfast.objects.queues.azure import AzureQueues
     from holdfast.objects.queues.port import QueueMessage, QueueStore
     from holdfast.objects.queues.sqlite import SqliteQueues
     from holdfast.objects.redis import RedisStore
-    from holdfast.objects.s3_backend import S3StorageBackend
-    from holdfast.objects.serial_types import Types, register
     from holdfast.objects.sqlite import SqliteStore
     from holdfast.objects.tables.azure import AzureTables
     from holdfast.objects.tables.port import TableStore
     from holdfast.objects.tables.sqlite import SqliteTables
+    from holdfast.objects.values.pickles import read_pickle
+    from holdfast.objects.values.types import Types, register
 
 __all__ = [
     "ABSENT",
@@ -94,9 +94,9 @@ __all__ = [
 
 # One line a module, so that two people who add to it do not meet.
 _WHERE = {
-    "holdfast.objects.azure_backend": ("AzureStorageBackend",),
+    "holdfast.objects.faces.azure_backend": ("AzureStorageBackend",),
     "holdfast.objects.azure_door": ("AzureAccount",),
-    "holdfast.objects.embedded_backend": ("EmbeddedStorageBackend",),
+    "holdfast.objects.faces.embedded_backend": ("EmbeddedStorageBackend",),
     "holdfast.objects.queues.azure": ("AzureQueues",),
     "holdfast.objects.queues.port": ("QueueMessage", "QueueStore"),
     "holdfast.objects.queues.sqlite": ("SqliteQueues",),
@@ -105,12 +105,12 @@ _WHERE = {
     "holdfast.objects.tables.sqlite": ("SqliteTables",),
     "holdfast.errors": ("ObjectConflict", "ObjectCorrupt", "ObjectNotFound", "StorageError"),
     "holdfast.objects.aio": ("AsyncObjectStore",),
-    "holdfast.objects.backend": ("StorageBackend", "StoreBackend"),
-    "holdfast.objects.batches": ("Batch",),
-    "holdfast.objects.config": ("StorageConfig",),
+    "holdfast.objects.faces.backend": ("StorageBackend", "StoreBackend"),
+    "holdfast.objects.faces.batches": ("Batch",),
+    "holdfast.objects.faces.config": ("StorageConfig",),
     "holdfast.objects.manager": ("StorageManager",),
-    "holdfast.objects.file": ("FileStore",),
-    "holdfast.objects.file_backend": ("FileStorageBackend",),
+    "holdfast.objects.files.store": ("FileStore",),
+    "holdfast.objects.faces.file_backend": ("FileStorageBackend",),
     "holdfast.objects.audit": ("AuditEvent", "AuditFile", "audit_log", "audit_to", "set_audit_sink"),
     "holdfast.objects.cloud.arbitrated": ("Arbitrated",),
     "holdfast.objects.cloud.store": ("CloudStore",),
@@ -121,9 +121,9 @@ _WHERE = {
     "holdfast.objects.postgres_store": ("PostgresStore",),
     "holdfast.objects.redis": ("RedisStore",),
     "holdfast.objects.sqlite": ("SqliteStore",),
-    "holdfast.objects.pickles": ("read_pickle",),
-    "holdfast.objects.s3_backend": ("S3StorageBackend",),
-    "holdfast.objects.serial_types": ("Types", "register"),
+    "holdfast.objects.values.pickles": ("read_pickle",),
+    "holdfast.objects.faces.s3_backend": ("S3StorageBackend",),
+    "holdfast.objects.values.types": ("Types", "register"),
 }
 
 

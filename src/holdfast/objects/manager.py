@@ -15,15 +15,15 @@ from typing import Any, Final, Self, TypeAlias, TypeVar, overload
 
 from holdfast.errors import ObjectNotFound, StorageRefused, StoreClosed
 from holdfast.objects.aio import AsyncObjectStore
-from holdfast.objects.backend import StorageBackend, StoreBackend, stands_on_store
-from holdfast.objects.batches import Batch, each
-from holdfast.objects.config import StorageConfig
+from holdfast.objects.faces.backend import StorageBackend, StoreBackend, stands_on_store
+from holdfast.objects.faces.batches import Batch, each
+from holdfast.objects.faces.config import StorageConfig
+from holdfast.objects.faces.places import BackendPlace, Place, StorePlace
+from holdfast.objects.faces.versions import Version, Versions
 from holdfast.objects.opening import open_store
-from holdfast.objects.places import BackendPlace, Place, StorePlace
 from holdfast.objects.port import Expect, Health, ObjectInfo, ObjectStore
-from holdfast.objects.serial import deserialise, serialise
-from holdfast.objects.serial_types import TYPES, Types
-from holdfast.objects.versions import Version, Versions
+from holdfast.objects.values.serial import deserialise, serialise
+from holdfast.objects.values.types import TYPES, Types
 
 T = TypeVar("T")
 AT_ONCE: Final = 16

@@ -15,8 +15,8 @@ Opener: TypeAlias = Callable[..., ObjectStore]
 
 # The scheme's module and what opens it there; loaded when it is asked for.
 _OPENERS: Final = {
-    "switch": ("holdfast.objects.switch", "open_switch"),
-    "file": ("holdfast.objects.file", "open_file"),
+    "switch": ("holdfast.objects.moving.switch", "open_switch"),
+    "file": ("holdfast.objects.files.store", "open_file"),
     "memory": ("holdfast.objects.memory", "open_memory"),
     "postgres": ("holdfast.objects.postgres_store", "open_postgres"),
     "postgresql": ("holdfast.objects.postgres_store", "open_postgres"),

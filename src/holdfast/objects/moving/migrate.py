@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageError, StorageRefused
-from holdfast.objects.journal import Copied, Journal
+from holdfast.objects.moving.journal import Copied, Journal
 from holdfast.objects.port import ABSENT, CREATE, SWAP, SWAP_DELETE, Expect, ObjectInfo, ObjectStore
 
 PARALLEL: Final = 8

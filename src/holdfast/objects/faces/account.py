@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 from holdfast.errors import ObjectNotFound, StorageRefused, StoreClosed
 from holdfast.objects.aio import AsyncObjectStore, Threads
-from holdfast.objects.backend import StoreBackend
+from holdfast.objects.faces.backend import StoreBackend
 from holdfast.objects.port import TYPE, ObjectInfo, ObjectStore, Source
 from holdfast.objects.queues.port import TTL_S, VISIBILITY_S, QueueMessage, QueueStore
 from holdfast.objects.tables.keys import check_name

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.errors import Locked, StorageRefused
-from holdfast.objects.journal import Journal
-from holdfast.objects.migrate import PARALLEL, Moved, Mover, Told
+from holdfast.objects.moving.journal import Journal
+from holdfast.objects.moving.migrate import PARALLEL, Moved, Mover, Told
 from holdfast.objects.opening import open_store
 from holdfast.objects.port import TYPE, Content, Expect, ObjectInfo, ObjectStore, Source
 

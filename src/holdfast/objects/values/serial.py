@@ -15,8 +15,8 @@ import msgspec
 
 from holdfast.errors import HoldfastError, ObjectCorrupt, StorageRefused
 from holdfast.objects.port import TYPE
-from holdfast.objects.serial_forms import MARK, TOO_DEEP, Reader, Sayer, Unsayable
-from holdfast.objects.serial_types import TYPES, Types
+from holdfast.objects.values.forms import MARK, TOO_DEEP, Reader, Sayer, Unsayable
+from holdfast.objects.values.types import TYPES, Types
 
 JSON: Final = "application/json"
 TEXT: Final = "text/plain; charset=utf-8"

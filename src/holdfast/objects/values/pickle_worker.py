@@ -13,8 +13,8 @@ import sys
 import msgspec
 
 from holdfast.errors import HoldfastError, ObjectCorrupt, StorageRefused
-from holdfast.objects.pickle_reading import said_of
-from holdfast.objects.serial_forms import Unsayable
+from holdfast.objects.values.forms import Unsayable
+from holdfast.objects.values.pickle_reading import said_of
 
 VALUE = b"v"
 REFUSED = b"r"

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from holdfast.objects.filenames import MORE, TypedNames
+from holdfast.objects.files.names import MORE, TypedNames
 from holdfast.objects.keys import KEY_BYTES_MAX
 
 

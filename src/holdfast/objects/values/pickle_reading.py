@@ -19,8 +19,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from holdfast.errors import HoldfastError, ObjectCorrupt, StorageRefused
-from holdfast.objects.serial_forms import Said, Sayer, base64_of
-from holdfast.objects.serial_types import Types
+from holdfast.objects.values.forms import Said, Sayer, base64_of
+from holdfast.objects.values.types import Types
 
 _MARK: Final = object()
 _OLD_NAMES: Final = {"__builtin__": "builtins", "copy_reg": "copyreg", "numpy.core": "numpy._core"}

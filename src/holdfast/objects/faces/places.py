@@ -13,10 +13,10 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from holdfast.errors import HoldfastError, ObjectNotFound, StorageError, StorageRefused, StorageUnavailable
 from holdfast.objects.aio import AsyncObjectStore
-from holdfast.objects.backend import StorageBackend, StoreBackend
+from holdfast.objects.faces.backend import StorageBackend, StoreBackend
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import CREATE, SWAP, SWAP_DELETE, Expect, Health, ObjectInfo
-from holdfast.objects.serial import guess
+from holdfast.objects.values.serial import guess
 
 T = TypeVar("T")
 P = ParamSpec("P")

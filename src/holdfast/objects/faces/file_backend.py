@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from holdfast.objects.backend import StoreBackend
-from holdfast.objects.file import FileStore
-from holdfast.objects.serial import deserialise, serialise
+from holdfast.objects.faces.backend import StoreBackend
+from holdfast.objects.files.store import FileStore
+from holdfast.objects.values.serial import deserialise, serialise
 
 
 class FileStorageBackend(StoreBackend):
@@ -30,7 +30,7 @@ class FileStorageBackend(StoreBackend):
 
         Args:
             path: below the directory, with ``/`` between its parts.
-            data: bytes, text, or what JSON can say (`objects.serial`).
+            data: bytes, text, or what JSON can say (`objects.values.serial`).
 
         Raises:
             StorageRefused: a path that cannot be, or a value that would not come back as it is.

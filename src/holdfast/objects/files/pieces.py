@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 
 from holdfast.errors import ObjectCorrupt
+from holdfast.objects.files.sidecars import ROTTEN, About
 from holdfast.objects.raw import PIECE_BYTES, read_at
-from holdfast.objects.sidecars import ROTTEN, About
 
 
 class Pieces:

@@ -21,8 +21,8 @@ from typing import Final
 
 from holdfast.disk import sync_directory
 from holdfast.errors import BlobCorrupt, Conflict, NodeFull, NotFound, UsageError
+from holdfast.objects.blobs.reading import BlobReader, corrupt, no_upload
 from holdfast.objects.raw import PIECE_BYTES, Bytes, digest_of, pieces_of, read_at, write_at
-from holdfast.objects.reading import BlobReader, corrupt, no_upload
 from holdfast.records import BLOB_BYTES_MAX
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import StorageRefused
-from holdfast.objects.account import CONTAINER, Access, AccountBackend
+from holdfast.objects.faces.account import CONTAINER, Access, AccountBackend
 from holdfast.objects.port import ObjectStore
 from holdfast.objects.queues.port import DEQUEUES_MAX
 from holdfast.objects.queues.sqlite import SqliteQueues

@@ -16,8 +16,8 @@ import msgspec
 
 from holdfast.errors import HoldfastError, ObjectCorrupt, StorageError, StorageRefused
 from holdfast.objects.raw import Bytes
-from holdfast.objects.serial import JSON, deserialise
-from holdfast.objects.serial_types import Types
+from holdfast.objects.values.serial import JSON, deserialise
+from holdfast.objects.values.types import Types
 
 MEMORY_BYTES: Final = 1 << 30
 SECONDS: Final = 30.0
@@ -50,7 +50,15 @@ def read_pickle(
     if isinstance(allow, str) or not all(isinstance(each, str) and "\0" not in each for each in allow):
         raise StorageRefused(f"allow is a set of paths, not {allow!r:.80}", hint="such as {'app.config.Agent'}")
     # -P: a module that lies in the working directory is not taken for one of ours.
-    command = [sys.executable, "-P", "-m", "holdfast.objects.pickle_worker", str(int(memory)), str(seconds), *allow]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "holdfast.objects.values.pickle_worker",
+        str(int(memory)),
+        str(seconds),
+        *allow,
+    ]
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
         done = subprocess.run(

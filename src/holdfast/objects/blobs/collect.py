@@ -22,8 +22,8 @@ import msgspec
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import NotFound, ObjectConflict, UsageError
+from holdfast.objects.blobs.stored import MARKS, PREFIX, StoredBlobs, digest_of, mark_of, place_of
 from holdfast.objects.port import ABSENT, CREATE, Expect, ObjectStore
-from holdfast.objects.stored_blobs import MARKS, PREFIX, StoredBlobs, digest_of, mark_of, place_of
 
 GRACE_S: Final = 48 * 3600.0
 GRACE_S_MIN: Final = 60.0

@@ -17,9 +17,20 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from holdfast.errors import StorageError, StorageRefused
-from holdfast.objects.file_pieces import Pieces, corrupt
-from holdfast.objects.filenames import MORE, PlainNames, TypedNames, type_of
-from holdfast.objects.filetree import Entry, Where, entries, where_of
+from holdfast.objects.files.names import MORE, PlainNames, TypedNames, type_of
+from holdfast.objects.files.pieces import Pieces, corrupt
+from holdfast.objects.files.sidecars import (
+    ROTTEN,
+    About,
+    Sidecars,
+    attach,
+    attached,
+    new_etag,
+    packed,
+    unpacked_or_rotten,
+)
+from holdfast.objects.files.tree import Entry, Where, entries, where_of
+from holdfast.objects.files.workroom import Partial, Workroom, failure, told
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
@@ -36,8 +47,6 @@ from holdfast.objects.port import (
     not_found,
 )
 from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, write_at
-from holdfast.objects.sidecars import ROTTEN, About, Sidecars, attach, attached, new_etag, packed, unpacked_or_rotten
-from holdfast.objects.workroom import Partial, Workroom, failure, told
 
 Names = Literal["typed", "plain"]
 _NOT_ONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EMLINK)

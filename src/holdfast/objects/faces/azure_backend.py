@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from holdfast.errors import ObjectConflict
-from holdfast.objects.account import CONTAINER, Access, AccountBackend
 from holdfast.objects.azure_door import AzureAccount
+from holdfast.objects.faces.account import CONTAINER, Access, AccountBackend
 from holdfast.objects.opening import open_store
 from holdfast.objects.port import ObjectStore
 from holdfast.objects.queues.azure import AzureQueues

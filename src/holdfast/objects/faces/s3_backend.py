@@ -8,7 +8,7 @@ from typing import Any
 
 from holdfast.errors import StoreClosed
 from holdfast.objects.aio import AsyncObjectStore
-from holdfast.objects.backend import StoreBackend
+from holdfast.objects.faces.backend import StoreBackend
 from holdfast.objects.opening import open_store
 from holdfast.objects.port import TYPE, Expect, ObjectInfo
 from holdfast.objects.raw import Bytes

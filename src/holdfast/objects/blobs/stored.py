@@ -4,7 +4,7 @@ A blob arrives in the *staging* blobs (the hub's directory, or its database), wh
 there `move` takes it to the store. So a hub acknowledges at the speed of its own disk, and goes on while the store is
 away. In the store a blob is ``blobs/ab/cd/<sha256>.<generation>``, and a generation's name is never used twice: to
 bring back a blob that the collector has condemned, another is written, and the condemned one is left to die. So nothing
-that is deleted late, by whoever stood still for an hour, can be what somebody refers to (`holdfast.objects.collect`).
+that is deleted late, by whoever stood still for an hour, can be what somebody refers to (`objects.blobs.collect`).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, NotFound, StorageError, UsageError
+from holdfast.objects.blobs.reading import corrupt
 from holdfast.objects.port import ObjectInfo, ObjectStore
 from holdfast.objects.raw import PIECE_BYTES, Bytes
-from holdfast.objects.reading import corrupt
 
 PREFIX: Final = "blobs/"
 MARKS: Final = "marks/"

@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from holdfast.errors import HoldfastError, MissingExtra, StorageRefused
-from holdfast.objects.serial_types import Types
+from holdfast.objects.values.types import Types
 
 MARK: Final = "$hf:"
 _INT_LEAST: Final = -(1 << 63)

@@ -1,0 +1,1 @@
+"""Objects as readable files: `FileStore`, and the rooms that it stands on."""

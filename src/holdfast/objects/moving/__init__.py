@@ -1,0 +1,1 @@
+"""Objects taken from store to store, also while they are written."""
