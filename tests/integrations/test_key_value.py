@@ -17,7 +17,7 @@ from holdfast.integrations.key_value import KeyValue
 from holdfast.objects import MemoryStore
 from holdfast.testing.clock import SettableClock
 
-STORES = ["memory:"]
+STORES = ["memory:", "sqlite:…", "file:…"]
 
 
 @pytest.fixture(params=STORES)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, ParamSpec, Self, TypeVar
@@ -105,16 +106,16 @@ class AsyncObjectStore:
 
     async def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> AsyncIterator[ObjectInfo]:
         """The objects whose keys begin with `prefix`, in order of their keys, fetched page by page."""
-        left = limit
-        while left is None or left > 0:
-            size = PAGE if left is None else min(PAGE, left)
-            page = await self._do(_page, self.store, prefix, after, size)
-            for info in page:
-                yield info
-            if len(page) < size:
-                return
-            after = page[-1].key
-            left = None if left is None else left - len(page)
+        # One listing, a page at a time: a directory asked anew for each page would be looked through as often.
+        found = await self._do(self.store.list, prefix, after=after, limit=limit)
+        try:
+            while page := await self._do(_some, found):
+                for info in page:
+                    yield info
+        finally:
+            close = getattr(found, "close", None)
+            if close is not None:
+                await self._do(close)
 
     async def delete(self, key: str, *, expect: str | None = None) -> bool:
         """Removes an object; False if there was none."""
@@ -152,5 +153,5 @@ def _whole(store: ObjectStore, key: str, start: int, stop: int | None) -> tuple[
         return content.info, content.read()
 
 
-def _page(store: ObjectStore, prefix: str, after: str, size: int) -> list[ObjectInfo]:
-    return list(store.list(prefix, after=after, limit=size))
+def _some(found: Iterator[ObjectInfo]) -> Sequence[ObjectInfo]:
+    return list(itertools.islice(found, PAGE))

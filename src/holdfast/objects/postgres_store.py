@@ -95,6 +95,8 @@ class PostgresStore(ObjectStore):
         StorageUnavailable: nobody answers there.
     """
 
+    lists_all = True
+
     def __init__(self, address: str, *, schema: str = SCHEMA, connections: int = CONNECTIONS) -> None:
         self._server = Server(address, schema, connections)  # first: from the next line on, forks ask for it
         super().__init__()

@@ -118,6 +118,8 @@ class RedisStore(ObjectStore):
         StorageUnavailable: nobody answers there.
     """
 
+    lists_all = True
+
     def __init__(self, address: str, *, prefix: str = PREFIX, connections: int = CONNECTIONS) -> None:
         self._library = _redis()
         if connections < 1:

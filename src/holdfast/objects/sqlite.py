@@ -100,6 +100,8 @@ class SqliteStore(ObjectStore):
         ObjectCorrupt: it is damaged.
     """
 
+    lists_all = True
+
     def __init__(self, path: str | os.PathLike[str], *, durable: bool = True) -> None:
         self._database = Database(path, "objects", _STEPS, durable=durable)
         super().__init__()

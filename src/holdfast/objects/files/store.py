@@ -72,6 +72,8 @@ class FileStore(ObjectStore):
         StorageDenied: it cannot be made.
     """
 
+    lists_all = True
+
     def __init__(
         self,
         root: str | os.PathLike[str],
