@@ -261,6 +261,23 @@ def test_a_move_that_was_killed_goes_on_and_can_be_given_up(tmp_path: Path) -> N
                 refused()
 
 
+def test_a_switch_means_the_same_store_in_every_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    with open_store("switch:app.switch", store="sqlite:here.db") as switch:
+        switch.put("k", b"1")
+    monkeypatch.chdir(tmp_path / "two")
+    with open_store("switch:../one/app.switch") as switch:
+        assert isinstance(switch, SwitchStore)
+        assert switch.read("k") == b"1"
+        assert switch.move("sqlite:there.db").complete
+    monkeypatch.chdir(tmp_path)
+    with open_store("switch:one/app.switch") as switch:
+        assert switch.read("k") == b"1"
+    assert (tmp_path / "two" / "there.db").exists()
+
+
 def test_a_switch_says_what_is_wrong(tmp_path: Path) -> None:
     one, two = addresses(tmp_path)
     with pytest.raises(StorageRefused, match="there is no switch"):

@@ -42,6 +42,7 @@ class SwitchStore(ObjectStore):
 
     def __init__(self, path: str | os.PathLike[str], *, store: str = "", opener: Opener = open_store) -> None:
         super().__init__()
+        store = absolute(store)
         if not store and not os.path.exists(path):
             raise StorageRefused(
                 f"there is no switch {os.fspath(path)!r:.200}", hint="say store=<where the objects are>"
@@ -132,6 +133,7 @@ class SwitchStore(ObjectStore):
             Locked: another process is moving it.
             StorageError: a store failed; the phase is as before, and everything goes on.
         """
+        target = absolute(target)
         with self._mover():
             with self._alone():
                 phase, here, there = self._journal.state()
@@ -258,6 +260,15 @@ class SwitchStore(ObjectStore):
 
     def forked(self) -> None:
         self._lock = threading.Lock()
+
+
+def absolute(address: str) -> str:
+    """The address as any process would have to write it, whatever directory it works in."""
+    scheme, _, path = address.partition(":")
+    if scheme not in ("file", "sqlite", "holdfast", "switch") or not path:
+        return address
+    name, mark, options = path.partition("?")
+    return f"{scheme}:{os.path.abspath(name)}{mark}{options}"
 
 
 def open_switch(address: str, *, store: str = "", opener: Any = open_store) -> SwitchStore:
