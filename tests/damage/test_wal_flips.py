@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from holdfast.corpus.doctor import examine, prefill
+from holdfast.sqlite.doctor import examine, prefill
 from holdfast.testing.power import MODES, Op, Recorder, crash_state, recording, write_state
 
 COMMITS = 500

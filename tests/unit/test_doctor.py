@@ -11,9 +11,10 @@ import apsw
 import msgspec
 import pytest
 
-from holdfast.corpus import doctor
-from holdfast.corpus.doctor import Diagnosis, examine, prefill, quarantine
 from holdfast.errors import NodeFull
+from holdfast.sqlite import doctor
+from holdfast.sqlite.doctor import Diagnosis, examine, prefill
+from holdfast.sqlite.quarantine import quarantine
 
 COMMITS = 12
 
@@ -266,7 +267,12 @@ def test_a_quarantine_holds_exact_copies_and_one_line_says_so(tmp_path: Path, le
     (tmp_path / "a.anchor").write_bytes(b"mark")
     (tmp_path / "more").write_bytes(b"")
     into = tmp_path / "q" / "quarantine"
-    made = quarantine(left, into, also=(tmp_path / "more",), note={"diagnosis": examine(left)})
+    made = quarantine(
+        left,
+        into,
+        also=(tmp_path / "more", tmp_path / "a.anchor", tmp_path / "not-there"),
+        note={"diagnosis": examine(left)},
+    )
     again = quarantine(left, into)
     assert made.parent == into
     assert sorted(p.name for p in made.iterdir()) == ["a.anchor", "a.db", "a.db-wal", "more"]
@@ -290,7 +296,7 @@ def test_a_quarantine_without_room_leaves_nothing(tmp_path: Path, left: Path, mo
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("holdfast.corpus.doctor.os.fsync", full)
+    monkeypatch.setattr("holdfast.sqlite.quarantine.os.fsync", full)
     with pytest.raises(NodeFull):
         quarantine(left, tmp_path / "q")
     assert list((tmp_path / "q").iterdir()) == []

@@ -29,12 +29,13 @@ from typing import Any, Final
 import apsw
 import msgspec
 
-from holdfast.corpus import doctor, scrub
+from holdfast.corpus import scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.gate import Gate
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
-from holdfast.sqlite import checksums
+from holdfast.sqlite import checksums, doctor
+from holdfast.sqlite.quarantine import quarantine
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_PASSIVE: Final = 1000
@@ -131,7 +132,8 @@ class Engine:
             # Opening replays the good prefix and resets the WAL: what lies behind the damage would be gone. So
             # copies are taken first; what to do with them is recovery's business, not the engine's.
             note = {"diagnosis": msgspec.to_builtins(self.diagnosis)}
-            self.quarantined = doctor.quarantine(self.path, self.path.parent / "quarantine", note=note)
+            anchors = self.path.with_suffix(".anchor"), self.path.parent / "anchor"
+            self.quarantined = quarantine(self.path, self.path.parent / "quarantine", also=anchors, note=note)
 
     def _connect(self, *, read_only: bool = False) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else 0

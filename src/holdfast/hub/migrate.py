@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from holdfast.clock import SYSTEM
-from holdfast.corpus import SqlCorpus, SqliteCorpus, doctor, moving
+from holdfast.corpus import SqlCorpus, SqliteCorpus, moving
 from holdfast.corpus.moving import KeyRow, Origin
 from holdfast.errors import Conflict, IntegrityError, Locked, NoStore, UsageError
 from holdfast.hub.directory import open_keys, take
@@ -30,6 +30,7 @@ from holdfast.hub.home import begin_generation, generations
 from holdfast.hub.tokens import SqliteTokens, Token, TokenStore, adopt, has_tokens
 from holdfast.integrity import verify_corpus
 from holdfast.objects import BlobFiles
+from holdfast.sqlite import doctor
 
 PIECE_BYTES: Final = 1 << 20
 STOP: Final = "stop all its processes first: a hub must not be served while it is migrated"

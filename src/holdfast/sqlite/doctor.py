@@ -17,8 +17,8 @@ Two rules, either is enough to say damaged:
   power cuts (a lost sector may differ from the zeros before it in few bits, and the checksum is weak).
 
 Everything here touches files beside SQLite: call it only under the first opener's exclusive lock, and
-`examine` and `quarantine` only while this process has no connection to the database, because closing a
-file drops the POSIX locks that SQLite holds on it.
+`examine` only while this process has no connection to the database, because closing a file drops the
+POSIX locks that SQLite holds on it.
 
 Source: sqlite.org/fileformat2.html section 4; Alagappan et al., "Protocol-Aware Recovery" (2018).
 """
@@ -27,19 +27,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import struct
 from array import array
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import msgspec
-
-from holdfast.clock import SYSTEM, iso
-from holdfast.disk import sync_directory
-from holdfast.errors import NodeFull
 
 State = Literal["absent", "empty", "clean", "torn-tail", "damaged", "header-damaged"]
 """Not there; holding no frame; whole; cut short by a crash; losing what was acknowledged (two)."""
@@ -82,11 +76,12 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
         return self.state in ("damaged", "header-damaged")
 
 
-def examine(path: Path) -> Diagnosis:
+def examine(path: Path, page_size: int | None = None) -> Diagnosis:
     """Says what SQLite would make of ``<path>-wal``, and changes nothing.
 
     Args:
         path: the database file (not the WAL).
+        page_size: the database's, in bytes; then its file is not opened here, which would drop a lock on it.
 
     Returns:
         The diagnosis. The WAL is read once, at some 250 MB/s; zeros and an older run's frames faster.
@@ -111,7 +106,8 @@ def examine(path: Path) -> Diagnosis:
             and _checksum(header[:24], (0, 0), big=bool(magic & 1)) == seed
         )
         if not fits:
-            return _without_header(file, path, header, size)
+            said = _page_size(path) if page_size is None else page_size
+            return _without_header(file, said, header, size)
         scan = _Scan(page_size, header[16:24], seed, big=bool(magic & 1))
         scan.run(file)
         return scan.diagnosis(size, file)
@@ -305,13 +301,13 @@ def _checksum(data: bytes, seed: tuple[int, int], *, big: bool) -> tuple[int, in
     return s0, s1
 
 
-def _without_header(file: BinaryIO, path: Path, header: bytes, size: int) -> Diagnosis:
+def _without_header(file: BinaryIO, said: int, header: bytes, size: int) -> Diagnosis:
     """Judges a WAL whose header does not fit, by what the frames say of themselves."""
     best = Diagnosis(state="header-damaged", size=size)
     if _only_zeros(file):
         return Diagnosis(state="empty", size=size)
     seed = struct.unpack(">2I", header[24:32])
-    for page_size in _likely_sizes(path, header):
+    for page_size in _likely_sizes(said, header):
         file.seek(_HEADER_BYTES)
         salts = [_read(file, page_size + _FRAME_HEADER_BYTES)[8:16] for _ in range(3)]
         likely = [s for s in (salts[0], salts[1]) if (*salts, header[16:24]).count(s) > 1]
@@ -330,11 +326,14 @@ def _without_header(file: BinaryIO, path: Path, header: bytes, size: int) -> Dia
     return best
 
 
-def _likely_sizes(path: Path, header: bytes) -> list[int]:
-    said = [int.from_bytes(header[8:12], "big")]
+def _page_size(path: Path) -> int:
     with contextlib.suppress(OSError), open(path, "rb", buffering=0) as database:
-        said.insert(0, int.from_bytes(_read(database, 18)[16:18], "big") or 0)
-    said = [65536 if s == 1 else s for s in said]
+        return int.from_bytes(_read(database, 18)[16:18], "big")
+    return 0
+
+
+def _likely_sizes(database: int, header: bytes) -> list[int]:
+    said = [65536 if s == 1 else s for s in (database, int.from_bytes(header[8:12], "big"))]
     return [*dict.fromkeys(s for s in (*said, *_PAGE_SIZES) if s in _PAGE_SIZES)]
 
 
@@ -391,79 +390,5 @@ def prefill(path: Path, size: int) -> int:
             os.ftruncate(fd, had)
             return had
         return size
-    finally:
-        os.close(fd)
-
-
-def quarantine(path: Path, into: Path, *, also: tuple[Path, ...] = (), note: Mapping[str, Any] | None = None) -> Path:
-    """Copies a database as it is, before anything opens it, and writes down the incident.
-
-    Copies the file, its ``-wal`` and ``-shm``, and the anchor beside it, whichever exist, each synced; a
-    directory of copies gets its final name only once it is whole. Then one line is appended to
-    ``incidents.jsonl`` in `into`, and synced.
-
-    Args:
-        path: the database file.
-        into: the directory that collects incidents; made if missing.
-        also: further files to copy.
-        note: JSON values to keep with the incident.
-
-    Returns:
-        The directory of the copies, ``<into>/<incident>``.
-
-    Raises:
-        NodeFull: no room; nothing is left behind, and the database should not be opened.
-    """
-    now = iso(SYSTEM.now_ms())
-    incident = f"{now.replace('-', '').replace(':', '')}-{os.urandom(4).hex()}"
-    target, making = into / incident, into / f".{incident}"
-    beside = [Path(f"{path}{end}") for end in ("", "-wal", "-shm", ".anchor", "-anchor")]
-    beside += [path.with_suffix(".anchor"), path.parent / "anchor", *also]
-    try:
-        making.mkdir(mode=0o700, parents=True)
-        files = [_copy(f, making / f.name) for f in dict.fromkeys(beside) if f.is_file()]
-        sync_directory(making)
-        making.rename(target)
-        sync_directory(into)
-        line = {"incident": incident, "time": now, "database": str(path), "files": files}
-        _append(into / "incidents.jsonl", msgspec.json.encode({**line, "note": dict(note or {})}))
-        sync_directory(into.parent)
-    except OSError as error:
-        import shutil  # only here: it would cost every command 3 ms
-
-        for leftover in (making, target):
-            shutil.rmtree(leftover, ignore_errors=True)
-        if error.errno not in _NO_ROOM:
-            raise
-        raise NodeFull(
-            f"no room to copy the damaged {path.name} before it is opened",
-            hint="free space on this disk, then open the store again",
-        ) from error
-    return target
-
-
-def _copy(source: Path, target: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    size = 0
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    with open(source, "rb", buffering=0) as read, open(os.open(target, flags, 0o600), "wb") as out:
-        while piece := _read(read, _COPY_BYTES):
-            digest.update(piece)
-            size += out.write(piece)
-        out.flush()
-        os.fsync(out.fileno())
-    return {"name": source.name, "size": size, "sha256": digest.hexdigest()}
-
-
-def _append(path: Path, line: bytes) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        end = os.fstat(fd).st_size
-        torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"
-        entry = b"\n" * torn + line + b"\n"
-        if os.write(fd, entry) != len(entry):
-            os.ftruncate(fd, end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        os.fsync(fd)
     finally:
         os.close(fd)

@@ -1,4 +1,7 @@
-"""SQLite as this process has it: the version, checked once, and the VFS whose pages carry checksums."""
+"""SQLite as this process has it: the version, checked once, and the VFS whose pages carry checksums.
+
+Beside it, for whoever opens files: `alone`, `doctor`, `standing`, `quarantine`, the look at a WAL before SQLite does.
+"""
 
 from __future__ import annotations
 
