@@ -37,9 +37,10 @@ from holdfast.errors import (
     StorageUnavailable,
     StoreClosed,
 )
-from holdfast.objects.database_file import NO_ROOM, create_file, refused
+from holdfast.objects.database_file import NO_ROOM, create_file, looked_at, refused, trouble
 from holdfast.objects.forks import WAIT_S, watch
 from holdfast.sqlite import checksums
+from holdfast.sqlite.doctor import Diagnosis
 
 BUSY_S: Final = 30.0
 """How long a writer waits for another process's."""
@@ -78,6 +79,8 @@ class Database:
         self._sync_begun = self._sync_done = 0
         self._made = 0  # readers, in use or not; guarded by _making
         self._readers: list[apsw.Connection] = []
+        self.diagnosis: Diagnosis | None = None
+        """What the WAL was when this process opened the file as the only one; damage stays."""
         self._returned = self._readers  # where a reader is put back: elsewhere while a fork waits for all of them
         self._snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()  # guarded by _making
         self._locks()
@@ -87,6 +90,8 @@ class Database:
                 self._migrate(self._write_connection(), steps)
         except apsw.Error as error:
             raise self._ours(error, self._writer) from error
+        except StorageError:
+            raise
         except OSError as error:
             raise refused(self.path, error) from error
         watch(self)
@@ -223,10 +228,7 @@ class Database:
         if self._closed or self._failed is not None:
             raise self._unusable()
         if self._writer is None:
-            try:
-                self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE)
-            except apsw.Error as error:
-                raise self._ours(error, None) from error
+            self._writer = self._connect(apsw.SQLITE_OPEN_READWRITE)
         return self._writer
 
     def _back(self, reader: apsw.Connection) -> None:
@@ -245,14 +247,30 @@ class Database:
         with self._making:
             if self._closed or self._failed is not None:
                 raise self._unusable()
-            try:
-                reader = self._connect(apsw.SQLITE_OPEN_READONLY)
-            except apsw.Error as error:
-                raise self._ours(error, None) from error
+            reader = self._connect(apsw.SQLITE_OPEN_READONLY)
             self._made += 1
             return reader
 
     def _connect(self, flags: int) -> apsw.Connection:
+        try:
+            if self._writer is not None or self._made:
+                return self._connection(flags)
+            with looked_at(self.path, _Patience()) as found:  # SQLite would forget what lies behind a flipped bit
+                if self.diagnosis is None or not (self.diagnosis.damaged or self.diagnosis.flipped):
+                    self.diagnosis = found
+                return self._connection(flags)
+        except apsw.Error as error:
+            raise self._ours(error, None) from error
+        except StorageError:
+            raise  # one of them is an OSError too
+        except OSError as error:
+            raise refused(self.path, error) from error
+
+    def trouble(self) -> str:
+        """What was damaged when the file was opened, now or earlier, until the copies are removed; or nothing."""
+        return trouble(self.path)
+
+    def _connection(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, vfs=checksums())
         connection.set_busy_handler(_Patience())
         if flags == apsw.SQLITE_OPEN_READWRITE:

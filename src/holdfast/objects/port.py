@@ -272,19 +272,32 @@ class ObjectStore(ABC):
     def health(self) -> Health:
         """Whether the store answers now; never raises because of the store."""
         begun = time.perf_counter()
-        error = note = ""
+        error = note = degraded = ""
         try:
             note = self._look() or ""
+            degraded = self._trouble()
         except (HoldfastError, OSError) as failed:
             error = str(failed)
         took = 1000 * (time.perf_counter() - begun)
         lacks = tuple(sorted(self.lacks))
-        return Health(ok=not error, store=self.name, milliseconds=took, lacks=lacks, error=error, note=note)
+        return Health(
+            ok=not error,
+            store=self.name,
+            milliseconds=took,
+            lacks=lacks,
+            error=error,
+            note=note,
+            degraded=degraded,
+        )
 
     def _look(self) -> str | None:
         """Asks the store for something small; raises if it does not answer. What it returns becomes the note."""
         next(iter(self.list(limit=1)), None)
         return None
+
+    def _trouble(self) -> str:
+        """What does not work as it should, though calls are answered; it becomes `Health.degraded`."""
+        return ""
 
     def forked(self) -> None:  # noqa: B027 - most have something to let go of, a store in memory alone has not
         """Called in a forked child, before anything else is: to let go of what was the parent's."""

@@ -22,6 +22,7 @@ import msgspec
 
 from holdfast.errors import StorageRefused, StorageUnavailable
 from holdfast.objects.database import Database, Execute, Snapshot
+from holdfast.objects.database_file import torn
 from holdfast.objects.keys import check_after, check_key, check_prefix, past_prefix
 from holdfast.objects.port import (
     ABSENT,
@@ -116,6 +117,13 @@ class SqliteStore(ObjectStore):
     @property
     def name(self) -> str:
         return f"sqlite:{self._database.path}"
+
+    def _look(self) -> str | None:
+        super()._look()
+        return torn(self._database.diagnosis)
+
+    def _trouble(self) -> str:
+        return self._database.trouble()
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -314,7 +314,7 @@ class Fallback(Layer):
 
     def health(self) -> Health:
         primary, fallback = self.inner.health(), self.fallback.health()
-        told = []
+        told = [*dict.fromkeys(each.degraded for each in (primary, fallback, self.journal.health()) if each.degraded)]
         if not primary.ok:
             told.append(f"the primary {primary.store} is away: {primary.error}")
         if not fallback.ok:

@@ -253,7 +253,9 @@ class Mirrored(Layer):
 
     def health(self) -> Health:
         first, mirror = self.inner.health(), self.mirror.health()
-        told = [] if mirror.ok else [f"the mirror {mirror.store} is away: {mirror.error}"]
+        told = [*dict.fromkeys(each.degraded for each in (first, mirror, self.journal.health()) if each.degraded)]
+        if not mirror.ok:
+            told.append(f"the mirror {mirror.store} is away: {mirror.error}")
         with contextlib.suppress(HoldfastError):
             if waiting := len(self._notes.owed()):
                 told.append(f"writes of {waiting} keys wait for the mirror")

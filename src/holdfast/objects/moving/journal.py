@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from holdfast.errors import StorageRefused
+from holdfast.errors import ObjectCorrupt, StorageRefused
 from holdfast.objects.database import Database
 
 Phase: TypeAlias = Literal["plain", "copying", "switched"]
@@ -47,11 +47,20 @@ class Journal:
 
     Args:
         path: made if it is not there; only its owner may read it.
+
+    Raises:
+        ObjectCorrupt: it was damaged, now or earlier, and may have forgotten writes that were still to be copied.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._database = Database(path, "migration", _STEPS)
         self.path = self._database.path
+        if trouble := self._database.trouble():
+            self._database.close()
+            raise ObjectCorrupt(
+                f"the journal {self.path.name} may have forgotten what is still to be copied: {trouble}",
+                hint="compare both stores before you go on, or remove the journal and begin the migration again",
+            )
 
     # -- what was said -------------------------------------------------------------------------------------------
 

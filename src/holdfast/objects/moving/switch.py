@@ -109,6 +109,9 @@ class SwitchStore(ObjectStore):
         if not health.ok:
             raise OSError(health.error)
 
+    def _trouble(self) -> str:
+        return self._here().health().degraded
+
     def close(self) -> None:
         super().close()
         for store in self._opened.values():

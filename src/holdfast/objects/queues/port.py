@@ -206,12 +206,18 @@ class QueueStore(ABC):
     def health(self) -> Health:
         """Whether the store answers now; never raises because of the store."""
         begun = time.perf_counter()
-        error = ""
+        error = degraded = ""
         try:
             self.list_queues()
+            degraded = self._trouble()
         except (HoldfastError, OSError) as failed:
             error = str(failed)
-        return Health(ok=not error, store=self.name, milliseconds=1000 * (time.perf_counter() - begun), error=error)
+        took = 1000 * (time.perf_counter() - begun)
+        return Health(ok=not error, store=self.name, milliseconds=took, error=error, degraded=degraded)
+
+    def _trouble(self) -> str:
+        """What does not work as it should, though calls are answered; it becomes `Health.degraded`."""
+        return ""
 
     def close(self) -> None:
         """Lets go of connections and files; more than once is no error, any other call after it is."""

@@ -77,6 +77,9 @@ class SqliteQueues(QueueStore):
     def name(self) -> str:
         return f"sqlite:{self._database.path}"
 
+    def _trouble(self) -> str:
+        return self._database.trouble()
+
     def create_queue(self, queue: str) -> bool:
         self._open()
         check_queue(queue)

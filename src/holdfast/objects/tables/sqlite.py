@@ -84,6 +84,9 @@ class SqliteTables(TableStore):
     def name(self) -> str:
         return f"sqlite:{self._database.path}"
 
+    def _trouble(self) -> str:
+        return self._database.trouble()
+
     def create_table(self, table: str) -> bool:
         self._open()
         check_name(table, "table")
