@@ -92,7 +92,7 @@ def _look(path: Path, database: Read) -> Diagnosis:
     where = f"{path}-wal is damaged" + ("" if found.first_bad is None else f" at frame {found.first_bad}")
     if standing == "mixed":
         raise ObjectCorrupt(
-            f"{where}, and the file has a part of what lies behind: together they are no state that ever was",
+            f"{where}, and the file may have a part of what lies behind: together they are no state that ever was",
             hint="nothing was touched; put a copy of the file back, without its -wal and -shm",
         )
     said = f"{where}: {_lost(found, standing)}"

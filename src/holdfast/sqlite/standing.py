@@ -4,10 +4,10 @@ SQLite replays what lies before the first bad frame over what the file holds. If
 behind it, that makes the state of an earlier commit. If one has, older pages come over newer ones and make a database
 that never was, with a right checksum on every page. And if everything was moved, the file alone is right.
 
-A page that is in the file as it is in the WAL proves nothing alone: SQLite writes pages that did not change, when it
-balances a tree. How far a checkpoint went stands in the -shm, which a killed process leaves as it was. Where that tells
-of another WAL (after a power cut), or is not there, it is asked whether the file looks like after a checkpoint to any
-commit behind the damage: such a one takes the pages in their order, each as it was last written up to there.
+How far a checkpoint went stands in the -shm, which a killed process leaves as it was. Where that tells of another WAL
+(after a power cut), or is not there, a page that is in the file as it is in the WAL counts as moved. That may be wrong,
+since SQLite writes pages that did not change when it balances a tree; but what is moved, and in which order, depends on
+who was reading meanwhile, and cannot be told from the files.
 
 Source: sqlite.org/walformat.html section 2.
 """
@@ -69,20 +69,15 @@ def judge(path: Path, diagnosis: Diagnosis, database: Read) -> Standing:
     wal = _Wal(frames, bad, page)
     wal.bad_moved = bad >= 0 and _moved(_bad(path, size, stop), used, page)
     ends = [f.number for f in frames if f.commit or f.number == bad]
-    if ends and wal.bad_explained() and wal.moved_to(ends[-1]) == len(wal.pages):
+    if ends and wal.moved_all(ends[-1]):
         return "whole"
     begin = max((end + 1 for end in ends if end < stop), default=0)
-    replayed = {f.page for f in frames if f.number < begin}
     tried = _tried(path, frames)
     if tried is not None:
-        suspects = (f for f in frames if begin <= f.number < tried and f.page not in replayed)
-        return "mixed" if any(wal.has(f) for f in suspects) else "earlier"
-    for end in ends:
-        if end >= stop:
-            there = wal.pages[: wal.moved_to(end)]
-            if any(page not in replayed and wal.proves(page, end) for page in there):
-                return "mixed"
-    return "earlier"
+        return "mixed" if tried > begin else "earlier"
+    replayed = {f.page for f in frames if f.number < begin}
+    behind = [f for f in frames if f.number >= begin and f.number != bad and f.page not in replayed]
+    return "mixed" if wal.bad_moved or any(map(wal.has, behind)) else "earlier"
 
 
 class _Wal:
@@ -97,30 +92,18 @@ class _Wal:
         self._versions: dict[int, list[_Frame]] = defaultdict(list)
         for frame in frames:
             self._versions[frame.page].append(frame)
-        self.pages = sorted(self._versions)
         self._page = page
         self._file: dict[int, bytes] = {}
 
-    def moved_to(self, end: int) -> int:
-        """How many of the pages, in their order, are in the file as a checkpoint to the end of a commit leaves them."""
-        for count, page in enumerate(self.pages):
-            if not self._fits(page, self._last(page, end)):
-                return count
-        return len(self.pages)
-
-    def proves(self, page: int, end: int) -> bool:
-        """Whether a frame of the page says so: the bad one alone does if it is in the file."""
-        last = self._last(page, end)
-        return last is not None and (last.number != self.bad or self.bad_moved)
+    def moved_all(self, end: int) -> bool:
+        """Whether every page is in the file as it was last written, the bad frame's too."""
+        later = any(f.number > self.bad for number in self._bad_pages for f in self._versions.get(number, ()))
+        explained = self.bad < 0 or self.bad_moved or later
+        return explained and all(self._fits(page, self._last(page, end)) for page in self._versions)
 
     def has(self, frame: _Frame) -> bool:
-        """Whether the frame is in the file, as far as can be known of the bad one."""
-        return frame.number == self.bad or frame.digest == self._in_file(frame.page)
-
-    def bad_explained(self) -> bool:
-        """Whether the bad frame's page is in the file, or was written again behind it."""
-        later = any(f.number > self.bad for number in self._bad_pages for f in self._versions.get(number, ()))
-        return self.bad < 0 or self.bad_moved or later
+        """Whether the frame is in the file."""
+        return frame.digest == self._in_file(frame.page)
 
     def _fits(self, page: int, last: _Frame | None) -> bool:
         if last is None or last.number == self.bad or last.digest == self._in_file(page):
