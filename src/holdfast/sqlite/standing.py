@@ -75,6 +75,8 @@ def judge(path: Path, diagnosis: Diagnosis, database: Read) -> Standing:
     tried = _tried(path, frames)
     if tried is not None:
         return "mixed" if tried > begin else "earlier"
+    if not diagnosis.flipped and diagnosis.state == "damaged":
+        return "earlier"  # several commits that were not synced yet, torn by a power cut: no checkpoint has seen them
     replayed = {f.page for f in frames if f.number < begin}
     behind = [f for f in frames if f.number >= begin and f.number != bad and f.page not in replayed]
     return "mixed" if wal.bad_moved or any(map(wal.has, behind)) else "earlier"
