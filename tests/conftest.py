@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
+from tests import promises
+from tests.promises import count as count
 from tests.services import database as database
 from tests.services import postgres as postgres
 from tests.services_cloud import azurite as azurite
@@ -14,8 +18,9 @@ from tests.services_cloud import moto as moto
 from tests.services_cloud import rclone as rclone
 from tests.services_cloud import rclone_directory as rclone_directory
 
-# Tells tests/house/test_public_api.py to write instead of compare; where tests/flow find conversations.
-KEPT = {"HOLDFAST_SNAPSHOT", "HOLDFAST_DATA"}
+# Tells tests/house/test_public_api.py to write instead of compare; where tests/flow find conversations; where counts
+# of what was broken go.
+KEPT = {"HOLDFAST_SNAPSHOT", "HOLDFAST_DATA", "HOLDFAST_COUNTS"}
 
 for _name in [name for name in os.environ if name.startswith("HOLDFAST_") and name not in KEPT]:
     del os.environ[_name]
@@ -23,3 +28,9 @@ for _name in [name for name in os.environ if name.startswith("HOLDFAST_") and na
 # A shared two-core machine pauses at will, so time per example proves nothing.
 settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Counts what the tests did, if somebody asked for it."""
+    if promises.PATH:
+        config.pluginmanager.register(promises.Sums(Path(promises.PATH)), "promises")

@@ -291,7 +291,8 @@ class Engine:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = self._connect(read_only=True)
+            with _as_ours(self.path):
+                connection = self._connect(read_only=True)
         try:
             with _as_ours(self.path):
                 yield connection
@@ -314,7 +315,8 @@ class Engine:
         try:
             connection = self._readers.pop()
         except IndexError:
-            connection = self._connect(read_only=True)
+            with _as_ours(self.path):
+                connection = self._connect(read_only=True)
         try:
             return connection.execute(sql, args).fetchone()
         except apsw.Error as error:
@@ -345,7 +347,8 @@ class Engine:
     def scrub(self) -> list[str]:
         """What is wrong with any page or index of the file, read anew from the disk; empty when it is sound."""
         self.check()
-        connection = self._connect(read_only=True)
+        with _as_ours(self.path):
+            connection = self._connect(read_only=True)
         try:
             return scrub.examine(connection, os.stat(self.path).st_size, PAGE_BYTES)
         finally:

@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
+from holdfast.errors import IntegrityError
 
 STEP: Final = 500
 """Rows asked for at once: an engine far away sends all that it is asked for."""
@@ -37,7 +38,7 @@ class Snapshot:
         sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? ORDER BY r.pos LIMIT ?"
         while rows := self._query(sql, (after, STEP)).fetchall():
             yield from map(stored, rows)
-            after = rows[-1][0]
+            after = _further(after, rows[-1][0])
 
     def state(self) -> Iterator[tuple[str, str, str, int, int]]:
         """What the newest version of each key is said to be: agent, collection, key, pos, pos of what hides it."""
@@ -50,7 +51,7 @@ class Snapshot:
         after: tuple[Any, ...] = (-1, -1, "")
         while rows := self._query(sql, (*after, STEP)).fetchall():
             yield from (row[:5] for row in rows)
-            after = (*rows[-1][5:], rows[-1][2])
+            after = _further(after, (*rows[-1][5:], rows[-1][2]))
 
     def parents(self) -> dict[int, int | None]:
         """Which branch each branch grows from."""
@@ -77,6 +78,20 @@ class Snapshot:
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""
         return self._corpus.unfold(self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone())
+
+
+def _further(after: Any, last: Any) -> Any:
+    """Where to read on. A page in another's place may lead a walk back to where it was: for ever, if it were followed.
+
+    Raises:
+        IntegrityError: the rows are not in order.
+    """
+    try:
+        if last > after:
+            return last
+    except TypeError:  # rows of another table
+        pass
+    raise IntegrityError("the rows of a table run in a circle", hint="restore the file, or refetch it from the hub")
 
 
 @contextlib.contextmanager

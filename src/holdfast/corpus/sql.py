@@ -165,7 +165,10 @@ class SqlCorpus:
         if ids is None:
             return None
         row = self.engine.one(NEWEST, (*ids, key))
-        return self.stored(row) if row else None
+        found = self.stored(row) if row else None
+        if found and (found.record.key != key or found.record.collection != collection):
+            raise IntegrityError(f"another record lies where {collection}/{key} should", hint="holdfast verify")
+        return found
 
     def versions(self, agent: str, collection: str, key: str) -> Iterator[Stored]:
         """Every version of the key, newest first, tombstones (also of a prefix) included."""
@@ -406,15 +409,16 @@ class SqlCorpus:
             return stream
 
     def _run(self, where: str, args: Sequence[Any], limit: int, bytes_max: int) -> list[Stored]:
-        out: list[Stored] = []
-        size = 0
+        out, size = list[Stored](), 0
         rows = self.engine.read(f"SELECT {COLUMNS} FROM rec r WHERE {where} LIMIT ?", (*args, limit + RECORDS_MAX))
         for row in rows:
             if out and (len(out) >= limit or size >= bytes_max) and not out[-1].record.flags & MORE:
-                rows.close()
                 break
+            if out and row[0] <= out[-1].pos:
+                raise IntegrityError(f"position {row[0]} follows {out[-1].pos}", hint="holdfast verify")
             out.append(self.stored(row))
             size += len(row[-1] or b"") + 256
+        rows.close()
         return out
 
     def _ancestry(self, branch: int) -> list[tuple[int, int, int]]:

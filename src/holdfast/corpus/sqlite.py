@@ -16,6 +16,7 @@ from holdfast.corpus.sql import TAGS as TAGS
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import HEAD_AGENT
 from holdfast.corpus.transaction import SqliteTransaction as SqliteTransaction
+from holdfast.errors import IntegrityError
 from holdfast.records import genesis
 from holdfast.wire import RECORDS_MAX
 
@@ -75,7 +76,10 @@ class SqliteCorpus(SqlCorpus):
         if self.hub:
             return super().head(branch)
         row = self.engine.one(HEAD_AGENT)
-        return Head(*(row or self.engine.one("SELECT base_seq, base_link, 0 FROM branch WHERE id=?", (branch,))))
+        row = row or self.engine.one("SELECT base_seq, base_link, 0 FROM branch WHERE id=?", (branch,))
+        if row is None or type(row[0]) is not int or type(row[1]) is not bytes or type(row[2]) is not int:
+            raise IntegrityError(f"what {self.engine.path.name} ends with is not a record", hint="holdfast verify")
+        return Head(*row)
 
     def page(self, which: Filter) -> list[Stored]:
         """Records in commit order, or newest first."""

@@ -15,7 +15,7 @@ import apsw
 from holdfast.corpus.port import Body, Branch, Head, Prior
 from holdfast.corpus.rows import INSERT, INSERT_OWN, bind, within
 from holdfast.corpus.tags import mark
-from holdfast.errors import Conflict
+from holdfast.errors import Conflict, IntegrityError
 from holdfast.records import DELETE_PREFIX, TOMBSTONE, VALUE, Record
 
 if TYPE_CHECKING:
@@ -304,5 +304,7 @@ class SqliteTransaction(SqlTransaction):
 
 def branch_of(row: Any) -> Branch:
     """The branch in a row of `BRANCH`."""
+    if row is None or type(row[0]) is not int or type(row[3]) is not str:
+        raise IntegrityError("a row of the table of branches is not a branch", hint="holdfast verify")
     stream = (*row[:6], bool(row[6]), *row[7:])
     return Branch(*stream)

@@ -93,16 +93,25 @@ class OpenLog:
         return self._duties.error
 
     def close(self) -> None:
-        """Syncs, moves the anchor, closes; a second close is fine."""
+        """Syncs, moves the anchor, closes; a second close is fine.
+
+        Raises:
+            IntegrityError: it could not be synced, or is damaged; it is closed all the same.
+        """
         self._duties.stop()
-        if self.level.sync_s and not self.corpus.engine.unusable:
-            self._duties.settle()
-        self.corpus.close()
-        self._anchor.close()
+        try:
+            if self.level.sync_s and not self.corpus.engine.unusable:
+                self._duties.settle()
+        finally:  # also of a file too damaged to say where it ends
+            self.corpus.close()
+            self._anchor.close()
 
     def _branch(self, agent: str, public_key: bytes) -> Branch:
         found = self.corpus.branches()
         if not found:
+            if self.corpus.last():
+                # A page that lies elsewhere now, most likely: a second chain begun here would hide the first.
+                raise IntegrityError(f"nothing in the log of {agent} says whose it is", hint="holdfast verify")
             stream = stream_id(public_key, agent)
             start = genesis(stream)
             new = Branch(0, stream, new_incarnation(), agent, public_key, public_key, True, 0, start, 0, start)

@@ -1,0 +1,22 @@
+"""Where damage is tried out: in memory, since nothing here depends on a disk that syncs and thousands of files are made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory in memory, or on the disk where the system has no such place."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path_factory.mktemp("quick")
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
+        yield Path(made)
