@@ -14,13 +14,15 @@ machine may find them: what was synced is there, of what was not any part may be
 Model: data are durable up to the file's last sync; of later writes any subset survives, whole or torn at
 512 bytes; creations and deletions survive as a prefix (journalled metadata), forced by a sync of the
 directory or of a file created since. A sector is never spoilt outside of what was being written (SQLite
-assumes the same: "powersafe overwrite"). Writes outside SQLite are told by `wrote` and `synced`.
+assumes the same: "powersafe overwrite"). Writes outside SQLite are told by `wrote` and `synced`, or all of them by
+`recording_calls`.
 
 Source: SQLite's src/test6.c; Pillai et al., "All File Systems Are Not Created Equal" (2014).
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import random
@@ -44,9 +46,10 @@ _numbers = itertools.count(1)
 
 
 class Op(NamedTuple):
-    """One change: `kind` is write, truncate (to `offset`), sync (of all before op `offset`), delete, or exists.
+    """One change: `kind` is write, truncate (to `offset`), sync (of all before op `offset`), delete, rename or exists.
 
-    `exists` is a file that was there before; a delete has offset 1 when it syncs its directory.
+    `exists` is a file that was there before; a delete has offset 1 when it syncs its directory. A rename's new name is
+    in `data`. `names` is the sync of a directory.
     """
 
     kind: str
@@ -93,6 +96,18 @@ class Recorder:
     def wrote(self, path: str | Path, offset: int, data: bytes) -> None:
         """Says that a file was written by somebody else than SQLite."""
         self.ops.append(Op("write", self.name(path), offset, bytes(data)))
+
+    def renamed(self, old: str | Path, new: str | Path) -> None:
+        """Says that a file has another name now, in the place of whatever had that."""
+        self.ops.append(Op("rename", self.name(old), 0, self.name(new).encode()))
+
+    def deleted(self, path: str | Path) -> None:
+        """Says that a file was deleted by somebody else than SQLite; its directory was not synced."""
+        self.ops.append(Op("delete", self.name(path)))
+
+    def names_synced(self) -> None:
+        """Says that a directory was synced."""
+        self.ops.append(Op("names", ""))
 
     def datasync(self, path: str | Path) -> Callable[[int], None]:
         """An `os.fdatasync` for a descriptor of this file that records itself, to hand to an engine."""
@@ -170,6 +185,52 @@ def recording(recorder: Recorder, *, checksums: bool = False) -> Iterator[str]:
         yield name
 
 
+@contextmanager
+def recording_calls(recorder: Recorder) -> Iterator[None]:
+    """For the block, records what Python code itself writes, syncs, renames and deletes below the recorder's root.
+
+    Linux only. It replaces functions of `os` for the whole process: pwrite, fsync, fdatasync, rename and unlink. What
+    is written in other ways is not seen.
+    """
+    real = {name: getattr(os, name) for name in ("pwrite", "fsync", "fdatasync", "rename", "unlink")}
+
+    def pwrite(fd: int, data: Any, offset: int) -> int:
+        recorder.wrote(os.readlink(f"/proc/self/fd/{fd}"), offset, data)
+        done: int = real["pwrite"](fd, data, offset)
+        assert done == len(data), "a write was cut short: what was recorded is not what was done"
+        return done
+
+    def sync(fd: int, *, by: str) -> None:
+        path, upto = os.readlink(f"/proc/self/fd/{fd}"), recorder.mark()
+        real[by](fd)
+        if os.path.isdir(path):
+            recorder.names_synced()
+        else:
+            recorder.synced(path, upto)
+
+    def rename(old: Any, new: Any) -> None:
+        real["rename"](old, new)
+        recorder.renamed(old, new)
+
+    def unlink(path: Any) -> None:
+        real["unlink"](path)
+        recorder.deleted(path)
+
+    for name, stand_in in {
+        "pwrite": pwrite,
+        "fsync": functools.partial(sync, by="fsync"),
+        "fdatasync": functools.partial(sync, by="fdatasync"),
+        "rename": rename,
+        "unlink": unlink,
+    }.items():
+        setattr(os, name, stand_in)
+    try:
+        yield
+    finally:
+        for name, call in real.items():
+            setattr(os, name, call)
+
+
 def crash_state(ops: Sequence[Op], k: int, rng: random.Random, mode: Mode) -> dict[str, bytes]:
     """The files that a machine may find after it lost power just behind the first `k` operations.
 
@@ -194,7 +255,8 @@ def crash_state(ops: Sequence[Op], k: int, rng: random.Random, mode: Mode) -> di
                 _put(content[inode], op.offset + at, piece)
     steps = past.forced if mode == "drop" else rng.randint(past.forced, len(past.names))
     found: dict[str, int] = {}
-    for name, held in past.names[:steps]:
+    for name, held, before in past.names[:steps]:
+        found.pop(before, None)
         if held is None:
             found.pop(name, None)
         else:
@@ -207,14 +269,14 @@ class _Past(NamedTuple):
 
     changes: list[tuple[int, int, Op]]
     synced: dict[int, int]
-    names: list[tuple[str, int | None]]
+    names: list[tuple[str, int | None, str]]  # a name, what it stands for from here on, and its name before
     forced: int
 
 
 def _past(ops: Sequence[Op]) -> _Past:
     changes: list[tuple[int, int, Op]] = []
     synced: dict[int, int] = {}
-    names: list[tuple[str, int | None]] = []
+    names: list[tuple[str, int | None, str]] = []
     forced = 0
     places: dict[int, int] = {}
     now: dict[str, int] = {}
@@ -223,12 +285,20 @@ def _past(ops: Sequence[Op]) -> _Past:
             continue
         if op.kind == "delete":
             if now.pop(op.name, None) is not None:
-                names.append((op.name, None))
+                names.append((op.name, None, ""))
             forced = len(names) if op.offset else forced
+            continue
+        if op.kind == "names":
+            forced = len(names)
+            continue
+        if op.kind == "rename":
+            new = op.data.decode()
+            now[new] = now.pop(op.name)
+            names.append((new, now[new], op.name))
             continue
         if op.name not in now:
             now[op.name] = i
-            names.append((op.name, i))
+            names.append((op.name, i, ""))
             places[i] = len(names)
         inode = now[op.name]
         if op.kind == "exists":
