@@ -263,6 +263,8 @@ class Engine:
             except (apsw.BusyError, apsw.LockedError):
                 return
             except apsw.IOError as error:
+                if error.extendedresult == apsw.SQLITE_IOERR_FSYNC:
+                    self.fail(error)  # the next try might be told that all is well, of pages that are lost
                 raise ours(error, self.path, self._keeper) from error
 
     def watch_wal(self, inline_pages: int) -> None:
