@@ -1,4 +1,4 @@
-"""Where damage is tried out: in memory, since nothing here depends on a disk that syncs and thousands of files are made."""
+"""Where damage is tried out: in memory, since nothing here needs a disk that syncs, and thousands of files are made."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=MEMORY) as made:
         yield Path(made)
+
+
+@pytest.fixture
+def memory_path(quick: Path) -> Path:
+    """The same for one test alone."""
+    return Path(tempfile.mkdtemp(dir=quick))

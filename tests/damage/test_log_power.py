@@ -163,7 +163,9 @@ def looked(machine: Machine, directory: Path) -> Found:
     corpus = SqliteCorpus(directory / "log.db")
     try:
         found = corpus.feed(0, 10_000, 1 << 30)
-        assert all(machine.links[stored.record.seq - 1] == stored.record.link for stored in found), "not what was written"
+        assert all(machine.links[stored.record.seq - 1] == stored.record.link for stored in found), (
+            "not what was written"
+        )
         assert not found or not found[-1].record.flags & MORE, "half a batch"
         if found:
             scan = verify_corpus(corpus, BlobFiles(directory / "blobs"), anchor=mark)

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import hashlib
 import itertools
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,27 @@ from pathlib import Path
 import apsw
 import pytest
 
-from holdfast.testing.power import MODES, Faults, Mode, Op, Recorder, crash_state, faulty, recording, write_state
+from holdfast.disk import sync_directory
+from holdfast.testing.power import (
+    MODES,
+    Faults,
+    Mode,
+    Op,
+    Recorder,
+    crash_state,
+    faulty,
+    recording,
+    recording_calls,
+    write_state,
+)
 
 STATES = 150
 COMMITS = 40
+
+
+@pytest.fixture
+def tmp_path(memory_path: Path) -> Path:
+    return memory_path
 
 
 def body_of(i: int) -> bytes:
@@ -158,6 +176,27 @@ def test_what_was_there_before_survives(tmp_path: Path) -> None:
     recorder.wrote(tmp_path / "sub" / "old", 0, b"NEW!")
     assert crash_state(recorder.ops, 1, random.Random(0), "drop") == {"sub/old": b"kept"}
     assert crash_state(recorder.ops, recorder.mark(), random.Random(0), "drop") == {"sub/old": b"kept"}
+
+
+def test_a_rename_is_whole_and_only_a_sync_of_names_makes_it_stay(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    with recording_calls(recorder):
+        fd = os.open(tmp_path / "new", os.O_RDWR | os.O_CREAT)
+        os.pwrite(fd, b"body", 0)
+        os.fsync(fd)
+        made = recorder.mark()
+        (tmp_path / "new").rename(tmp_path / "name")
+        renamed = recorder.mark()
+        sync_directory(tmp_path)
+        synced = recorder.mark()
+        (tmp_path / "name").unlink()
+        os.close(fd)
+    states = [crash_state(recorder.ops, renamed, random.Random(seed), "subset") for seed in range(40)]
+    assert {tuple(state.items()) for state in states} == {(("new", b"body"),), (("name", b"body"),)}
+    assert crash_state(recorder.ops, made, random.Random(1), "drop") == {"new": b"body"}
+    assert crash_state(recorder.ops, synced, random.Random(1), "drop") == {"name": b"body"}
+    gone = [crash_state(recorder.ops, recorder.mark(), random.Random(seed), "subset") for seed in range(40)]
+    assert {bool(state) for state in gone} == {False, True}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -13,9 +13,14 @@ from holdfast.sqlite.doctor import examine, prefill
 from holdfast.testing.power import MODES, Op, Recorder, crash_state, recording, write_state
 
 COMMITS = 500
-FLIPS = 400
+FLIPS = 150  # test_log_flips.py turns more of them, in a whole log
 STATES = 400
 FRAME = 4120
+
+
+@pytest.fixture
+def tmp_path(memory_path: Path) -> Path:
+    return memory_path
 
 
 def connect(path: Path, vfs: str, sync: str, autocheckpoint: int) -> apsw.Connection:

@@ -177,7 +177,8 @@ class Engine:
                 self._writer.execute(f"PRAGMA user_version={number}")
             self._writer.execute("COMMIT")
         except BaseException:
-            self._writer.execute("ROLLBACK")
+            if self._writer.in_transaction:  # a failing disk has already ended it
+                self._writer.execute("ROLLBACK")
             raise
         self._unsynced = True
         sync_directory(self.path.parent)
@@ -263,7 +264,7 @@ class Engine:
             except (apsw.BusyError, apsw.LockedError):
                 return
             except apsw.IOError as error:
-                if error.extendedresult == apsw.SQLITE_IOERR_FSYNC:
+                if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
                     self.fail(error)  # the next try might be told that all is well, of pages that are lost
                 raise ours(error, self.path, self._keeper) from error
 
