@@ -162,9 +162,7 @@ class SqlCorpus:
     def newest(self, agent: str, collection: str, key: str) -> Stored | None:
         """The key's value, or None if it has none (never had, or deleted)."""
         ids = self._known(agent, collection)
-        if ids is None:
-            return None
-        row = self.engine.one(NEWEST, (*ids, key))
+        row = self.engine.one(NEWEST, (*ids, key)) if ids is not None else None
         found = self.stored(row) if row else None
         if found and (found.record.key != key or found.record.collection != collection):
             raise IntegrityError(f"another record lies where {collection}/{key} should", hint="holdfast verify")
