@@ -216,13 +216,8 @@ def recording_calls(recorder: Recorder) -> Iterator[None]:
         real["unlink"](path)
         recorder.deleted(path)
 
-    for name, stand_in in {
-        "pwrite": pwrite,
-        "fsync": functools.partial(sync, by="fsync"),
-        "fdatasync": functools.partial(sync, by="fdatasync"),
-        "rename": rename,
-        "unlink": unlink,
-    }.items():
+    syncs = [functools.partial(sync, by=name) for name in ("fsync", "fdatasync")]
+    for name, stand_in in zip(real, (pwrite, *syncs, rename, unlink), strict=True):
         setattr(os, name, stand_in)
     try:
         yield
