@@ -189,8 +189,7 @@ def recording(recorder: Recorder, *, checksums: bool = False) -> Iterator[str]:
 def recording_calls(recorder: Recorder) -> Iterator[None]:
     """For the block, records what Python code itself writes, syncs, renames and deletes below the recorder's root.
 
-    Linux only. It replaces functions of `os` for the whole process: pwrite, fsync, fdatasync, rename and unlink. What
-    is written in other ways is not seen.
+    Linux only. It replaces pwrite, fsync, fdatasync, rename and unlink of `os` for the process, and sees no other way.
     """
     real = {name: getattr(os, name) for name in ("pwrite", "fsync", "fdatasync", "rename", "unlink")}
 
