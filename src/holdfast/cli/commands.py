@@ -40,7 +40,7 @@ COMMANDS = Shell(
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {
-            "verify": ("health", "prove every record of this store"),
+            "verify": ("trust", "prove every record of this store"),
         },
     },
 )

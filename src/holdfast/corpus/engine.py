@@ -32,6 +32,7 @@ import msgspec
 from holdfast.corpus import scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.gate import Gate
+from holdfast.corpus.scrub import Part
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
 from holdfast.sqlite import checksums, doctor
@@ -60,6 +61,8 @@ class Engine:
         cache_kib: page cache of each connection.
         vfs: the VFS to use instead of the checksumming one (the power-loss harness brings its own stack).
         datasync: syncs a file descriptor; the harness records it.
+        read_only: changes no byte of the file or its WAL, whatever is found (the locks beside it are made all the
+            same): for whoever proves it. Writing raises.
 
     Raises:
         IntegrityError: the file is damaged in a way that opening would make worse.
@@ -75,8 +78,10 @@ class Engine:
         cache_kib: int = 8192,
         vfs: str | None = None,
         datasync: Callable[[int], None] = os.fdatasync,
+        read_only: bool = False,
     ) -> None:
         self.path = path
+        self._read_only = read_only
         self.full = full
         self.diagnosis: doctor.Diagnosis | None = None
         self.quarantined: Path | None = None
@@ -106,7 +111,7 @@ class Engine:
             if first:
                 self._look_first()
             with _as_ours(path):
-                self._writer = self._connect()
+                self._writer = self._connect(read_only=read_only)
                 self.writer_execute: Callable[..., Any] = (
                     self._writer.execute
                 )  # for jobs only, inside their transaction
@@ -115,12 +120,13 @@ class Engine:
                 self._version: Callable[[], int] = self._writer.data_version  # also grows with each commit of our own
                 self._migrate(roles)
                 self.watch_wal(WAL_PAGES_INLINE)
-            if first and full and _LOG in roles:
+            if first and full and _LOG in roles and not read_only:
                 self._prefill()
         except BaseException:
             self._gate.leave()
             raise
-        self._gate.shared()
+        if not (read_only and self.diagnosis is not None and self.diagnosis.damaged):
+            self._gate.shared()  # else nobody else may open it meanwhile: he would not be the first, and not look
         self.commits = GroupCommit(self._transact, name=f"holdfast-{path.parent.name}")
         _open_engines.add(self)
 
@@ -128,7 +134,7 @@ class Engine:
 
     def _look_first(self) -> None:
         self.diagnosis = doctor.examine(self.path)
-        if self.diagnosis.damaged:
+        if self.diagnosis.damaged and not self._read_only:
             # Opening replays the good prefix and resets the WAL: what lies behind the damage would be gone. So
             # copies are taken first; what to do with them is recovery's business, not the engine's.
             note = {"diagnosis": msgspec.to_builtins(self.diagnosis)}
@@ -154,6 +160,9 @@ class Engine:
             _pragma(connection, "wal_autocheckpoint", WAL_PAGES_INLINE)
             _pragma(connection, "journal_size_limit", 64 << 20)
             _pragma(connection, "secure_delete", 1)
+        else:
+            # The last to close a WAL moves it into the file, even one who was only to read.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         _pragma(connection, "cache_size", -(self.reader_cache_kib if read_only else self._cache_kib))
         _pragma(connection, "temp_store", 2)
         _pragma(connection, "mmap_size", 0)
@@ -164,6 +173,11 @@ class Engine:
         have = self._writer.pragma("user_version")
         if have == len(steps):
             return
+        if have < len(steps) and self._read_only:
+            raise UsageError(
+                f"{self.path} was written by an older Holdfast (format {have}, this knows {len(steps)})",
+                hint="open the store once: that brings it up to date",
+            )
         if have > len(steps):
             raise UsageError(
                 f"{self.path} was written by a newer Holdfast (format {have}, this knows {len(steps)})",
@@ -343,13 +357,22 @@ class Engine:
                     connection.execute("ROLLBACK")
 
     def scrub(self) -> list[str]:
-        """What is wrong with any page or index of the file, read anew from the disk; empty when it is sound."""
+        """What is wrong with the size, any page or any index of the file, read anew; empty when it is sound."""
+        return [*self.scrub_part("size"), *self.scrub_part((1, scrub.ALL)), *self.scrub_part("indexes")]
+
+    def scrub_part(self, part: Part) -> list[str]:
+        """The same for one part: ``size``, ``indexes``, or (the first page, how many) of the pages."""
         self.check()
         connection = self._connect(read_only=True)
         try:
-            return scrub.examine(connection, os.stat(self.path).st_size, PAGE_BYTES)
+            return scrub.examine(connection, lambda: os.stat(self.path).st_size, PAGE_BYTES, part)
         finally:
             connection.close()
+
+    @property
+    def pages(self) -> int:
+        """How many pages the file has."""
+        return os.stat(self.path).st_size // PAGE_BYTES
 
     # -- ending -------------------------------------------------------------------------------------------------
 

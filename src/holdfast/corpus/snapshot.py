@@ -10,9 +10,18 @@ import msgspec
 
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
+from holdfast.records import BLOB
 
 STEP: Final = 500
 """Rows asked for at once: an engine far away sends all that it is asked for."""
+
+
+def references(corpus: SqlCorpus) -> Iterator[bytes]:
+    """The digests of all blobs whose payload some record still has, of every version and branch."""
+    # A body that was evicted, redacted or quarantined is NULL, and refers to nothing any more.
+    sql = "SELECT DISTINCT substr(body, 1, 32) FROM rec WHERE flags & ? <> 0 AND body IS NOT NULL"
+    for (digest,) in corpus.engine.read(sql, (BLOB,)):
+        yield bytes(digest)
 
 
 class Signed(msgspec.Struct, frozen=True):

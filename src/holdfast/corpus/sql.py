@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from holdfast import codec
 from holdfast.corpus import times
@@ -22,6 +22,9 @@ from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, b
 from holdfast.errors import IntegrityError
 from holdfast.records import MORE, genesis
 from holdfast.wire import RECORDS_MAX
+
+if TYPE_CHECKING:
+    from holdfast.corpus.scrub import Part
 
 T = TypeVar("T")
 
@@ -84,6 +87,15 @@ class Engine(Protocol):
 
     def scrub(self) -> list[str]:
         """What is wrong with the bytes below the rows."""
+        ...
+
+    def scrub_part(self, part: Part) -> list[str]:
+        """The same for one part: ``size``, ``indexes``, or (the first page, how many) of the pages."""
+        ...
+
+    @property
+    def pages(self) -> int:
+        """How many pages there are to scrub."""
         ...
 
     def close(self) -> None:

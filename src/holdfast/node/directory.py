@@ -182,11 +182,7 @@ class Directory:
 
     def agents(self) -> list[str]:
         """Every agent that has a log here, whichever process made it."""
-        try:
-            with os.scandir(self.path / "agents") as entries:
-                return sorted(unquote(e.name) for e in entries if os.path.exists(os.path.join(e.path, "log.db")))
-        except FileNotFoundError:
-            return []
+        return agents_in(self.path)
 
     def has_agent(self, agent: str) -> bool:
         """Whether this agent has a log here."""
@@ -304,6 +300,15 @@ def detach(directory: Directory) -> None:
             return
         _attached.pop(str(directory.path), None)
     directory.close()
+
+
+def agents_in(home: Path) -> list[str]:
+    """Every agent that has a log in a node directory."""
+    try:
+        with os.scandir(home / "agents") as entries:
+            return sorted(unquote(e.name) for e in entries if os.path.exists(os.path.join(e.path, "log.db")))
+    except FileNotFoundError:
+        return []
 
 
 def folder_of(agent: str) -> str:

@@ -10,11 +10,12 @@ import msgspec
 
 from holdfast import clock
 from holdfast.errors import HoldfastError
-from holdfast.integrity.scan import Scan, verify_corpus
+from holdfast.integrity.scan import Outside, Scan, verify_corpus
 from holdfast.log import OpenLog
-from holdfast.log.anchor import Anchor
+from holdfast.log.anchor import read_mark
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
+from holdfast.node.proving import acknowledged, referred
 from holdfast.node.tally import hub_status
 
 REFUSED_MAX = 100
@@ -96,8 +97,12 @@ def verify(directory: Directory, opened: OpenLog) -> Scan:
     """
     if opened.corpus.engine.unusable:
         raise HoldfastError(f"the log of {opened.agent} is not open", hint="open the store again")
-    anchor = Anchor(opened.corpus.engine.path.with_name("log.anchor"))
-    try:
-        return verify_corpus(opened.corpus, directory.blobs, anchor=anchor.read())
-    finally:
-        anchor.close()
+    mark = read_mark(opened.corpus.engine.path.with_name("log.anchor"))
+    stream = opened.log.branch.stream
+    outside = Outside(
+        acked=[each for each in acknowledged(directory.node) if each.stream == stream],
+        now_ms=directory.wall.now_ms(),
+        referred=referred(directory.path, opened.agent),
+        wal=opened.corpus.engine.diagnosis,
+    )
+    return verify_corpus(opened.corpus, directory.blobs, anchor=mark, outside=outside)
