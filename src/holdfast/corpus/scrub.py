@@ -58,7 +58,7 @@ def _pages(
 ) -> list[str]:
     found = []
     first, many = span
-    for number in range(first, min(size // page_size, first + many - 1) + 1):
+    for number in range(first, min(-(-size // page_size), first + many - 1) + 1):
         if number not in covered and not _sound(connection, number, page_size):
             found.append(f"page {number} is not what was written")
             if len(found) >= PAGES_NAMED_MAX:

@@ -83,6 +83,19 @@ class Snapshot:
         rows: list[Any] = [] if self._corpus.hub else self._query(sql).fetchall()
         return rows
 
+    def strayed(self, after: int = 0, until: int = 1 << 62) -> list[tuple[int, str, int, int]]:
+        """Records that name another key's version, or nothing, as their predecessor: pos, agent, seq, that pos.
+
+        It may lie at a later position: of two branches the second may bring what the first had replaced.
+        """
+        sql = (
+            "SELECT r.pos, n.s, r.seq, r.prior FROM rec r LEFT JOIN rec p ON p.pos=r.prior LEFT JOIN name n"
+            " ON n.id=r.agent WHERE r.prior<>0 AND r.pos>? AND r.pos<=? AND (p.pos IS NULL"
+            " OR p.key<>r.key OR p.coll<>r.coll OR p.agent<>r.agent) ORDER BY r.pos LIMIT 1000"
+        )
+        rows: list[Any] = self._query(sql, (after, until)).fetchall()
+        return rows
+
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""
         return self._corpus.unfold(self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone())

@@ -384,6 +384,9 @@ class _Walk:
         """What only the whole shows: heads, signatures of records that are not there, keys, and what others saw."""
         if VERSION in self.on and self.corpus.hub:
             yield from self.compare_heads()
+            for _, agent, seq, prior in self.view.strayed():
+                what = f"replaces the version at {prior}, which is none of its key"
+                yield Finding(VERSION, agent or "", seq, what, _RESTORE)
         for (number, seq), heads in self.signed.items():
             branch = self.branches[number]
             link = self.corpus.link_at(number, seq)
