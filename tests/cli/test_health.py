@@ -71,7 +71,7 @@ def test_doctor_finds_a_store_in_order(hf: Run) -> None:
     hf("put", "k", "1")
     told = hf("doctor", "--json")
     assert {check["name"]: check["state"] for check in told.json["checks"]} == dict.fromkeys(
-        ("sqlite", "store", "permissions", "file system", "logs", "wal", "disk", "ballast", "hub"), "ok"
+        ("sqlite", "store", "permissions", "file system", "logs", "scan", "wal", "disk", "ballast", "hub"), "ok"
     )
     assert told.code == 0
 
@@ -161,3 +161,23 @@ def test_a_file_that_is_no_database_is_an_error_and_no_traceback(hf: Run, home: 
     result = hf("get", "k")
     assert result.code == 9
     assert result.err.startswith("error: ")
+
+
+def test_scan_says_what_it_found_and_status_and_doctor_repeat_it(hf: Run, home: Path) -> None:
+    for number in range(5):
+        hf("put", f"k{number}", str(number))
+    told = hf("scan", "--json")
+    assert told.code == 0
+    assert (told.json["ok"], told.json["agents"][0]["tip"]) == (True, 5)
+    corpus = SqliteCorpus(store_of(home) / "agents/me/log.db")
+    corpus.write(lambda tx: tx.execute("UPDATE rec SET body=? WHERE seq=3", (b"9",)))
+    corpus.close()
+    told = hf("scan", "--full", "--json")
+    assert told.code == 9
+    (detail,) = told.json["agents"][0]["details"]
+    assert (detail["check"], detail["seq"]) == ("checksum", 3)
+    assert told.json["agents"][0]["last_round"]
+    assert hf("scan").code == 9, "it stays told"
+    assert hf("status").code == 1
+    states = {check["name"]: check["state"] for check in hf("doctor", "--json").json["checks"]}
+    assert states["scan"] == "fail"

@@ -1,4 +1,4 @@
-"""A store of two shapes, and every fault of the matrix: injected into files, as an intruder, a disk or a crash would."""
+"""A store of two shapes, and every fault of the matrix: as an intruder, a disk or a crash would make it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def knowledge(corpus: SqliteCorpus) -> dict[str, Any]:
     branch = corpus.branches()[0].id
     link, last = corpus.link_at(branch, ANCHORED), corpus.last()
     newest = corpus.link_at(branch, last)
-    assert link is not None and newest is not None
+    assert link is not None
+    assert newest is not None
     return {"anchor": Mark(STREAM, ANCHORED, link, 0), "acked": (Acked("hub", STREAM, last, newest),)}
 
 
@@ -294,9 +295,7 @@ def flip_wal(place: Place) -> None:
     branch = corpus.branches()[0].id
     link = corpus.link_at(branch, LAST + 20)
     assert link is not None
-    place.known.update(
-        anchor=Mark(STREAM, LAST + 20, link, 0), acked=(Acked("hub", STREAM, LAST + 20, link),)
-    )
+    place.known.update(anchor=Mark(STREAM, LAST + 20, link, 0), acked=(Acked("hub", STREAM, LAST + 20, link),))
     shutil.copytree(live, place.path, ignore=shutil.ignore_patterns("*-shm"))
     corpus.close()
     flip(place.path / "log.db-wal", 32 + 6 * (4096 + 24) + 500)
@@ -332,7 +331,10 @@ FAULTS: dict[str, Callable[[Place], Any]] = {
     "predecessor of a version changed": lambda place: place.sql("UPDATE rec SET prior=1 WHERE pos=100"),
     "bit flip in the -wal (acked frames)": flip_wal,
 }
-NODE_FAULTS = {**FAULTS, "walk back from message to message": lambda place: place.sql("UPDATE rec SET back=0 WHERE pos=100")}
+NODE_FAULTS = {
+    **FAULTS,
+    "walk back from message to message": lambda place: place.sql("UPDATE rec SET back=0 WHERE pos=100"),
+}
 HUB_FAULTS = {**FAULTS, "signed head by another key": sign_as_stranger}
 
 

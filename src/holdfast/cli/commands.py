@@ -41,6 +41,7 @@ COMMANDS = Shell(
         },
         "Trust": {
             "verify": ("trust", "prove every record of this store"),
+            "scan": ("trust", "look at what is new, and at the next share of all"),
         },
     },
 )

@@ -63,9 +63,12 @@ def _agent(settings: Settings, directory: Directory, name: str, hubs: list[str])
             found = health(directory, opened, hubs)
             keys = sum(count for _, count in opened.corpus.collections(name))
     except HoldfastError as error:
-        nothing = {"records": None, "keys": None, "bytes": None, "last_write": None, "outbox": None}
+        nothing = {"records": None, "keys": None, "bytes": None, "last_write": None, "outbox": None, "scan": None}
         return {"agent": name, **nothing, "problems": [f"{name}: {error.message}"]}
     problems = [f"{name}: {each['what']}: {each['detail']}" for each in found["log"]["incidents"]]
+    scan = found["scan"]
+    if scan["findings"]:
+        problems.append(f"{name}: the scan found {len(scan['findings'])}: {scan['findings'][0]}")
     if found["log"]["trouble"]:
         problems.append(f"{name}: {found['log']['trouble']}")
     if found["refused"]:
@@ -77,6 +80,7 @@ def _agent(settings: Settings, directory: Directory, name: str, hubs: list[str])
         "bytes": found["log"]["bytes"],
         "last_write": found["head"]["time"],
         "outbox": max((each["depth"] for each in found["hubs"]), default=None),
+        "scan": scan,
         "problems": problems,
     }
 

@@ -173,6 +173,9 @@ class Engine:
         have = self._writer.pragma("user_version")
         if have == len(steps):
             return
+        if self._read_only and self.diagnosis is not None and self.diagnosis.damaged and have < len(steps):
+            what = f"the write-ahead log of {self.path.name} is damaged: without it the file is empty"
+            raise IntegrityError(what, hint="keep the directory as it is", check="wal")
         if have < len(steps) and self._read_only:
             raise UsageError(
                 f"{self.path} was written by an older Holdfast (format {have}, this knows {len(steps)})",

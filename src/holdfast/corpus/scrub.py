@@ -63,9 +63,9 @@ def _pages(
             found.append(f"page {number} is not what was written")
             if len(found) >= PAGES_NAMED_MAX:
                 return [*found, "and perhaps more: the scrub stops here"]
-    if first == 1 and size >= page_size and 1 not in covered and not found:
-        if _reserved(connection, page_size) != RESERVED:
-            found.append("the header says that pages carry no checksums")
+    first_seen = first == 1 and size >= page_size and 1 not in covered
+    if first_seen and not found and _reserved(connection, page_size) != RESERVED:
+        found.append("the header says that pages carry no checksums")
     return found
 
 

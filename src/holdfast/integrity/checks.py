@@ -126,7 +126,9 @@ class Blobs(Sizes, Protocol):
         ...
 
 
-def _found(check: str, stored: Stored, what: str, hint: str = "", expected: object = "", actual: object = "") -> Finding:
+def _found(
+    check: str, stored: Stored, what: str, hint: str = "", expected: object = "", actual: object = ""
+) -> Finding:
     return Finding(check, stored.agent, stored.record.seq, what, hint, str(expected), str(actual))
 
 
@@ -176,7 +178,7 @@ def check_size(stored: Stored) -> Finding | None:
 
 
 def blob_of(stored: Stored) -> tuple[bytes, int] | None:
-    """The digest and size of the blob that a record refers to; None without one, or if the reference is not readable."""
+    """The digest and size of the blob that a record refers to; None without one, or if it cannot be read."""
     if stored.body is None or not stored.is_blob:
         return None
     try:

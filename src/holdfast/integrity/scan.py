@@ -392,7 +392,9 @@ class _Walk:
             link = self.corpus.link_at(number, seq)
             for head in heads:
                 if link is None:
-                    yield Finding(SIGNATURE, branch.agent, seq, "a signed head names a record that is not here", _RESTORE)
+                    yield Finding(
+                        SIGNATURE, branch.agent, seq, "a signed head names a record that is not here", _RESTORE
+                    )
                 else:
                     yield from self.check_head(branch, head, link)
         if self.derives:
@@ -477,7 +479,9 @@ def orphans(digests: Iterable[bytes], referred: Container[bytes]) -> Iterator[Fi
     for digest in digests:
         if digest not in referred:
             what = f"no record refers to the blob {digest.hex()}"
-            yield Finding(BLOB, "", 0, what, "it only takes room, unless records are missing too", "a reference", "none")
+            yield Finding(
+                BLOB, "", 0, what, "it only takes room, unless records are missing too", "a reference", "none"
+            )
 
 
 def _old(blobs: Any, grace_s: float) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from holdfast.log.anchor import read_mark
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
 from holdfast.node.proving import acknowledged, referred
+from holdfast.node.scanning import progress
 from holdfast.node.tally import hub_status
 
 REFUSED_MAX = 100
@@ -44,6 +45,7 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
             "incidents": [msgspec.structs.asdict(each) for each in opened.incidents],
             "trouble": str(trouble) if trouble is not None else None,
         },
+        "scan": _scan(directory, opened.agent),
         "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
         "hubs": standing,
         "refused": refused,
@@ -52,6 +54,15 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
     found["problems"] = list(_problems(found))
     found["ok"] = not found["problems"]
     return found
+
+
+def _scan(directory: Directory, agent: str) -> dict[str, Any]:
+    done = progress(directory, agent)
+    return {
+        "last_turn": clock.iso(done.at_ms) if done.at_ms else None,
+        "last_round": clock.iso(done.round_ms) if done.round_ms else None,
+        "findings": [str(finding) for finding in done.findings],
+    }
 
 
 def _hub(directory: Directory, opened: OpenLog, url: str) -> dict[str, Any]:
@@ -75,6 +86,8 @@ def quarantined(directory: Directory, agent: str) -> list[str]:
 
 def _problems(found: dict[str, Any]) -> list[str]:
     out = [f"{each['what']}: {each['detail']}" for each in found["log"]["incidents"]]
+    if found["scan"]["findings"]:
+        out.append(f"the scan found {len(found['scan']['findings'])}: {found['scan']['findings'][0]}")
     if found["log"]["trouble"]:
         out.append(f"background work failed: {found['log']['trouble']}")
     if not found["disk"]["writable"]:

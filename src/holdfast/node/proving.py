@@ -60,7 +60,8 @@ def prove(
     except HoldfastError as error:
         if error.code != "integrity":
             raise
-        return Scan(findings=[Finding(PAGE, agent, 0, error.message, _OPEN)], seconds=time.perf_counter() - begun)
+        check = str(error.context.get("check", PAGE))
+        return Scan(findings=[Finding(check, agent, 0, error.message, _OPEN)], seconds=time.perf_counter() - begun)
     try:
         streams = {branch.stream for branch in corpus.branches()}
         outside = Outside(
@@ -70,16 +71,15 @@ def prove(
             grace_s=grace_s,
             wal=corpus.engine.diagnosis,
         )
-        scan = verify_corpus(
-            corpus, BlobFiles(home / "blobs"), anchor=mark, full=full, outside=outside, checks=checks
-        )
+        scan = verify_corpus(corpus, BlobFiles(home / "blobs"), anchor=mark, full=full, outside=outside, checks=checks)
         if SIGNATURE in checks:
             scan.findings += _foreign(home, corpus)
         return scan
     except HoldfastError as error:
         if error.code != "integrity":
             raise
-        return Scan(findings=[Finding(PAGE, agent, 0, error.message, _OPEN)], seconds=time.perf_counter() - begun)
+        check = str(error.context.get("check", PAGE))
+        return Scan(findings=[Finding(check, agent, 0, error.message, _OPEN)], seconds=time.perf_counter() - begun)
     finally:
         corpus.close()
 
