@@ -24,7 +24,7 @@ import weakref
 from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import apsw
 import msgspec
@@ -61,13 +61,13 @@ class Engine:
         cache_kib: page cache of each connection.
         vfs: the VFS to use instead of the checksumming one (the power-loss harness brings its own stack).
         datasync: syncs a file descriptor; the harness records it.
-        read_only: changes no byte of the file or its WAL, whatever is found (the locks beside it are made all the
-            same): for whoever proves it. Writing raises.
 
     Raises:
         IntegrityError: the file is damaged in a way that opening would make worse.
         NodeFull: no room to open it.
     """
+
+    read_only: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -78,10 +78,8 @@ class Engine:
         cache_kib: int = 8192,
         vfs: str | None = None,
         datasync: Callable[[int], None] = os.fdatasync,
-        read_only: bool = False,
     ) -> None:
         self.path = path
-        self._read_only = read_only
         self.full = full
         self.diagnosis: doctor.Diagnosis | None = None
         self.quarantined: Path | None = None
@@ -111,7 +109,7 @@ class Engine:
             if first:
                 self._look_first()
             with _as_ours(path):
-                self._writer = self._connect(read_only=read_only)
+                self._writer = self._connect(read_only=self.read_only)
                 self.writer_execute: Callable[..., Any] = (
                     self._writer.execute
                 )  # for jobs only, inside their transaction
@@ -120,21 +118,23 @@ class Engine:
                 self._version: Callable[[], int] = self._writer.data_version  # also grows with each commit of our own
                 self._migrate(roles)
                 self.watch_wal(WAL_PAGES_INLINE)
-            if first and full and _LOG in roles and not read_only:
+            if first and full and _LOG in roles:
                 self._prefill()
         except BaseException:
             self._gate.leave()
             raise
-        if not (read_only and self.diagnosis is not None and self.diagnosis.damaged):
-            self._gate.shared()  # else nobody else may open it meanwhile: he would not be the first, and not look
+        self._let_in()
         self.commits = GroupCommit(self._transact, name=f"holdfast-{path.parent.name}")
         _open_engines.add(self)
 
     # -- opening ------------------------------------------------------------------------------------------------
 
+    def _let_in(self) -> None:
+        self._gate.shared()
+
     def _look_first(self) -> None:
         self.diagnosis = doctor.examine(self.path)
-        if self.diagnosis.damaged and not self._read_only:
+        if self.diagnosis.damaged:
             # Opening replays the good prefix and resets the WAL: what lies behind the damage would be gone. So
             # copies are taken first; what to do with them is recovery's business, not the engine's.
             note = {"diagnosis": msgspec.to_builtins(self.diagnosis)}
@@ -173,14 +173,6 @@ class Engine:
         have = self._writer.pragma("user_version")
         if have == len(steps):
             return
-        if self._read_only and self.diagnosis is not None and self.diagnosis.damaged and have < len(steps):
-            what = f"the write-ahead log of {self.path.name} is damaged: without it the file is empty"
-            raise IntegrityError(what, hint="keep the directory as it is", check="wal")
-        if have < len(steps) and self._read_only:
-            raise UsageError(
-                f"{self.path} was written by an older Holdfast (format {have}, this knows {len(steps)})",
-                hint="open the store once: that brings it up to date",
-            )
         if have > len(steps):
             raise UsageError(
                 f"{self.path} was written by a newer Holdfast (format {have}, this knows {len(steps)})",

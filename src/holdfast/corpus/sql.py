@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from holdfast import codec
 from holdfast.corpus import times
@@ -22,9 +22,6 @@ from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, b
 from holdfast.errors import IntegrityError
 from holdfast.records import MORE, genesis
 from holdfast.wire import RECORDS_MAX
-
-if TYPE_CHECKING:
-    from holdfast.corpus.scrub import Part
 
 T = TypeVar("T")
 
@@ -85,18 +82,12 @@ class Engine(Protocol):
         """Moves what the engine keeps beside its file into it, where it has such a thing."""
         ...
 
-    def scrub(self) -> list[str]:
-        """What is wrong with the bytes below the rows."""
-        ...
-
-    def scrub_part(self, part: Part) -> list[str]:
-        """The same for one part: ``size``, ``indexes``, or (the first page, how many) of the pages."""
-        ...
+    def scrub_part(self, part: Any) -> list[str]:
+        """What is wrong below the rows: with the ``size``, the ``indexes``, or (the first, how many) of the pages."""
 
     @property
     def pages(self) -> int:
         """How many pages there are to scrub."""
-        ...
 
     def close(self) -> None:
         """Commits what is queued and closes; a second close is fine."""

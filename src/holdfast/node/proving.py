@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.clock import SYSTEM
 from holdfast.corpus import SqliteCorpus
-from holdfast.corpus.engine import Engine
+from holdfast.corpus.beholder import Beholder
 from holdfast.corpus.snapshot import references
 from holdfast.errors import HoldfastError
 from holdfast.integrity.checks import CHECKS, PAGE, SIGNATURE, Finding
@@ -113,7 +113,7 @@ def _acked(home: Path) -> Iterator[Acked]:
     if not (home / "node.db").exists():
         return
     try:
-        node = Engine(home / "node.db", roles=("node",), read_only=True)
+        node = Beholder(home / "node.db", roles=("node",))
     except HoldfastError:
         return  # it only repeats what the hubs say
     try:
@@ -126,7 +126,7 @@ def _foreign(home: Path, corpus: SqliteCorpus) -> Iterator[Finding]:
     """Logs whose key is none of this node's."""
     if not (home / "keys.db").exists():
         return
-    keys = Engine(home / "keys.db", roles=("keys",), read_only=True)
+    keys = Beholder(home / "keys.db", roles=("keys",))
     try:
         ours = {bytes(row[0]) for row in keys.query("SELECT public FROM key")}
     finally:
