@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -17,12 +16,12 @@ from typing import TYPE_CHECKING
 from holdfast.errors import HoldfastError, StoreClosed
 
 if TYPE_CHECKING:
+    from logging import Logger
+
     from holdfast.integrity.checks import Finding
     from holdfast.integrity.scanner import Progress
     from holdfast.log import OpenLog
     from holdfast.node.directory import Directory
-
-logger = logging.getLogger(__name__)
 
 STOP_S = 10.0
 
@@ -62,7 +61,7 @@ class Scanning:
                 return
             except Exception:
                 # A scan that ended for good would be a node that nobody looks at; it is told and tried again.
-                logger.exception("the scan of %s failed", self._directory.path)
+                _logger().exception("the scan of %s failed", self._directory.path)
 
 
 def turns(
@@ -86,7 +85,7 @@ def turns(
             try:
                 opened = directory.open_log(agent, None)
             except HoldfastError as error:
-                logger.warning("cannot scan the log of %s", agent, exc_info=error)
+                _logger().warning("cannot scan the log of %s", agent, exc_info=error)
                 continue
             try:
                 done[agent] = _turn(directory, opened, whole, stop)
@@ -110,7 +109,7 @@ def _turn(directory: Directory, opened: OpenLog, whole: bool, stop: threading.Ev
     done = scanner.turn(whole=whole)
     for finding in done.findings:
         if finding not in before:
-            logger.error("scan: %s: %s", opened.agent, finding)
+            _logger().error("scan: %s: %s", opened.agent, finding)
     return done
 
 
@@ -163,3 +162,9 @@ def _alone(directory: Directory) -> Iterator[bool]:
             yield True
     finally:
         os.close(fd)
+
+
+def _logger() -> Logger:
+    import logging  # 8 ms, which no command pays that only opens a store
+
+    return logging.getLogger(__name__)
