@@ -10,6 +10,9 @@ import pytest
 
 from holdfast.cli.checkup import file_system
 from holdfast.corpus import SqliteCorpus
+from holdfast.hub.directory import HubDirectory
+from holdfast.log import value
+from holdfast.testing.corpus import log_of
 from tests.cli.conftest import Run
 
 
@@ -181,3 +184,18 @@ def test_scan_says_what_it_found_and_status_and_doctor_repeat_it(hf: Run, home: 
     assert hf("status").code == 1
     states = {check["name"]: check["state"] for check in hf("doctor", "--json").json["checks"]}
     assert states["scan"] == "fail"
+
+
+def test_scan_reads_a_hubs_directory_beside_the_hub(hf: Run, tmp_path: Path) -> None:
+    assert hf("scan", "--data", tmp_path).code == 5
+    home = HubDirectory(tmp_path / "hub", settle="acked")
+    log = log_of(home.corpus, tmp_path)
+    log.append([value("state", "k", "payload 07")])
+    head = home.corpus.link_at(log.branch.id, 1)
+    assert head is not None
+    home.corpus.write(lambda tx: tx.advance(log.branch.id, 1, head))
+    told = hf("scan", "--data", tmp_path / "hub", "--json")
+    assert (told.code, told.json["ok"], told.json["agents"][0]["records"]) == (0, True, 1)
+    home.corpus.write(lambda tx: tx.execute("UPDATE rec SET body=x'00'"))
+    assert hf("scan", "--data", tmp_path / "hub").code == 9
+    home.close()
