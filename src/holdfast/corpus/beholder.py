@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from holdfast.corpus import doctor
 from holdfast.corpus.engine import Engine, migrations
 from holdfast.errors import IntegrityError, UsageError
+from holdfast.sqlite import doctor
 
 
 class Beholder(Engine):

@@ -15,7 +15,6 @@ import msgspec
 
 from holdfast import records, seal
 from holdfast.corpus import Branch, SqlCorpus, Stored
-from holdfast.corpus.doctor import Diagnosis
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
 from holdfast.errors import HoldfastError
 from holdfast.integrity.checks import (
@@ -47,6 +46,7 @@ from holdfast.integrity.checks import (
 from holdfast.log.anchor import Mark
 from holdfast.log.prune import BEGIN_SEQ, Begin
 from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
+from holdfast.sqlite.doctor import Diagnosis
 
 BLOB: Final = BLOB_SCRUB
 FINDINGS_MAX: Final = 1000
