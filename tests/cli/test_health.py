@@ -10,6 +10,9 @@ import pytest
 
 from holdfast.cli.checkup import file_system
 from holdfast.corpus import SqliteCorpus
+from holdfast.hub.directory import HubDirectory
+from holdfast.log import value
+from holdfast.testing.corpus import log_of
 from tests.cli.conftest import Run
 
 
@@ -71,7 +74,7 @@ def test_doctor_finds_a_store_in_order(hf: Run) -> None:
     hf("put", "k", "1")
     told = hf("doctor", "--json")
     assert {check["name"]: check["state"] for check in told.json["checks"]} == dict.fromkeys(
-        ("sqlite", "store", "permissions", "file system", "logs", "wal", "disk", "ballast", "hub"), "ok"
+        ("sqlite", "store", "permissions", "file system", "logs", "scan", "wal", "disk", "ballast", "hub"), "ok"
     )
     assert told.code == 0
 
@@ -161,3 +164,38 @@ def test_a_file_that_is_no_database_is_an_error_and_no_traceback(hf: Run, home: 
     result = hf("get", "k")
     assert result.code == 9
     assert result.err.startswith("error: ")
+
+
+def test_scan_says_what_it_found_and_status_and_doctor_repeat_it(hf: Run, home: Path) -> None:
+    for number in range(5):
+        hf("put", f"k{number}", str(number))
+    told = hf("scan", "--json")
+    assert told.code == 0
+    assert (told.json["ok"], told.json["agents"][0]["tip"]) == (True, 5)
+    corpus = SqliteCorpus(store_of(home) / "agents/me/log.db")
+    corpus.write(lambda tx: tx.execute("UPDATE rec SET body=? WHERE seq=3", (b"9",)))
+    corpus.close()
+    told = hf("scan", "--full", "--json")
+    assert told.code == 9
+    (detail,) = told.json["agents"][0]["details"]
+    assert (detail["check"], detail["seq"]) == ("checksum", 3)
+    assert told.json["agents"][0]["last_round"]
+    assert hf("scan").code == 9, "it stays told"
+    assert hf("status").code == 1
+    states = {check["name"]: check["state"] for check in hf("doctor", "--json").json["checks"]}
+    assert states["scan"] == "fail"
+
+
+def test_scan_reads_a_hubs_directory_beside_the_hub(hf: Run, tmp_path: Path) -> None:
+    assert hf("scan", "--data", tmp_path).code == 5
+    home = HubDirectory(tmp_path / "hub", settle="acked")
+    log = log_of(home.corpus, tmp_path)
+    log.append([value("state", "k", "payload 07")])
+    head = home.corpus.link_at(log.branch.id, 1)
+    assert head is not None
+    home.corpus.write(lambda tx: tx.advance(log.branch.id, 1, head))
+    told = hf("scan", "--data", tmp_path / "hub", "--json")
+    assert (told.code, told.json["ok"], told.json["agents"][0]["records"]) == (0, True, 1)
+    home.corpus.write(lambda tx: tx.execute("UPDATE rec SET body=x'00'"))
+    assert hf("scan", "--data", tmp_path / "hub").code == 9
+    home.close()

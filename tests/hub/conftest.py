@@ -64,6 +64,7 @@ ON_BOTH_TOO = {
     "test_a_batch_beyond_500_is_split_and_wholly_written",
     "test_repeating_an_operation_adds_no_record",
     "test_requests_are_counted_by_route_and_outcome",
+    "test_a_hub_scans_itself_and_says_what_it_found",
     "test_a_hub_tells_of_its_disk_only_where_it_has_one",
     "test_a_nodes_lag_is_the_age_of_its_oldest_record_until_that_is_here",
     "test_a_file_is_stored_and_comes_back",

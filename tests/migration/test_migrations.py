@@ -20,7 +20,8 @@ import pytest
 
 import holdfast
 from holdfast.corpus import SqliteCorpus
-from holdfast.corpus.engine import Engine, migrations
+from holdfast.corpus.engine import Engine
+from holdfast.corpus.scripts import migrations
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.integrity import verify_corpus
 from holdfast.testing.corpus import content, log_of, put
@@ -103,7 +104,7 @@ def test_a_script_of_the_agents_part_runs_on_a_hub_whose_own_script_has_run(tmp_
     names = [text.splitlines()[0] for text in migrations(("", "hub"))]
     assert sorted(names) == sorted(text.splitlines()[0] for role in ("", "hub") for text in migrations((role,)))
     root = next_version(tmp_path, "0003_added.sql", "-- next\n")
-    code = "from holdfast.corpus.engine import migrations; print(migrations(('', 'hub')).index('-- next\\n'))"
+    code = "from holdfast.corpus.scripts import migrations; print(migrations(('', 'hub')).index('-- next\\n'))"
     environment = os.environ | {"PYTHONPATH": str(root)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.stdout == "3\n", result.stderr

@@ -17,6 +17,8 @@ from holdfast.cli.settings import CONFIG, Settings
 from holdfast.cli.show import count_text, seconds_text, size_text
 from holdfast.corpus.space import FLOOR_BYTES
 from holdfast.errors import HoldfastError
+from holdfast.integrity.scanner import Progress
+from holdfast.node.scanning import progress
 from holdfast.sqlite import SQLITE_MIN, apsw_version
 
 WAL_BYTES_MANY: Final = 64 << 20
@@ -110,7 +112,7 @@ def _kind(path: Path, mounts: Path) -> str:
 def _logs(settings: Settings) -> Iterator[Check]:
     with settings.directory() as directory:
         agents = directory.agents()
-        incidents, wal = [], 0
+        incidents, wal, scanned = [], 0, [progress(directory, agent) for agent in agents]
         for agent in agents:
             try:
                 with settings.open_log(agent) as opened:
@@ -123,10 +125,29 @@ def _logs(settings: Settings) -> Iterator[Check]:
         yield Check("logs", "fail", "; ".join(incidents), "holdfast verify says what is whole")
     else:
         yield Check("logs", "ok", f"{count_text(len(agents), 'agent')}")
+    yield _scan(scanned)
     if wal > WAL_BYTES_MANY:
         yield Check("wal", "warn", f"{size_text(wal)}: a reader stays open, or checkpoints fail", "end long readers")
     else:
         yield Check("wal", "ok", size_text(wal))
+
+
+def _scan(scanned: list[Progress]) -> Check:
+    findings = [finding for each in scanned for finding in each.findings]
+    if findings:
+        return Check(
+            "scan", "fail", f"{count_text(len(findings), 'finding')}: {findings[0]}", "holdfast verify says all"
+        )
+    turns = [each.at_ms for each in scanned]
+    if not turns or not min(turns):
+        return Check("scan", "ok", "not yet: a process that runs for five minutes begins it, or holdfast scan")
+    rounds = min(each.round_ms for each in scanned)
+    whole = f"everything {_ago(rounds)}" if rounds else "not yet everything"
+    return Check("scan", "ok", f"what is new {_ago(min(turns))}, {whole}; nothing found")
+
+
+def _ago(at_ms: int) -> str:
+    return f"{seconds_text(max(0.0, time.time() - at_ms / 1000))} ago"
 
 
 def _room(settings: Settings) -> Iterator[Check]:

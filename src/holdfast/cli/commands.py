@@ -40,7 +40,8 @@ COMMANDS = Shell(
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {
-            "verify": ("health", "prove every record of this store"),
+            "verify": ("trust", "prove every record of this store"),
+            "scan": ("trust", "look at what is new, and at the next share of all"),
         },
     },
 )

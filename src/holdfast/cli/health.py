@@ -13,7 +13,7 @@ import msgspec
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, seconds_text, size_text
-from holdfast.errors import HoldfastError, IntegrityError, NotFound, UsageError
+from holdfast.errors import HoldfastError, UsageError
 
 if TYPE_CHECKING:
     from holdfast.node.directory import Directory
@@ -63,9 +63,12 @@ def _agent(settings: Settings, directory: Directory, name: str, hubs: list[str])
             found = health(directory, opened, hubs)
             keys = sum(count for _, count in opened.corpus.collections(name))
     except HoldfastError as error:
-        nothing = {"records": None, "keys": None, "bytes": None, "last_write": None, "outbox": None}
+        nothing = {"records": None, "keys": None, "bytes": None, "last_write": None, "outbox": None, "scan": None}
         return {"agent": name, **nothing, "problems": [f"{name}: {error.message}"]}
     problems = [f"{name}: {each['what']}: {each['detail']}" for each in found["log"]["incidents"]]
+    scan = found["scan"]
+    if scan["findings"]:
+        problems.append(f"{name}: the scan found {len(scan['findings'])}: {scan['findings'][0]}")
     if found["log"]["trouble"]:
         problems.append(f"{name}: {found['log']['trouble']}")
     if found["refused"]:
@@ -77,6 +80,7 @@ def _agent(settings: Settings, directory: Directory, name: str, hubs: list[str])
         "bytes": found["log"]["bytes"],
         "last_write": found["head"]["time"],
         "outbox": max((each["depth"] for each in found["hubs"]), default=None),
+        "scan": scan,
         "problems": problems,
     }
 
@@ -206,50 +210,3 @@ def doctor_command(settings: Settings) -> int:
             settings.show.line(f"{settings.show.paint(sign, color)}  {check.name:{width}}  {check.text}{fix}")
         settings.show.line(f"{failed} failed, {count_text(warned, 'warning')}")
     return 1 if failed else 0
-
-
-@shell.command("verify")
-@click.pass_obj
-def verify_command(settings: Settings) -> int:
-    """Read every record of this store anew and prove it: pages, links, payloads, blobs, and the anchor's word.
-
-    Of all agents on this machine, or of --agent. The exit code is 9 when anything is not what was recorded.
-    """
-    with settings.directory() as directory:
-        agents = [settings.agent] if settings.agent else directory.agents()
-        for agent in agents:
-            if not directory.has_agent(agent):
-                raise NotFound(f"no agent {agent} on this machine", hint="holdfast ls --agents")
-        reports = [_verified(settings, directory, agent) for agent in agents]
-    findings = sum(len(report["findings"]) for report in reports)
-    if settings.as_json:
-        settings.show.document({"ok": not findings, "agents": reports})
-    else:
-        for report in reports:
-            sign, color = _SIGNS["fail" if report["findings"] else "ok"]
-            checked = f"{count_text(report['records'], 'record')} in {seconds_text(report['seconds'])}"
-            settings.show.line(f"{settings.show.paint(sign, color)}  {report['agent']}  {checked}")
-            for finding in report["findings"]:
-                settings.show.line(f"      {finding}")
-    if findings:
-        settings.show.warn(
-            f"{count_text(findings, 'finding')}: what is stored is not what was recorded",
-            hint="keep the directory as it is; the hub's copy of these records is whole as far as it has them",
-        )
-    return IntegrityError.exit_code if findings else 0
-
-
-def _verified(settings: Settings, directory: Directory, agent: str) -> dict[str, Any]:
-    from holdfast.node.health import verify
-
-    begun = time.perf_counter()
-    records, findings = 0, []
-    try:
-        with settings.open_log(agent) as opened:
-            findings = [f"{each.what}: {each.detail}" for each in opened.incidents]
-            records = opened.corpus.last()
-            report = verify(directory, opened)
-            findings += [str(finding) for finding in report.findings]
-    except IntegrityError as error:
-        findings.append(error.message)
-    return {"agent": agent, "records": records, "findings": findings, "seconds": time.perf_counter() - begun}

@@ -16,15 +16,13 @@ Traps this module exists for, each with a test:
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
-import time
 import weakref
 from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import apsw
 import msgspec
@@ -32,8 +30,14 @@ import msgspec
 from holdfast.corpus import scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.gate import Gate
+from holdfast.corpus.scripts import scripts
+from holdfast.corpus.scrub import Part
+from holdfast.corpus.trouble import Patience as _Patience
+from holdfast.corpus.trouble import as_ours as _as_ours
+from holdfast.corpus.trouble import ours
+from holdfast.corpus.trouble import pragma as _pragma
 from holdfast.disk import sync_directory
-from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, StoreClosed, UsageError
+from holdfast.errors import IntegrityError, NodeFull, StoreClosed, UsageError
 from holdfast.sqlite import checksums, doctor
 from holdfast.sqlite.quarantine import quarantine
 
@@ -41,9 +45,7 @@ PAGE_BYTES: Final = 4096
 WAL_PAGES_PASSIVE: Final = 1000
 WAL_PAGES_INLINE: Final = 4000
 WAL_BYTES: Final = 4 << 20
-BUSY_S_MAX: Final = 600.0
 _LOG: Final = ""  # the role of a file of records
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _inherited: list[Engine] = []
@@ -65,6 +67,8 @@ class Engine:
         IntegrityError: the file is damaged in a way that opening would make worse.
         NodeFull: no room to open it.
     """
+
+    read_only: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -106,7 +110,7 @@ class Engine:
             if first:
                 self._look_first()
             with _as_ours(path):
-                self._writer = self._connect()
+                self._writer = self._connect(read_only=self.read_only)
                 self.writer_execute: Callable[..., Any] = (
                     self._writer.execute
                 )  # for jobs only, inside their transaction
@@ -120,11 +124,14 @@ class Engine:
         except BaseException:
             self._gate.leave()
             raise
-        self._gate.shared()
+        self._let_in()
         self.commits = GroupCommit(self._transact, name=f"holdfast-{path.parent.name}")
         _open_engines.add(self)
 
     # -- opening ------------------------------------------------------------------------------------------------
+
+    def _let_in(self) -> None:
+        self._gate.shared()
 
     def _look_first(self) -> None:
         self.diagnosis = doctor.examine(self.path)
@@ -154,13 +161,16 @@ class Engine:
             _pragma(connection, "wal_autocheckpoint", WAL_PAGES_INLINE)
             _pragma(connection, "journal_size_limit", 64 << 20)
             _pragma(connection, "secure_delete", 1)
+        else:
+            # The last to close a WAL moves it into the file, even one who was only to read.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         _pragma(connection, "cache_size", -(self.reader_cache_kib if read_only else self._cache_kib))
         _pragma(connection, "temp_store", 2)
         _pragma(connection, "mmap_size", 0)
         return connection
 
     def _migrate(self, roles: Sequence[str]) -> None:
-        steps = _scripts(roles)
+        steps = scripts(roles)
         have = self._writer.pragma("user_version")
         if have == len(steps):
             return
@@ -348,14 +358,23 @@ class Engine:
                     connection.execute("ROLLBACK")
 
     def scrub(self) -> list[str]:
-        """What is wrong with any page or index of the file, read anew from the disk; empty when it is sound."""
+        """What is wrong with the size, any page or any index of the file, read anew; empty when it is sound."""
+        return [*self.scrub_part("size"), *self.scrub_part((1, scrub.ALL)), *self.scrub_part("indexes")]
+
+    def scrub_part(self, part: Part) -> list[str]:
+        """The same for one part: ``size``, ``indexes``, or (the first page, how many) of the pages."""
         self.check()
         with _as_ours(self.path):
             connection = self._connect(read_only=True)
         try:
-            return scrub.examine(connection, os.stat(self.path).st_size, PAGE_BYTES)
+            return scrub.examine(connection, lambda: os.stat(self.path).st_size, PAGE_BYTES, part)
         finally:
             connection.close()
+
+    @property
+    def pages(self) -> int:
+        """How many pages the file has."""
+        return os.stat(self.path).st_size // PAGE_BYTES
 
     # -- ending -------------------------------------------------------------------------------------------------
 
@@ -408,69 +427,6 @@ class Engine:
         if self._wal is not None:
             os.close(self._wal)
         self._gate.leave()
-
-
-class _Patience:
-    """A busy handler: a second writer waits its turn, in short random steps, for as long as a disk may stall."""
-
-    def __init__(self) -> None:
-        self._since = 0.0
-
-    def __call__(self, tries: int) -> bool:
-        from random import uniform  # not before somebody must wait: it would cost every command 2 ms
-
-        if tries == 0:
-            self._since = time.monotonic()
-        time.sleep(uniform(0.0001, min(0.0002 * (tries + 1), 0.005)))  # SQLite's own steps reach 100 ms
-        return time.monotonic() - self._since < BUSY_S_MAX
-
-
-def migrations(roles: Sequence[str]) -> list[str]:
-    """The scripts that make a file of these roles, oldest first; the file's `user_version` counts them."""
-    return [script.read_text("utf-8") for script in _scripts(roles)]
-
-
-def _scripts(roles: Sequence[str]) -> list[Path]:
-    folder = Path(__file__).with_name("migrations")  # importlib.resources would cost every command 9 ms
-    names = sorted(name for name in os.listdir(folder) if name.endswith(".sql"))
-    wanted = [
-        (name.removeprefix(f"{role}_")[:4], order, name)
-        for order, role in enumerate(roles)
-        for name in names
-        if name.startswith(f"{role}_" if role else "0")
-    ]
-    # By number before role: the count in a file must mean the same scripts when a later one is added to any role.
-    return [folder / name for _, _, name in sorted(wanted)]
-
-
-def ours(error: apsw.Error, path: Path, connection: apsw.Connection | None = None) -> HoldfastError:
-    """The error of our tree that an SQLite error means; SQLite's never reach a caller."""
-    # SQLite says "full" of a full disk alone; a quota, a limit, or no room for the WAL's index are an I/O error to it.
-    grown = getattr(error, "extendedresult", 0) in (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE)
-    if isinstance(error, apsw.FullError) or (grown and connection and connection.system_errno in _NO_ROOM):
-        return NodeFull(f"no room to write {path.name}", hint="free space on this disk; reads go on")
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return Locked(f"{path.name} stayed locked for {BUSY_S_MAX:.0f} s", hint="which process holds it?")
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.IOError):
-        return IntegrityError(f"{path.name} is damaged: {error}", hint="holdfast verify")
-    if isinstance(error, apsw.CantOpenError):
-        return NodeFull(f"cannot open {path.name}: {error}", hint="is the disk full, or not writable?")
-    return HoldfastError(f"{path.name}: {type(error).__name__}: {error}")
-
-
-@contextlib.contextmanager
-def _as_ours(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except apsw.Error as error:
-        raise ours(error, path) from error
-
-
-def _pragma(connection: apsw.Connection, name: str, value: int | str) -> None:
-    connection.execute(f"PRAGMA {name}={value}").fetchall()
-    got = connection.pragma(name)
-    if got != value:
-        raise IntegrityError(f"PRAGMA {name} is {got!r} after setting {value!r}")
 
 
 def _after_fork() -> None:

@@ -5,45 +5,77 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Literal
 
 import apsw
 
+Part = Literal["size", "indexes"] | tuple[int, int]
 PAGES_NAMED_MAX: Final = 100
+ALL: Final = 1 << 32
+"""More pages than a file can have."""
 RESERVED: Final = 8
 _TRIES: Final = 5
 
 
-def examine(connection: apsw.Connection, size: int, page_size: int) -> list[str]:
-    """What is wrong with the file's pages and indexes, in words; empty when it is sound.
+def examine(connection: apsw.Connection, sized: Callable[[], int], page_size: int, part: Part) -> list[str]:
+    """What is wrong with one part of the file, in words; empty when it is sound.
 
     Reads through SQLite's own file handle: opening the file beside it would drop SQLite's locks on closing.
 
     Args:
         connection: a fresh one, so that no cache answers for the disk.
-        size: the file's size in bytes.
+        sized: the file's size in bytes, as of the call.
         page_size: bytes of a page.
+        part: ``size``, ``indexes``, or (the first page, how many at most) of the pages.
     """
-    found = []
+    if part == "indexes":
+        return _indexes(connection)
     try:
-        connection.execute("PRAGMA user_version").fetchall()  # opens the WAL
+        # In this order: what a checkpoint moves meanwhile is in the WAL as seen before, or in the file as seen after.
+        count = int(connection.pragma("page_count"))
         covered = _in_wal(connection, page_size)
+        size = sized()
     except apsw.Error as error:
         return [f"the file cannot be opened: {error}"]
+    if part == "size":
+        return _size(count, size, page_size, covered)
+    return _pages(connection, size, page_size, covered, part)
+
+
+def _size(count: int, size: int, page_size: int, covered: set[int]) -> list[str]:
+    found = []
     if size % page_size and size // page_size + 1 not in covered:
         found.append(f"the file ends inside a page: {size} bytes")
-    for number in range(1, size // page_size + 1):
+    lost = sum(number not in covered for number in range(size // page_size + 1, count + 1)) - len(found)
+    if lost > 0:
+        found.append(f"the file is {lost} pages too short: {size} bytes for {count} pages of {page_size}")
+    return found
+
+
+def _pages(
+    connection: apsw.Connection, size: int, page_size: int, covered: set[int], span: tuple[int, int]
+) -> list[str]:
+    found = []
+    first, many = span
+    for number in range(first, min(-(-size // page_size), first + many - 1) + 1):
         if number not in covered and not _sound(connection, number, page_size):
             found.append(f"page {number} is not what was written")
             if len(found) >= PAGES_NAMED_MAX:
                 return [*found, "and perhaps more: the scrub stops here"]
-    if size >= page_size and 1 not in covered and not found and _reserved(connection, page_size) != RESERVED:
+    first_seen = first == 1 and size >= page_size and 1 not in covered
+    if first_seen and not found and _reserved(connection, page_size) != RESERVED:
         found.append("the header says that pages carry no checksums")
-    try:
-        found += [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
-    except apsw.Error as error:
-        found.append(f"the file cannot be checked: {error}")
     return found
+
+
+def _indexes(connection: apsw.Connection) -> list[str]:
+    try:
+        # What rotted is the pages' finding; here only what SQLite would believe of its own trees.
+        connection.execute("PRAGMA checksum_verification=0").fetchall()
+        return [row[0] for row in connection.execute("PRAGMA integrity_check") if row[0] != "ok"]
+    except apsw.Error as error:
+        return [f"the file cannot be checked: {error}"]
 
 
 def _in_wal(connection: apsw.Connection, page_size: int) -> set[int]:

@@ -11,9 +11,18 @@ import msgspec
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.errors import IntegrityError
+from holdfast.records import BLOB, DELETE_PREFIX, TOMBSTONE, VALUE
 
 STEP: Final = 500
 """Rows asked for at once: an engine far away sends all that it is asked for."""
+
+
+def references(corpus: SqlCorpus) -> Iterator[bytes]:
+    """The digests of all blobs whose payload some record still has, of every version and branch."""
+    # A body that was evicted, redacted or quarantined is NULL, and refers to nothing any more.
+    sql = "SELECT DISTINCT substr(body, 1, 32) FROM rec WHERE flags & ? <> 0 AND body IS NOT NULL"
+    for (digest,) in corpus.engine.read(sql, (BLOB,)):
+        yield bytes(digest)
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -32,11 +41,11 @@ class Snapshot:
         self._corpus = corpus
         self._query = query
 
-    def records(self) -> Iterator[Stored]:
-        """Every record, in commit order."""
-        stored, after = self._corpus.stored, 0
-        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? ORDER BY r.pos LIMIT ?"
-        while rows := self._query(sql, (after, STEP)).fetchall():
+    def records(self, after: int = 0, until: int = 1 << 62) -> Iterator[Stored]:
+        """Every record (behind one position, up to another), in commit order."""
+        stored = self._corpus.stored
+        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? AND r.pos<=? ORDER BY r.pos LIMIT ?"
+        while rows := self._query(sql, (after, until, STEP)).fetchall():
             yield from map(stored, rows)
             after = _further(after, rows[-1][0])
 
@@ -73,6 +82,43 @@ class Snapshot:
         before = "max(iif(coll=1, pos, 0)) OVER (ORDER BY pos ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
         sql = f"SELECT before, pos FROM (SELECT pos, back, {before} AS before FROM rec) WHERE back<before"
         rows: list[Any] = [] if self._corpus.hub else self._query(sql).fetchall()
+        return rows
+
+    def signed_in(self, after: int, until: int) -> list[tuple[Signed, bytes]]:
+        """The signed heads kept for records behind one position up to another, each with its record's link."""
+        if not self._corpus.hub:
+            return []
+        sql = (
+            "SELECT s.branch, s.seq, s.signature, r.link FROM rec r JOIN signed s ON s.branch=r.branch AND s.seq=r.seq"
+            " WHERE r.pos>? AND r.pos<=?"
+        )
+        rows: list[Any] = self._query(sql, (after, until)).fetchall()
+        return [(Signed(row[0], row[1], None, bytes(row[2])), bytes(row[3])) for row in rows]
+
+    def unstated(self, after: int, until: int) -> list[tuple[int, str, int, int | None]]:
+        """Records whose key has no newest version, or in an agent's file an older one: pos, agent, seq, that pos."""
+        older = "st.pos IS NULL" if self._corpus.hub else "st.pos IS NULL OR st.pos<r.pos"
+        sql = (
+            "SELECT r.pos, n.s, r.seq, st.pos FROM rec r LEFT JOIN state st ON st.agent=r.agent AND st.coll=r.coll AND"
+            " st.key=r.key LEFT JOIN name n ON n.id=r.agent WHERE r.pos>? AND r.pos<=? AND (r.flags & ?)<>0 AND NOT"
+            f" (r.kind=(SELECT id FROM name WHERE s=?) AND (r.flags & ?)<>0) AND ({older}) ORDER BY r.pos LIMIT 1000"
+        )
+        args = (after, until, VALUE | TOMBSTONE, DELETE_PREFIX, TOMBSTONE)
+        rows: list[Any] = self._query(sql, args).fetchall()
+        return rows
+
+    def strayed(self, after: int = 0, until: int = 1 << 62) -> list[tuple[int, str, int, int]]:
+        """Records that name another key's version, or nothing, as their predecessor: pos, agent, seq, that pos.
+
+        It may lie at a later position: of two branches the second may bring what the first had replaced.
+        """
+        lost = "p.pos IS NULL" if self._corpus.hub else "1=0"  # a node may have pruned it
+        sql = (
+            "SELECT r.pos, n.s, r.seq, r.prior FROM rec r LEFT JOIN rec p ON p.pos=r.prior LEFT JOIN name n"
+            " ON n.id=r.agent WHERE r.prior<>0 AND r.pos>? AND r.pos<=?"
+            f" AND ({lost} OR p.key<>r.key OR p.coll<>r.coll OR p.agent<>r.agent) ORDER BY r.pos LIMIT 1000"
+        )
+        rows: list[Any] = self._query(sql, (after, until)).fetchall()
         return rows
 
     def meta(self, key: str) -> Any:

@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from holdfast import codec
 from holdfast.corpus import times
 from holdfast.corpus.commit import GroupCommit
+from holdfast.corpus.engines import Engine
 from holdfast.corpus.port import Branch, Filter, Head, fits
 from holdfast.corpus.rows import COLUMNS, Stored, named, unbind, within
 from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, branch_of
@@ -37,58 +38,6 @@ anything but first versions; `request` is a request's own name, which no message
 _ARRIVAL_SLACK_MS: Final = 60_000
 _PLAIN: Final = re.compile(r"[^*?]*")
 NEWEST: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos=(SELECT pos {KEY} AND gone=0)"
-
-
-class Engine(Protocol):
-    """What runs the statements. Reads may be made from any thread; a write is a job of `commits`.
-
-    `on_rollback` is called when a transaction was undone, `on_change` inside one that finds that somebody else wrote
-    since the last: what is remembered of the corpus ends there. `inline` says whether a small commit may be made where
-    nobody may wait (an event loop): it cannot where each is an answer from another machine.
-    """
-
-    commits: GroupCommit
-    on_rollback: Callable[[], None]
-    on_change: Callable[[], None]
-    wal_pages: int
-    inline: bool
-
-    @property
-    def unusable(self) -> bool:
-        """Whether it is closed, or has failed for good."""
-        ...
-
-    def query(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
-        """All rows of a query."""
-        ...
-
-    def one(self, sql: str, args: Sequence[Any] = ()) -> Any:
-        """The first row of a query, or None."""
-        ...
-
-    def read(self, sql: str, args: Sequence[Any] = ()) -> Generator[Any, None, None]:
-        """The rows of a query, fetched as they are asked for."""
-        ...
-
-    def moment(self) -> AbstractContextManager[Callable[..., Any]]:
-        """What runs statements that all see the same moment; each gives a cursor."""
-        ...
-
-    def sync(self) -> None:
-        """Returns when every commit made before the call survives a power cut."""
-        ...
-
-    def checkpoint(self, *, most_pages: int = ...) -> None:
-        """Moves what the engine keeps beside its file into it, where it has such a thing."""
-        ...
-
-    def scrub(self) -> list[str]:
-        """What is wrong with the bytes below the rows."""
-        ...
-
-    def close(self) -> None:
-        """Commits what is queued and closes; a second close is fine."""
-        ...
 
 
 class SqlCorpus:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from holdfast.corpus.beholder import Beholder
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.port import Filter, Head
 from holdfast.corpus.rows import COLUMNS, Stored
@@ -41,7 +42,7 @@ class SqliteCorpus(SqlCorpus):
         path: the database file; its directory exists.
         hub: whether many streams share it (then several branches of each may).
         full: commit with an fsync each (level CRITICAL).
-        options: passed to `Engine`.
+        options: passed to `Engine`; with ``read_only=True`` it is a `Beholder`, which changes nothing.
     """
 
     engine: Engine
@@ -49,7 +50,8 @@ class SqliteCorpus(SqlCorpus):
 
     def __init__(self, path: Path, *, hub: bool = False, full: bool = False, **options: Any) -> None:
         super().__init__(hub=hub)
-        self.engine = Engine(path, roles=("", "hub" if hub else "agent"), full=full, **options)
+        kind = Beholder if options.pop("read_only", False) else Engine
+        self.engine = kind(path, roles=("", "hub" if hub else "agent"), full=full, **options)
         self.engine.on_rollback = self._undone
         self.tx = self.engine.hands = SqliteTransaction(self)
         self.engine.on_change = self.tx.forget

@@ -24,6 +24,7 @@ from holdfast.hub.ingest import Writer
 from holdfast.hub.meters import Meters
 from holdfast.hub.options import Options
 from holdfast.hub.own import OwnStreams
+from holdfast.hub.scanning import Scanning
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
 from holdfast.hub.tokens import Tokens
 from holdfast.wire import Hello
@@ -79,6 +80,7 @@ class Core:
 
             self.follower = Follower(self, self.options)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
+        self.scanning = Scanning(home, self.options.scan_s)
         self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
@@ -106,6 +108,7 @@ class Core:
             self._watcher = asyncio.create_task(self._watch())
         self._load_nodes()
         self._trailer.start()
+        self.scanning.start()
         self.gate.start()
         self._tender = asyncio.create_task(self._tend())
         if self.follower is not None:
@@ -124,6 +127,7 @@ class Core:
         await self.cache.close()
         if self.follower is not None:
             await self.follower.stop()
+        await asyncio.to_thread(self.scanning.stop)
         self._stop_trail.set()
         self.writer.committed.set()
         await self.gate.stop()

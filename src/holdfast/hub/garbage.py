@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
-from holdfast.corpus import SqlCorpus
+from holdfast.corpus.snapshot import references
 from holdfast.hub.home import Home
 from holdfast.objects.blobs.collect import GRACE_S, Collected, Collector
-from holdfast.records import BLOB
 
 COLLECT_EVERY_S: Final = 6 * 3600.0
-
-
-def references(corpus: SqlCorpus) -> Iterator[bytes]:
-    """The digests of all blobs whose payload some record still has, of every version and branch."""
-    # A body that was evicted, redacted or quarantined is NULL, and refers to nothing any more.
-    sql = "SELECT DISTINCT substr(body, 1, 32) FROM rec WHERE flags & ? <> 0 AND body IS NOT NULL"
-    for (digest,) in corpus.engine.read(sql, (BLOB,)):
-        yield bytes(digest)
 
 
 def collect(home: Home, *, grace_s: float = GRACE_S, dry_run: bool = False) -> Collected:

@@ -175,6 +175,13 @@ class _Collector:
             ("check",),
         )
         yield _gauge("hub_warnings", "What is degraded and works all the same; /readyz says what", len(found.warnings))
+        scan = core.scanning.progress
+        yield _gauge("scan_findings", "What the scan found not to be as it was written", len(scan.findings))
+        yield _gauge("scan_last_turn_timestamp_seconds", "When the scan last looked at what is new", scan.at_ms / 1000)
+        yield _gauge(
+            "scan_last_round_timestamp_seconds", "When the scan had last looked at everything", scan.round_ms / 1000
+        )
+        yield _counter("scan_records", "Records that the scan has looked at", scan.records)
         yield _gauge(
             "hub_damaged", "1 if something was not what was recorded when the hub started", int(bool(core.home.damage))
         )

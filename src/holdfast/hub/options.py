@@ -33,6 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         plain_http: other machines may come without TLS: whoever can listen on the way reads everything.
         rate: requests a second that each principal may make (a node ten times as many); 0: no limit.
         concurrent: requests under way at once, at most; feeds and probes do not count.
+        scan_s: seconds between two turns of the scan in the background, which reads all of it in a day; 0 for none.
         pause_s: seconds that a client may pause within a body, or take over what comes before it.
     """
 
@@ -53,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     concurrent: int = 1_000
     pause_s: float = 20.0
+    scan_s: float = 300.0
     sql_seconds: float = 5.0
 
 

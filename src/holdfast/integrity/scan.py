@@ -7,40 +7,84 @@ file that was put back, shows only against the anchor handed in, and against the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from holdfast import records, seal
 from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
-from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.integrity.checks import CHAIN, VERSION, Finding, Line, Versions, check_payload, check_size
+from holdfast.errors import HoldfastError
+from holdfast.integrity.checks import (
+    ANCHOR,
+    BLOB_SCRUB,
+    CHAIN,
+    CHECKS,
+    CHECKSUM,
+    HUB,
+    INDEX,
+    PAGE,
+    SIGNATURE,
+    SIZE,
+    STATE,
+    TIME,
+    VERSION,
+    WAL,
+    Blobs,
+    Finding,
+    Line,
+    Versions,
+    blob_of,
+    check_ahead,
+    check_blob,
+    check_blob_size,
+    check_payload,
+    check_size,
+)
 from holdfast.log.anchor import Mark
 from holdfast.log.prune import BEGIN_SEQ, Begin
 from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
+from holdfast.sqlite.doctor import Diagnosis
 
-ANCHOR: Final = "anchor"
-BLOB: Final = "blob"
-PAGE: Final = "page"
-SIGNATURE: Final = "signature"
-STATE: Final = "state"
-
+BLOB: Final = BLOB_SCRUB
 FINDINGS_MAX: Final = 1000
 """A file that is damaged all over would fill memory with its story."""
+ORPHAN_GRACE_S: Final = 86_400.0
+"""A blob is written before the record that refers to it; whoever was killed in between leaves one behind."""
+_WALKED: Final = frozenset((CHECKSUM, CHAIN, TIME, SIZE, VERSION, SIGNATURE, BLOB, STATE))
+_RESTORE: Final = "keep the file as it is: holdfast repair --plan says what can be put back, and from where"
 
 
-class BlobStore(Protocol):
-    """Where blobs are."""
+class Acked(NamedTuple):
+    """What a hub has said that it holds of a stream: up to `seq`, whose link is `link`."""
 
-    def has(self, digest: bytes) -> bool:
-        """Whether it is here, by its name."""
-        ...
+    hub: str
+    stream: bytes
+    seq: int
+    link: bytes
 
-    def verify(self, digest: bytes) -> bool:
-        """Whether it is here and its bytes have this digest."""
-        ...
+
+class Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """What a corpus cannot know of itself, handed in by whoever knows.
+
+    Attributes:
+        acked: what hubs have acknowledged.
+        now_ms: the wall clock (ms since 1970); None: stamps are not held against it.
+        referred: digests of blobs that somebody else refers to; None: blobs without a reference are not looked for.
+        grace_s: how old (seconds) such a blob must be to be named.
+        wal: what the doctor saw of the write-ahead log before the file was opened.
+    """
+
+    acked: Sequence[Acked] = ()
+    now_ms: int | None = None
+    referred: Container[bytes] | None = None
+    grace_s: float = ORPHAN_GRACE_S
+    wal: Diagnosis | None = None
+
+
+NOTHING: Final = Outside()
 
 
 class Scan(msgspec.Struct, kw_only=True):
@@ -48,6 +92,7 @@ class Scan(msgspec.Struct, kw_only=True):
 
     Attributes:
         findings: what is wrong, at most `FINDINGS_MAX` of it; empty when everything is proven.
+        notes: what is not as it should be and harms nothing: blobs that no record refers to.
         left_out: how many findings there were beyond that.
         records: how many were read.
         branches: how many chains.
@@ -60,6 +105,7 @@ class Scan(msgspec.Struct, kw_only=True):
     """
 
     findings: list[Finding] = []
+    notes: list[Finding] = []
     left_out: int = 0
     records: int = 0
     branches: int = 0
@@ -77,7 +123,13 @@ class Scan(msgspec.Struct, kw_only=True):
 
 
 def verify_corpus(
-    corpus: SqlCorpus, blobs: BlobStore | None = None, *, anchor: Mark | None = None, full: bool = True
+    corpus: SqlCorpus,
+    blobs: Blobs | None = None,
+    *,
+    anchor: Mark | None = None,
+    full: bool = True,
+    outside: Outside = NOTHING,
+    checks: Collection[str] = CHECKS,
 ) -> Scan:
     """Proves what a file holds, or says what is not proven; changes nothing.
 
@@ -86,22 +138,40 @@ def verify_corpus(
         blobs: where its blobs are; without it they are not looked for.
         anchor: where the anchor saw the head; without it a cut tail is not seen.
         full: also hash every payload and blob, and read every page; else headers, chains and signatures only.
+        outside: what else is known from outside the file.
+        checks: which of `holdfast.integrity.checks.CHECKS` are made. Among all of them one break is found once, by
+            the check that says most of it; each alone finds whatever it can see.
 
     Returns:
         The scan. Damage never raises: what could not be read is a finding too.
     """
     begun = time.perf_counter()
-    scan = Scan()
+    scan, on = Scan(), frozenset(checks)
+    if WAL in on and outside.wal is not None and outside.wal.damaged:
+        what = f"the write-ahead log was damaged before it was opened: {outside.wal.state}"
+        actual = f"frame {outside.wal.first_bad}, {outside.wal.commits_behind} whole commits behind it"
+        _note(scan, Finding(WAL, "", 0, what, _RESTORE, "only valid frames", actual))
     try:
         with snapshot(corpus) as view:
-            _Walk(corpus, view, scan, full).run(anchor, blobs)
+            _Walk(corpus, view, scan, on, full).run(anchor, blobs, outside)
     except HoldfastError as error:
         _note(scan, Finding(PAGE, "", 0, f"the scan broke off: {error.message}", error.hint))
-    if full:
-        for what in corpus.engine.scrub():
-            _note(scan, Finding(PAGE, "", 0, what, "restore the file, or refetch it from the hub"))
+    for check, part in _PARTS:
+        if check in on and (full or check == SIZE):
+            for what in _below(corpus, part):
+                _note(scan, Finding(check, "", 0, what, _RESTORE))
     scan.seconds = time.perf_counter() - begun
     return scan
+
+
+_PARTS: Final[Any] = ((SIZE, "size"), (PAGE, (1, 1 << 32)), (INDEX, "indexes"))
+
+
+def _below(corpus: SqlCorpus, part: Any) -> list[str]:
+    try:
+        return corpus.engine.scrub_part(part)
+    except HoldfastError as error:
+        return [f"the file cannot be opened: {error.message}"]
 
 
 def _note(scan: Scan, finding: Finding) -> None:
@@ -123,33 +193,42 @@ class _Key(msgspec.Struct):
 class _Walk:
     """One pass over a snapshot, in commit order."""
 
-    def __init__(self, corpus: SqlCorpus, view: Snapshot, scan: Scan, full: bool) -> None:
-        self.corpus, self.view, self.scan, self.full = corpus, view, scan, full
+    def __init__(self, corpus: SqlCorpus, view: Snapshot, scan: Scan, on: frozenset[str], full: bool) -> None:
+        self.corpus, self.view, self.scan, self.on, self.full = corpus, view, scan, on, full
         self.branches: dict[int, Branch] = {branch.id: branch for branch in corpus.branches()}
         self.parents = view.parents()
         # An agent's file holds one chain, whatever incarnations it went through; their rows say who wrote which part.
         self.single = None if corpus.hub else min(self.branches, default=0)
         self.lines: dict[int, Line] = {}
+        self.latest: dict[int, Stored] = {}
         self.rotated: dict[int, list[tuple[int, bytes | None]]] = {}
         self.signed: dict[tuple[int, int], list[Signed]] = {}
-        for head in view.signed():
+        for head in view.signed() if SIGNATURE in on else ():
             self.signed.setdefault((head.branch, head.seq), []).append(head)
         self.state: dict[tuple[str, str], dict[str, _Key]] = {}
         self.blobs: dict[bytes, Stored] = {}
         self.begin: int = view.meta(BEGIN_SEQ) or 0
         self.versions = Versions(self.begin)
         self.pos = self.bytes = 0
+        # What the walk has to do for the checks that are on, looked up once and not for every record.
+        self.sizes, self.hashes = SIZE in on, CHECKSUM in on and full
+        self.derives, self.follows = bool(on & {STATE, VERSION}), VERSION in on and not corpus.hub
+        self.lined = on & {CHAIN, TIME, VERSION, SIGNATURE}
 
-    def run(self, anchor: Mark | None, blobs: BlobStore | None) -> None:
-        scan, see = self.scan, self.see
-        for scan.records, stored in enumerate(self.view.records(), 1):
-            see(stored)
+    def run(self, anchor: Mark | None, blobs: Blobs | None, outside: Outside) -> None:
+        scan, see, files = self.scan, self.see, []
+        if BLOB in self.on and blobs is not None and outside.referred is not None:
+            files = list(_old(blobs, outside.grace_s))  # before the snapshot's records: a reference is made behind it
+        if self.on & _WALKED:
+            for scan.records, stored in enumerate(self.view.records(), 1):
+                see(stored)
         scan.payload_bytes = self.bytes
         scan.branches = len(self.branches)
-        self.take(self.ends(anchor))
+        self.take(self.ends(anchor, outside))
         scan.blobs = len(self.blobs)
         if blobs is not None:
             self.take(self.look_for(blobs))
+            self.take_notes(files, outside.referred)
 
     # ---- record by record
 
@@ -157,30 +236,41 @@ class _Walk:
         record, hub, seq = stored.record, self.corpus.hub, stored.record.seq
         self.bytes += record.payload_len
         self.look_at_body(stored)
-        if stored.pos != (self.pos + 1 if hub else seq):
+        if stored.pos != (self.pos + 1 if hub else seq) and VERSION in self.on:
             self.note(
                 stored, VERSION, f"lies at position {stored.pos}, behind {self.pos}: records are missing or moved"
             )
         self.pos = stored.pos
-        if record.flags & (VALUE | TOMBSTONE):
+        if self.derives and record.flags & (VALUE | TOMBSTONE):
             self.derive(stored)
         if seq <= self.begin:
             return  # kept for the value of its key; its neighbours were pruned
         number = stored.branch if self.single is None else self.single
-        line = self.lines.get(number)
-        if stored.branch not in self.branches:
-            return self.note(stored, CHAIN, f"the record belongs to branch {stored.branch}: unknown")
-        if line is None:
-            branch = self.branches[number]
-            line = self.lines[number] = Line(branch.stream, branch.base_seq, branch.base_link)
-            self.take(self.begins(branch, line, stored))
-        wrong = line.see(stored)
-        if wrong:
-            self.take(wrong)
-        if not hub:
+        if self.lined:
+            self.follow(stored, number)
+        if self.follows:
             finding = self.versions.see(stored)
             if finding is not None:
                 self.take((finding,))
+
+    def follow(self, stored: Stored, number: int) -> None:
+        """Holds a record against the chain that it is in, and signed heads against it."""
+        record, seq = stored.record, stored.record.seq
+        if stored.branch not in self.branches:
+            if CHAIN in self.on:
+                self.note(stored, CHAIN, f"the record belongs to branch {stored.branch}: unknown")
+            return
+        line = self.lines.get(number)
+        if line is None:
+            branch = self.branches[number]
+            line = self.lines[number] = Line(branch.stream, branch.base_seq, branch.base_link)
+            self.take(finding for finding in self.begins(branch, line, stored) if finding.check in self.on)
+        last = line.hlc
+        wrong = line.see(stored)
+        if wrong:
+            self.take(self.once(wrong))
+        if line.hlc > last:
+            self.latest[number] = stored
         if (number, seq) in self.signed:
             for head in self.signed.pop((number, seq)):
                 self.take(self.check_head(self.branches[number], head, record.link))
@@ -188,21 +278,27 @@ class _Walk:
             key = stored.body if stored.body is not None and len(stored.body) == 32 else None
             self.rotated.setdefault(number, []).append((seq, key))
 
+    def once(self, wrong: Sequence[Finding]) -> Iterator[Finding]:
+        """Of one record's breaks those that are asked for; behind a gap no link can follow, and the gap says so."""
+        gap = VERSION in self.on and any(finding.check == VERSION for finding in wrong)
+        for finding in wrong:
+            if finding.check in self.on and not (gap and finding.check == CHAIN):
+                yield finding
+
     def look_at_body(self, stored: Stored) -> None:
         """Whether the body is what the header says or, if it is missing, says why."""
-        finding = check_size(stored)
-        if finding is not None:
+        if self.sizes and (finding := check_size(stored)) is not None:
             self.take((finding,))
         elif stored.body is None:
             self.scan.missing += 1
-        elif self.full and (finding := check_payload(stored)) is not None:
+        elif self.hashes and (finding := check_payload(stored)) is not None:
             self.take((finding,))
-        elif stored.is_blob and (digest := _digest(stored)):
-            self.blobs.setdefault(digest, stored)
+        elif stored.is_blob and (found := blob_of(stored)) is not None:
+            self.blobs.setdefault(found[0], stored)
 
     def note(self, stored: Stored, check: str, what: str) -> None:
         """Keeps a finding about a record."""
-        _note(self.scan, Finding(check, stored.agent, stored.record.seq, what))
+        _note(self.scan, Finding(check, stored.agent, stored.record.seq, what, _RESTORE))
 
     def take(self, findings: Iterable[Finding]) -> None:
         """Keeps findings."""
@@ -284,69 +380,120 @@ class _Walk:
 
     # ---- at the end
 
-    def ends(self, anchor: Mark | None) -> Iterator[Finding]:
-        """What only the whole shows: heads, signatures of records that are not there, keys, and the anchor."""
-        for number, branch in self.branches.items():
-            line = self.lines.get(number)
-            at = (line.seq, line.link) if line is not None else (branch.base_seq, branch.base_link)
-            if self.corpus.hub and at != (branch.seq, branch.link):
-                what = f"the chain ends at seq {at[0]}, its branch says {branch.seq}"
-                yield Finding(VERSION, branch.agent, branch.seq, what, "a tail is missing: holdfast recover")
+    def ends(self, anchor: Mark | None, outside: Outside) -> Iterator[Finding]:
+        """What only the whole shows: heads, signatures of records that are not there, keys, and what others saw."""
+        if VERSION in self.on and self.corpus.hub:
+            yield from self.compare_heads()
+            for _, agent, seq, prior in self.view.strayed():
+                what = f"replaces the version at {prior}, which is none of its key"
+                yield Finding(VERSION, agent or "", seq, what, _RESTORE)
         for (number, seq), heads in self.signed.items():
             branch = self.branches[number]
             link = self.corpus.link_at(number, seq)
             for head in heads:
                 if link is None:
-                    yield Finding(SIGNATURE, branch.agent, seq, "a signed head names a record that is not here")
+                    yield Finding(
+                        SIGNATURE, branch.agent, seq, "a signed head names a record that is not here", _RESTORE
+                    )
                 else:
                     yield from self.check_head(branch, head, link)
-        yield from self.compare_state()
-        for seq, after in self.view.passed_over():
-            yield Finding(STATE, "", seq, f"the record at seq {after} does not know this message before it")
-        if anchor is not None:
-            yield from self.compare_anchor(anchor)
+        if self.derives:
+            yield from self.compare_state(STATE if STATE in self.on else VERSION)
+        if STATE in self.on:
+            for seq, after in self.view.passed_over():
+                yield Finding(STATE, "", seq, f"the record at seq {after} does not know this message before it")
+        if TIME in self.on and outside.now_ms is not None:
+            for stored in self.latest.values():
+                if (finding := check_ahead(stored, outside.now_ms)) is not None:
+                    yield finding
+        if ANCHOR in self.on and anchor is not None:
+            yield from self.compare_mark(ANCHOR, "the anchor", Acked("", anchor.stream, anchor.seq, anchor.link))
+        if HUB in self.on:
+            for acked in outside.acked:
+                yield from self.compare_mark(HUB, acked.hub or "the hub", acked)
 
-    def compare_state(self) -> Iterator[Finding]:
+    def compare_heads(self) -> Iterator[Finding]:
+        """Branches whose chain does not end where their row says."""
+        for number, branch in self.branches.items():
+            line = self.lines.get(number)
+            at = (line.seq, line.link) if line is not None else (branch.base_seq, branch.base_link)
+            if at != (branch.seq, branch.link):
+                what = f"the chain ends at seq {at[0]}, its branch says {branch.seq}"
+                yield Finding(VERSION, branch.agent, branch.seq, what, _RESTORE, str(branch.seq), str(at[0]))
+
+    def compare_state(self, check: str) -> Iterator[Finding]:
         """Keys whose newest version is not what the log says."""
         self.scan.keys = sum(map(len, self.state.values()))
+        hint = "the log is right: holdfast repair derives the state from it again"
         for agent, collection, key, pos, gone in self.view.state():
             derived = self.state.get((agent, collection), {}).pop(key, None)
             if derived is None or (derived.pos, derived.gone) != (pos, gone):
                 said = f"version at {pos}" + (f", hidden by {gone}" if gone else "")
                 found = "never written" if derived is None else f"at {derived.pos}, hidden by {derived.gone}"
                 what = f"{collection}/{key} is said to be the {said}; by the log it is {found}"
-                yield Finding(STATE, agent or "", 0, what, "the log is right: derive the state from it again")
+                yield Finding(check, agent or "", 0, what, hint, found, said)
         for (agent, collection), keys in self.state.items():
-            for key in keys:
-                yield Finding(STATE, agent, 0, f"{collection}/{key} is in the log and not among the newest versions")
+            for key, derived in keys.items():
+                what = f"{collection}/{key} is in the log and not among the newest versions"
+                yield Finding(check, agent, 0, what, hint, f"at {derived.pos}", "none")
 
-    def compare_anchor(self, anchor: Mark) -> Iterator[Finding]:
-        """A log that ends before, or goes another way than, where the anchor saw it."""
-        line = next((line for line in self.lines.values() if line.stream == anchor.stream), None)
-        branch = next((b for b in self.branches.values() if b.stream == anchor.stream), None)
+    def compare_mark(self, check: str, who: str, mark: Acked) -> Iterator[Finding]:
+        """A log that ends before, or goes another way than, where somebody outside it saw it."""
+        branch = next((b for b in self.branches.values() if b.stream == mark.stream), None)
         agent = branch.agent if branch else ""
-        hint = "holdfast recover takes back what the hub has"
-        last = line.seq if line else 0
-        if anchor.seq > last:
-            what = f"the log ends at seq {last}, but stood at {anchor.seq}: a tail was cut off, or an old file put back"
-            yield Finding(ANCHOR, agent, anchor.seq, what, hint)
-        elif branch and anchor.seq > self.begin and self.corpus.link_at(branch.id, anchor.seq) != anchor.link:
-            what = "the record here is not the one that the anchor saw: the log was rewritten"
-            yield Finding(ANCHOR, agent, anchor.seq, what, hint)
+        hint = "holdfast repair --plan: what the hub has can be taken back"
+        last = max((self.corpus.head(b.id).seq for b in self.branches.values() if b.stream == mark.stream), default=0)
+        if mark.seq > last:
+            what = f"the log ends at seq {last}, but stood at {mark.seq}: a tail was cut off, or an old file put back"
+            yield Finding(check, agent, mark.seq, f"{who} saw more: {what}", hint, str(mark.seq), str(last))
+        elif branch and mark.seq > self.begin:
+            links = {
+                b.id: self.corpus.link_at(b.id, mark.seq) for b in self.branches.values() if b.stream == mark.stream
+            }
+            if mark.link not in links.values():
+                what = f"the record here is not the one that {who} saw: the log was rewritten, or forked"
+                actual = next((link.hex() for link in links.values() if link), "none")
+                yield Finding(check, agent, mark.seq, what, hint, mark.link.hex(), actual)
 
-    def look_for(self, blobs: BlobStore) -> Iterator[Finding]:
-        """Blobs that are not here, or rotten."""
-        for digest, stored in self.blobs.items():
-            if not blobs.has(digest):
-                what = f"the blob {digest.hex()} is not here"
-                yield Finding(BLOB, stored.agent, stored.record.seq, what, "the hub holds it: holdfast recover")
-            elif self.full and not blobs.verify(digest):
-                what = f"the bytes of the blob {digest.hex()} are not what was stored"
-                yield Finding(BLOB, stored.agent, stored.record.seq, what, "the hub holds it: holdfast recover")
+    # ---- blobs
+
+    def look_for(self, blobs: Blobs) -> Iterator[Finding]:
+        """Blobs that are not here, or rotten; the scrub says it, or without it the checks of sizes and bytes."""
+        scrubbed = BLOB in self.on
+        for stored in self.blobs.values():
+            finding = None
+            if scrubbed or self.sizes:
+                finding = check_blob_size(stored, blobs, BLOB if scrubbed else SIZE)
+            if finding is None and self.full and (scrubbed or self.hashes):
+                finding = check_blob(stored, blobs, BLOB if scrubbed else CHECKSUM)
+            if finding is not None:
+                yield finding
+
+    def take_notes(self, files: Iterable[bytes], referred: Container[bytes] | None) -> None:
+        """Keeps the names of blobs to which nothing refers."""
+        self.scan.notes += orphans((each for each in files if each not in self.blobs), referred or ())
 
 
-def _digest(stored: Stored) -> bytes:
-    try:
-        return records.read_blob_reference(stored.payload())[0]
-    except IntegrityError:  # only where payloads are not hashed; then it is that check's finding
-        return b""
+def orphans(digests: Iterable[bytes], referred: Container[bytes]) -> Iterator[Finding]:
+    """Blobs to which nothing refers: no damage, but room that nobody uses, or the remains of lost records."""
+    for digest in digests:
+        if digest not in referred:
+            what = f"no record refers to the blob {digest.hex()}"
+            yield Finding(
+                BLOB, "", 0, what, "it only takes room, unless records are missing too", "a reference", "none"
+            )
+
+
+def _old(blobs: Any, grace_s: float) -> Iterator[bytes]:
+    """The blobs that lie here as files, and have for a while."""
+    path = getattr(blobs, "path", None)
+    if path is None:
+        return  # where blobs are objects or rows, their own collector knows
+    before = time.time() - grace_s
+    for digest in blobs.iter():
+        at: Path = path(digest)
+        try:
+            if at.stat().st_mtime <= before:
+                yield digest
+        except FileNotFoundError:
+            continue

@@ -37,8 +37,7 @@ class Anchor:
 
     def read(self) -> Mark | None:
         """The newest mark whose slot is whole, or None if there never was one."""
-        # By number and not by turn: two processes count their turns apart, and a head only grows.
-        return max((mark for _, mark in self._slots() if mark is not None), key=lambda mark: mark.seq, default=None)
+        return _newest(self._slots())
 
     def write(self, mark: Mark) -> None:
         """Moves the anchor, also for whoever reads it after this process was killed.
@@ -60,13 +59,34 @@ class Anchor:
             self._fd = -1
 
     def _slots(self) -> list[tuple[int, Mark | None]]:
-        out: list[tuple[int, Mark | None]] = []
-        for slot in range(2):
-            data = os.pread(self._fd, _FORM.size + 4, slot * _SLOT)
-            body, check = data[: _FORM.size], data[_FORM.size :]
-            if len(check) != 4 or zlib.crc32(body).to_bytes(4, "big") != check or body[:8] != _MAGIC:
-                out.append((0, None))
-                continue
-            _, stream, seq, link, hlc, count = _FORM.unpack(body)
-            out.append((count, Mark(stream, seq, link, hlc)))
-        return out
+        return _slots(self._fd)
+
+
+def read_mark(path: Path) -> Mark | None:
+    """The newest mark in an anchor file, which may be another process's; None if there is none. Changes nothing."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return _newest(_slots(fd))
+    finally:
+        os.close(fd)
+
+
+def _newest(slots: list[tuple[int, Mark | None]]) -> Mark | None:
+    # By number and not by turn: two processes count their turns apart, and a head only grows.
+    return max((mark for _, mark in slots if mark is not None), key=lambda mark: mark.seq, default=None)
+
+
+def _slots(fd: int) -> list[tuple[int, Mark | None]]:
+    out: list[tuple[int, Mark | None]] = []
+    for slot in range(2):
+        data = os.pread(fd, _FORM.size + 4, slot * _SLOT)
+        body, check = data[: _FORM.size], data[_FORM.size :]
+        if len(check) != 4 or zlib.crc32(body).to_bytes(4, "big") != check or body[:8] != _MAGIC:
+            out.append((0, None))
+            continue
+        _, stream, seq, link, hlc, count = _FORM.unpack(body)
+        out.append((count, Mark(stream, seq, link, hlc)))
+    return out

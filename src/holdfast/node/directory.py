@@ -5,7 +5,7 @@
     cache.db             other agents' records, fetched and verified; may be deleted
     agents/<agent>/      log.db, log.anchor: one agent's log
     blobs/  ballast      payloads above 64 KiB · room to get out of a full disk
-    ship.lock            whoever holds it ships for everybody
+    ship.lock  scan.lock whoever holds it ships, or scans, for everybody
 
 In one process all stores of a directory share one `Directory` (`attach`), and so its open logs. It refuses to know
 the network: shipping takes a Directory and is started by the store.
@@ -53,10 +53,12 @@ class Limits(msgspec.Struct, frozen=True):
     Attributes:
         floor_bytes: free bytes on the disk below which nothing new is written.
         ballast_bytes: kept aside, to be given back when the disk is full; 0 for none.
+        scan_s: seconds between two turns of the scan in the background, which reads all of it in a day; 0 for none.
     """
 
     floor_bytes: int = FLOOR_BYTES
     ballast_bytes: int = BALLAST_BYTES
+    scan_s: float = 300.0
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -83,7 +85,8 @@ class Directory:
         self.blobs = BlobFiles(path / "blobs")
         self.reserve = Reserve(path, ballast_bytes=limits.ballast_bytes, floor_bytes=limits.floor_bytes, clock=wall)
         self.shipper: Any = None  # the process's one Shipper, once a store with a hub was opened
-        self.lock = threading.RLock()  # guards what follows, and `shipper`
+        self.scanner: Any = None  # the process's one Scanning, once a store was opened
+        self.lock = threading.RLock()  # guards what follows, `shipper` and `scanner`
         self._keyring: Keyring | None = None
         self._node: Engine | None = None
         self._positions: Any = None
@@ -182,11 +185,7 @@ class Directory:
 
     def agents(self) -> list[str]:
         """Every agent that has a log here, whichever process made it."""
-        try:
-            with os.scandir(self.path / "agents") as entries:
-                return sorted(unquote(e.name) for e in entries if os.path.exists(os.path.join(e.path, "log.db")))
-        except FileNotFoundError:
-            return []
+        return agents_in(self.path)
 
     def has_agent(self, agent: str) -> bool:
         """Whether this agent has a log here."""
@@ -262,6 +261,8 @@ class Directory:
 
     def close(self) -> None:
         """Stops shipping and closes every file; a second close is fine."""
+        if self.scanner is not None:
+            self.scanner.stop()
         if self.shipper is not None:
             self.shipper.stop()
         with self.lock:
@@ -304,6 +305,15 @@ def detach(directory: Directory) -> None:
             return
         _attached.pop(str(directory.path), None)
     directory.close()
+
+
+def agents_in(home: Path) -> list[str]:
+    """Every agent that has a log in a node directory."""
+    try:
+        with os.scandir(home / "agents") as entries:
+            return sorted(unquote(e.name) for e in entries if os.path.exists(os.path.join(e.path, "log.db")))
+    except FileNotFoundError:
+        return []
 
 
 def folder_of(agent: str) -> str:

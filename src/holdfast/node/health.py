@@ -10,11 +10,13 @@ import msgspec
 
 from holdfast import clock
 from holdfast.errors import HoldfastError
-from holdfast.integrity.scan import Scan, verify_corpus
+from holdfast.integrity.scan import Outside, Scan, verify_corpus
 from holdfast.log import OpenLog
-from holdfast.log.anchor import Anchor
+from holdfast.log.anchor import read_mark
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
+from holdfast.node.proving import acknowledged, referred
+from holdfast.node.scanning import progress
 from holdfast.node.tally import hub_status
 
 REFUSED_MAX = 100
@@ -43,6 +45,7 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
             "incidents": [msgspec.structs.asdict(each) for each in opened.incidents],
             "trouble": str(trouble) if trouble is not None else None,
         },
+        "scan": _scan(directory, opened.agent),
         "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
         "hubs": standing,
         "refused": refused,
@@ -51,6 +54,15 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
     found["problems"] = list(_problems(found))
     found["ok"] = not found["problems"]
     return found
+
+
+def _scan(directory: Directory, agent: str) -> dict[str, Any]:
+    done = progress(directory, agent)
+    return {
+        "last_turn": clock.iso(done.at_ms) if done.at_ms else None,
+        "last_round": clock.iso(done.round_ms) if done.round_ms else None,
+        "findings": [str(finding) for finding in done.findings],
+    }
 
 
 def _hub(directory: Directory, opened: OpenLog, url: str) -> dict[str, Any]:
@@ -74,6 +86,8 @@ def quarantined(directory: Directory, agent: str) -> list[str]:
 
 def _problems(found: dict[str, Any]) -> list[str]:
     out = [f"{each['what']}: {each['detail']}" for each in found["log"]["incidents"]]
+    if found["scan"]["findings"]:
+        out.append(f"the scan found {len(found['scan']['findings'])}: {found['scan']['findings'][0]}")
     if found["log"]["trouble"]:
         out.append(f"background work failed: {found['log']['trouble']}")
     if not found["disk"]["writable"]:
@@ -96,8 +110,12 @@ def verify(directory: Directory, opened: OpenLog) -> Scan:
     """
     if opened.corpus.engine.unusable:
         raise HoldfastError(f"the log of {opened.agent} is not open", hint="open the store again")
-    anchor = Anchor(opened.corpus.engine.path.with_name("log.anchor"))
-    try:
-        return verify_corpus(opened.corpus, directory.blobs, anchor=anchor.read())
-    finally:
-        anchor.close()
+    mark = read_mark(opened.corpus.engine.path.with_name("log.anchor"))
+    stream = opened.log.branch.stream
+    outside = Outside(
+        acked=[each for each in acknowledged(directory.node) if each.stream == stream],
+        now_ms=directory.wall.now_ms(),
+        referred=referred(directory.path, opened.agent),
+        wal=opened.corpus.engine.diagnosis,
+    )
+    return verify_corpus(opened.corpus, directory.blobs, anchor=mark, outside=outside)

@@ -14,6 +14,7 @@ from holdfast.errors import HoldfastError
 from holdfast.node.directory import Directory, read_config
 from holdfast.node.health import quarantined
 from holdfast.node.outbox_store import Owed, owed
+from holdfast.node.scanning import progress
 from holdfast.node.tally import REASONS, Tally, hub_status
 
 AGENTS_MAX: Final = 200
@@ -43,6 +44,10 @@ class _Agent(msgspec.Struct):
     refused: int = 0
     moved: int = 0
     unreadable: int = 0
+    scan_findings: int = 0
+    scan_turn_ms: int = 0
+    scan_round_ms: int = 0
+    scan_records: int = 0
 
 
 def metrics(directory: Directory, hubs: Sequence[str] | None = None, *, seed_names: bool = True) -> str:
@@ -92,6 +97,11 @@ def _look(directory: Directory, name: str, hubs: Sequence[str], into: _Agent) ->
         into.incidents += len(opened.incidents)
         into.refused += directory.node.one("SELECT count(*) FROM refused WHERE stream=?", (branch.stream,))[0]
         into.moved += len(quarantined(directory, name))
+        scan = progress(directory, name)
+        into.scan_findings += len(scan.findings)
+        into.scan_turn_ms = min(into.scan_turn_ms or scan.at_ms, scan.at_ms)
+        into.scan_round_ms = min(into.scan_round_ms or scan.round_ms, scan.round_ms)
+        into.scan_records += scan.records
     finally:
         directory.release_log(opened)
 
@@ -112,6 +122,22 @@ def _of_agents(agents: Mapping[str, _Agent]) -> Iterator[Family]:
     yield each("integrity_incidents", "What was not as it should be when the log was opened", lambda a: a.incidents)
     yield each("quarantined_records", "Records whose payload a hub refused: it is kept here only", lambda a: a.refused)
     yield each("quarantined_files", "Damaged files that were moved aside", lambda a: a.moved)
+    yield each("scan_findings", "What the scan found not to be as it was written", lambda a: a.scan_findings)
+    yield each(
+        "scan_last_turn_timestamp_seconds", "When the scan last looked at what is new", lambda a: a.scan_turn_ms / 1000
+    )
+    yield each(
+        "scan_last_round_timestamp_seconds",
+        "When the scan had last looked at everything; 0 if it never had",
+        lambda a: a.scan_round_ms / 1000,
+    )
+    yield Family(
+        "scan_records_total",
+        "counter",
+        "Records that the scan has looked at",
+        ("agent",),
+        {(agent,): figures.scan_records for agent, figures in agents.items()},
+    )
     yield each("log_unreadable", "1 if the log could not be opened", lambda a: a.unreadable)
 
 

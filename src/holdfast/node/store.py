@@ -91,6 +91,10 @@ class Store:
 
                 start(self._directory, self.hubs, token)
             self._opened = self._directory.open_log(agent, wanted)
+            if limits.scan_s:
+                from holdfast.node.scanning import start as scan
+
+                scan(self._directory, limits.scan_s)
         except BaseException:
             detach(self._directory)
             raise

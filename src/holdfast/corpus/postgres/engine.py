@@ -325,6 +325,15 @@ class PostgresEngine:
         self.check()
         return []
 
+    def scrub_part(self, part: object) -> list[str]:
+        """Nothing, for the same reason."""
+        return self.scrub()
+
+    @property
+    def pages(self) -> int:
+        """None that this could read."""
+        return 0
+
     # -- ending -------------------------------------------------------------------------------------------------
 
     def fail(self, error: BaseException) -> None:

@@ -1,0 +1,83 @@
+"""A hub scans its corpus in the background, in a thread of its own; every process of one database stands by to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from holdfast.errors import HoldfastError, StoreClosed
+from holdfast.hub.home import Home
+from holdfast.integrity.scanner import Progress, Scanner, read_progress
+
+logger = logging.getLogger(__name__)
+
+STOP_S = 10.0
+_KEY = "scan"
+
+
+class Scanning:
+    """The scan of one hub.
+
+    Args:
+        home: where everything lies; stopped before it closes.
+        every_s: seconds between two turns; 0 for none.
+    """
+
+    def __init__(self, home: Home, every_s: float) -> None:
+        self.home, self._every_s = home, every_s
+        self.progress = read_progress(self.load())
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="holdfast-scan", daemon=True)
+
+    def start(self) -> None:
+        """Begins."""
+        if self._every_s > 0:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it, between two slices; again is fine."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    def turn(self, *, whole: bool = False) -> Progress:
+        """Makes a turn now; returns how far the scan is."""
+        home = self.home
+        scanner = Scanner(home.corpus, self, blobs=home.blobs, wall=home.wall, stop=self._stop)
+        before = set(scanner.progress.findings)
+        self.progress = scanner.turn(whole=whole)
+        for finding in self.progress.findings:
+            if finding not in before:
+                logger.error("scan: %s", finding)
+        return self.progress
+
+    def load(self) -> bytes | None:
+        """What was kept last, by whichever process."""
+        found = self.home.corpus.meta(_KEY)
+        return None if found is None else bytes(found)
+
+    def save(self, data: bytes) -> None:
+        """Keeps it beside the records."""
+        self.home.corpus.write(lambda tx: tx.set_meta(_KEY, data))
+
+    def warnings(self) -> list[str]:
+        """What the scan has found, in a line."""
+        findings = self.progress.findings
+        if not findings:
+            return []
+        more = len(findings) - 1 + self.progress.left_out
+        return [f"the scan found: {findings[0]}" + (f", and {more} more (holdfast scan)" if more else "")]
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            try:
+                self.progress = read_progress(self.load())
+                if self.home.wall.now_ms() - self.progress.at_ms >= self._every_s * 900:  # else another process did
+                    self.turn()
+            except StoreClosed:
+                return
+            except HoldfastError as error:
+                logger.warning("the scan of this hub failed; it is tried again", exc_info=error)
+            except Exception:
+                # A scan that ended for good would be a hub that nobody looks at.
+                logger.exception("the scan of this hub failed; it is tried again")
