@@ -42,6 +42,7 @@ WAL_PAGES_PASSIVE: Final = 1000
 WAL_PAGES_INLINE: Final = 4000
 WAL_BYTES: Final = 4 << 20
 BUSY_S_MAX: Final = 600.0
+SCOUR_MS_MAX: Final = 5_000
 _LOG: Final = ""  # the role of a file of records
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -267,6 +268,20 @@ class Engine:
                 if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
                     self.fail(error)  # the next try might be told that all is well, of pages that are lost
                 raise ours(error, self.path, self._keeper) from error
+
+    def scour(self) -> bool:
+        """Empties the WAL, so that no page as it was stays readable there; False while somebody still reads it."""
+        self.check()
+        with self._keeper_lock, _as_ours(self.path):
+            if self._keeper is None:
+                self._keeper = self._connect()
+            self._keeper.set_busy_timeout(SCOUR_MS_MAX)  # a reader that goes on and on is not worth an erasure's while
+            try:
+                return not self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+            except (apsw.BusyError, apsw.LockedError):
+                return False
+            finally:
+                self._keeper.set_busy_handler(_Patience())
 
     def watch_wal(self, inline_pages: int) -> None:
         """Keeps the WAL's length in `wal_pages` from now on; the writer itself checkpoints beyond `inline_pages`.

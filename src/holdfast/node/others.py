@@ -17,8 +17,9 @@ from holdfast import clock
 from holdfast.collections import Message
 from holdfast.corpus import Filter, Stored
 from holdfast.errors import HubUnavailable, IntegrityError, NotCached
-from holdfast.log import Log, load
-from holdfast.log.versions import Version, version_of
+from holdfast.log import Log
+from holdfast.log.sealing import value_in
+from holdfast.log.versions import Version, told
 from holdfast.node.batch import CAS_AGENT
 from holdfast.node.cache import Cache
 from holdfast.node.directory import Directory
@@ -74,7 +75,7 @@ class Others:
         """Another agent's value; see `Store.get`."""
         with self._beside(agent) as log:
             if log is not None:
-                return load(_read(log, collection, key, at), self._directory.blobs)
+                return self._open(_read(log, collection, key, at))
         if isinstance(at, int) and not isinstance(at, bool):
             kept = self.cache.version(agent, collection, key, at)
             if kept is not None:
@@ -95,7 +96,7 @@ class Others:
         with self._beside(agent) as log:
             if log is not None:
                 found = itertools.islice(log.versions(collection, key), limit)
-                return [version_of(each, self._directory.blobs) for each in found]
+                return [told(each, self._directory.blobs, self._directory.vault) for each in found]
         return self._ask(lambda hub: hub.history(key, agent=agent, collection=collection, limit=limit))
 
     def keys(self, agent: str, collection: str, prefix: str, after: str, limit: int) -> list[str]:
@@ -177,7 +178,10 @@ class Others:
             digest, size = read_blob_reference(stored.payload())
             if not self._directory.blobs.has(digest):
                 self._ask(lambda hub: download(hub.client, self._directory.blobs, digest, size))
-        return load(stored, self._directory.blobs)
+        return self._open(stored)
+
+    def _open(self, stored: Stored) -> Any:
+        return value_in(stored, self._directory.blobs, self._directory.vault)
 
 
 def _read(log: Log, collection: str, key: str, at: When | None) -> Stored:
