@@ -133,6 +133,10 @@ class SqlCorpus:
         """Commits what is queued and closes; a second close is fine."""
         self.engine.close()
 
+    def scour(self, *, index: bool) -> bool:
+        """Lets go of what is still kept of rows as they were, with `index` of their words; False while one is read."""
+        raise NotImplementedError
+
     def _undone(self) -> None:
         # New ones and not emptied: a reader may be between asking one and using the answer.
         self._ids, self._names, self._streams = {}, {}, {}

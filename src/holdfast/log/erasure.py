@@ -1,9 +1,9 @@
 """Erasing payloads for good: a signed redact record names them, and wins over them in any order of arrival.
 
-A redact record (kind ``redact``, no collection, no key, no flags; docs/record-v1.md) lies in the stream whose records it
-erases, so nobody but that stream's agent can make one; it is signed as every record is, by the head above it. It names
-what it erases by the names of the data keys (`kids`) that sealed them, or by their links. The records stay, without body
-and salt and with ``why`` 3, and the chain still proves itself, since it covers payloads only through their hashes.
+A redact record (kind ``redact``, no collection, no key, no flags; docs/record-v1.md) lies in the stream whose records
+it erases, so nobody but that stream's agent can make one; it is signed as every record is, by the head above it. It
+names what it erases by the names of the data keys (`kids`) that sealed them, or by number and link. The records stay,
+without body and salt and with ``why`` 3, and the chain still proves itself: it covers payloads only through hashes.
 
 **For whoever puts old data back (backups, restores).** A restored file holds what was erased since. So:
 
@@ -27,13 +27,20 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from holdfast import codec, wire
-from holdfast.corpus import SqlCorpus, Stored
+from holdfast.corpus import SqlCorpus
 from holdfast.corpus.rows import COLUMNS
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import HoldfastError, UsageError
-from holdfast.log.drafts import Draft
-from holdfast.records import BLOB, REDACT, ZERO16, Record
+from holdfast.errors import UsageError
+from holdfast.log.drafts import MESSAGES, Draft
+from holdfast.log.log import Log
+from holdfast.log.marks import METRICS, SESSIONS
+from holdfast.records import BLOB, MORE, REDACT, SEALED, ZERO16, Record
 
+REDACTS: Final = (
+    f"SELECT {COLUMNS} FROM rec r WHERE r.coll=(SELECT id FROM name WHERE s='')"
+    " AND r.kind=(SELECT id FROM name WHERE s=?) AND r.pos>? ORDER BY r.pos"
+)
+"""The redact records of a corpus behind a position; what is in no collection is little."""
 NAMED_MAX: Final = 400
 """Links in one redact record: it stays well below the inline limit."""
 LOT: Final = 200
@@ -46,25 +53,25 @@ class Erasure(msgspec.Struct, frozen=True):
     Attributes:
         stream: the 16-byte stream.
         kids: names of data keys, 16 bytes each.
-        links: links of records, 32 bytes each.
+        marks: records by number and link, 8 and 32 bytes each.
         reason: what was said for it; never who it was about.
     """
 
     stream: bytes
     kids: frozenset[bytes] = frozenset()
-    links: frozenset[bytes] = frozenset()
+    marks: frozenset[bytes] = frozenset()
     reason: str = ""
 
     def names(self, record: Record) -> bool:
         """Whether it erases this record."""
-        return record.stream == self.stream and (record.kid in self.kids or record.link in self.links)
+        return record.stream == self.stream and (record.kid in self.kids or mark_of(record) in self.marks)
 
     def to_wire(self) -> dict[str, Any]:
         """JSON values, for a manifest."""
         return {
             "stream": self.stream.hex(),
             "kids": sorted(kid.hex() for kid in self.kids),
-            "links": sorted(link.hex() for link in self.links),
+            "records": sorted(mark.hex() for mark in self.marks),
             "reason": self.reason,
         }
 
@@ -84,7 +91,7 @@ class Erasure(msgspec.Struct, frozen=True):
 
 class _Told(msgspec.Struct):
     kids: list[str] = []
-    links: list[str] = []
+    records: list[str] = []
     reason: str = ""
     stream: str = ""
 
@@ -97,36 +104,43 @@ class Blobs(Protocol):
         ...
 
 
-class Erased(msgspec.Struct):
-    """What an erasure did: how many bodies it took away, and which blobs they referred to."""
+class Gone(msgspec.Struct):
+    """What an erasure took away: how many bodies, how many of them may stand in the search index, and their blobs.
+
+    `blobs` are digests -> whether the blob was sealed, and so can be nobody else's.
+    """
 
     records: int = 0
-    digests: set[bytes] = msgspec.field(default_factory=set)
+    indexed: int = 0
+    blobs: dict[bytes, bool] = msgspec.field(default_factory=dict)
 
-    def __iadd__(self, other: Erased) -> Erased:
+    def add(self, other: Gone) -> None:
+        """Counts in what another one took away."""
         self.records += other.records
-        self.digests |= other.digests
-        return self
+        self.indexed += other.indexed
+        for digest, was_sealed in other.blobs.items():
+            self.blobs[digest] = self.blobs.get(digest, True) and was_sealed
 
 
 # -- what a redact record says --------------------------------------------------------------------------------------
 
 
-def drafts_of(kids: Iterable[bytes], links: Sequence[bytes], reason: str = "") -> list[Draft]:
+def mark_of(record: Record) -> bytes:
+    """What a redact record calls one record: its number and its link."""
+    return record.seq.to_bytes(8, "big") + record.link
+
+
+def drafts_of(kids: Iterable[bytes], marks: Sequence[bytes], reason: str = "") -> list[Draft]:
     """Redact records for the stream that they are appended to: as many as the names need."""
-    said = [_Told([kid.hex() for kid in sorted(kids)], [], reason)] if kids else []
-    for first in range(0, len(links), NAMED_MAX):
-        said.append(_Told([], [link.hex() for link in links[first : first + NAMED_MAX]], reason))
-    out = []
-    for each in said:
-        told = {"kids": each.kids, "links": each.links, "reason": each.reason}
-        out.append(Draft(REDACT, "", "", *codec.serialise(told), flags=0))
-    return out
+    said = [{"kids": [kid.hex() for kid in sorted(kids)], "records": []}] if kids else []
+    for first in range(0, len(marks), NAMED_MAX):
+        said.append({"kids": [], "records": [mark.hex() for mark in marks[first : first + NAMED_MAX]]})
+    return [Draft(REDACT, "", "", *codec.serialise(each | {"reason": reason}), flags=0) for each in said]
 
 
 def is_redact(record: Record) -> bool:
     """Whether this is a redact record, and not somebody's value of that kind."""
-    return record.kind == REDACT and not record.collection and not record.flags & ~wire_more()
+    return record.kind == REDACT and not record.collection and not record.flags & ~MORE
 
 
 def erasure_of(record: Record, payload: bytes) -> Erasure:
@@ -141,36 +155,168 @@ def erasure_of(record: Record, payload: bytes) -> Erasure:
         raise UsageError(f"the redact record at seq {record.seq} cannot be read: {error}", seq=record.seq) from error
 
 
-def wire_more() -> int:
-    """The only flag that a redact record may have: it may stand in a batch."""
-    from holdfast.records import MORE
-
-    return MORE
-
-
 def _read(stream: bytes, told: _Told) -> Erasure:
-    kids, links = (frozenset(map(bytes.fromhex, names)) for names in (told.kids, told.links))
-    if any(len(kid) != 16 or kid == ZERO16 for kid in kids) or any(len(link) != 32 for link in links):
-        raise ValueError("a kid has 16 bytes, not all of them zero, and a link 32")
-    return Erasure(stream, kids, links, told.reason)
+    kids, marks = (frozenset(map(bytes.fromhex, names)) for names in (told.kids, told.records))
+    if any(len(kid) != 16 or kid == ZERO16 for kid in kids) or any(len(mark) != 40 for mark in marks):
+        raise ValueError("a kid has 16 bytes, not all of them zero, and a record is named by 40")
+    return Erasure(stream, kids, marks, told.reason)
 
 
-def erasures(corpus: SqlCorpus) -> list[Erasure]:
-    """Every erasure that a corpus holds, oldest first; a redact record whose payload is not here says nothing."""
-    return list(_erasures(corpus.query, corpus.stored))
+def erasures(corpus: SqlCorpus, after: int = 0) -> list[Erasure]:
+    """Every erasure that a corpus holds, oldest first; a redact record whose payload is not here says nothing.
 
-
-def _erasures(query: Callable[..., Any], stored: Callable[[Any], Stored]) -> Iterator[Erasure]:
-    sql = (
-        f"SELECT {COLUMNS} FROM rec r WHERE r.coll=(SELECT id FROM name WHERE s='')"
-        " AND r.kind=(SELECT id FROM name WHERE s=?) ORDER BY r.pos"
-    )
-    for row in query(sql, (REDACT,)):
-        found = stored(row)
-        if is_redact(found.record) and found.body is not None:
-            yield erasure_of(found.record, found.payload())
+    Args:
+        corpus: a node's log, or a hub's corpus.
+        after: only those behind this position.
+    """
+    found = corpus.rows(REDACTS, (REDACT, after))
+    return [
+        erasure_of(each.record, each.payload()) for each in found if is_redact(each.record) and each.body is not None
+    ]
 
 
 def redacted(known: Iterable[Erasure], record: Record) -> bool:
     """Whether any of these erasures names a record."""
     return any(each.names(record) for each in known)
+
+
+# -- doing it ---------------------------------------------------------------------------------------------------------
+
+
+def blank(tx: SqlTransaction, known: Sequence[Erasure]) -> Gone:
+    """Takes away, inside the open transaction, every body and salt that these erasures name and that is still here.
+
+    What was derived from them goes with them: rows of the search index, tags that quote them, sessions and samples.
+    """
+    gone = Gone()
+    for each in known:
+        for sql, args in _wanted(each):
+            rows = tx.sql(sql, args).fetchall()
+            if rows:
+                gone.add(_take(tx, rows))
+    return gone
+
+
+def _wanted(erasure: Erasure) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    what = "SELECT r.pos, r.flags, r.codec, r.coll, r.body FROM rec r WHERE"
+    ours = "branch IN (SELECT id FROM branch WHERE stream=(SELECT id FROM stream WHERE stream=?)) AND r.why<>3"
+    kids = sorted(erasure.kids)
+    for first in range(0, len(kids), LOT):
+        lot = kids[first : first + LOT]
+        yield f"{what} r.kid IN ({_places(lot)}) AND +r.{ours}", (*lot, erasure.stream)
+    marks = sorted(erasure.marks)
+    for first in range(0, len(marks), LOT):
+        lot = marks[first : first + LOT]
+        seqs, links = [int.from_bytes(mark[:8], "big") for mark in lot], [mark[8:] for mark in lot]
+        named = f"r.seq IN ({_places(seqs)}) AND r.link IN ({_places(links)})"
+        yield f"{what} r.{ours} AND {named}", (erasure.stream, *seqs, *links)
+
+
+def _take(tx: SqlTransaction, rows: Sequence[Any]) -> Gone:
+    gone = Gone(len(rows))
+    quoted = {tx.name(name) for name in (MESSAGES, SESSIONS, METRICS)}
+    told = []
+    for pos, flags, packing, coll, body in rows:
+        if flags & BLOB and body is not None and packing == codec.RAW and len(body) == 40:
+            gone.blobs[bytes(body[:32])] = bool(flags & SEALED)
+        if not flags & SEALED:
+            gone.indexed += 1
+            tx.unindex(pos)
+        if coll in quoted:
+            told.append(pos)
+        tx.sql("UPDATE rec SET body=NULL, salt=?, codec=0, why=? WHERE pos=?", (b"", wire.REDACTED, pos))
+    for first in range(0, len(told), LOT):
+        lot = told[first : first + LOT]
+        # Only what quotes the body: an id stays taken, else a client that repeats itself would bring all of it back.
+        tx.sql(f"DELETE FROM tag WHERE k IN (1, 2, 3, 6) AND pos IN ({_places(lot)})", lot)
+        for table in ("session", "sample") if tx.many_branches else ():
+            tx.sql(f"DELETE FROM {table} WHERE pos IN ({_places(lot)})", lot)
+    return gone
+
+
+def erase(log: Log, kids: Iterable[bytes], marks: Sequence[bytes], reason: str = "") -> Gone:
+    """Erases records of a log: appends the redact records and takes the bodies away in one commit, or does nothing.
+
+    The bodies' bytes are overwritten where SQLite frees them; `scour` then empties what else still holds them. Nothing
+    is appended when everything is erased already.
+
+    Args:
+        log: whose records.
+        kids: names of data keys.
+        marks: records by `mark_of`.
+        reason: kept with the redact record, for everybody to read.
+    """
+    drafts = drafts_of(kids, marks, reason)
+    if not drafts:
+        return Gone()
+    append = log.job(drafts)
+    stream = log.branch.stream
+    known = [Erasure(stream, frozenset(kids), frozenset(marks))]
+
+    def job(tx: SqlTransaction) -> Gone:
+        gone = blank(tx, known)
+        if gone.records:
+            append(tx)
+        return gone
+
+    gone: Gone = log.corpus.write(job)
+    if gone.records:
+        log.corpus.sync()  # what explains the missing bodies is durable before their blobs go
+    return gone
+
+
+def reapply(corpus: SqlCorpus, blobs: Blobs, known: Sequence[Erasure]) -> Gone:
+    """Erases again what a list of erasures names, in a corpus that was put back; see the top of this module.
+
+    Args:
+        corpus: the corpus.
+        blobs: where its blobs lie, which are removed too.
+        known: the list; of several backups, all of theirs.
+    """
+    gone: Gone = corpus.write(lambda tx: blank(tx, known))
+    if gone.records:
+        corpus.sync()
+        scour(corpus, blobs, gone)
+    return gone
+
+
+def scour(corpus: SqlCorpus, blobs: Blobs, gone: Gone, others: Sequence[SqlCorpus] = ()) -> bool:
+    """Removes what an erasure leaves behind its commit: blobs, words in the index, pages in the WAL.
+
+    Args:
+        corpus: where bodies were taken away.
+        blobs: where blobs are removed.
+        gone: what was taken away.
+        others: further corpora whose records may refer to the same blobs.
+
+    Returns:
+        False while a reader keeps an old page readable in the WAL; to be called again, or left to the next checkpoint.
+    """
+    for digest, was_sealed in gone.blobs.items():
+        _drop(corpus, blobs, digest, () if was_sealed else others, sure=was_sealed)
+    return corpus.scour(index=gone.indexed > 0)
+
+
+def _drop(corpus: SqlCorpus, blobs: Blobs, digest: bytes, others: Sequence[SqlCorpus], *, sure: bool) -> None:
+    # Equal bytes are one blob, and somebody else may have put the same: all records are looked through before the
+    # writer is held up, and then only those that came since.
+    seen = 0
+    if not sure:
+        seen = corpus.last()
+        if any(_refers(each.one, digest, 0) for each in (corpus, *others)):
+            return
+
+    def job(tx: SqlTransaction) -> None:
+        if sure or not _refers(lambda sql, args: tx.sql(sql, args).fetchone(), digest, seen):
+            blobs.delete(digest)
+
+    corpus.write(job)
+
+
+def _refers(one: Callable[..., Any], digest: bytes, after: int) -> bool:
+    sql = "SELECT 1 FROM rec WHERE pos>? AND (flags & ?) <> 0 AND body IS NOT NULL AND substr(body, 1, 32)=? LIMIT 1"
+    return one(sql, (after, BLOB, digest)) is not None
+
+
+def _places(values: Sequence[Any]) -> str:
+    return ",".join("?" * len(values))
