@@ -17,7 +17,9 @@ from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.integrity.checks import CHAIN, VERSION, Finding, Line, Versions, check_payload, check_size
+from holdfast.integrity.redactions import Redactions
 from holdfast.log.anchor import Mark
+from holdfast.log.erasure import REAPPLIED
 from holdfast.log.prune import BEGIN_SEQ, Begin
 from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
 
@@ -138,6 +140,7 @@ class _Walk:
         self.blobs: dict[bytes, Stored] = {}
         self.begin: int = view.meta(BEGIN_SEQ) or 0
         self.versions = Versions(self.begin)
+        self.redactions = Redactions(self.begin, view.meta(REAPPLIED))
         self.pos = self.bytes = 0
 
     def run(self, anchor: Mark | None, blobs: BlobStore | None) -> None:
@@ -146,6 +149,7 @@ class _Walk:
             see(stored)
         scan.payload_bytes = self.bytes
         scan.branches = len(self.branches)
+        self.take(self.redactions.findings())
         self.take(self.ends(anchor))
         scan.blobs = len(self.blobs)
         if blobs is not None:
@@ -156,6 +160,7 @@ class _Walk:
     def see(self, stored: Stored) -> None:
         record, hub, seq = stored.record, self.corpus.hub, stored.record.seq
         self.bytes += record.payload_len
+        self.redactions.see(stored)
         self.look_at_body(stored)
         if stored.pos != (self.pos + 1 if hub else seq):
             self.note(

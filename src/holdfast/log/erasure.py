@@ -44,7 +44,12 @@ REDACTS: Final = (
 NAMED_MAX: Final = 400
 """Links in one redact record: it stays well below the inline limit."""
 LOT: Final = 200
-"""Bodies taken away in one transaction: some milliseconds that a writer may have to wait."""
+"""Names that one statement asks for."""
+PENDING: Final = "erasing"
+"""In `meta`: what `scour` has yet to remove, written in the transaction that took the bodies away."""
+REAPPLIED: Final = "reapplied"
+"""In `meta`: the erasures that were applied again after a restore."""
+_REFERENCE_BYTES: Final = 40
 
 
 class Erasure(msgspec.Struct, frozen=True):
@@ -121,6 +126,11 @@ class Gone(msgspec.Struct):
         for digest, was_sealed in other.blobs.items():
             self.blobs[digest] = self.blobs.get(digest, True) and was_sealed
 
+    def note_blob(self, flags: int, packing: int, body: bytes | None) -> None:
+        """Remembers the blob that a body refers to, if it does."""
+        if flags & BLOB and body is not None and packing == codec.RAW and len(body) == _REFERENCE_BYTES:
+            self.blobs[bytes(body[:32])] = bool(flags & SEALED)
+
 
 # -- what a redact record says --------------------------------------------------------------------------------------
 
@@ -162,6 +172,11 @@ def _read(stream: bytes, told: _Told) -> Erasure:
     return Erasure(stream, kids, marks, told.reason)
 
 
+def kept_erasures(kept: bytes | None) -> list[Erasure]:
+    """The erasures that `reapply` left in a corpus's meta values under `REAPPLIED`."""
+    return [Erasure.from_wire(each) for each in msgspec.msgpack.decode(kept)] if kept else []
+
+
 def erasures(corpus: SqlCorpus, after: int = 0) -> list[Erasure]:
     """Every erasure that a corpus holds, oldest first; a redact record whose payload is not here says nothing.
 
@@ -187,6 +202,7 @@ def blank(tx: SqlTransaction, known: Sequence[Erasure]) -> Gone:
     """Takes away, inside the open transaction, every body and salt that these erasures name and that is still here.
 
     What was derived from them goes with them: rows of the search index, tags that quote them, sessions and samples.
+    What is left to remove behind the commit is noted for `scour`, which a crash thus cannot part from it.
     """
     gone = Gone()
     for each in known:
@@ -194,7 +210,20 @@ def blank(tx: SqlTransaction, known: Sequence[Erasure]) -> Gone:
             rows = tx.sql(sql, args).fetchall()
             if rows:
                 gone.add(_take(tx, rows))
+    if gone.records:
+        note_pending(tx, gone)
     return gone
+
+
+def note_pending(tx: SqlTransaction, gone: Gone) -> None:
+    """Leaves something for `scour` to remove once the transaction is committed."""
+    have = _pending(tx.meta(PENDING))
+    have.add(gone)
+    tx.set_meta(PENDING, msgspec.msgpack.encode(have))
+
+
+def _pending(kept: Any) -> Gone:
+    return msgspec.msgpack.decode(kept, type=Gone) if kept else Gone()
 
 
 def _wanted(erasure: Erasure) -> Iterator[tuple[str, tuple[Any, ...]]]:
@@ -217,8 +246,7 @@ def _take(tx: SqlTransaction, rows: Sequence[Any]) -> Gone:
     quoted = {tx.name(name) for name in (MESSAGES, SESSIONS, METRICS)}
     told = []
     for pos, flags, packing, coll, body in rows:
-        if flags & BLOB and body is not None and packing == codec.RAW and len(body) == 40:
-            gone.blobs[bytes(body[:32])] = bool(flags & SEALED)
+        gone.note_blob(flags, packing, body)
         if not flags & SEALED:
             gone.indexed += 1
             tx.unindex(pos)
@@ -273,28 +301,49 @@ def reapply(corpus: SqlCorpus, blobs: Blobs, known: Sequence[Erasure]) -> Gone:
         blobs: where its blobs lie, which are removed too.
         known: the list; of several backups, all of theirs.
     """
-    gone: Gone = corpus.write(lambda tx: blank(tx, known))
+
+    def job(tx: SqlTransaction) -> Gone:
+        gone = blank(tx, known)
+        if gone.records:  # the redact record may not have been put back: then this says why the bodies are missing
+            every = [*kept_erasures(tx.meta(REAPPLIED)), *known]
+            tx.set_meta(REAPPLIED, msgspec.msgpack.encode([each.to_wire() for each in dict.fromkeys(every)]))
+        return gone
+
+    gone: Gone = corpus.write(job)
     if gone.records:
         corpus.sync()
-        scour(corpus, blobs, gone)
+        scour(corpus, blobs)
     return gone
 
 
-def scour(corpus: SqlCorpus, blobs: Blobs, gone: Gone, others: Sequence[SqlCorpus] = ()) -> bool:
-    """Removes what an erasure leaves behind its commit: blobs, words in the index, pages in the WAL.
+def scour(corpus: SqlCorpus, blobs: Blobs, others: Sequence[SqlCorpus] = ()) -> bool:
+    """Removes what erasures left behind their commits: blobs, words in the index, pages in the WAL.
 
     Args:
         corpus: where bodies were taken away.
         blobs: where blobs are removed.
-        gone: what was taken away.
         others: further corpora whose records may refer to the same blobs.
 
     Returns:
         False while a reader keeps an old page readable in the WAL; to be called again, or left to the next checkpoint.
     """
-    for digest, was_sealed in gone.blobs.items():
+    todo = _pending(corpus.meta(PENDING))
+    for digest, was_sealed in todo.blobs.items():
         _drop(corpus, blobs, digest, () if was_sealed else others, sure=was_sealed)
-    return corpus.scour(index=gone.indexed > 0)
+    if not corpus.scour(index=todo.indexed > 0):
+        return False
+
+    def job(tx: SqlTransaction) -> None:
+        # An erasure that came meanwhile stays noted.
+        left = _pending(tx.meta(PENDING))
+        for digest in todo.blobs:
+            left.blobs.pop(digest, None)
+        left.indexed, left.records = left.indexed - todo.indexed, left.records - todo.records
+        tx.set_meta(PENDING, msgspec.msgpack.encode(left) if left.records or left.blobs else None)
+
+    if todo.records:
+        corpus.write(job)
+    return True
 
 
 def _drop(corpus: SqlCorpus, blobs: Blobs, digest: bytes, others: Sequence[SqlCorpus], *, sure: bool) -> None:

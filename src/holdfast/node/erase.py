@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from holdfast.corpus import SqlCorpus
 from holdfast.errors import NotFound, UsageError
-from holdfast.log.erasure import Gone, erase, mark_of, scour
+from holdfast.log.erasure import PENDING, Gone, erase, erasures, mark_of, scour
 from holdfast.node.cache import Cache
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.sealing import Sealing
@@ -83,6 +84,14 @@ def erase_key(directory: Directory, agent: str, key: str, *, collection: str, re
     return _finish(directory, done, [], marks, 0)
 
 
+def finish(directory: Directory, corpus: SqlCorpus) -> None:
+    """Finishes erasures that a log learnt of from a hub: destroys the keys that they name, and removes the copies."""
+    known = erasures(corpus)
+    kids = sorted({kid for each in known for kid in each.kids})
+    directory.vault.note_erased(kids)
+    _scour(directory)
+
+
 def check_reason(reason: str, subject: str) -> None:
     """Refuses a reason that names the one who is to be forgotten.
 
@@ -113,16 +122,7 @@ def _finish(
     directory: Directory, done: Sequence[tuple[str, Gone]], kids: Sequence[bytes], marks: Sequence[bytes], keys: int
 ) -> Report:
     """Removes the copies beside the logs, and counts."""
-    left: list[str] = []
-    logs = {agent: directory.open_log(agent, None) for agent in directory.agents()}
-    try:
-        for agent, gone in done:
-            others = [opened.corpus for name, opened in logs.items() if name != agent]
-            if not scour(logs[agent].corpus, directory.blobs, gone, others):
-                left.append(f"the WAL of {agent}, which somebody reads: erase again when they have ended")
-    finally:
-        for opened in logs.values():
-            directory.release_log(opened)
+    left = _scour(directory)
     if (directory.path / "cache.db").exists():
         cache = Cache(directory.path / "cache.db", directory.wall)
         try:
@@ -135,6 +135,21 @@ def _finish(
     if agents and directory.shipper is not None:
         directory.shipper.poke()
     return Report(sum(gone.records for _, gone in done), len(blobs), keys, agents, tuple(left))
+
+
+def _scour(directory: Directory) -> list[str]:
+    """Removes what erasures have left in the logs of all agents and beside them; what could not be, in words."""
+    left: list[str] = []
+    logs = {agent: directory.open_log(agent, None) for agent in directory.agents()}
+    try:
+        for agent, opened in logs.items():
+            others = [each.corpus for name, each in logs.items() if name != agent]
+            if opened.corpus.meta(PENDING) and not scour(opened.corpus, directory.blobs, others):
+                left.append(f"the WAL of {agent}, which somebody reads: erase again when they have ended")
+    finally:
+        for opened in logs.values():
+            directory.release_log(opened)
+    return left
 
 
 def _copies(directory: Directory) -> list[str]:

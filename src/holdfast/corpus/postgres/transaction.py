@@ -396,6 +396,8 @@ class PostgresTransaction(SqlTransaction):
 
     def index(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
         """Adds (pos, text, agent, kind) to the search index."""
+        if not rows:  # a lot of nothing but deletions, or of sealed records
+            return
         self.wrote = True
         self._ask(_FTS, _arrays([(row[0], f"{_lexemes(row[1])} {whose(row[2])}") for row in rows]))
 
