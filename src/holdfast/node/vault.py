@@ -50,6 +50,33 @@ class Bundle(msgspec.Struct, frozen=True):
     index: dict[str, bytes]
     keys: list[Key]
 
+    def to_json(self) -> bytes:
+        """Its form in a file."""
+        return msgspec.json.format(msgspec.json.encode({"holdfast": "keys", "format": 1} | msgspec.to_builtins(self)))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Bundle:
+        """The inverse.
+
+        Raises:
+            UsageError: it is none, or damaged.
+        """
+        try:
+            found = msgspec.json.decode(data, type=_File)
+        except msgspec.DecodeError as error:
+            raise UsageError(f"these are no exported keys: {error}", hint="holdfast keys export") from error
+        every = [*found.index.values(), *(each.key for each in found.keys)]
+        if found.holdfast != "keys" or found.format != 1 or any(len(key) != 32 for key in every):
+            raise UsageError("these are no exported keys, or of a form unknown here", hint="holdfast keys export")
+        return cls(found.index, found.keys)
+
+
+class _File(msgspec.Struct):
+    holdfast: str
+    format: int
+    index: dict[str, bytes]
+    keys: list[Key]
+
 
 class Vault:
     """The sealing keys of one node directory. Safe to share among threads and processes.
@@ -93,6 +120,14 @@ class Vault:
             raise Sealed(f"{collection!r} is not sealed here", hint=f"Store(…, sealed=[{collection!r}])")
         found: bytes = self._unwrapped(row[0], _index_bound(collection))
         return found
+
+    def name(self, collection: str, key: str) -> str:
+        """What stands for a key in headers: itself, or in a sealed collection what hides it."""
+        if collection not in self.collections:
+            return key
+        from holdfast.seal.box import blind
+
+        return blind(self.index(collection), key)
 
     def box_for(self, collection: str, subject: str) -> Any:
         """The key of a subject, made if there is none.
