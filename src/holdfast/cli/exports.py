@@ -23,7 +23,7 @@ from holdfast.cli.transcripts.lines import objects
 from holdfast.corpus import Stored
 from holdfast.errors import HoldfastError
 from holdfast.log import OpenLog
-from holdfast.records import DELETE_PREFIX, VALUE
+from holdfast.records import DELETE_PREFIX, SEALED, VALUE
 from holdfast.wire import REDACTED
 
 FORMAT: Final = 1
@@ -98,6 +98,8 @@ def _line(stored: Stored, value_of: Callable[[Stored], Any]) -> bytes:
     kind, missing = "json", ""
     if stored.body is None and stored.why == REDACTED:
         missing = "redacted"
+    elif record.flags & SEALED:
+        missing = "sealed"  # a file that travels is no place for what only this machine may read
     else:
         value = value_of(stored)
         if isinstance(value, bytes):
