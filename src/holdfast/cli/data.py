@@ -10,7 +10,7 @@ import click
 from holdfast.cli import shell, values
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, safe, size_text, version_text
-from holdfast.errors import NotFound, UsageError
+from holdfast.errors import Erased, NotFound, Sealed, UsageError
 
 if TYPE_CHECKING:
     from holdfast.log.versions import Version
@@ -132,7 +132,8 @@ def version_at(
     """The version of a key that a number or a time names, else the newest.
 
     Raises:
-        NotFound: there is none, or it is a deletion.
+        NotFound: there is none, or it is a deletion, or (Erased) it was erased.
+        Sealed: its key is not here.
     """
     from holdfast.clock import parse_time
 
@@ -148,6 +149,9 @@ def version_at(
             continue
         if version.gone:
             break
+        if version.missing:
+            which, error = ("was erased", Erased) if version.missing == "redacted" else ("is sealed", Sealed)
+            raise error(f"{collection}/{key} v{version.version} of {version.agent} {which}")
         return version
     which = f" v{number}" if number is not None else f" at {at}" if at is not None else ""
     hint = f"holdfast history {key}" + ("" if collection == "state" else f" --collection {collection}")

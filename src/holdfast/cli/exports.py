@@ -4,8 +4,9 @@
     {"agent": ..., "collection": ..., "key": ..., "version": 1, ..., "value": ..., "as": "json"}
     {"holdfast": "end", "versions": 1}
 
-`as` says what the value was: json, text, or bytes (then it is base64). A line whose payload was erased has a null value
-and says so in `missing`. Reading it back writes the versions anew, under new links: it carries contents, not proofs.
+`as` says what the value was: json, text, or bytes (then it is base64). A line whose payload was erased or is sealed has
+a null value and says so in `missing`. Reading it back writes the versions anew, under new links: it carries contents,
+not proofs.
 """
 
 from __future__ import annotations
