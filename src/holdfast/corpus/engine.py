@@ -42,7 +42,6 @@ WAL_PAGES_PASSIVE: Final = 1000
 WAL_PAGES_INLINE: Final = 4000
 WAL_BYTES: Final = 4 << 20
 BUSY_S_MAX: Final = 600.0
-SCOUR_MS_MAX: Final = 5_000
 _LOG: Final = ""  # the role of a file of records
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -254,12 +253,10 @@ class Engine:
     def checkpoint(self, *, most_pages: int = WAL_PAGES_PASSIVE) -> None:
         """Moves the WAL's pages into the file when there are at least `most_pages`; never waits for readers."""
         self.check()
-        # Not the file's size: the file keeps its size, and would be checkpointed at every look once it is large.
-        if self.wal_pages < most_pages:
+        if self.wal_pages < most_pages:  # not the file's size: that stays, and would be a reason at every look
             return
         with self._keeper_lock, _as_ours(self.path):
-            if self._keeper is None:
-                self._keeper = self._connect()
+            self._keeper = self._keeper or self._connect()
             try:
                 self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except (apsw.BusyError, apsw.LockedError):
@@ -273,13 +270,14 @@ class Engine:
         """Empties the WAL, so that no page as it was stays readable there; False while somebody still reads it."""
         self.check()
         with self._keeper_lock, _as_ours(self.path):
-            if self._keeper is None:
-                self._keeper = self._connect()
-            self._keeper.set_busy_timeout(SCOUR_MS_MAX)  # a reader that goes on and on is not worth an erasure's while
+            self._keeper = self._keeper or self._connect()
             try:
+                self._keeper.set_busy_timeout(5_000)  # ms
                 return not self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
-            except (apsw.BusyError, apsw.LockedError):
-                return False
+            except apsw.IOError as error:
+                if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
+                    self.fail(error)  # as in `checkpoint`
+                raise
             finally:
                 self._keeper.set_busy_handler(_Patience())
 

@@ -101,6 +101,8 @@ class SqlCorpus:
     engine: Engine
     tx: SqlTransaction
     """What jobs are given; its `sql` runs a statement inside the open transaction."""
+    scour: Callable[..., bool]
+    """Lets go of what is still kept of rows as they were, with ``index=`` of their words; False while one is read."""
 
     def __init__(self, *, hub: bool) -> None:
         self.hub = hub
@@ -131,10 +133,6 @@ class SqlCorpus:
     def close(self) -> None:
         """Commits what is queued and closes; a second close is fine."""
         self.engine.close()
-
-    def scour(self, *, index: bool) -> bool:
-        """Lets go of what is still kept of rows as they were, with `index` of their words; False while one is read."""
-        raise NotImplementedError
 
     def _undone(self) -> None:
         # New ones and not emptied: a reader may be between asking one and using the answer.
