@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast.node.directory import Limits
     from holdfast.node.hub import Hub
     from holdfast.node.objects import open_store
+    from holdfast.node.secrets import redact_secrets
     from holdfast.node.store import Store
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
     "Version",
     "__version__",
     "open_store",
+    "redact_secrets",
 ]
 
 _WHERE = {
@@ -60,6 +62,7 @@ _WHERE = {
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",
     "open_store": "holdfast.node.objects",
+    "redact_secrets": "holdfast.node.secrets",
 }
 
 

@@ -5,9 +5,11 @@
     │   ├── StoreClosed                  closed           400    2    used after close, or in a forked child
     │   └── MissingExtra (ImportError)   missing_extra    501    2    an optional package is not installed
     ├── Denied           (PermissionError) denied         403    4    known, but not allowed
-    │   └── Unauthenticated              unauthenticated  401    4    no token, or an unknown one
+    │   ├── Unauthenticated              unauthenticated  401    4    no token, or an unknown one
+    │   └── Sealed                       sealed           403    4    the key that opens it is not here
     ├── NotFound         (LookupError)   not_found        404    5    nothing there
-    │   └── NotCached                    not_cached       503    7    it exists; its bytes are not here, the hub is away
+    │   ├── NotCached                    not_cached       503    7    it exists; its bytes are not here, the hub is away
+    │   └── Erased                       erased           410    5    it was there, and was erased for good
     ├── Conflict                         conflict         409    6    somebody was faster
     ├── CapacityError    (OSError)       full             507    8    no room
     │   ├── NodeFull                     node_full        507    8    this machine's disk; reads go on
@@ -44,6 +46,7 @@ __all__ = [
     "ChainBroken",
     "Conflict",
     "Denied",
+    "Erased",
     "HoldfastError",
     "HubError",
     "HubFull",
@@ -59,6 +62,7 @@ __all__ = [
     "ObjectConflict",
     "ObjectCorrupt",
     "ObjectNotFound",
+    "Sealed",
     "StorageDenied",
     "StorageError",
     "StorageFull",
@@ -137,6 +141,12 @@ class Unauthenticated(Denied):
     code, status = "unauthenticated", 401
 
 
+class Sealed(Denied):
+    """It is encrypted, and the key that opens it is not here, or not the right one."""
+
+    code = "sealed"
+
+
 class NotFound(HoldfastError, LookupError):
     """Nothing is stored there."""
 
@@ -147,6 +157,12 @@ class NotCached(NotFound):
     """It exists, but its bytes are not on this machine and the hub cannot be asked now."""
 
     code, status, exit_code, retryable = "not_cached", 503, 7, True
+
+
+class Erased(NotFound):
+    """It was there, and was erased for good: a signed record says so, and nobody can bring it back."""
+
+    code, status = "erased", 410
 
 
 class Conflict(HoldfastError):

@@ -50,6 +50,7 @@ DELETE_PREFIX: Final = "delete-prefix"
 MERGE: Final = "merge"
 PRUNE: Final = "prune"
 ROTATE: Final = "rotate"
+REDACT: Final = "redact"
 MESSAGE: Final = "message"
 REPORT: Final = "report"
 

@@ -206,7 +206,14 @@ def test_a_blob_that_is_missing_or_rotten_is_found(bench: Bench, tmp_path: Path)
     assert bench.checks() == set()
 
 
-@pytest.mark.parametrize("why", [wire.EVICTED, wire.QUARANTINED, wire.REDACTED])
+def test_a_body_that_calls_itself_erased_though_nobody_erased_it_is_a_hole(bench: Bench) -> None:
+    bench.corpus.write(lambda tx: tx.drop_body(7, wire.REDACTED))
+    scan = verify_corpus(bench.corpus, bench.blobs, anchor=bench.mark)
+    assert [(found.check, found.seq) for found in scan.findings] == [("size", 7)]
+    assert "no redact record" in scan.findings[0].what
+
+
+@pytest.mark.parametrize("why", [wire.EVICTED, wire.QUARANTINED])
 def test_a_body_that_is_missing_for_a_reason_is_counted_and_not_found(bench: Bench, why: int) -> None:
     bench.corpus.write(lambda tx: tx.drop_body(7, why))
     scan = verify_corpus(bench.corpus, bench.blobs, anchor=bench.mark)

@@ -42,6 +42,8 @@ COMMANDS = Shell(
         "Trust": {
             "verify": ("trust", "prove every record of this store"),
             "scan": ("trust", "look at what is new, and at the next share of all"),
+            "erase": ("erasure", "erase a subject, or a key, for good"),
+            "keys": ("erasure", "the keys of sealed collections"),
         },
     },
 )

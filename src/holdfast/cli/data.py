@@ -9,8 +9,8 @@ import click
 
 from holdfast.cli import shell, values
 from holdfast.cli.settings import Settings
-from holdfast.cli.show import clock_text, count_text, safe, size_text, value_text
-from holdfast.errors import NotFound, UsageError
+from holdfast.cli.show import clock_text, count_text, safe, size_text, version_text
+from holdfast.errors import Erased, NotFound, Sealed, UsageError
 
 if TYPE_CHECKING:
     from holdfast.log.versions import Version
@@ -30,6 +30,7 @@ SHIP_S = 1.0
 @IF_VERSION
 @COLLECTION
 @click.option("--durable", is_flag=True, help="survive a power cut before returning")
+@click.option("--subject", metavar="S", help="in a sealed collection, who it is about")
 @click.pass_obj
 def put_command(
     settings: Settings,
@@ -40,6 +41,7 @@ def put_command(
     if_version: str | None,
     collection: str,
     durable: bool,
+    subject: str | None,
 ) -> None:
     """Set KEY to VALUE: JSON when it parses, else text. `@FILE` reads a file, `-` reads standard input.
 
@@ -51,7 +53,7 @@ def put_command(
     content = values.given(value, as_text=as_text, as_bytes=as_bytes)
     with settings.open_store() as store:
         expect = values.expected(if_version)
-        made = store.put(key, content, collection=collection, expect=expect, durable=durable)
+        made = store.put(key, content, collection=collection, expect=expect, durable=durable, subject=subject)
         tell_written(settings, store, made, f"stored {collection}/{key} v{made.version}")
 
 
@@ -130,7 +132,8 @@ def version_at(
     """The version of a key that a number or a time names, else the newest.
 
     Raises:
-        NotFound: there is none, or it is a deletion.
+        NotFound: there is none, or it is a deletion, or (Erased) it was erased.
+        Sealed: its key is not here.
     """
     from holdfast.clock import parse_time
 
@@ -146,6 +149,9 @@ def version_at(
             continue
         if version.gone:
             break
+        if version.missing:
+            which, error = ("was erased", Erased) if version.missing == "redacted" else ("is sealed", Sealed)
+            raise error(f"{collection}/{key} v{version.version} of {version.agent} {which}")
         return version
     which = f" v{number}" if number is not None else f" at {at}" if at is not None else ""
     hint = f"holdfast history {key}" + ("" if collection == "state" else f" --collection {collection}")
@@ -204,7 +210,15 @@ def ls_command(
         keys = [{k: v for k, v in each.to_json().items() if k != "value"} for each in found]
         settings.show.document({"keys": keys, "next": found[-1].key if len(found) == limit else None})
     elif not names:
-        rows = [(each.key, f"v{each.version}", clock_text(each.time), value_text(each.value)) for each in found]
+        rows = [
+            (
+                each.key,
+                f"v{each.version}",
+                clock_text(each.time),
+                version_text(each),
+            )
+            for each in found
+        ]
         settings.show.table(("KEY", "VERSION", "CHANGED", "VALUE"), rows)
         if len(found) == limit:
             settings.show.note(f"that is the first {limit:,}; go on with --after {found[-1].key}")

@@ -4,8 +4,9 @@
     {"agent": ..., "collection": ..., "key": ..., "version": 1, ..., "value": ..., "as": "json"}
     {"holdfast": "end", "versions": 1}
 
-`as` says what the value was: json, text, or bytes (then it is base64). A line whose payload was erased has a null value
-and says so in `missing`. Reading it back writes the versions anew, under new links: it carries contents, not proofs.
+`as` says what the value was: json, text, or bytes (then it is base64). A line whose payload was erased or is sealed has
+a null value and says so in `missing`. Reading it back writes the versions anew, under new links: it carries contents,
+not proofs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from holdfast.cli.transcripts.lines import objects
 from holdfast.corpus import Stored
 from holdfast.errors import HoldfastError
 from holdfast.log import OpenLog
-from holdfast.records import DELETE_PREFIX, VALUE
+from holdfast.records import DELETE_PREFIX, SEALED, VALUE
 from holdfast.wire import REDACTED
 
 FORMAT: Final = 1
@@ -98,6 +99,8 @@ def _line(stored: Stored, value_of: Callable[[Stored], Any]) -> bytes:
     kind, missing = "json", ""
     if stored.body is None and stored.why == REDACTED:
         missing = "redacted"
+    elif record.flags & SEALED:
+        missing = "sealed"  # a file that travels is no place for what only this machine may read
     else:
         value = value_of(stored)
         if isinstance(value, bytes):

@@ -89,9 +89,11 @@ class Intake:
         store: whose log it goes into.
         tally: counts it.
         dry_run: count, and write nothing.
+        redact: take obvious secrets out of what was said.
     """
 
-    def __init__(self, store: Store, tally: Tally, *, dry_run: bool = False) -> None:
+    def __init__(self, store: Store, tally: Tally, *, dry_run: bool = False, redact: bool = False) -> None:
+        self._redact = redact
         self._store = store
         self._dry_run = dry_run
         self._tally = tally
@@ -105,7 +107,12 @@ class Intake:
         if said.id in self._waiting or self._known(said.id):
             self._tally.already += 1
             return
-        self.add(message(said.envelope(source), msg_id=said.id, kind=said.kind))
+        envelope = said.envelope(source)
+        if self._redact:
+            from holdfast.node.secrets import redact_secrets
+
+            envelope = redact_secrets(MESSAGES, said.id, envelope)
+        self.add(message(envelope, msg_id=said.id, kind=said.kind))
 
     def flush(self) -> None:
         """Writes the batch that has gathered, in one commit."""
@@ -117,7 +124,8 @@ class Intake:
             try:
                 if not self._dry_run:
                     with self._store.batch() as batch:
-                        batch.drafts += drafts
+                        for draft in drafts:
+                            batch.take(draft)
                 self._tally.new += len(drafts)
                 return
             except Conflict:

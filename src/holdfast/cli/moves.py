@@ -97,8 +97,9 @@ def _written(out: Path | None) -> Iterator[BinaryIO]:
 @shell.command("import")
 @click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path(path_type=Path))
 @click.option("--dry-run", is_flag=True, help="read and report, write nothing")
+@click.option("--redact", is_flag=True, help="take API keys, tokens, private keys and passwords out of what was said")
 @click.pass_obj
-def import_command(settings: Settings, paths: tuple[Path, ...], dry_run: bool) -> int:
+def import_command(settings: Settings, paths: tuple[Path, ...], dry_run: bool, redact: bool) -> int:
     """Read conversations, or our own export, into the store.
 
     It knows OpenAI-style chats (JSON or JSON Lines), folders of Claude Code and Codex sessions, and `holdfast export`,
@@ -121,7 +122,7 @@ def import_command(settings: Settings, paths: tuple[Path, ...], dry_run: bool) -
         else:
             tally.skipped += 1
             settings.show.note(f"{found}: no conversation, skipped")
-    work = _Import(settings, tally, dry_run=dry_run)
+    work = _Import(settings, tally, dry_run=dry_run, redact=redact)
     with work, Progress(settings.show, "importing", sum(file.path.stat().st_size for file in files)) as progress:
         for file in files:
             work.file(file, progress)
@@ -132,8 +133,9 @@ def import_command(settings: Settings, paths: tuple[Path, ...], dry_run: bool) -
 class _Import:
     """The stores that an import writes to, opened as their agents turn up."""
 
-    def __init__(self, settings: Settings, tally: Tally, *, dry_run: bool) -> None:
+    def __init__(self, settings: Settings, tally: Tally, *, dry_run: bool, redact: bool) -> None:
         self.waiting = 0
+        self._redact = redact
         self._settings = settings
         self._tally = tally
         self._dry_run = dry_run
@@ -190,7 +192,7 @@ class _Import:
 
             store = self._open.enter_context(self._settings.open_store(agent=agent, hub=not self._dry_run))
             opened = self._open.enter_context(self._settings.open_log(agent))
-            intake = Intake(store, self._tally, dry_run=self._dry_run)
+            intake = Intake(store, self._tally, dry_run=self._dry_run, redact=self._redact)
             self._stores[agent] = (store, intake, Restore(store, opened.corpus, intake, self._tally))
         return self._stores[agent]
 

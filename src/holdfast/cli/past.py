@@ -9,7 +9,7 @@ import click
 from holdfast.cli import shell, values
 from holdfast.cli.data import COLLECTION, tell_written, version_at
 from holdfast.cli.settings import Settings
-from holdfast.cli.show import clock_text, safe, value_text
+from holdfast.cli.show import clock_text, safe, version_text
 from holdfast.errors import NotFound
 
 
@@ -26,7 +26,7 @@ def history_command(settings: Settings, key: str, collection: str, limit: int) -
     if settings.as_json:
         settings.show.document({"key": key, "collection": collection, "versions": [v.to_json() for v in found]})
         return
-    rows = [(f"v{v.version}", clock_text(v.time), v.kind, v.etag[:12], value_text(v.value)) for v in found]
+    rows = [(f"v{v.version}", clock_text(v.time), v.kind, v.etag[:12], version_text(v)) for v in found]
     settings.show.table(("VERSION", "WRITTEN", "KIND", "ETAG", "VALUE"), rows)
 
 

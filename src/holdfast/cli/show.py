@@ -6,9 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from holdfast.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from holdfast.log.versions import Version
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
 
@@ -171,6 +174,11 @@ def value_text(value: Any, most: int = 120) -> str:
     text = value if isinstance(value, str) else _json(value).decode()
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def version_text(version: Version) -> str:
+    """The value of a version on one line, or why there is none."""
+    return f"({version.missing})" if version.missing else value_text(version.value)
 
 
 def safe(text: str) -> str:

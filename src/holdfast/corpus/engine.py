@@ -263,12 +263,10 @@ class Engine:
     def checkpoint(self, *, most_pages: int = WAL_PAGES_PASSIVE) -> None:
         """Moves the WAL's pages into the file when there are at least `most_pages`; never waits for readers."""
         self.check()
-        # Not the file's size: the file keeps its size, and would be checkpointed at every look once it is large.
-        if self.wal_pages < most_pages:
+        if self.wal_pages < most_pages:  # not the file's size: that stays, and would be a reason at every look
             return
         with self._keeper_lock, _as_ours(self.path):
-            if self._keeper is None:
-                self._keeper = self._connect()
+            self._keeper = self._keeper or self._connect()
             try:
                 self._keeper.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             except (apsw.BusyError, apsw.LockedError):
@@ -277,6 +275,21 @@ class Engine:
                 if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
                     self.fail(error)  # the next try might be told that all is well, of pages that are lost
                 raise ours(error, self.path, self._keeper) from error
+
+    def scour(self) -> bool:
+        """Empties the WAL, so that no page as it was stays readable there; False while somebody still reads it."""
+        self.check()
+        with self._keeper_lock, _as_ours(self.path):
+            self._keeper = self._keeper or self._connect()
+            try:
+                self._keeper.set_busy_timeout(5_000)  # ms
+                return not self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+            except apsw.IOError as error:
+                if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
+                    self.fail(error)  # as in `checkpoint`
+                raise
+            finally:
+                self._keeper.set_busy_handler(_Patience())
 
     def watch_wal(self, inline_pages: int) -> None:
         """Keeps the WAL's length in `wal_pages` from now on; the writer itself checkpoints beyond `inline_pages`.

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec, wire
-from holdfast.errors import IntegrityError, NotCached
+from holdfast.errors import Erased, IntegrityError, NotCached
 from holdfast.records import BLOB, TOMBSTONE, ZERO16, ZERO32, Record, encode_header, verify_payload
 
 COLUMNS: Final = (
@@ -52,7 +52,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
         """The payload, proven to be what was recorded.
 
         Raises:
-            IntegrityError: damaged, erased or quarantined.
+            Erased: erased.
+            IntegrityError: damaged or quarantined.
             NotCached: evicted; the hub holds it.
         """
         record = self.record
@@ -60,8 +61,10 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
             where = f"{record.collection}/{record.key} seq {record.seq} of {self.agent}"
             if self.why == wire.EVICTED:
                 raise NotCached(f"{where} was evicted from this node", hint="reach the hub and ask again")
-            what = {wire.QUARANTINED: "is quarantined", wire.REDACTED: "was erased"}
-            raise IntegrityError(f"{where} {what.get(self.why, 'has lost its body')}", seq=record.seq)
+            if self.why == wire.REDACTED:
+                raise Erased(f"{where} was erased", hint="its history still proves itself", seq=record.seq)
+            what = "is quarantined" if self.why == wire.QUARANTINED else "has lost its body"
+            raise IntegrityError(f"{where} {what}", seq=record.seq)
         payload = codec.unpack(self.codec, self.body, record.payload_len)
         verify_payload(record, self.salt, payload)
         return payload

@@ -23,7 +23,7 @@ from holdfast.corpus.rows import Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.records import TOMBSTONE
+from holdfast.records import SEALED, TOMBSTONE
 
 LOT: Final = 100
 """Records indexed in one transaction: about half a millisecond that a writer may have to wait."""
@@ -145,9 +145,9 @@ def _standing(corpus: SqlCorpus, lot: list[Stored]) -> list[Stored]:
 
 
 def text_of(stored: Stored) -> str:
-    """What of a record can be searched: its key and every text in its value; empty for what is gone or not here."""
+    """What of a record can be searched: its key and every text in its value; empty for what is gone or sealed."""
     record = stored.record
-    if record.flags & TOMBSTONE or not record.collection:
+    if record.flags & (TOMBSTONE | SEALED) or not record.collection:
         return ""
     parts = [record.key]
     if stored.body is not None and not stored.is_blob and record.fmt != codec.FMT_BYTES:

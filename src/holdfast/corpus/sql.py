@@ -2,8 +2,7 @@
 
 A query here keeps to what both understand: `?` for values (`?1` where one stands twice), ON CONFLICT with its target,
 named subqueries, tests that are true or false and not numbers. `CROSS JOIN … ON` is SQLite's way of fixing an order and
-a plain join elsewhere; a unary plus keeps either planner off an index. What must differ is a method that the engine's
-own corpus overrides.
+a plain join elsewhere; a unary plus keeps either planner off an index. What must differ the engine's corpus overrides.
 """
 
 from __future__ import annotations
@@ -51,6 +50,8 @@ class SqlCorpus:
     engine: Engine
     tx: SqlTransaction
     """What jobs are given; its `sql` runs a statement inside the open transaction."""
+    scour: Callable[..., bool]
+    """Lets go of what is still kept of rows as they were, with ``index=`` of their words; False while one is read."""
 
     def __init__(self, *, hub: bool) -> None:
         self.hub = hub

@@ -32,6 +32,8 @@ _MATCH: Final = (
     " (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?) f"
     " CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
 )
+PURGE_PAGES: Final = 500
+"""Pages of the index that are merged in one transaction: some ten milliseconds."""
 _ON_WAY: Final = " ON r.pos=w.pos WHERE "
 
 
@@ -66,6 +68,25 @@ class SqliteCorpus(SqlCorpus):
         if names and all(names):  # a name without a word in it is not in the index
             query += " AND a:(" + " OR ".join(['"' + " ".join(words) + '"' for words in names]) + ")"
         return self.rows(_MATCH, (query, below, limit))
+
+    def scour(self, *, index: bool) -> bool:
+        """Lets go of what is still kept of rows as they were, with `index` of their words; False while one is read."""
+        if index:
+            self._purge_index()
+        return self.engine.scour()  # what SQLite frees in the file itself it overwrites (``secure_delete``)
+
+    def _purge_index(self) -> None:
+        # An index without texts cannot look up which words a record had: it only notes that the record is gone, and
+        # drops its words when segments are merged. All of them, in steps that let writers in between.
+        step = f"INSERT INTO fts(fts, rank) VALUES('merge', {-PURGE_PAGES})"
+
+        def job(tx: SqliteTransaction) -> int:
+            before = tx.sql("SELECT total_changes()").fetchone()[0]
+            tx.sql(step)
+            return int(tx.sql("SELECT total_changes()").fetchone()[0]) - int(before)
+
+        while self.write(job) > 1:  # one change is that of the command itself: nothing was left to merge
+            pass
 
     def size_bytes(self) -> int:
         """What the file and its WAL take on disk."""

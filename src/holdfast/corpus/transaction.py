@@ -100,6 +100,10 @@ class SqlTransaction:
         """Adds (pos, text, agent, kind) to the search index."""
         raise NotImplementedError
 
+    def unindex(self, pos: int) -> None:
+        """Takes a record out of the search index."""
+        self.sql("DELETE FROM fts WHERE rowid=?", (pos,))
+
     def fill(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Adds rows to a table as they are, in the columns named: for whoever copies a whole corpus."""
         raise NotImplementedError

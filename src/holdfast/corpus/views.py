@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from holdfast.records import BLOB, TOMBSTONE, VALUE
+from holdfast.records import BLOB, SEALED, TOMBSTONE, VALUE
 
 FIELDS_MAX: Final = 100
 """Columns that the view of a relay's table has at most."""
@@ -134,13 +134,14 @@ def _latest(d: Dialect) -> str:
 
 def _common(d: Dialect) -> str:
     """The columns that `records` and `latest` share."""
-    blob = f"(r.flags & {BLOB}) <> 0"
+    blob, open_ = f"(r.flags & {BLOB}) <> 0", f"(r.flags & {SEALED}) = 0"
     return f"""{d.iso("(r.hlc >> 16)")} AS time, (r.hlc >> 16) AS ms, k.s AS kind, c.s AS collection, r.key AS key,
  r.version AS version, {d.hex("r.link")} AS etag, CASE r.fmt WHEN 2 THEN 'json' WHEN 1 THEN 'text' ELSE 'bytes' END
- AS format, {d.value} AS value, CASE WHEN {blob} AND r.body IS NOT NULL THEN {d.size} ELSE r.plen END AS bytes,
+ AS format, CASE WHEN {open_} THEN {d.value} END AS value,
+ CASE WHEN {blob} AND r.body IS NOT NULL THEN {d.size} ELSE r.plen END AS bytes,
  CASE WHEN {blob} AND r.body IS NOT NULL THEN {d.hex("substr(r.body, 1, 32)")} END AS digest,
  CASE WHEN r.body IS NULL THEN CASE r.why WHEN 1 THEN 'evicted' WHEN 2 THEN 'quarantined' WHEN 3 THEN 'redacted'
- ELSE 'lost' END WHEN {blob} THEN 'blob' END AS missing"""
+ ELSE 'lost' END WHEN (r.flags & {SEALED}) <> 0 THEN 'sealed' WHEN {blob} THEN 'blob' END AS missing"""
 
 
 def _live(d: Dialect, collection: str) -> str:

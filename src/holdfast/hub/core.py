@@ -259,6 +259,7 @@ class Core:
             before = self.writer.records
             try:
                 self._shorten()
+                self.writer.erasing.tend()
                 backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
                 self.indexing_failed = ""
             except HoldfastError as error:

@@ -28,6 +28,7 @@ from holdfast.corpus import Stored
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, HubFull, HubUnavailable, IntegrityError, NodeFull
 from holdfast.hub.directory import WAL_PAGES_INLINE
+from holdfast.hub.erasing import Erasing
 from holdfast.hub.home import Home
 from holdfast.hub.judge import HubIngest
 from holdfast.wire import Append, AppendAnswer
@@ -66,6 +67,7 @@ class Writer:
         self._home = home
         self._publish = publish
         self._durable = not home.corpus.inline
+        self.erasing = Erasing(home)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._not_here_before = 0.0  # the loop's own
@@ -255,7 +257,9 @@ class Writer:
         ingest = HubIngest(chains, gen=self._home.gen, verify=seal.verify)
         ingest.hub_keys = self._home.hub_keys
         answers = ingest.append(requests)
+        fresh = self.erasing.screen(tx, ingest)
         stored = chains.write(tx, ingest.plan, ingest.tags)
+        self.erasing.carry_out(tx, fresh)
         if ingest.told:
             for each in stored:
                 if each.record.link in ingest.told:

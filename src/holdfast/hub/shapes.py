@@ -120,7 +120,7 @@ class Version(msgspec.Struct):
     gone: Annotated[bool, Meta(description="whether it takes the value away")]
     value: Any
     encoding: Literal["base64"] | UnsetType = UNSET
-    missing: Literal["blob", "evicted", "quarantined", "redacted", "lost"] | UnsetType = UNSET
+    missing: Literal["blob", "evicted", "quarantined", "redacted", "sealed", "lost"] | UnsetType = UNSET
     digest: Hex | UnsetType = UNSET
     size: int | UnsetType = UNSET
     fmt: int | UnsetType = UNSET

@@ -43,7 +43,9 @@ from holdfast.integrity.checks import (
     check_payload,
     check_size,
 )
+from holdfast.integrity.redactions import Redactions
 from holdfast.log.anchor import Mark
+from holdfast.log.erasure import REAPPLIED
 from holdfast.log.prune import BEGIN_SEQ, Begin
 from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
 from holdfast.sqlite.doctor import Diagnosis
@@ -209,6 +211,7 @@ class _Walk:
         self.blobs: dict[bytes, Stored] = {}
         self.begin: int = view.meta(BEGIN_SEQ) or 0
         self.versions = Versions(self.begin)
+        self.redactions = Redactions(self.begin, view.meta(REAPPLIED))
         self.pos = self.bytes = 0
         # What the walk has to do for the checks that are on, looked up once and not for every record.
         self.sizes, self.hashes = SIZE in on, CHECKSUM in on and full
@@ -224,6 +227,7 @@ class _Walk:
                 see(stored)
         scan.payload_bytes = self.bytes
         scan.branches = len(self.branches)
+        self.take(each for each in self.redactions.findings() if each.check in self.on)
         self.take(self.ends(anchor, outside))
         scan.blobs = len(self.blobs)
         if blobs is not None:
@@ -235,6 +239,7 @@ class _Walk:
     def see(self, stored: Stored) -> None:
         record, hub, seq = stored.record, self.corpus.hub, stored.record.seq
         self.bytes += record.payload_len
+        self.redactions.see(stored)
         self.look_at_body(stored)
         if stored.pos != (self.pos + 1 if hub else seq) and VERSION in self.on:
             self.note(

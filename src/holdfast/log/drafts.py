@@ -22,6 +22,7 @@ from holdfast.records import (
     PUT,
     TOMBSTONE,
     VALUE,
+    ZERO16,
     ZERO32,
     Record,
     check_names,
@@ -35,7 +36,8 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     """A record to be: `fmt` and `payload` from `codec.serialise`; `expect` the key version that must be current.
 
     `expect` is a version number (0: the key must have no value), an etag (a link in hex), or None for whatever
-    is there; `fresh` says that the key was made up for it, so that it need not be looked for first.
+    is there; `fresh` says that the key was made up for it, so that it need not be looked for first. `kid` names the
+    key that sealed the payload.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     tags: tuple[tuple[int, str], ...] = ()
     base: bytes = ZERO32
     fresh: bool = False
+    kid: bytes = ZERO16
 
 
 def value(collection: str, key: str, content: Any, *, expect: int | str | None = None, author: str = "") -> Draft:

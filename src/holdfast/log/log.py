@@ -21,7 +21,6 @@ from holdfast.records import (
     INLINE_BYTES_MAX,
     MORE,
     SALT_BYTES,
-    ZERO16,
     ZERO32,
     Record,
     blob_reference,
@@ -143,7 +142,7 @@ class Log:
                 draft.author,
                 draft.collection,
                 draft.key,
-                ZERO16,
+                draft.kid,
                 made.digest,
             )
             link = next_link(link, encode_header(record))

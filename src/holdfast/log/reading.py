@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from holdfast import codec
 from holdfast.corpus import Stored
-from holdfast.errors import NotCached
-from holdfast.records import BLOB, read_blob_reference
+from holdfast.errors import NotCached, Sealed
+from holdfast.records import BLOB, SEALED, read_blob_reference
 
 
 class BlobReader(Protocol):
@@ -34,7 +34,28 @@ def load(stored: Stored, blobs: BlobReader | None) -> Any:
     """The value that a record holds, proven to be what was recorded.
 
     Raises:
-        IntegrityError: the bytes are not what was recorded, or are gone for good.
+        Erased: it was erased.
+        IntegrityError: the bytes are not what was recorded.
+        NotCached: they are not on this machine.
+        Sealed: only who has its key can read it (`holdfast.log.sealing`).
+    """
+    record = stored.record
+    if record.flags & SEALED and stored.body is not None:
+        raise Sealed(
+            f"{record.collection}/{record.key} seq {record.seq} of {stored.agent} is sealed with the key"
+            f" {record.kid.hex()}",
+            hint="read it with a store that has the key: holdfast keys import",
+            kid=record.kid.hex(),
+        )
+    return codec.deserialise(record.fmt, bytes_of(stored, blobs))
+
+
+def bytes_of(stored: Stored, blobs: BlobReader | None) -> bytes:
+    """The serialised value, or the ciphertext of a sealed one, proven to be what was recorded.
+
+    Raises:
+        Erased: it was erased.
+        IntegrityError: the bytes are not what was recorded.
         NotCached: they are not on this machine.
     """
     payload = stored.payload()
@@ -47,4 +68,4 @@ def load(stored: Stored, blobs: BlobReader | None) -> Any:
                 digest=digest.hex(),
             )
         payload = blobs.read(digest)
-    return codec.deserialise(stored.record.fmt, payload)
+    return payload

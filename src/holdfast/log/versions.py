@@ -9,9 +9,13 @@ import msgspec
 
 from holdfast import clock, codec
 from holdfast.corpus import Stored
-from holdfast.errors import UsageError
+from holdfast.errors import Erased, Sealed, UsageError
 from holdfast.log.reading import BlobReader, load
-from holdfast.records import read_blob_reference
+from holdfast.log.sealing import Keys, open_sealed
+from holdfast.records import SEALED, read_blob_reference
+
+NO_VALUE = ("redacted", "sealed")
+"""Why a version may have no value though nothing is wrong."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +31,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         author: who wrote it, where a hub wrote it for a client; else empty.
         etag: its link in hex: changes with any bit of it or of its past; good for ``expect=``.
         gone: True when this version takes the value away (then `value` says why, as ``{"reason": …}``).
-        value: what was put.
+        value: what was put; None where it is not to be had.
+        missing: why there is no value: ``redacted`` (erased for good), ``sealed`` (its key is not here); else empty.
         pos: its position in the corpus it was read from.
         stream: the 16-byte id of the log, in hex.
     """
@@ -45,6 +50,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     stream: str = ""
     author: str = ""
     gone: bool = False
+    missing: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form, with the time as RFC 3339 text; bytes come as base64 text, and ``encoding`` says so."""
@@ -52,6 +58,8 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         out["time"] = clock.iso(round(self.time * 1000))
         if isinstance(self.value, bytes):
             out["value"], out["encoding"] = base64.b64encode(self.value).decode(), "base64"
+        if not self.missing:
+            del out["missing"]
         return out
 
 
@@ -78,6 +86,24 @@ def version_of(stored: Stored, blobs: BlobReader | None, value: Any = msgspec.UN
         author=record.author,
         gone=stored.gone,
     )
+
+
+def told(stored: Stored, blobs: BlobReader | None, keys: Keys | None) -> Version:
+    """The version that a stored record is, for a list: what was erased or cannot be opened is there without its value.
+
+    Raises:
+        IntegrityError: the bytes are not what was recorded.
+        NotCached: they are not on this machine.
+    """
+    try:
+        if not stored.record.flags & SEALED:
+            return version_of(stored, blobs)
+        found = open_sealed(stored, blobs, keys)
+    except Erased:
+        return msgspec.structs.replace(version_of(stored, None, None), missing=NO_VALUE[0])
+    except Sealed:
+        return msgspec.structs.replace(version_of(stored, None, None), missing=NO_VALUE[1])
+    return msgspec.structs.replace(version_of(stored, None, found.value), key=found.key)
 
 
 class _Frame(msgspec.Struct):
@@ -110,6 +136,8 @@ def frame(stored: Stored, blobs: BlobReader | None) -> bytes:
     missing = ""
     if stored.body is None:
         missing = ("", "evicted", "quarantined", "redacted")[stored.why] or "lost"
+    elif record.flags & SEALED:
+        missing = "sealed"
     elif stored.is_blob and blobs is None:
         missing = "blob"
     elif record.fmt == codec.FMT_JSON and not stored.is_blob:
@@ -169,6 +197,7 @@ class Shown(_Frame):
             stream=self.stream,
             author=self.author,
             gone=self.gone,
+            missing=self.missing if self.missing in NO_VALUE else "",
         )
 
 

@@ -17,8 +17,9 @@ from holdfast.collections import Message, envelope, message_in
 from holdfast.corpus import Stored
 from holdfast.errors import Conflict, NodeFull
 from holdfast.log import Draft, drafts
+from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
-from holdfast.node.batch import STATE, Batch
+from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
 from holdfast.node.looking import When
@@ -45,19 +46,33 @@ class AsyncStore:
         level: str = "advanced",
         cas: Iterable[str] = (),
         limits: Limits = DEFAULT_LIMITS,
+        sealed: Iterable[str] = (),
+        redact: Redact | None = None,
     ) -> None:
-        self._store = Store(data_dir, agent, hub=hub, token=token, level=level, cas=cas, limits=limits)
+        more: dict[str, Any] = {"sealed": sealed, "redact": redact}
+        self._store = Store(data_dir, agent, hub=hub, token=token, level=level, cas=cas, limits=limits, **more)
         self.agent = agent
         self.hubs = self._store.hubs
 
     # -- writing ------------------------------------------------------------------------------------------------
 
     async def put(
-        self, key: str, value: Any, *, collection: str = STATE, expect: int | str | None = None, durable: bool = False
+        self,
+        key: str,
+        value: Any,
+        *,
+        collection: str = STATE,
+        expect: int | str | None = None,
+        durable: bool = False,
+        subject: str | None = None,
     ) -> Version:
         """Sets a key; see `Store.put`."""
-        if collection in self._store._cas:
-            return await asyncio.to_thread(self._store.put, key, value, collection=collection, expect=expect)
+        store = self._store
+        if subject is not None or collection in store._cas or collection in store._sealed:
+            more: dict[str, Any] = {"expect": expect, "durable": durable, "subject": subject}
+            return await asyncio.to_thread(store.put, key, value, collection=collection, **more)
+        if store._redact is not None:
+            value = store._redact(collection, key, value)
         draft = drafts.value(collection, key, value, expect=expect)
         return version_of((await self._append((draft,), durable))[0], None, value)
 
@@ -73,8 +88,9 @@ class AsyncStore:
     ) -> Version:
         """Takes a key's value away; see `Store.delete`."""
         store = self._store
-        if collection in store._cas:
-            return await asyncio.to_thread(store.delete, key, reason=reason, collection=collection, expect=expect)
+        if collection in store._cas or collection in store._sealed:
+            more: dict[str, Any] = {"collection": collection, "expect": expect, "durable": durable}
+            return await asyncio.to_thread(store.delete, key, reason=reason, prefix=prefix, **more)
         store._check_there(collection, key, prefix, expect)
         draft = drafts.remove(collection, key, reason=reason, prefix=prefix, expect=expect)
         return version_of((await self._append((draft,), durable))[0], None)
@@ -86,11 +102,12 @@ class AsyncStore:
     @contextlib.asynccontextmanager
     async def batch(self, *, durable: bool = False) -> AsyncIterator[Batch]:
         """A block whose writes happen all or none; see `Store.batch`. Collecting needs no await, the end does."""
-        made = Batch(self._store._cas)
+        store = self._store
+        made = Batch(store._cas, store._sealing, store._redact)
         yield made
         if made.drafts:
             stored = await self._append(made.drafts, durable)
-            made.versions = [version_of(each, self._store._blobs) for each in stored]
+            made.versions = [store._version(each) for each in stored]
 
     async def post(
         self,
@@ -105,6 +122,8 @@ class AsyncStore:
         msg_id: str = "",
     ) -> Message:
         """Posts a message; see `Store.post`."""
+        if self._store._redact is not None:
+            body = self._store._redact(MESSAGES, msg_id, body)
         words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
         draft = drafts.message(words, msg_id=msg_id, kind=kind)
         try:
@@ -125,7 +144,8 @@ class AsyncStore:
     ) -> Any:
         """The value of a key; see `Store.get`. One's own newest value is read in place."""
         store = self._store
-        if at is None and collection not in store._cas and (agent is None or agent == self.agent):
+        special = collection in store._cas or collection in store._sealed
+        if at is None and not special and (agent is None or agent == self.agent):
             stored = store._log.newest(collection, key)
             if stored is None or not stored.is_blob:
                 return store.get(key, default=default, collection=collection)

@@ -6,6 +6,7 @@ Disposable: deleting cache.db loses nothing but speed, and the memory of whose k
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +76,18 @@ class Cache:
         """A version, if it is here."""
         sql = f"SELECT {_COLUMNS} FROM rec WHERE agent=? AND coll=? AND key=? AND version=? ORDER BY id DESC LIMIT 1"
         return self._stored(agent, self._engine.one(sql, (agent, collection, key, version)))
+
+    def forget(self, kids: Collection[bytes], marks: Collection[bytes]) -> int:
+        """Removes the records that an erasure names, by the keys that sealed them or by number and link; how many."""
+        gone = []
+        for number, header, link in self._engine.query("SELECT id, header, link FROM rec"):
+            record = decode_header(header, link)
+            if record.kid in kids or record.seq.to_bytes(8, "big") + record.link in marks:
+                gone.append(number)
+        for number in gone:
+            self._run("DELETE FROM rec WHERE id=?", (number,))
+        self._engine.scour()
+        return len(gone)
 
     def close(self) -> None:
         """Closes the file; a second close is fine."""

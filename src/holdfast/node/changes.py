@@ -18,10 +18,12 @@ import msgspec
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HubError, HubUnavailable, UsageError
-from holdfast.log import Log, load
-from holdfast.log.versions import Version, version_of
+from holdfast.log import Log
+from holdfast.log.sealing import Keys
+from holdfast.log.versions import Version, told
 from holdfast.node.seen import Seen
 from holdfast.protocol.retry import Backoff
+from holdfast.records import SEALED
 from holdfast.wire import Cursor
 
 if TYPE_CHECKING:
@@ -91,9 +93,9 @@ class Changes:
         return cls(_Feed(hub, wanted, since, live))
 
     @classmethod
-    def of_log(cls, log: Log, wanted: Wanted, since: str | None, *, live: bool) -> Changes:
+    def of_log(cls, log: Log, wanted: Wanted, since: str | None, *, live: bool, keys: Keys | None = None) -> Changes:
         """One agent's own, in the order of its log."""
-        return cls(_Own(log, wanted, since, live))
+        return cls(_Own(log, wanted, since, live, keys))
 
     def next_cursors(self) -> Page:
         """Several at once with their cursors, for callers who hop threads; empty: the end."""
@@ -140,7 +142,8 @@ class Changes:
 class _Own:
     """One's own log; a commit of another process is found within 50 ms."""
 
-    def __init__(self, log: Log, wanted: Wanted, since: str | None, live: bool) -> None:
+    def __init__(self, log: Log, wanted: Wanted, since: str | None, live: bool, keys: Keys | None) -> None:
+        self._keys = keys
         self._log, self._wanted, self._live = log, wanted, live
         self._stop = threading.Event()
         after = str(log.corpus.last()) if since == NOW else (since or "0").removeprefix(_LOG)
@@ -164,7 +167,8 @@ class _Own:
                 self._after = rows[-1].pos
                 page = [(f"{_LOG}{each.pos}", each) for each in rows if self._fits(each.agent, each.record)]
                 blobs = self._log.blobs
-                return [(cursor, version_of(each, blobs, load(each, blobs))) for cursor, each in page]
+                shown = [(cursor, told(each, blobs, self._keys)) for cursor, each in page]
+                return [each for each in shown if each[1].key.startswith(self._wanted.prefix)]
             if not self._live:
                 return None
             self._stop.wait(POLL_S)
@@ -180,7 +184,7 @@ class _Own:
             and wanted.agent in (None, agent)
             and wanted.collection in (None, record.collection)
             and wanted.kind in (None, record.kind)
-            and record.key.startswith(wanted.prefix)
+            and (record.flags & SEALED or record.key.startswith(wanted.prefix))
         )
 
 

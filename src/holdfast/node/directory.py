@@ -38,6 +38,7 @@ from holdfast.records import NAME_BYTES_MAX, check_names
 
 if TYPE_CHECKING:
     from holdfast.node.positions import Positions
+    from holdfast.node.vault import Vault
 
 _CONFIG: Final = "config.json"
 _CACHE_KIB: Final = 256
@@ -88,6 +89,7 @@ class Directory:
         self.scanner: Any = None  # the process's one Scanning, once a store was opened
         self.lock = threading.RLock()  # guards what follows, `shipper` and `scanner`
         self._keyring: Keyring | None = None
+        self._vault: Vault | None = None
         self._node: Engine | None = None
         self._positions: Any = None
         self._logs: dict[tuple[str, str], tuple[OpenLog, int]] = {}
@@ -146,6 +148,16 @@ class Directory:
             if self._keyring is None:
                 self._keyring = Keyring(self.path / "keys.db", self.wall)
             return self._keyring
+
+    @property
+    def vault(self) -> Vault:
+        """The keys of sealed collections, which lie in the same file."""
+        with self.lock:
+            if self._vault is None:
+                from holdfast.node.vault import Vault
+
+                self._vault = Vault(self.keyring.engine, self.path, self.wall)
+            return self._vault
 
     @property
     def node(self) -> Engine:
@@ -270,7 +282,7 @@ class Directory:
             logs = [opened for opened, _ in self._logs.values()]
             self._logs.clear()
             engines: list[Any] = [each for each in (self._keyring, self._node) if each is not None]
-            self._keyring = self._node = None
+            self._keyring = self._node = self._vault = None
         for each in (*logs, *engines):
             each.close()
 

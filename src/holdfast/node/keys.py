@@ -28,7 +28,7 @@ class Keyring:
     """
 
     def __init__(self, path: Path, wall: Clock) -> None:
-        self._engine = Engine(path, roles=("keys",), full=True, cache_kib=_CACHE_KIB)
+        self.engine = self._engine = Engine(path, roles=("keys",), full=True, cache_kib=_CACHE_KIB)
         self._wall = wall
         self._signers: dict[bytes, seal.Signer] = {}
         self._lock = threading.Lock()  # guards _signers

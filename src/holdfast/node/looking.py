@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import datetime
 
 import msgspec
@@ -41,3 +42,10 @@ def as_of(log: Log, collection: str, key: str, at: When) -> Stored:
 def messages_in(log: Log, which: Filter) -> list[Stored]:
     """The records of the messages that a filter names and that are still there, in its order."""
     return log.corpus.page(msgspec.structs.replace(which, current=True))
+
+
+def unshipped(log: Log, which: Filter, depth: int) -> list[Stored]:
+    """Those of a log's newest messages that not every hub can have, newest first; `depth` records are to be shipped."""
+    acked = log.corpus.head(log.branch.id).seq - depth
+    mine = messages_in(log, msgspec.structs.replace(which, agents=(log.branch.agent,)))
+    return list(itertools.takewhile(lambda stored: stored.record.seq > acked, mine))

@@ -11,14 +11,17 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import msgspec
 
 from holdfast import clock
 from holdfast.collections import Message
 from holdfast.corpus import Filter, Stored
-from holdfast.errors import HubUnavailable, IntegrityError, NotCached
-from holdfast.log import Log, load
-from holdfast.log.versions import Version, version_of
+from holdfast.errors import HubUnavailable, IntegrityError, NotCached, NotFound, Sealed, UsageError
+from holdfast.log import Log
+from holdfast.log.sealing import value_in
+from holdfast.log.versions import Version, told
 from holdfast.node.batch import CAS_AGENT
 from holdfast.node.cache import Cache
 from holdfast.node.directory import Directory
@@ -30,6 +33,7 @@ from holdfast.records import BLOB, read_blob_reference
 from holdfast.transport.blobs import download
 
 T = TypeVar("T")
+SEALED: Final = "sealed"
 
 
 class Others:
@@ -72,9 +76,18 @@ class Others:
 
     def get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
         """Another agent's value; see `Store.get`."""
+        name = self._directory.vault.name(collection, key)
+        try:
+            return self._get(agent, collection, name, at)
+        except NotFound:
+            if name == key:
+                raise
+            return self._get(agent, collection, key, at)  # it may be sealed here alone
+
+    def _get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
         with self._beside(agent) as log:
             if log is not None:
-                return load(_read(log, collection, key, at), self._directory.blobs)
+                return self._open(_read(log, collection, key, at))
         if isinstance(at, int) and not isinstance(at, bool):
             kept = self.cache.version(agent, collection, key, at)
             if kept is not None:
@@ -92,14 +105,22 @@ class Others:
 
     def history(self, agent: str, collection: str, key: str, limit: int) -> list[Version]:
         """Every version of another agent's key, newest first."""
+        name, key = key, self._directory.vault.name(collection, key)
         with self._beside(agent) as log:
             if log is not None:
-                found = itertools.islice(log.versions(collection, key), limit)
-                return [version_of(each, self._directory.blobs) for each in found]
-        return self._ask(lambda hub: hub.history(key, agent=agent, collection=collection, limit=limit))
+                here = itertools.islice(log.versions(collection, key), limit)
+                return [told(each, self._directory.blobs, self._directory.vault) for each in here]
+        found = self._ask(lambda hub: hub.history(key, agent=agent, collection=collection, limit=limit))
+        return [self._opened(each, name) if each.missing == SEALED else each for each in found]
 
     def keys(self, agent: str, collection: str, prefix: str, after: str, limit: int) -> list[str]:
-        """Another agent's keys."""
+        """Another agent's keys.
+
+        Raises:
+            UsageError: they are sealed: their names stand nowhere but in what is sealed.
+        """
+        if collection in self._directory.vault.collections:
+            raise UsageError(f"{collection!r} is sealed: {agent}'s keys are listed on the node that wrote them")
         with self._beside(agent) as log:
             if log is not None:
                 rows = log.corpus.keys(agent, collection, prefix, after, limit)
@@ -177,7 +198,18 @@ class Others:
             digest, size = read_blob_reference(stored.payload())
             if not self._directory.blobs.has(digest):
                 self._ask(lambda hub: download(hub.client, self._directory.blobs, digest, size))
-        return load(stored, self._directory.blobs)
+        return self._open(stored)
+
+    def _opened(self, version: Version, name: str) -> Version:
+        """A version from a hub's list with its value, if the key that sealed it is here."""
+        at = version.agent, version.collection, version.key, version.version
+        found = self._ask(lambda hub: hub.prove(*at))
+        with contextlib.suppress(Sealed):
+            return msgspec.structs.replace(version, value=self._value(as_stored(found)), key=name, missing="")
+        return version
+
+    def _open(self, stored: Stored) -> Any:
+        return value_in(stored, self._directory.blobs, self._directory.vault)
 
 
 def _read(log: Log, collection: str, key: str, at: When | None) -> Stored:

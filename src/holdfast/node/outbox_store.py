@@ -19,6 +19,7 @@ from holdfast.corpus import Branch, Filter, Head, SqliteCorpus
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log import OpenLog, new_incarnation, prune
+from holdfast.log.erasure import PENDING
 from holdfast.node.directory import Directory
 from holdfast.node.keys import Keyring
 from holdfast.node.taking import fast_forward, merge, remembered
@@ -337,6 +338,7 @@ class LogsOutbox:
         taken = known.corpus.write(lambda tx: fast_forward(tx, known.branch, expected, items, inc))
         if taken:
             known.corpus.sync()
+            self._erased(known.corpus)
         return taken
 
     def oldest_ms(self, hub: str) -> int:
@@ -368,7 +370,15 @@ class LogsOutbox:
         wall = self._directory.wall
         count = known.corpus.write(lambda tx: merge(tx, known.branch, inc, before, items, wall))
         known.corpus.sync()
+        self._erased(known.corpus)
         return count
+
+    def _erased(self, corpus: SqliteCorpus) -> None:
+        """Finishes the erasures that came with what was taken."""
+        if corpus.meta(PENDING):
+            from holdfast.node.erase import finish
+
+            finish(self._directory, corpus)
 
 
 def _sync(share: Sequence[_Stream]) -> dict[bytes, Mark]:

@@ -23,13 +23,15 @@ from holdfast.collections import Message, envelope, message_in
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.search import search
 from holdfast.errors import Conflict, NodeFull, NotCached, NotFound, UsageError
-from holdfast.log import Draft, drafts, load
+from holdfast.log import Draft, drafts
 from holdfast.log import level as level_named
 from holdfast.log.drafts import MESSAGES
-from holdfast.log.versions import Version, version_of
-from holdfast.node.batch import CAS_AGENT, STATE, Batch
+from holdfast.log.sealing import value_in
+from holdfast.log.versions import Version, told, version_of
+from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
-from holdfast.node.looking import When, as_of, messages_in, newest
+from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
+from holdfast.node.sealing import Sealing
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
@@ -53,9 +55,12 @@ class Store:
         level: what a returned write survives: basic, advanced or critical.
         cas: collections whose writes the hub decides (compare-and-set among all agents).
         limits: how the node treats its disk.
+        sealed: collections whose values only this node can read (docs/erasure.md); they stay sealed from now on.
+        redact: called with collection, key and value before anything is written; what it returns is written.
 
     Raises:
         UsageError: an impossible name or level.
+        Sealed: a collection is to be sealed, and the key that keeps its keys is not to be had.
         IntegrityError: the log is another key's, or (critical) has lost commits.
     """
 
@@ -69,6 +74,8 @@ class Store:
         level: str = "advanced",
         cas: Iterable[str] = (),
         limits: Limits = DEFAULT_LIMITS,
+        sealed: Iterable[str] = (),
+        redact: Redact | None = None,
     ) -> None:
         check_agent(agent)
         wanted = level_named(level)
@@ -91,6 +98,12 @@ class Store:
 
                 start(self._directory, self.hubs, token)
             self._opened = self._directory.open_log(agent, wanted)
+            self._log = self._opened.log
+            self._redact = redact
+            self._sealing = Sealing(self._directory, self._log)
+            self._sealed = self._sealing.collections
+            if sealed:
+                self._sealing.declare(sealed, self._cas)
             if limits.scan_s:
                 from holdfast.node.scanning import start as scan
 
@@ -98,12 +111,18 @@ class Store:
         except BaseException:
             detach(self._directory)
             raise
-        self._log = self._opened.log
 
     # -- writing ------------------------------------------------------------------------------------------------
 
     def put(
-        self, key: str, value: Any, *, collection: str = STATE, expect: int | str | None = None, durable: bool = False
+        self,
+        key: str,
+        value: Any,
+        *,
+        collection: str = STATE,
+        expect: int | str | None = None,
+        durable: bool = False,
+        subject: str | None = None,
     ) -> Version:
         """Sets a key, and returns the new version once it is durable at the store's level, whatever the network does.
 
@@ -113,6 +132,8 @@ class Store:
             collection: a name space of keys.
             expect: the version number (0: no value) or etag that must be current.
             durable: survive a power cut before returning, whatever the level.
+            subject: in a sealed collection, who it is about: `holdfast erase --subject` erases all of it. None: whose
+                the key's newest version is.
 
         Raises:
             Conflict: somebody was faster than `expect`.
@@ -122,8 +143,13 @@ class Store:
         """
         if collection in self._cas:
             return self._reader().decide(collection, key, {"value": value}, expect)
+        if self._redact is not None:
+            value = self._redact(collection, key, value)
         draft = drafts.value(collection, key, value, expect=expect)
-        return version_of(self._append((draft,), durable)[0], None, value)
+        if subject is None and collection not in self._sealed:
+            return version_of(self._append((draft,), durable)[0], None, value)
+        made = self._append((self._sealing.seal(draft, subject),), durable)[0]
+        return msgspec.structs.replace(version_of(made, None, value), key=key)
 
     def delete(
         self,
@@ -147,7 +173,9 @@ class Store:
             return self._reader().decide(collection, key, {"delete": True, "reason": reason}, expect)
         self._check_there(collection, key, prefix, expect)
         draft = drafts.remove(collection, key, reason=reason, prefix=prefix, expect=expect)
-        return version_of(self._append((draft,), durable)[0], None)
+        if collection in self._sealed:
+            draft = self._sealing.seal(draft, None)
+        return self._version(self._append((draft,), durable)[0])
 
     def rollback(self, key: str, version: int, *, collection: str = STATE) -> Version:
         """Makes an earlier version's value the newest again, as a new version: history only grows.
@@ -155,7 +183,7 @@ class Store:
         Raises:
             NotFound: there is no such version, or it was a deletion.
         """
-        old = self._load(self._log.as_of(collection, key, version=version))
+        old = self._load(self._sealing.find(collection, key, version))
         return self.put(key, old, collection=collection)
 
     @contextmanager
@@ -166,10 +194,10 @@ class Store:
             UsageError: too much, or a cas collection (in the block).
             Conflict: one of its `expect` was not current; nothing was written.
         """
-        made = Batch(self._cas)
+        made = Batch(self._cas, self._sealing, self._redact)
         yield made
         if made.drafts:
-            made.versions = [version_of(each, self._blobs) for each in self._append(made.drafts, durable)]
+            made.versions = [self._version(each) for each in self._append(made.drafts, durable)]
 
     def post(
         self,
@@ -194,9 +222,14 @@ class Store:
             role: user, assistant, system or tool, in conversations.
             msg_id: unique for ever; made here if empty.
         """
+        if self._redact is not None:
+            body = self._redact(MESSAGES, msg_id, body)
         words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
         draft = drafts.message(words, msg_id=msg_id, kind=kind)
-        return self._post(draft, words)
+        try:
+            return message_in(self._append((draft,), False)[0], words)
+        except Conflict:
+            return self._posted(draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -212,11 +245,9 @@ class Store:
         """The value of a key: one's own from this machine, another agent's through the hub, proven either way.
 
         Args:
-            key: the key.
             agent: whose; None: one's own.
             at: a version number, or a time (seconds, ISO 8601 text, datetime): the value that was current then.
             default: returned when there is no value.
-            collection: the key's.
 
         Raises:
             NotFound: there is no value, and no default.
@@ -227,6 +258,8 @@ class Store:
             other = self._other(agent, collection)
             if other is not None:
                 return self._reader().get(other, collection, key, at)
+            if collection in self._sealed:
+                return self._load(self._sealing.find(collection, key, at))
             log = self._log
             return self._load(newest(log, collection, key) if at is None else as_of(log, collection, key, at))
         except NotCached:
@@ -243,12 +276,8 @@ class Store:
         other = self._other(agent, collection)
         if other is not None:
             return self._reader().history(other, collection, key, limit)
-        out = []
-        for stored in self._log.versions(collection, key):
-            out.append(self._version(stored))
-            if len(out) == limit:
-                break
-        return out
+        found = self._log.versions(collection, self._sealing.name(collection, key))
+        return [self._version(stored) for stored in itertools.islice(found, limit)]
 
     def keys(
         self,
@@ -263,6 +292,8 @@ class Store:
         other = self._other(agent, collection)
         if other is not None:
             return self._reader().keys(other, collection, prefix, after, limit)
+        if collection in self._sealed:
+            return self._sealing.keys(self._log, collection, prefix, after, limit)
         found = self._log.corpus.keys(self.agent, collection, prefix, after, limit)
         return [stored.record.key for stored in found]
 
@@ -283,21 +314,13 @@ class Store:
             to, task, thread, kind: narrow it.
             agent: only this one's; one's own are read here.
             since: only later than this time.
-            limit: how many.
 
         Raises:
             HubUnavailable: a hub is configured and does not answer (``agent=`` one's own name needs none).
         """
-        which = Filter(
-            agents=(agent,) if agent else (),
-            collection=MESSAGES,
-            kinds=(kind,) if kind else (),
-            to=to,
-            task=task,
-            thread=thread,
-            since=0 if since is None else clock.pack(clock.parse_time(since)),
-            limit=limit,
-        )
+        begin = 0 if since is None else clock.pack(clock.parse_time(since))
+        narrow: dict[str, Any] = {"agents": (agent,) if agent else (), "kinds": (kind,) if kind else (), "since": begin}
+        which = Filter(collection=MESSAGES, to=to, task=task, thread=thread, limit=limit, **narrow)
         if self.hubs and agent != self.agent:
             own = self._unshipped(which) if agent is None else []  # before asking, since it may be shipped meanwhile
             found = self._reader().messages(which)
@@ -329,7 +352,7 @@ class Store:
         wanted = Wanted(agent=agent, collection=collection, kind=kind, prefix=prefix)
         if self.hubs:
             return Changes.of_hub(self._reader().hub, wanted, since, live=live)
-        return Changes.of_log(self._log, wanted, since, live=live)
+        return Changes.of_log(self._log, wanted, since, live=live, keys=self._sealing.vault)
 
     def search(
         self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
@@ -362,8 +385,7 @@ class Store:
         Without a hub there is nothing to wait for, and it returns True. A hub that has acknowledged everything is asked
         whether it still has it (it may have been put back to an older copy), unless it cannot be reached.
         """
-        shipper = self._directory.shipper
-        return not self.hubs or bool(shipper.flush(self._opened, self.hubs, timeout))
+        return not self.hubs or bool(self._directory.shipper.flush(self._opened, self.hubs, timeout))
 
     def health(self) -> dict[str, Any]:
         """How this node stands, as JSON values: level, head, hubs, disk, incidents, `problems` in words."""
@@ -438,21 +460,15 @@ class Store:
         if shipper is not None and not shipper.poked:
             shipper.poke()
 
-    def _post(self, draft: Draft, words: dict[str, Any]) -> Message:
-        try:
-            return message_in(self._append((draft,), False)[0], words)
-        except Conflict:
-            return self._posted(draft.key)
-
     def _posted(self, msg_id: str) -> Message:
         stored = self._log.newest(MESSAGES, msg_id)
-        if stored is None:
-            raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
-        return message_in(stored, self._load(stored))
+        if stored is not None:
+            return message_in(stored, self._load(stored))
+        raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
 
     def _check_there(self, collection: str, key: str, prefix: bool, expect: int | str | None) -> None:
         if not prefix and expect is None:
-            newest(self._log, collection, key)
+            self._sealing.find(collection, key)
 
     def _other(self, agent: str | None, collection: str) -> str | None:
         """Whose keys are meant, if they are not this log's own: in a cas collection the hub's, whoever asks."""
@@ -462,20 +478,21 @@ class Store:
 
     def _load(self, stored: Stored) -> Any:
         try:
-            return load(stored, self._blobs)
+            return value_in(stored, self._blobs, self._sealing.vault)
         except NotCached:
             if not self.hubs:
                 raise
             return self._reader().fetch_back(stored)
 
     def _version(self, stored: Stored) -> Version:
-        return version_of(stored, None, self._load(stored))
+        try:
+            return told(stored, self._blobs, self._sealing.vault)
+        except NotCached:
+            return version_of(stored, None, self._load(stored))
 
     def _unshipped(self, which: Filter) -> list[Message]:
         """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
-        acked = self._log.corpus.head(self._log.branch.id).seq - self.outbox_depth
-        mine = messages_in(self._log, msgspec.structs.replace(which, agents=(self.agent,)))
-        fresh = itertools.takewhile(lambda stored: stored.record.seq > acked, mine)
+        fresh = unshipped(self._log, which, self.outbox_depth)
         return [message_in(stored, self._load(stored)) for stored in fresh][::-1]
 
     def _reader(self) -> Others:

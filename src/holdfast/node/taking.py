@@ -6,6 +6,7 @@ judges; what comes in was verified, and which values win is decided in `protocol
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -19,8 +20,9 @@ from holdfast.corpus.rows import behind
 from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log.drafts import MESSAGES, tags_of
+from holdfast.log.erasure import Erasure, blank, erasure_of, is_redact
 from holdfast.protocol.merge import Scope, appendix, linked, order, scopes, weigh
-from holdfast.records import BLOB, ROTATE, ZERO16, ZERO32, Record, encode_header, genesis, next_link
+from holdfast.records import BLOB, REDACT, ROTATE, ZERO16, ZERO32, Record, encode_header, genesis, next_link
 from holdfast.wire import Item, Mark
 
 WEIGHED: Final = "weighed:"
@@ -66,6 +68,7 @@ def fast_forward(tx: SqliteTransaction, branch: Branch, expected: Mark, items: S
         tx.insert(branch, record, item, prior.pos if prior else 0, _tags(record, item))
         if record.kind == ROTATE and item.body is not None:
             tx.rekey(branch.stream, codec.unpack(item.codec, item.body, record.payload_len))
+    blank(tx, told_in(linked(expected, items)))
     _go_on_as(tx, branch, inc, expected)
     return True
 
@@ -93,12 +96,14 @@ def merge(tx: SqliteTransaction, branch: Branch, inc: bytes, before: Mark, items
             return prior.version + 1 if prior else 1
 
         made = appendix(won, Mark(head.seq, head.link), stamp, (inc, mark), version)
+    made += _retold(tx, theirs, Mark(head.seq + len(made), b""), max([head.hlc, *(r.hlc for r, _ in made)]), wall)
     link = head.link
     for bare, item in made:
         link = next_link(link, encode_header(bare))
         record = msgspec.structs.replace(bare, link=link)
         prior = tx.prior(branch.agent, record.collection, record.key) if record.collection else None
         tx.insert(branch, record, item, prior.pos if prior else 0, _tags(record, item))
+    blank(tx, told_in(theirs))
     went_on = next((each for each in known if (each.inc, each.theirs) == (inc, before)), None)
     if went_on is not None:
         tx.execute("DELETE FROM meta WHERE k=?", (went_on.name,))
@@ -117,6 +122,33 @@ def _tags(record: Record, item: Item) -> tuple[tuple[int, str], ...]:
         return tags_of(record, payload)
     except HoldfastError:
         return ()  # its finder's business: what cannot be read cannot be tagged
+
+
+def told_in(found: Sequence[tuple[Record, Item]]) -> list[Erasure]:
+    """What the redact records among these erase; one that cannot be read erases nothing."""
+    out = []
+    for record, item in found:
+        if is_redact(record) and item.body is not None:
+            with contextlib.suppress(HoldfastError):
+                out.append(erasure_of(record, codec.unpack(item.codec, item.body, record.payload_len)))
+    return out
+
+
+def _retold(
+    tx: SqliteTransaction, theirs: Sequence[tuple[Record, Item]], at: Mark, hlc: int, wall: Clock
+) -> list[tuple[Record, Item]]:
+    """The redact records of another branch that this one lacks, to be appended here: each chain says by itself why
+    its bodies are missing. One that is here already is not told again, or two copies of a node would never be done."""
+    made: list[tuple[Record, Item]] = []
+    for record, item in theirs:
+        if not is_redact(record) or item.body is None:
+            continue
+        same = "SELECT 1 FROM rec WHERE phash=? AND kind=(SELECT id FROM name WHERE s=?) LIMIT 1"
+        if tx.execute(same, (record.payload_hash, REDACT)):
+            continue
+        hlc, seq = clock.tick(hlc, wall.now_ms()), at.seq + len(made) + 1
+        made.append((msgspec.structs.replace(record, seq=seq, hlc=hlc, flags=0, base=record.link, link=ZERO32), item))
+    return made
 
 
 def _go_on_as(tx: SqliteTransaction, branch: Branch, inc: bytes, base: Mark) -> None:

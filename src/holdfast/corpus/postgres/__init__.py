@@ -56,6 +56,13 @@ class PostgresCorpus(SqlCorpus):
         """A number that grows with each commit, whichever process made it."""
         return int(self.engine.one("SELECT writes FROM counter WHERE id=1")[0])
 
+    def scour(self, *, index: bool) -> bool:
+        """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
+        with self.engine.reader() as connection:
+            for table in ("rec", "tag", "blob", "chunk", *(("fts",) if index else ())):
+                connection.execute(f"VACUUM {table}")
+        return True
+
     def pack(self, payload: bytes) -> tuple[int, bytes]:
         """How a payload is stored here: as it is, so that SQL can read it; TOAST compresses."""
         return codec.RAW, payload

@@ -396,8 +396,14 @@ class PostgresTransaction(SqlTransaction):
 
     def index(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
         """Adds (pos, text, agent, kind) to the search index."""
+        if not rows:  # a lot of nothing but deletions, or of sealed records
+            return
         self.wrote = True
         self._ask(_FTS, _arrays([(row[0], f"{_lexemes(row[1])} {whose(row[2])}") for row in rows]))
+
+    def unindex(self, pos: int) -> None:
+        """Takes a record out of the search index."""
+        self.sql("DELETE FROM fts WHERE pos=?", (pos,))
 
 
 class Writing(Scribe):

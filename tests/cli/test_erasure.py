@@ -1,0 +1,47 @@
+"""Sealing, handing keys over and erasing, as a shell would see it."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+from tests.cli.conftest import Run
+
+
+def test_a_subject_is_sealed_handed_over_and_erased(hf: Run, home: Path) -> None:
+    hf("keys", "seal", "patients")
+    hf("put", "plan", '{"note": "rest"}', "-c", "patients", "--subject", "p-17")
+    assert hf("ls", "-c", "patients", "--names").text == "plan\n"
+    assert json.loads(hf("get", "plan", "-c", "patients").text) == {"note": "rest"}
+    listed = hf("keys", "ls", "--json").json["keys"]
+    assert [(key["collection"], key["subject"], key["erased"]) for key in listed] == [("patients", "p-17", None)]
+    hf("keys", "export", "p.json", "-c", "patients")
+    assert stat.S_IMODE((home / "p.json").stat().st_mode) == 0o600
+    assert hf("keys", "export", "p.json", "-c", "patients").code != 0, "an older export may be the only copy"
+    assert hf("--store", "two", "init").code == 0
+    assert hf("--store", "two", "keys", "import", "p.json", "--json").json == {"keys": 1}
+    (home / "bad.json").write_text('{"holdfast": "keys", "format": 1, "index": {"a": "AAAA"}, "keys": []}')
+    assert hf("keys", "import", "bad.json").code == 2
+    assert hf("keys", "rotate", "--json").json == {"keys": 2}
+    lines = [json.loads(line) for line in hf("export").text.splitlines()]
+    assert [line["missing"] for line in lines if line.get("collection") == "patients" and "key" in line] == ["sealed"]
+    assert "names the subject" in hf("erase", "--subject", "p-17", "--reason", "p-17 asked").err
+    assert hf("erase").code == hf("erase", "--subject", "a", "--key", "b").code == 2
+    done: Any = hf("erase", "--subject", "p-17", "--reason", "asked", "--json").json
+    assert (done["records"], done["keys"], done["left"]) == (1, 1, [])
+    assert hf("get", "plan", "-c", "patients", "--json").code == 5
+    assert "(redacted)" in hf("history", "plan", "-c", "patients").text
+    assert hf("verify").code == 0
+    assert hf("erase", "--subject", "p-17").code == 5
+    assert hf("keys", "import", "p.json", "--json").json == {"keys": 0}, "what was erased here stays so"
+
+
+def test_an_import_takes_secrets_out_where_it_is_asked_to(hf: Run, home: Path) -> None:
+    chat = [{"role": "user", "content": "my key is sk-proj-abcdefghijklmnopqrstuv0123456789"}]
+    (home / "chat.json").write_text(json.dumps({"messages": chat}))
+    assert hf("import", "--redact", "chat.json").code == 0
+    text = hf("export").text
+    assert "my key is [redacted: API key]" in text
+    assert "sk-proj" not in text
