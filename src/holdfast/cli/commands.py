@@ -41,6 +41,7 @@ COMMANDS = Shell(
         },
         "Trust": {
             "verify": ("health", "prove every record of this store"),
+            "backup": ("backup", "back up a node or a hub, prove it, bring it back"),
         },
     },
 )
