@@ -14,7 +14,7 @@ from holdfast.cli import lasting, shell
 from holdfast.cli.migrate import Line
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, seconds_text, size_text
-from holdfast.errors import UsageError
+from holdfast.errors import Conflict, UsageError
 
 if TYPE_CHECKING:
     from holdfast.integrity.backup import Policy, Repository, Source
@@ -24,9 +24,11 @@ NAME_SHOWN: Final = 22
 
 _key = click.option("--key", "key_file", metavar="FILE", type=click.Path(path_type=Path),
                     help="the keys of a sealed repository (KeyRing.save)")  # fmt: skip
-_from = click.option("--from", "source", metavar="PLACE", default="",
+_from = click.option("--from", "source", metavar="PLACE", default="", envvar="HOLDFAST_BACKUP_FROM",
                      help="a node's or hub's directory, or a hub's database  [default: the store]")  # fmt: skip
-_blobs = click.option("--blobs", metavar="ADDRESS", default="", help="where a hub's blobs are, if it was told: as of serve")
+_blobs = click.option(
+    "--blobs", metavar="ADDRESS", default="", help="where a hub's blobs are, if it was told: as of serve"
+)
 
 
 @shell.room("backup")
@@ -38,7 +40,7 @@ def backup_command() -> None:
 
 
 @backup_command.command("create")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @_from
 @_key
 @_blobs
@@ -61,7 +63,9 @@ def create_command(settings: Settings, /, address: str, **how: Any) -> None:
         made = create(repository, source, told=line.told)
     if made.missing:
         what = count_text(made.missing, "body", "bodies")
-        settings.show.warn(f"{what} not here to be backed up: evicted, quarantined or erased; the hub has its own backups")
+        settings.show.warn(
+            f"{what} not here to be backed up: evicted, quarantined or erased; the hub has its own backups"
+        )
     text = (
         f"backup {made.backup}: {count_text(made.records, 'record')}, {made.new_records:,} new,"
         f" {size_text(made.bytes)} in {seconds_text(made.seconds)}"
@@ -70,7 +74,7 @@ def create_command(settings: Settings, /, address: str, **how: Any) -> None:
 
 
 @backup_command.command("ls")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @click.pass_obj
 def ls_command(settings: Settings, address: str) -> None:
     """List the backups, oldest first, and which of them a drill has verified."""
@@ -111,7 +115,7 @@ def ls_command(settings: Settings, address: str) -> None:
 
 
 @backup_command.command("verify")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @click.argument("names", nargs=-1, metavar="[BACKUP]...")
 @_key
 @click.pass_obj
@@ -137,7 +141,7 @@ def verify_command(settings: Settings, address: str, names: tuple[str, ...], key
 
 
 @backup_command.command("drill")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @click.argument("names", nargs=-1, metavar="[BACKUP]...")
 @_from
 @_key
@@ -167,7 +171,7 @@ def drill_command(settings: Settings, /, address: str, names: tuple[str, ...], *
 
 
 @backup_command.command("restore")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--backup", "name", default="", metavar="BACKUP", help="this one, by the beginning of its name")
 @click.option("--at", default="", metavar="TIME", help="as it was then; of a hub: what had arrived by then")
@@ -185,7 +189,7 @@ def restore_command(settings: Settings, /, address: str, target: Path, name: str
 
     \b
       holdfast backup restore file:/mnt/backups/laptop ./restored --keys ~/.local/share/holdfast
-      holdfast backup restore s3://backups/hub /srv/holdfast-restored --at 2026-11-20T12:00Z --keys /root/hub-keys
+      holdfast backup restore s3://backups/hub /srv/holdfast-restored --at 2026-11-20T12:00Z --keys /etc/holdfast/keys
     """
     from holdfast.clock import parse_time
     from holdfast.integrity.backup import Moment, restore
@@ -221,7 +225,7 @@ def restore_command(settings: Settings, /, address: str, target: Path, name: str
 
 
 @backup_command.command("prune")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @click.option("--preset", type=click.Choice(["usual", "day"]),
               help="usual: 2 days, 48 hourly, 14 daily, 8 weekly, 12 monthly; day: 24 hours")  # fmt: skip
 @click.option("--keep-last", "last", default=0, type=click.IntRange(0), help="the newest, so many")
@@ -261,7 +265,7 @@ def prune_command(settings: Settings, /, address: str, **how: Any) -> None:
 
 
 @backup_command.command("run")
-@click.argument("address")
+@click.argument("address", envvar="HOLDFAST_BACKUP")
 @_from
 @_key
 @_blobs
@@ -285,6 +289,7 @@ def run_command(settings: Settings, /, address: str, **how: Any) -> int:
         made = create(repository, source)
         drills = repository.drills()
         drilled = pruned = None
+        refused = ""
         verified = repository.verified().intersection(repository.names())
         due = not drills or not drills[-1].ok or SYSTEM.now_ms() - drills[-1].made_ms >= every
         # Until there are two, nothing settles.
@@ -293,7 +298,11 @@ def run_command(settings: Settings, /, address: str, **how: Any) -> int:
             assert signer is not None  # create has signed with it
             drilled = drill(repository, signer)
         if how["preset"] != "none" and (drilled is None or drilled.ok):
-            pruned = prune(repository, PRESETS[how["preset"]], interval_ms=every, many=False)
+            try:
+                pruned = prune(repository, PRESETS[how["preset"]], interval_ms=every)
+            except Conflict as error:
+                refused = error.message
+                settings.show.warn(refused, hint=error.hint)
     ok = drilled is None or drilled.ok
     text = f"backup {made.backup}: {made.new_records:,} new records, {size_text(made.bytes)}"
     if drilled is not None:
@@ -301,9 +310,9 @@ def run_command(settings: Settings, /, address: str, **how: Any) -> int:
     if pruned is not None and pruned.removed:
         text += f"; let go of {len(pruned.removed)}"
     told = {"ok": ok, "created": _document(made)}
-    told |= {"drill": drilled and _document(drilled), "pruned": pruned and _document(pruned)}
+    told |= {"drill": drilled and _document(drilled), "pruned": pruned and _document(pruned), "refused": refused}
     settings.show.result(text, told)
-    return 0 if ok else 9
+    return (shell.PARTIAL if refused else 0) if ok else 9
 
 
 def milliseconds(text: str) -> int:

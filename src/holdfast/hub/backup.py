@@ -1,7 +1,8 @@
 """What of a hub is backed up, and how a backup becomes a hub again.
 
-All streams and blobs, the generations, and its tokens as their hashes. Not the hub's key, unless the repository is sealed
-and it is asked for; and not the TTL cache. A hub in a database becomes one in a directory: `migrate` takes it back.
+All streams and blobs, the generations, and its tokens as their hashes. Not the hub's key, unless the repository is
+sealed and it is asked for; and not the TTL cache. A hub in a database becomes one in a directory: `migrate` takes it
+back.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from holdfast.corpus import SqliteCorpus, moving
 from holdfast.corpus.moving import KeyRow
 from holdfast.errors import NoStore, UsageError
 from holdfast.hub.directory import open_keys
+from holdfast.hub.home import Home
 from holdfast.hub.migrate import conninfo_of, has_tables, is_database
 from holdfast.hub.tokens import SqliteTokens, Token, adopt, has_tokens
 from holdfast.integrity.backup import HUB, Part, Source, settled_heads
@@ -42,6 +44,7 @@ def hub_source(place: str, *, blobs: str = "", with_keys: bool = False) -> Itera
     """
     with contextlib.ExitStack() as stack:
         corpus: Any
+        here: Any
         if is_database(place):
             from holdfast.corpus.postgres import Database, PostgresCorpus
             from holdfast.corpus.postgres.blobs import BlobTable
@@ -117,10 +120,12 @@ def finish_hub(work: Path, documents: dict[str, bytes], keys: Path | None = None
     return bool(rows)
 
 
-def settle(corpus: Any, repository: Repository) -> int:
+def settle(home: Home, repository: Repository) -> int:
     """Says in a hub's corpus what both of its newest verified backups hold; how many branches went on.
 
-    To be called where the hub writes: what it remembers of its streams ends with it.
+    Args:
+        home: the hub, where it is served: what it remembers of its streams ends with it.
+        repository: its backups.
     """
     heads = settled_heads(repository)
     if not heads:
@@ -140,9 +145,11 @@ def settle(corpus: Any, repository: Repository) -> int:
                 if here and bytes(here[0][0]) == link and settled < seq:
                     tx.execute("UPDATE branch SET settled=? WHERE id=?", (seq, number))
                     moved += 1
+        if moved:
+            home.forget_streams()
         return moved
 
-    moved: int = corpus.write(job)
+    moved: int = home.corpus.write(job)
     return moved
 
 

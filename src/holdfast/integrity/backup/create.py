@@ -1,8 +1,9 @@
 """Makes a backup: the records that came since the last one, as new segments, and a signed list of all of them.
 
-A part that does not go on where its last backup stood (it was put back, or is another one) is backed up anew. Many small
-segments become one now and then, read from the repository and not from the source, which may have let go of bodies since.
-Segments with a payload that was erased are written anew without it; the old ones go with the last backup that names them.
+A part that does not go on where its last backup stood (it was put back, or is another one) is backed up anew. Many
+small segments become one now and then, read from the repository and not from the source, which may have let go of
+bodies since. Segments with a payload that was erased are written anew without it; the old ones go with the last backup
+that names them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from holdfast.corpus import Stored
 from holdfast.errors import Conflict, HoldfastError, IntegrityError
 from holdfast.integrity.backup import segment as segments
 from holdfast.integrity.backup import source as reading
-from holdfast.integrity.backup.manifest import FORMAT, BlobEntry, Manifest, PartEntry, SegmentEntry
+from holdfast.integrity.backup.manifest import FORMAT, BlobEntry, Manifest, Packed, PartEntry, SegmentEntry
 from holdfast.integrity.backup.repository import Repository, pieces_of
 from holdfast.integrity.backup.segment import Beside, Start
 from holdfast.integrity.backup.source import Part, Source, Tables
@@ -136,7 +137,10 @@ class _Writer:
         told: Told,
     ) -> None:
         self.repository, self.part, self.made, self.told = repository, part, made, told
-        self.entry, self.old = before or (None, None)
+        self.entry: PartEntry | None = None
+        self.old: Tables | None = None
+        if before is not None:
+            self.entry, self.old = before
         self.ends: dict[int, Mark] = {}
         self.blobs: dict[str, BlobEntry] = {}
 
@@ -306,8 +310,6 @@ def read_segment(repository: Repository, entry: SegmentEntry, content: bytes | N
     Raises:
         IntegrityError: missing, damaged, or another one.
     """
-    from holdfast.integrity.backup.manifest import Packed
-
     if content is None:
         content = repository.get(Packed(entry.id, entry.size), "segment")
     found = segments.decode(content)

@@ -63,7 +63,7 @@ def drill(
 
 
 def _chosen(names: list[str]) -> list[str]:
-    return names[-1:] + ([random.choice(names[:-1])] if len(names) > 1 else [])  # noqa: S311 - any one will do
+    return names[-1:] + ([random.choice(names[:-1])] if len(names) > 1 else [])
 
 
 def _one(repository: Repository, name: str, room: Path | None, told: Told) -> Drilled:

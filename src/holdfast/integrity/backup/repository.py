@@ -12,6 +12,7 @@ No object is ever overwritten, and no name used twice.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -23,6 +24,7 @@ import msgspec
 from holdfast import codec, seal
 from holdfast.errors import (
     Conflict,
+    Denied,
     HoldfastError,
     IntegrityError,
     NotFound,
@@ -114,10 +116,8 @@ class Repository:
                 raise IntegrityError(f"{ABOUT} is missing in {self.store.name}, though there are backups")
             made = About(format=1, id=os.urandom(8).hex(), signer=public_key.hex(), sealed=self.ring is not None)
             expect: Any = None if CREATE in self.store.lacks else ABSENT
-            try:
+            with contextlib.suppress(ObjectConflict):  # another process was first
                 self.store.put(ABOUT, msgspec.json.encode(made), content_type="application/json", expect=expect)
-            except ObjectConflict:
-                pass  # another process was first
             found = self._look()
         assert found is not None
         if found.sealed != (self.ring is not None):
@@ -359,8 +359,6 @@ class Repository:
         from holdfast.seal import envelope
 
         if self.ring is None:
-            from holdfast.errors import Denied
-
             raise Denied(f"{self.store.name} is sealed", hint=_SEALED)
         rest = iter(pieces)
         head = b""

@@ -1,8 +1,8 @@
 """Brings a backup back, to a new place, as it was at its moment or at any moment before.
 
 The directory is made beside its place, proven (every record, chain, signature, blob, and the heads that the signed
-manifest names), synced, and only then put in its place by one rename. Killed, the same call goes on where it stood. What
-was erased since stays erased: the newest backup says what that is.
+manifest names), synced, and only then put in its place by one rename. Killed, the same call goes on where it stood.
+What was erased since stays erased: the newest backup says what that is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 from holdfast.clock import millis
 from holdfast.corpus import SqliteCorpus
 from holdfast.disk import sync_directory
-from holdfast.errors import Conflict, IntegrityError, Locked, NotFound, UsageError
+from holdfast.errors import Conflict, IntegrityError, Locked, NotFound
 from holdfast.integrity.backup.create import Told, read_segment
 from holdfast.integrity.backup.manifest import BlobEntry, Manifest, PartEntry
 from holdfast.integrity.backup.replay import Replay, ends_batch
@@ -116,7 +116,6 @@ def restore(
         IntegrityError: the backup is damaged, or what came back does not prove; the target is not there.
         Locked: somebody is restoring to it.
         NotFound: there is no such backup.
-        UsageError: the moment is before all that was backed up.
     """
     begun = time.monotonic()
     target = Path(os.path.abspath(target))

@@ -1,9 +1,9 @@
 """Which backups stay, and what goes with the others.
 
-What a backup refers to is deleted in two steps. A backup that is let go of takes its manifest with it; an object that no
-manifest refers to any more is marked with the time; after a time of grace, whatever still is not referred to, is deleted.
-A backup that is being made meanwhile may build on one that goes: it is there before the grace is over, and `create` makes
-none that took longer. No name is used twice, so what is deleted late is never what somebody has just written.
+What a backup refers to is deleted in two steps. A backup that is let go of takes its manifest with it; an object that
+no manifest refers to any more is marked with the time; after a time of grace, what still is not referred to is deleted.
+A backup that is being made meanwhile may build on one that goes: it is there before the grace is over, and `create`
+makes none that took longer. No name is used twice, so what is deleted late is never what somebody has just written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         kept = set(newest[: self.last])
         kept |= {ms for ms in newest if self.within_ms and now_ms - ms <= self.within_ms}
         for number, slot in _SLOTS:
-            wanted, seen = getattr(self, number), set()
+            wanted: int = getattr(self, number)
+            seen: set[str] = set()
             for ms in newest:
                 at = slot(datetime.fromtimestamp(ms / 1000, UTC))
                 if at not in seen and len(seen) < wanted:
@@ -169,11 +170,10 @@ def _refuse(repository: Repository, names: Sequence[str], now: int, interval_ms:
     if now - int(newest[:13]) > 2 * interval_ms:
         raise Conflict(f"the newest verified backup, {newest}, is older than two intervals", hint=hint)
     recent = [name for name in names if now - int(name[:13]) < interval_ms]
-    before = [name for name in names if name not in recent]
-    if before and not many:
-        spans = max(1.0, (int(before[-1][:13]) - int(before[0][:13])) / interval_ms)
-        usual = max(1.0, len(before) / spans)
-        if len(before) > 1 and len(recent) > GROWN * usual + 1:
+    before = [name for name in names if interval_ms <= now - int(name[:13]) < 2 * interval_ms]
+    if len(before) > 1 and not many:
+        usual = len(before) * interval_ms / max(1, now - interval_ms - int(before[0][:13]))
+        if len(recent) > GROWN * usual + 1:
             raise Conflict(
                 f"{len(recent)} backups in the last interval, where {usual:.0f} are usual: nothing is pruned",
                 hint="whoever wants the old ones gone makes many new ones; if they are yours: --many",

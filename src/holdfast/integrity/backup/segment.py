@@ -8,10 +8,10 @@ Frozen: docs/backup-v1.md is the specification, tests/unit/golden_backup_v1.json
                 salt, payload, why, link], …]
     beside  = {table: [[column, …], …], …}                   rows of other tables that came with the records
 
-Left out (nil) is: `seq` and `link` where the record follows the one before it in its branch; `base` where it is the link
-of `prior` in the same segment, or zeros without one; `kid` of zeros; `len` and `hash` where the payload is here. `pos`
-and `hlc` are differences to the row before. The salt makes every segment's name its own: a name is never used twice, so
-that what prune deletes late is never what somebody has just written.
+Left out (nil) is: `seq` and `link` where the record follows the one before it in its branch; `base` where it is the
+link of `prior` in the same segment, or zeros if that is not in it; `kid` of zeros; `len` and `hash` where the payload
+is here. `pos` and `hlc` are differences to the row before. The salt makes every segment's name its own: a name is never
+used twice, so that what prune deletes late is never what somebody has just written.
 """
 
 from __future__ import annotations

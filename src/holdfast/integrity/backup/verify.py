@@ -13,7 +13,7 @@ import msgspec
 
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.integrity.backup.create import Told, read_segment
-from holdfast.integrity.backup.manifest import Manifest, Packed
+from holdfast.integrity.backup.manifest import Manifest, Packed, SegmentEntry
 from holdfast.integrity.backup.repository import Repository
 from holdfast.integrity.backup.source import Tables
 from holdfast.wire import Mark
@@ -98,7 +98,8 @@ class _Reader:
                 after = entry.last
                 if entry.id not in self.seen:
                     self.seen.add(entry.id)
-                    self.segment(Packed(entry.id, entry.size), entry, {e[0]: Mark(e[1], bytes.fromhex(e[2])) for e in ends.values()})  # fmt: skip
+                    stood = {end[0]: Mark(end[1], bytes.fromhex(end[2])) for end in ends.values()}
+                    self.segment(Packed(entry.id, entry.size), entry, stood)
                 ends |= {end[0]: end for end in entry.ends}
                 told("read objects", found.objects, total)
             if sorted(ends.values()) != sorted(part.heads) or (part.segments and after != part.pos):
@@ -113,13 +114,13 @@ class _Reader:
                 except IntegrityError as error:
                     self.say(error.message)
 
-    def segment(self, packed: Packed, entry: object, ends: dict[int, Mark]) -> None:
+    def segment(self, packed: Packed, entry: SegmentEntry, ends: dict[int, Mark]) -> None:
         """Reads one segment: its bytes, its chain, and that it begins where those before it ended."""
         try:
             data = self.read(packed)
             if not self.opens:
                 return
-            found = read_segment(self.repository, entry, self.repository.opened(data, "segment"))  # type: ignore[arg-type]
+            found = read_segment(self.repository, entry, self.repository.opened(data, "segment"))
             self.found.records += len(found.records)
             for branch, start in found.starts.items():
                 if branch in ends and Mark(start.seq, start.link) != ends[branch]:
