@@ -378,7 +378,7 @@ def _source(settings: Settings, how: dict[str, Any]) -> Iterator[Source]:
 
 
 def _named(repository: Repository, name: str) -> str:
-    from holdfast.integrity.backup.restore import Moment, choose
+    from holdfast.integrity.backup.restoring import Moment, choose
 
     return choose(repository, Moment(backup=name))[0]
 

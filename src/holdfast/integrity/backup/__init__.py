@@ -4,14 +4,14 @@
 go. Backup format v1 is docs/backup-v1.md. What a backup is made of comes from above: `Source`.
 """
 
-from holdfast.integrity.backup.create import Created, create
-from holdfast.integrity.backup.drill import drill, settled_heads
+from holdfast.integrity.backup.drilling import drill, settled_heads
+from holdfast.integrity.backup.making import Created, create
 from holdfast.integrity.backup.manifest import Drill, Drilled, Manifest
 from holdfast.integrity.backup.repository import Repository
-from holdfast.integrity.backup.restore import Moment, Restored, restore
+from holdfast.integrity.backup.restoring import Moment, Restored, restore
 from holdfast.integrity.backup.retention import PRESETS, Policy, Pruned, prune
 from holdfast.integrity.backup.source import AGENT, HUB, Part, Source
-from holdfast.integrity.backup.verify import Verified, verify
+from holdfast.integrity.backup.verifying import Verified, verify
 
 __all__ = [
     "AGENT",

@@ -16,6 +16,7 @@ used twice, so that what prune deletes late is never what somebody has just writ
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -175,7 +176,7 @@ def decode(content: bytes) -> Segment:
     try:
         found = _decode(codec.inflate("zstd", content[len(MAGIC) :], PLAIN_MAX))
         return _whole(found)
-    except (msgspec.MsgspecError, ValueError, OverflowError) as error:
+    except (msgspec.MsgspecError, ValueError, OverflowError, struct.error) as error:
         if isinstance(error, HoldfastError):
             raise IntegrityError(f"a damaged segment: {error.message}") from error
         raise IntegrityError(f"a damaged segment: {error}") from error
@@ -183,6 +184,8 @@ def decode(content: bytes) -> Segment:
 
 def _whole(found: _Content) -> Segment:
     starts = {start.branch: start for start in found.starts}
+    if any(len(start.stream) != 16 or len(start.link) != 32 for start in found.starts):
+        raise IntegrityError("a damaged segment: a stream or a link of another length")
     ends = {start.branch: Mark(start.seq, start.link) for start in found.starts}
     links: dict[int, bytes] = {}
     records: list[Stored] = []
@@ -204,6 +207,9 @@ def _whole(found: _Content) -> Segment:
 
 def _record(row: Row, stream: bytes, before: Mark, hlc: int, links: Mapping[int, bytes]) -> Record:
     payload = row.payload
+    for width, field in ((32, row.base), (16, row.kid), (32, row.hash), (32, row.link)):
+        if field is not None and len(field) != width:  # the header would pad it, or cut it off
+            raise IntegrityError("a damaged segment: a hash or a link of another length")
     if payload is not None:
         size, digest = len(payload), payload_hash(row.salt, payload)
     elif row.len is None or row.hash is None:

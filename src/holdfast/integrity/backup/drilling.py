@@ -17,10 +17,10 @@ from holdfast import seal
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus import Filter, SqliteCorpus
 from holdfast.errors import HoldfastError, IntegrityError, StorageUnavailable
-from holdfast.integrity.backup.create import Told
+from holdfast.integrity.backup.making import Told
 from holdfast.integrity.backup.manifest import FORMAT, Drill, Drilled, Manifest
 from holdfast.integrity.backup.repository import Repository
-from holdfast.integrity.backup.restore import Moment, restore
+from holdfast.integrity.backup.restoring import Moment, restore
 from holdfast.integrity.backup.source import HUB, Tables
 
 ASKED: Final = 20

@@ -23,7 +23,7 @@ from holdfast.clock import millis
 from holdfast.corpus import SqliteCorpus
 from holdfast.disk import sync_directory
 from holdfast.errors import Conflict, IntegrityError, Locked, NotFound
-from holdfast.integrity.backup.create import Told, read_segment
+from holdfast.integrity.backup.making import Told, read_segment
 from holdfast.integrity.backup.manifest import BlobEntry, Manifest, PartEntry
 from holdfast.integrity.backup.replay import Replay, ends_batch
 from holdfast.integrity.backup.repository import Repository

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.integrity.backup.create import Told, read_segment
+from holdfast.integrity.backup.making import Told, read_segment
 from holdfast.integrity.backup.manifest import Manifest, Packed, SegmentEntry
 from holdfast.integrity.backup.repository import Repository
 from holdfast.integrity.backup.source import Tables
