@@ -1,4 +1,4 @@
-"""The form of backups is frozen: vectors made once, a second reader that knows only the page, and a flip in every byte."""
+"""The form of backups is frozen: vectors, a second reader that knows only the page, and a flip in every byte."""
 
 from __future__ import annotations
 
