@@ -26,6 +26,7 @@ _key = click.option("--key", "key_file", metavar="FILE", type=click.Path(path_ty
                     help="the keys of a sealed repository (KeyRing.save)")  # fmt: skip
 _from = click.option("--from", "source", metavar="PLACE", default="", envvar="HOLDFAST_BACKUP_FROM",
                      help="a node's or hub's directory, or a hub's database  [default: the store]")  # fmt: skip
+_signer = click.option("--signer", metavar="HEX", default="", help="the public key that must have signed (ls --json)")
 _blobs = click.option(
     "--blobs", metavar="ADDRESS", default="", help="where a hub's blobs are, if it was told: as of serve"
 )
@@ -118,15 +119,16 @@ def ls_command(settings: Settings, address: str) -> None:
 @click.argument("address", envvar="HOLDFAST_BACKUP")
 @click.argument("names", nargs=-1, metavar="[BACKUP]...")
 @_key
+@_signer
 @click.pass_obj
-def verify_command(settings: Settings, address: str, names: tuple[str, ...], key_file: Path | None) -> int:
+def verify_command(settings: Settings, address: str, names: tuple[str, ...], key_file: Path | None, signer: str) -> int:
     """Read all backups again, and say what of them is not as it was written. Changes nothing.
 
     Without the keys of a sealed repository it proves the bytes and the signatures; with them also every chain.
     """
     from holdfast.integrity.backup import verify
 
-    with _opened(address, key_file) as repository, Line(settings) as line:
+    with _opened(address, key_file, signer) as repository, Line(settings) as line:
         chosen = [_named(repository, name) for name in names]
         found = verify(repository, chosen, told=line.told)
     for what in found.findings:
@@ -180,6 +182,7 @@ def drill_command(settings: Settings, /, address: str, names: tuple[str, ...], *
 @click.option("--keys", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="a directory that has the keys.db to go on with")  # fmt: skip
 @_key
+@_signer
 @click.pass_obj
 def restore_command(settings: Settings, /, address: str, target: Path, name: str, at: str, **how: Any) -> None:
     """Bring a backup back to TARGET, which must be empty; nothing is there until all of it is proven.
@@ -207,7 +210,7 @@ def restore_command(settings: Settings, /, address: str, target: Path, name: str
     lasting()
     at_ms = parse_time(at) if at else None
     moment = Moment(backup=name, at_ms=at_ms, seq=how["seq"], agent=how["agent"])
-    with _opened(address, how["key_file"]) as repository, Line(settings) as line:
+    with _opened(address, how["key_file"], how["signer"]) as repository, Line(settings) as line:
         made = restore(repository, target, moment, finish=finish, told=line.told)
     again = "; went on with one that was broken off" if made.resumed else ""
     text = (
@@ -339,7 +342,7 @@ def _policy(how: dict[str, Any]) -> Policy:
 
 
 @contextlib.contextmanager
-def _opened(address: str, key_file: Path | None) -> Iterator[Repository]:
+def _opened(address: str, key_file: Path | None, signer: str = "") -> Iterator[Repository]:
     from holdfast.integrity.backup import Repository
     from holdfast.node.objects import open_store
 
@@ -349,7 +352,7 @@ def _opened(address: str, key_file: Path | None) -> Iterator[Repository]:
 
         ring = KeyRing.load(key_file)
     with open_store(address) as store:
-        yield Repository(store, ring)
+        yield Repository(store, ring, signer=signer)
 
 
 @contextlib.contextmanager

@@ -66,14 +66,13 @@ class Repository:
     Args:
         store: the object store; its owner closes it.
         ring: the keys of a sealed repository.
-
-    Raises:
-        IntegrityError: it is damaged, or of a newer format.
+        signer: whose backups these must be (a public key in hex); empty: whose the repository says.
     """
 
-    def __init__(self, store: ObjectStore, ring: seal.KeyRing | None = None) -> None:
+    def __init__(self, store: ObjectStore, ring: seal.KeyRing | None = None, *, signer: str = "") -> None:
         self.store = store
         self.ring = ring
+        self._signer = signer
         self._about: About | None = None
         self._mine: Any = None  # the data key that this process seals with
         self._opened: dict[bytes, Any] = {}
@@ -136,6 +135,11 @@ class Repository:
             bytes.fromhex(found.signer)
         except (msgspec.MsgspecError, ValueError) as error:
             raise IntegrityError(f"{ABOUT} in {self.store.name} is damaged: {error}") from error
+        if self._signer and found.signer != self._signer:
+            raise IntegrityError(
+                f"the backups in {self.store.name} are signed by {found.signer}, not by {self._signer:.64}",
+                hint="is it the right place? whoever may write there may have put others in their stead",
+            )
         if found.format != forms.FORMAT:
             raise IntegrityError(f"{self.store.name} is a repository of a newer format", hint="update holdfast")
         return found
