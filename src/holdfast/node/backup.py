@@ -72,10 +72,10 @@ def finish_node(work: Path, documents: dict[str, bytes], keys: Path | None = Non
         keys: a directory that has the node's keys.
     """
     (work / "agents").mkdir(mode=0o700, exist_ok=True)
-    rows = _keys(keys) if keys is not None else None
-    if rows is None and "keys" in documents:
+    if keys is not None:
+        copy_keys(keys, work)
+    elif "keys" in documents:
         rows = msgspec.msgpack.decode(documents["keys"], type=list[moving.KeyRow])
-    if rows:
         engine = Engine(work / "keys.db", roles=("keys",), full=True, cache_kib=_CACHE_KIB)
         try:
             engine.commits.run(lambda _: moving.add_keys(engine.writer_execute, "key", rows))
@@ -83,7 +83,25 @@ def finish_node(work: Path, documents: dict[str, bytes], keys: Path | None = Non
             engine.close()
     write_config(work, msgspec.json.decode(documents["config"]))
     sync_directory(work)
-    return bool(rows)
+    return keys is not None or "keys" in documents
+
+
+def copy_keys(home: Path, work: Path) -> None:
+    """Copies keys.db as a whole: other keys than the node's own may be in it.
+
+    Raises:
+        IntegrityError: there is none.
+    """
+    path, target = home / "keys.db", work / "keys.db"
+    if not path.exists():
+        raise IntegrityError(f"there are no keys in {home}", hint="the directory that holds keys.db")
+    target.unlink(missing_ok=True)  # of a restore that was broken off here
+    engine = Engine(path, roles=("keys",), full=True, cache_kib=_CACHE_KIB)
+    try:
+        engine.query("VACUUM INTO ?", (str(target),))
+    finally:
+        engine.close()
+    target.chmod(0o600)
 
 
 def _keys(home: Path) -> list[moving.KeyRow]:

@@ -253,7 +253,8 @@ class _Writer:
     def erase(self, entry: SegmentEntry, links: set[bytes], tables: Tables) -> SegmentEntry:
         """The same segment without the payloads of these records."""
         found = self.read(entry)
-        records, beside, number = segments.without(found, links)
+        own = tables.own if self.part.kind == reading.HUB else None
+        records, beside, number = segments.without(found, links, own)
         if not number:
             return entry
         self.made.erased += number

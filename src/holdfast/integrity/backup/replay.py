@@ -17,6 +17,7 @@ from holdfast.corpus.scribe import Scribe
 from holdfast.corpus.sql import MESSAGES
 from holdfast.corpus.tags import ROW_FIRST
 from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.integrity.backup import segment as segments
 from holdfast.integrity.backup import source as reading
 from holdfast.integrity.backup.segment import Beside, Segment
 from holdfast.integrity.backup.source import HUB, Tables
@@ -26,6 +27,8 @@ from holdfast.protocol.ports import Row
 from holdfast.records import MORE, ROTATE
 from holdfast.wire import Mark
 
+REAPPLIED: Final = "reapplied"
+"""In `meta`: erasures that a restore applied again: a list of {stream, kids, records (number and link), reason}."""
 LOT: Final = 2_000
 """Records in one transaction."""
 
@@ -80,8 +83,9 @@ class Replay:
         after = self.corpus.last()
         if segment.last <= after:
             return
-        records = [each for each in segment.records if after < each.pos <= self.stop]
-        beside = self._wanted(segment.beside)
+        found, beside, _ = segments.without(segment, self.erased, self.own if self.hub else None)
+        records = [each for each in found if after < each.pos <= self.stop]
+        beside = self._wanted(beside)
         for lot in _lots(records):
 
             def job(tx: Any, lot: list[Stored] = lot) -> None:
@@ -126,9 +130,7 @@ class Replay:
         self._scribe(tx, run)
 
     def _taken(self, stored: Stored) -> Stored:
-        """The record as it is stored here; without its payload where that was erased since."""
-        if stored.record.link in self.erased:
-            return msgspec.structs.replace(stored, body=None, salt=b"", codec=0, why=wire.REDACTED)
+        """The record as it is stored here."""
         if stored.body is None:
             return stored
         packed, body = self.corpus.pack(stored.body)
@@ -258,10 +260,25 @@ class Replay:
                 meta.pop(BEGIN_LINK, None)
             elif meta[BEGIN_SEQ] > self.stop:
                 raise IntegrityError("the log was pruned before its first backup, behind the moment asked for")
+        meta.pop(REAPPLIED, None)
+        if said := self._reapplied(tx):
+            meta[REAPPLIED] = said
         if self.cut:
             meta.pop("marks", None)  # places in a followed hub's feed that lie behind the end
         for name, value in meta.items():
             tx.set_meta(name, value)
+
+    def _reapplied(self, tx: Any) -> bytes | None:
+        """Which payloads are missing for an erasure, as `REAPPLIED` says it: the record that says so may lie beyond."""
+        sql = (
+            "SELECT s.stream, r.seq, r.link FROM rec r JOIN branch b ON b.id=r.branch JOIN stream s ON s.id=b.stream"
+            " WHERE r.why=? ORDER BY r.pos"
+        )
+        marks: dict[bytes, list[str]] = {}
+        for stream, seq, link in tx.execute(sql, (wire.REDACTED,)):
+            marks.setdefault(bytes(stream), []).append(seq.to_bytes(8).hex() + bytes(link).hex())
+        said = [{"stream": stream.hex(), "kids": [], "records": each, "reason": ""} for stream, each in marks.items()]
+        return msgspec.msgpack.encode(said) if said else None
 
 
 def _lots(records: Sequence[Stored]) -> Iterator[list[Stored]]:

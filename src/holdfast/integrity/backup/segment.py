@@ -17,20 +17,25 @@ used twice, so that what prune deletes late is never what somebody has just writ
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from holdfast import codec, wire
 from holdfast.corpus import Stored
+from holdfast.corpus.sql import TAGS
+from holdfast.corpus.tags import ROW_FIRST
 from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.log.drafts import tags_of
 from holdfast.records import ZERO16, ZERO32, Record, encode_header, next_link, payload_hash
 from holdfast.wire import Mark
 
 MAGIC: Final = b"hf/seg/1\0"
 RECORDS_MAX: Final = 10_000
 BYTES_MAX: Final = 8 << 20
+QUOTES: Final = (TAGS["to"], TAGS["task"], TAGS["thread"], TAGS["label"])
+"""Tags that repeat what a payload says; the others are names, which stay taken."""
 PLAIN_MAX: Final = 128 << 20
 """What a segment may inflate to: 8 MiB, one batch behind them, and what stands beside."""
 
@@ -239,23 +244,44 @@ def _record(row: Row, stream: bytes, before: Mark, hlc: int, links: Mapping[int,
     return record
 
 
-def without(segment: Segment, erased: Iterable[bytes]) -> tuple[list[Stored], Beside, int]:
-    """Its records, and what stands beside, without the payloads of these records (by link); how many that were."""
+def without(
+    segment: Segment, erased: Iterable[bytes], own: Container[int] | None = None
+) -> tuple[list[Stored], Beside, int]:
+    """Its records, and what stands beside, without the payloads of some; how many of them it held.
+
+    Args:
+        segment: as it was stored.
+        erased: the links of the records.
+        own: of a hub: the branches whose tags stand beside anyway; None: of an agent's log.
+    """
     gone = set(erased)
-    records, where = [], set()
+    records, tags = [], []
+    where: set[int] = set()
     for stored in segment.records:
         if stored.record.link in gone and (stored.body is not None or stored.salt):
             where.add(stored.pos)
+            if own is not None and stored.branch not in own:
+                # What does not quote the payload stays, and from here on it cannot be derived from it.
+                tags += [[*tag, stored.pos] for tag in _derived(stored) if tag[0] < ROW_FIRST and tag[0] not in QUOTES]
             stored = msgspec.structs.replace(stored, body=None, salt=b"", codec=codec.RAW, why=wire.REDACTED)
         records.append(stored)
     if not where:
         return records, segment.beside, 0
-    beside = {name: [row for row in rows if _pos_of(name, row) not in where] for name, rows in segment.beside.items()}
+    beside = {name: [row for row in rows if not _quotes(name, row, where)] for name, rows in segment.beside.items()}
+    if tags:
+        beside["tag"] = [*beside.get("tag", ()), *tags]
     return records, beside, len(where)
 
 
-def _pos_of(table: str, row: Sequence[Any]) -> int:
-    """The position of the record that a row beside was made from; 0 for one that was made from none."""
+def _derived(stored: Stored) -> Sequence[tuple[int, str]]:
+    try:
+        return tags_of(stored.record, stored.payload()) if stored.body is not None else ()
+    except HoldfastError:
+        return ()
+
+
+def _quotes(table: str, row: Sequence[Any], where: Container[int]) -> bool:
+    """Whether a row beside holds what stood in the payload of one of the records at these positions."""
     if table == "tag":
-        return int(row[2])
-    return 0 if table in ("signed", "arrival") else int(row[0])
+        return row[2] in where and row[0] in QUOTES
+    return table in ("session", "sample") and row[0] in where
