@@ -177,5 +177,9 @@ def test_a_served_hub_backs_itself_up_and_readyz_says_so(tmp_path: Path) -> None
         told = client.get("/health").json()
         assert told["backups"]["trouble"] == ""
         assert "settles" not in str(told["warnings"])
+        figures = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+        assert float(figures["holdfast_backup_verified"]) >= 2
+        assert float(figures["holdfast_backup_failing"]) == 0
+        assert float(figures["holdfast_backup_drill_last_success_timestamp_seconds"]) > 1_700_000_000
     with pytest.raises(Conflict):
         restore(Repository(FileStore(tmp_path / "bak")), tmp_path / "hub", finish=lambda *_: None)

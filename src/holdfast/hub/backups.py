@@ -47,6 +47,8 @@ class Backups:
         """Why the last one was not made, or did not come back."""
         self.verified = 0
         """Verified backups, as of the newest look."""
+        self.newest_ms = self.drilled_ms = 0
+        """When the newest of them was made, and when a drill last succeeded; ms since 1970, 0: never."""
         self.made = 0
         """Backups that this process had made."""
         self.settled = 0
@@ -142,6 +144,8 @@ class Backups:
             ring = KeyRing.load(self._options.backup_key)
         with open_store(self._options.backup) as store:
             repository = Repository(store, ring)
-            self.verified = len(repository.verified().intersection(repository.names()))
+            verified = repository.verified().intersection(repository.names())
+            self.verified, self.newest_ms = len(verified), int(max(verified, default="0")[:13])
+            self.drilled_ms = max((drill.made_ms for drill in repository.drills() if drill.ok), default=0)
             if self._core.home.settle == "backups":
                 self.settled += settle(self._core.home, repository)
