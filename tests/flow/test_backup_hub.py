@@ -19,6 +19,7 @@ from holdfast.integrity.backup import Moment, Repository, create, drill, restore
 from holdfast.objects import BlobFiles
 from holdfast.objects.files.store import FileStore
 from holdfast.objects.memory import MemoryStore
+from holdfast.testing.clock import START_MS, SettableClock
 from tests.flow.hubs import HubProcess, until
 from tests.flow.test_backup import LIMITS, back_up, bring, state
 from tests.flow.test_migrate import hub_at, write_history
@@ -68,6 +69,25 @@ def test_a_hub_comes_back_row_by_row_and_at_any_position(tmp_path: Path) -> None
         assert len(room.core.home.lineage) == 2  # a generation of its own
         pen.put("k/9", "on")
         assert room.append(pen.segment(pen.head.seq)).verdicts[0].state == "ack"
+
+
+def test_a_hubs_moment_is_what_had_arrived_by_then(tmp_path: Path) -> None:
+    repository, clock = Repository(MemoryStore()), SettableClock()
+    early, late = Pen("early"), Pen("late")
+    with TestClient(create_app(HubDirectory(tmp_path / "hub", wall=clock))) as client:
+        room = Room(client, client.app.state.core)  # type: ignore[attr-defined]
+        late.put("k", "written long before, and away from any network since")
+        for number in range(3):
+            early.put("k", number)
+            room.append(early.segment(number + 1))
+            clock.advance(3600)
+        room.append(late.segment(1))
+        with hub_source(str(tmp_path / "hub")) as source:
+            create(repository, source, wall=clock)
+    for hours, records in ((-1, 0), (0.5, 1), (1.5, 2), (2.9, 3), (4, 4)):
+        target, at_ms = tmp_path / f"at-{hours}", START_MS + int(hours * 3_600_000)
+        made = restore(repository, target, Moment(at_ms=at_ms), finish=lambda *_: None)
+        assert (made.records, made.whole) == (records, records == 4)
 
 
 def test_a_hub_put_back_is_refilled_and_a_node_put_back_takes_its_tail(tmp_path: Path) -> None:

@@ -169,13 +169,15 @@ class Repository:
 
     def drills(self) -> list[Drill]:
         """All drills, oldest first; one that is not what was signed says nothing."""
-        found = []
-        for info in self.store.list(DRILLS):
-            try:
-                found.append(self._signed(Drill, DRILLS, info.key[len(DRILLS) :]))
-            except IntegrityError:
-                continue
-        return found
+        found = [self.drilled(info.key[len(DRILLS) :]) for info in self.store.list(DRILLS)]
+        return [drill for drill in found if drill is not None]
+
+    def drilled(self, name: str) -> Drill | None:
+        """A drill by its name; None if it is not what was signed."""
+        try:
+            return self._signed(Drill, DRILLS, name)
+        except IntegrityError:
+            return None
 
     def verified(self) -> set[str]:
         """The names of the backups that a drill has brought back, and none since has failed to."""

@@ -134,7 +134,7 @@ def restore(
             tables = repository.document(entry.tables, Tables)
             if _wanted(tables, moment):
                 _Part(repository, entry, tables, erased, made).run(work, moment, told)
-        if not made.parts:
+        if moment.agent and not made.parts:
             raise NotFound(f"the backup {name} holds no agent {moment.agent!r}", hint="holdfast backup ls --json")
         finish(work, repository.document(manifest.documents, dict[str, bytes]))
         (work / _PLAN).unlink()

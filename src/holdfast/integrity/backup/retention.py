@@ -17,7 +17,7 @@ import msgspec
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import Conflict, UsageError
 from holdfast.integrity.backup.manifest import Manifest
-from holdfast.integrity.backup.repository import BACKUPS, BLOBS, SEGMENTS, Repository, blob_place, place_of
+from holdfast.integrity.backup.repository import BACKUPS, BLOBS, DRILLS, SEGMENTS, Repository, blob_place, place_of
 
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
@@ -138,6 +138,7 @@ def prune(
     times = {name: int(name[:13]) for name in names}
     stays = policy.keeps(list(times.values()), now)
     kept = [name for name in names if times[name] in stays or name >= verified]
+    kept_names = set(kept)
     done = Pruned(kept=kept, removed=[name for name in names if name not in kept])
     if not dry_run:
         # Before any manifest goes: what one of them refers to has its whole time of grace from now on, though it may
@@ -149,6 +150,11 @@ def prune(
                 repository.store.delete(info.key)
         for name in done.removed:
             repository.store.delete(BACKUPS + name)
+        # What a drill said of backups that are gone; the newest one says when that was, whatever it was of.
+        for info in list(repository.store.list(DRILLS))[:-1]:
+            drilled = repository.drilled(info.key[len(DRILLS) :])
+            if drilled is not None and not kept_names.intersection(each.backup for each in drilled.backups):
+                repository.store.delete(info.key)
     _sweep(repository, done, now, dry_run)
     return done
 
