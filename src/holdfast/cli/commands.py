@@ -44,6 +44,7 @@ COMMANDS = Shell(
             "scan": ("trust", "look at what is new, and at the next share of all"),
             "erase": ("erasure", "erase a subject, or a key, for good"),
             "keys": ("erasure", "the keys of sealed collections"),
+            "backup": ("backup", "back up a node or a hub, prove it, bring it back"),
         },
     },
 )

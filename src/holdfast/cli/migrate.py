@@ -43,7 +43,7 @@ def corpus_command(settings: Settings, source: str, target: str, dry_run: bool) 
     from holdfast.hub.migrate import migrate
 
     lasting()
-    with _Line(settings) as line:
+    with Line(settings) as line:
         moved = migrate(source, target, dry_run=dry_run, told=line.told)
     if moved.tags_left:
         settings.show.warn(
@@ -84,7 +84,7 @@ def objects_command(settings: Settings, /, source: str, target: str, **options: 
     from holdfast.cli import objects
 
     lasting()
-    with _Line(settings) as line:
+    with Line(settings) as line:
         return objects.migrate(settings, source, target, options, line.told)
 
 
@@ -108,14 +108,14 @@ def _document(moved: Moved, dry_run: bool) -> dict[str, object]:
     return told
 
 
-class _Line:
+class Line:
     """How far it is: a bar on a terminal, a line now and then in a log. Use it by ``with``."""
 
     def __init__(self, settings: Settings) -> None:
         self._show, self._what, self._said = settings.show, "", time.monotonic()
         self._bar: Progress | None = None
 
-    def __enter__(self) -> _Line:
+    def __enter__(self) -> Line:
         return self
 
     def __exit__(self, *error: object) -> None:

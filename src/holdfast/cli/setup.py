@@ -94,6 +94,11 @@ def _check_url(url: str) -> None:
 @click.option("--cache", default="", metavar="URL", help="a Redis for the TTL cache, in place of the hub's file")
 @click.option("--blobs", default="", metavar="ADDRESS",
               help="an object store for payloads above 64 KiB: s3://bucket, azure://container, file:DIR")  # fmt: skip
+@click.option("--backup", envvar="HOLDFAST_BACKUP", default="", metavar="ADDRESS",
+              help="an object store for its backups, which it makes and drills by itself")  # fmt: skip
+@click.option("--backup-every", default="1h", show_default=True, metavar="TIME",
+              help="how often; 0: others make them, and it only lets nodes evict what they hold")  # fmt: skip
+@click.option("--backup-key", default="", metavar="FILE", help="the keys that seal its backups")
 @click.option("--metric-names", type=click.Choice(["all", "own"]), default="all", show_default=True,
               help="own: /metrics without the names of the earlier systems")  # fmt: skip
 @click.option("--log-format", type=click.Choice(["json", "text"]), help="else text on a terminal, and JSON elsewhere")
@@ -153,8 +158,15 @@ def serve_command(
     configure(log_format, log_level or ("info" if settings.verbose else "warning"))
     # Not the one that init wrote down: that is how a store on this machine asks its hub, and no operator's.
     told = settings.token_file or os.environ.get("HOLDFAST_TOKEN_FILE")
+    how["backup_every"] = _seconds(how["backup_every"])
     options = Options(token=settings.token if told else None, seed_metrics=metric_names == "all", **how)
     serve(data, host, port, options=options, ready_file=ready_file)
+
+
+def _seconds(text: str) -> float:
+    from holdfast.cli.backup import milliseconds
+
+    return 0.0 if text == "0" else milliseconds(text) / 1000
 
 
 def _for_unit(context: click.Context) -> list[str]:

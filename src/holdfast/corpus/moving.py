@@ -28,7 +28,7 @@ STEP: Final = 500
 ANOTHER: Final = "nothing was overwritten: give a new directory, or an empty database"
 LOT: Final = 1_000
 LOT_BYTES: Final = 4 << 20
-_ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED)
+ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED)
 """What `meta` says of its own file alone; the index of words is filled anew."""
 
 
@@ -130,7 +130,7 @@ def rows(corpus: SqlCorpus, table: Table, after: Row | None = None) -> Iterator[
 def metas(corpus: SqlCorpus) -> dict[str, Any]:
     """What is kept beside the records, but for what concerns one file alone."""
     names = [row[0] for row in corpus.query("SELECT k FROM meta ORDER BY k")]
-    return {name: corpus.meta(name) for name in names if name not in _ELSEWHERE}
+    return {name: corpus.meta(name) for name in names if name not in ELSEWHERE}
 
 
 def is_empty(corpus: SqlCorpus) -> bool:

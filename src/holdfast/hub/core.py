@@ -30,6 +30,7 @@ from holdfast.hub.tokens import Tokens
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
+    from holdfast.hub.backups import Backups
     from holdfast.hub.follow import Follower
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,11 @@ class Core:
             from holdfast.hub.follow import Follower
 
             self.follower = Follower(self, self.options)
+        self.backups: Backups | None = None
+        if self.options.backup:
+            from holdfast.hub.backups import Backups
+
+            self.backups = Backups(self, self.options)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.scanning = Scanning(home, self.options.scan_s)
         self.sql = home.sql_room(self.options.sql_seconds)
@@ -113,6 +119,8 @@ class Core:
         self._tender = asyncio.create_task(self._tend())
         if self.follower is not None:
             self.follower.start()
+        if self.backups is not None:
+            self.backups.start()
 
     def end_streams(self) -> None:
         """Sends every listener home; the first thing a stop does."""
@@ -128,6 +136,8 @@ class Core:
         if self.follower is not None:
             await self.follower.stop()
         await asyncio.to_thread(self.scanning.stop)
+        if self.backups is not None:
+            await self.backups.stop()
         self._stop_trail.set()
         self.writer.committed.set()
         await self.gate.stop()

@@ -131,6 +131,10 @@ class Home:
         if not corpus.inline:  # a directory has one server
             engine.on_change = on_change
 
+    def forget_streams(self) -> None:
+        """Ends what is remembered of the streams; inside a write transaction that changed what is known of them."""
+        self._memo.clear()
+
     @property
     def identity(self) -> Identity:
         """Who this hub is now, as hello tells it."""

@@ -155,6 +155,7 @@ class _Collector:
         yield from self._work()
         yield from self._room()
         yield from self._nodes()
+        yield from self._backups()
         if self._core.options.seed_metrics:
             yield from self._seed()
 
@@ -274,6 +275,23 @@ class _Collector:
             "How far a node's clock was ahead of this hub's when it last said hello",
             {(n.node,): n.skew_s for n in nodes if n.skew_s is not None},
             ("node",),
+        )
+
+    def _backups(self) -> Iterator[Any]:
+        backups = self._core.backups
+        if backups is None:
+            return
+        yield _gauge("backup_failing", "1 if the last backup was not made, or did not come back", bool(backups.trouble))
+        yield _gauge("backup_verified", "Backups that a drill has brought back", backups.verified)
+        yield _gauge(
+            "backup_newest_verified_timestamp_seconds",
+            "When the newest verified backup was made; 0: there is none",
+            backups.newest_ms / 1000,
+        )
+        yield _gauge(
+            "backup_drill_last_success_timestamp_seconds",
+            "When a drill last brought all of its backups back; 0: never",
+            backups.drilled_ms / 1000,
         )
 
     def _seed(self) -> Iterator[Any]:

@@ -120,7 +120,7 @@ def is_database(text: str) -> bool:
     return text.startswith(_SCHEMES)
 
 
-def _conninfo(text: str) -> str:
+def conninfo_of(text: str) -> str:
     """What libpq reads: an address as it is, or what stands behind the scheme (``postgresql:dbname=… host=…``)."""
     rest = text.partition(":")[2].strip()
     if not rest:
@@ -221,7 +221,7 @@ class DatabasePlace(Place):
         from holdfast.corpus.postgres.blobs import BlobTable
 
         # While blobs are read, the snapshot that is proven stands still; and nobody waits for this process's turn.
-        database = Database(_conninfo(address), idle_ms=0)
+        database = Database(conninfo_of(address), idle_ms=0)
         self.name = f"postgresql://{database.name}"
         if not make and not has_tables(database):
             raise NoStore(f"there is no hub in the database {database.name}", hint="is it the right one?")
@@ -445,7 +445,7 @@ def _look(target: str, origin: Origin) -> str:
     if is_database(target):
         from holdfast.corpus.postgres import Database
 
-        database = Database(_conninfo(target))
+        database = Database(conninfo_of(target))
         if not has_tables(database):
             return f"postgresql://{database.name}"
     elif not (_path(target) / "hub.db").exists():

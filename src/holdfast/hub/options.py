@@ -27,6 +27,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         seed_metrics: whether ``/metrics`` shows the names of the earlier systems too.
         cache: where the TTL cache is: the address of a Redis or Valkey (``redis://…``), or empty: beside the records.
         blobs: the address of an object store that payloads above 64 KiB move to; empty: they stay beside the records.
+        backup: the address of an object store where this hub's backups are to be; empty: it makes none.
+        backup_every: seconds between them; 0: somebody else makes them, and this hub only settles what they hold.
+        backup_key: the file of the keys that seal them; empty: they are not sealed.
         hosts: the names that requests may be addressed to, besides addresses; empty: any.
         tls_cert, tls_key: files of its own certificate chain and key, in PEM; the key may be in the first.
         tls_terminated: a proxy before it ends TLS.
@@ -46,6 +49,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed_metrics: bool = True
     cache: str = ""
     blobs: str = ""
+    backup: str = ""
+    backup_every: float = 3600.0
+    backup_key: str = ""
     hosts: tuple[str, ...] = ()
     tls_cert: str | None = None
     tls_key: str | None = None

@@ -167,6 +167,7 @@ class Health:
                 "wal_pages": core.corpus.wal_pages,
                 "disk": msgspec.to_builtins(space),
                 **({"follows": core.follower.status()} if core.follower is not None else {}),
+                **({"backups": core.backups.status()} if core.backups is not None else {}),
                 "checks": checks,
                 "warnings": warnings,
             },
@@ -190,7 +191,9 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
     if not space.writable:
         checks["disk"] = f"full: {space.free >> 20} MiB free, {space.floor >> 20} MiB must stay free"
     warnings = []
-    if core.home.settle == "backups":
+    if core.backups is not None:
+        warnings += core.backups.problems()
+    elif core.home.settle == "backups":
         warnings.append("nothing settles: this hub has no backups, so nodes keep every body (or: --settle=acked)")
     if space.ballast < space.ballast_wanted:
         warnings.append("the ballast file is not there: the way out of a full disk is not kept free")

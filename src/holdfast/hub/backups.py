@@ -1,0 +1,151 @@
+"""A hub's own backups: made and drilled in a process of their own, every so often; what two verified ones hold settles.
+
+The other process keeps the hub's memory small and its loop free: a drill restores a whole hub. Here the repository is
+only read, for what nodes may evict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.errors import HoldfastError, NotFound
+
+if TYPE_CHECKING:
+    from holdfast.hub.core import Core
+    from holdfast.hub.options import Options
+
+logger = logging.getLogger(__name__)
+
+WATCH_EVERY_S: Final = 60.0
+RETRY_S: Final = 300.0
+FIRST_S: Final = 1.0
+"""A moment after the start, so that a hub that is started again and again does nothing else."""
+SAID_MAX: Final = 500
+PARTIAL: Final = 3
+"""How `backup run` ends when the backup was made, and prune refused."""
+_RUN: Final = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
+
+
+class Backups:
+    """Makes a hub's backups while it is served, and settles what they hold; the loop's own.
+
+    Args:
+        core: the hub.
+        options: which places, and how often.
+    """
+
+    def __init__(self, core: Core, options: Options) -> None:
+        self._core, self._options = core, options
+        self._task: asyncio.Task[None] | None = None
+        self._child: asyncio.subprocess.Process | None = None
+        self.trouble = ""
+        """Why the last one was not made, or did not come back."""
+        self.verified = 0
+        """Verified backups, as of the newest look."""
+        self.newest_ms = self.drilled_ms = 0
+        """When the newest of them was made, and when a drill last succeeded; ms since 1970, 0: never."""
+        self.made = 0
+        """Backups that this process had made."""
+        self.settled = 0
+        """Branches that went on settling."""
+
+    def start(self) -> None:
+        """Begins, on the running loop."""
+        self._task = asyncio.create_task(self._work())
+
+    async def stop(self) -> None:
+        """Ends; a backup that is being made is given up, and the next one begins where the last stood."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._child is not None and self._child.returncode is None:
+            self._child.kill()
+            await self._child.wait()
+
+    def problems(self) -> list[str]:
+        """What is not as it should be."""
+        found = []
+        if self.trouble:
+            found.append(f"the last backup failed: {self.trouble}")
+        if self.verified < 2 and self._core.home.settle == "backups":
+            found.append(f"nothing settles yet: {self.verified} verified backups, and it takes two")
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """How it stands, as JSON values."""
+        return {"verified": self.verified, "made": self.made, "trouble": self.trouble}
+
+    async def _work(self) -> None:
+        every = self._options.backup_every
+        await asyncio.sleep(min(FIRST_S, every or FIRST_S))
+        while True:
+            if every:
+                await self._make()
+            try:
+                await self._core.files(self._settle)
+            except NotFound:
+                self.verified = 0  # somebody else is to make the first
+            except (HoldfastError, OSError) as error:
+                self.trouble = self.trouble or str(error)
+                logger.warning("could not read the backups", exc_info=error)
+            pause = every or WATCH_EVERY_S
+            # Until two are verified nothing settles: the second soon follows the first.
+            soon = self.verified < 2 or self.trouble
+            await asyncio.sleep(min(pause, RETRY_S) if soon else pause)
+
+    async def _make(self) -> None:
+        """One backup, in a process of its own."""
+        options = self._options
+        words = ["backup", "run", "--json"]
+        if options.backup_key:
+            words += ["--key", options.backup_key]
+        if options.blobs:
+            words += ["--blobs", options.blobs]
+        place = options.database or str(getattr(self._core.home, "path", ""))
+        # By the environment: addresses may hold passwords, and everybody can read a command line.
+        environment = {**os.environ, "HOLDFAST_BACKUP": options.backup, "HOLDFAST_BACKUP_FROM": place}
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                _RUN,
+                *words,
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, said = await self._child.communicate()
+        except OSError as error:
+            self.trouble = str(error)
+            return
+        code = self._child.returncode
+        self.trouble = "" if code == 0 else said.decode(errors="replace").strip()[-SAID_MAX:] or f"exit code {code}"
+        if code in (0, PARTIAL):
+            self.made += 1
+        if code != 0:
+            logger.error("a backup failed: %s", self.trouble)
+
+    def _settle(self) -> None:
+        from holdfast.hub.backup import settle
+        from holdfast.integrity.backup.repository import Repository
+        from holdfast.objects.opening import open_store
+
+        ring = None
+        if self._options.backup_key:
+            from holdfast.seal import KeyRing
+
+            ring = KeyRing.load(self._options.backup_key)
+        with open_store(self._options.backup) as store:
+            repository = Repository(store, ring)
+            verified = repository.verified().intersection(repository.names())
+            self.verified, self.newest_ms = len(verified), int(max(verified, default="0")[:13])
+            self.drilled_ms = max((drill.made_ms for drill in repository.drills() if drill.ok), default=0)
+            if self._core.home.settle == "backups":
+                self.settled += settle(self._core.home, repository)
