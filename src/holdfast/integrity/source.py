@@ -7,7 +7,7 @@ lying can only fail to help.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -31,6 +31,8 @@ class Held(msgspec.Struct, frozen=True):
         public_key: the key that the stream is named by.
         branch: the incarnation, 16 bytes.
         head: the newest record it has of it.
+        signature: of that head, by the stream's key (`records.head_message`): without it nothing is taken from a hub
+            that goes beyond what the anchor saw. A backup may leave it empty: its manifest was signed.
     """
 
     agent: str
@@ -38,6 +40,7 @@ class Held(msgspec.Struct, frozen=True):
     public_key: bytes
     branch: bytes
     head: Mark
+    signature: bytes = b""
 
 
 class Source(Protocol):
@@ -57,14 +60,12 @@ class Source(Protocol):
         """What it is; hubs are asked first, backups last."""
         ...
 
-    def held(self, stream: bytes, agent: str, near: Sequence[Mark] = ()) -> list[Held]:
-        """The chains of a stream that it holds, the longest first; empty if it knows nothing of it.
+    def held(self, stream: bytes, agent: str) -> list[Held]:
+        """The chains of a stream that it holds, one for each incarnation's head; empty if it knows nothing of it.
 
         Args:
             stream: 16 bytes.
             agent: whose.
-            near: marks of the chain that is asked about, the newest first, for a source that can tell which of its
-                chains that is; others ignore them.
         """
         ...
 
