@@ -95,7 +95,7 @@ class Judge:
         self.links = {begin.seq: begin.link}
         self.records = 0
         self.settled = begin  # the newest sound record that ends a batch
-        self.blobs: dict[bytes, tuple[int, int]] = {}  # digest -> (size, a record that refers to it)
+        self.blobs: dict[bytes, tuple[int, list[int]]] = {}  # digest -> (size, the records that refer to it)
         self._watch = frozenset(watch)
         self._proven = begin
         self._run: Run | None = None
@@ -137,7 +137,7 @@ class Judge:
     def refer(self, piece: Piece, record: Record) -> None:
         """Notes the blob that a sound record refers to."""
         digest, size = read_blob_reference(codec.unpack(piece.codec, piece.body or b"", record.payload_len))
-        self.blobs[digest] = (size, piece.seq)
+        self.blobs.setdefault(digest, (size, []))[1].append(piece.seq)
 
     def end(self) -> Run:
         """The stretch behind the last sound record, whatever is there."""

@@ -64,7 +64,7 @@ class Case(msgspec.Struct, kw_only=True):
         last_own: the newest number that the file itself reads.
         fixed: what takes the place of the file's own rows.
         bare: records of which nobody has the body.
-        blobs: the blobs that sound records refer to: their size, and which record.
+        blobs: the blobs that sound records refer to: their size, and which records.
         branches: the incarnations, oldest first.
         remains: the open copy.
     """
@@ -81,7 +81,7 @@ class Case(msgspec.Struct, kw_only=True):
     last_own: int = 0
     fixed: dict[int, Piece] = {}
     bare: dict[int, Piece] = {}
-    blobs: dict[bytes, tuple[int, int]] = {}
+    blobs: dict[bytes, tuple[int, list[int]]] = {}
     branches: list[Branch] = []
     remains: Remains | None = None
 
