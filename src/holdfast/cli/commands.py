@@ -41,6 +41,8 @@ COMMANDS = Shell(
         },
         "Trust": {
             "verify": ("health", "prove every record of this store"),
+            "repair": ("repair", "put right what is damaged, as far as it can be proven"),
+            "quarantine": ("repair", "what was damaged, kept as it was found"),
         },
     },
 )

@@ -74,9 +74,9 @@ class Remains:
         except HoldfastError:
             return max(at_least, self._highest())
 
-    def rows(self, stream: bytes, last: int) -> Iterator[Piece]:
+    def rows(self, stream: bytes, last: int, first: int = 1) -> Iterator[Piece]:
         """The records that SQLite reads, in order; what it cannot read is left out."""
-        for low in range(1, last + 1, STEP):
+        for low in range(first, last + 1, STEP):
             for row in self._read(low, min(low + STEP - 1, last)):
                 piece = self._piece(row, stream)
                 if piece is not None:

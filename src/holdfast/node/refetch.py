@@ -1,14 +1,20 @@
-"""A hub as a source of what a node has lost: its own records and blobs. The hub is not believed; recovery proves."""
+"""Where a node finds what it has lost: a hub, or a copy of its directory. Neither is believed; recovery proves."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from holdfast import wire
 from holdfast.errors import HubError, NotFound
-from holdfast.integrity.source import HUB, Held, Kind
+from holdfast.integrity.rebuild import copy_of
+from holdfast.integrity.remains import Remains
+from holdfast.integrity.source import HUB, STORE, Held, Kind
+from holdfast.node.directory import folder_of
+from holdfast.objects import BlobFiles
 from holdfast.records import genesis, stream_id
 from holdfast.transport.blobs import PIECE_BYTES
 from holdfast.transport.client import HubClient
@@ -112,3 +118,68 @@ class HubSource:
         answer = self._client.want("GET", "/v1/pull", query=query, headers={"Accept": MEDIA})
         pulled: wire.Pulled = answer.decode(wire.Pulled)
         return pulled
+
+
+class StoreSource:
+    """A copy of a node's directory: a snapshot, an rsync, what a backup tool restored. It is never written to.
+
+    Args:
+        home: the copy.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._opened: dict[bytes, tuple[Remains, Path]] = {}
+        self._blobs = BlobFiles(home / "blobs")
+
+    @property
+    def name(self) -> str:
+        """The directory."""
+        return f"copy {self._home}"
+
+    @property
+    def kind(self) -> Kind:
+        """Another place on this machine, as far as recovery is concerned: nothing in it is signed."""
+        return STORE
+
+    def held(self, stream: bytes, agent: str) -> list[Held]:
+        """The chain in the copy, as far as it can be read.
+
+        Raises:
+            OSError: it cannot be copied.
+        """
+        path = self._home / "agents" / folder_of(agent) / "log.db"
+        if not path.exists():
+            return []
+        if stream not in self._opened:
+            room = Path(tempfile.mkdtemp(prefix="holdfast-"))
+            # Opened on a copy of the copy: SQLite would write to it.
+            self._opened[stream] = (Remains(copy_of(path, room / "log"), agent, ()), room)
+        remains = self._opened[stream][0]
+        if remains.corpus is None:
+            return []
+        found = []
+        for branch in remains.branches[-1:]:
+            if branch.stream == stream:
+                head = remains.corpus.head(branch.id)
+                found.append(Held(agent, stream, branch.public_key, branch.inc, Mark(head.seq, head.link)))
+        return found
+
+    def fetch(self, stream: bytes, branch: bytes, first: int, last: int) -> Iterator[Item]:
+        """Its records; it ends at the first that cannot be read."""
+        remains = self._opened[stream][0]
+        for number, piece in enumerate(remains.rows(stream, last, first), first):
+            if piece.seq != number:
+                return
+            yield Item(piece.header, piece.salt, piece.codec, piece.body, piece.why)
+
+    def blob(self, digest: bytes, size: int) -> Iterator[bytes] | None:
+        """A blob in pieces, or None."""
+        return iter((self._blobs.read(digest),)) if self._blobs.verify(digest) else None
+
+    def close(self) -> None:
+        """Removes its working copies; a second close is fine."""
+        for remains, room in self._opened.values():
+            remains.close()
+            shutil.rmtree(room, ignore_errors=True)
+        self._opened.clear()

@@ -19,12 +19,13 @@ import msgspec
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus.engine import Engine
-from holdfast.errors import HoldfastError, IntegrityError, NodeFull, NoStore, UsageError
-from holdfast.integrity import incidents, rebuild
+from holdfast.errors import HoldfastError, IntegrityError, NodeFull, NoStore, NotFound, UsageError
+from holdfast.integrity import incidents, moments, rebuild
 from holdfast.integrity.casework import examine
 from holdfast.integrity.checks import Finding
 from holdfast.integrity.mending import blob_steps, bring_blobs, note_recovery
-from holdfast.integrity.recovery import MANUAL, REDERIVE, Plan, Policy, Refusal, Step, several
+from holdfast.integrity.moments import Change
+from holdfast.integrity.recovery import MANUAL, REDERIVE, TIMESTAMP_ROLLBACK, Plan, Policy, Refusal, Step, several
 from holdfast.integrity.recovery_log import Case, Ground, attempt, mend, sweep
 from holdfast.integrity.source import Source
 from holdfast.node.directory import attach, detach, read_config
@@ -169,10 +170,10 @@ class _Bench:
         self._file("cache.db", found)
         hubs = self.tools.hubs
         urls = list(read_config(self.home).get("hubs") or ()) if hubs is None else list(hubs)
-        self.sources: list[Source] = [HubSource(url, self.tools.token, keys) for url in urls]
-        for hub in self.sources:
-            self._stack.callback(hub.close)  # type: ignore[attr-defined]
-        self.sources += self.tools.sources
+        asked = [HubSource(url, self.tools.token, keys) for url in urls]
+        for hub in asked:
+            self._stack.callback(hub.close)
+        self.sources: list[Source] = [*asked, *self.tools.sources]
         tools = self.tools
         self.ground = Ground(
             keys=keys, sources=self.sources, acked=acked, erased=tools.erased, clock=tools.clock, free=tools.free
@@ -385,3 +386,42 @@ def all_incidents(home: Path) -> list[incidents.Kept]:
     for agent, folder in folders(home):
         found += incidents.kept(folder, agent)
     return sorted(found, key=lambda each: (each.time, each.incident))
+
+
+def to_moment(home: Path, agent: str, moment: int, *, confirmed: bool, clock: Clock = SYSTEM) -> list[Change]:
+    """What it takes to have an agent's values of an earlier moment again; with `confirmed` it is written.
+
+    Args:
+        home: the node directory.
+        agent: whose.
+        moment: a stamp.
+        confirmed: somebody has seen the changes and wants them; the log is copied into quarantine first.
+        clock: the time.
+
+    Raises:
+        IntegrityError: the log is not sound.
+        Locked: a live process has the store open.
+        NotFound: there is no such agent here.
+    """
+    folder = dict(folders(home)).get(agent)
+    if folder is None:
+        raise NotFound(f"no agent {agent} on this machine", hint="holdfast ls --agents")
+    incident: Path | None = None
+    with rebuild.alone(folder / rebuild.LOG, make=True):
+        if confirmed:
+            incident = incidents.freeze(folder / rebuild.LOG, {"strategy": TIMESTAMP_ROLLBACK})
+    directory = attach(home, make=False)
+    try:
+        opened = directory.open_log(agent, None)
+        try:
+            found = moments.changes(opened.log, moment)
+            if incident is not None:
+                (incident / "changes.jsonl").write_bytes(moments.side_state(found))
+                line = {"incident": incident.name, "agent": agent, "strategy": TIMESTAMP_ROLLBACK, "keys": len(found)}
+                incidents.record(folder, line, clock)
+                moments.take_back(opened.log, moment, found, {"incident": incident.name, "tool": incidents.tool()})
+        finally:
+            directory.release_log(opened)
+    finally:
+        detach(directory)
+    return found
