@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,8 @@ from holdfast.errors import IntegrityError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from holdfast.integrity.incidents import Kept
-    from holdfast.integrity.recovery import Plan
+    from holdfast.integrity.recovery import Plan, Policy
+    from holdfast.node.repair import Tools
 
 LINES_MAX: Final = 40
 
@@ -64,15 +66,24 @@ def repair_command(
         return _to_time(settings, path, to_time, yes)
     if yes:
         raise UsageError("--yes is for --to-time alone", hint="proven steps need no word, others their own option")
-    from holdfast.integrity.recovery import Policy, plan_json
+    from holdfast.integrity.recovery import Policy
     from holdfast.node import repair
     from holdfast.node.refetch import StoreSource
 
     token = settings.token_path if settings.hub_urls and settings.token else None
-    sources = [StoreSource(copy) for copy in copies]
-    tools = repair.Tools(hubs=settings.hub_urls, token=token, sources=sources)
+    with contextlib.ExitStack() as stack:
+        sources = [stack.enter_context(contextlib.closing(StoreSource(copy))) for copy in copies]
+        tools = repair.Tools(hubs=settings.hub_urls, token=token, sources=sources)
+        return _run(settings, tools, Policy(**policy), file, only_plan=only_plan)
+
+
+def _run(settings: Settings, tools: Tools, policy: Policy, file: Path | None, *, only_plan: bool) -> int:
+    from holdfast.integrity.recovery import plan_json
+    from holdfast.node import repair
+
+    path = settings.path
     if only_plan:
-        plan = repair.plan(path, tools, Policy(**policy))
+        plan = repair.plan(path, tools, policy)
         if file is not None:
             _write(file, msgspec.json.format(msgspec.json.encode(plan_json(plan)), indent=1))
         if settings.as_json:
@@ -80,7 +91,7 @@ def repair_command(
         else:
             _print_plan(settings, plan)
         return 0 if plan.sound else IntegrityError.exit_code
-    outcome = repair.repair(path, tools, Policy(**policy), only=None if file is None else _read(file))
+    outcome = repair.repair(path, tools, policy, only=None if file is None else _read(file))
     if settings.as_json:
         told = {"repaired": outcome.repaired, "blobs": outcome.blobs, "attempts": outcome.attempts}
         settings.show.document({**plan_json(outcome.plan), **told, "done": outcome.done})

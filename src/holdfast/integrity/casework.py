@@ -162,7 +162,8 @@ class _Work:
             self.held.append((source, held))
             message = head_message(held.stream, held.head.seq, held.head.link)
             signed = bool(held.signature) and any(verify_signature(key, message, held.signature) for key in keys)
-            if signed or (source.kind == BACKUP and not held.signature):
+            # A hub must show that the node signed it; a copy was named by a person, a backup's manifest was signed.
+            if signed or (source.kind != HUB and not held.signature):
                 self.trusted.append(held.head)
 
     def _find_forks(self) -> None:

@@ -22,12 +22,11 @@ from holdfast.clock import Clock, iso
 from holdfast.corpus import doctor
 from holdfast.disk import sync_directory
 from holdfast.errors import NodeFull, NotFound, UsageError
+from holdfast.log.opening import FROZEN
 from holdfast.sqlite import apsw_version
 
 FOLDER: Final = "quarantine"
 ACCOUNT: Final = "incidents.jsonl"
-FROZEN: Final = "log.frozen"
-"""Beside a log that only people can put right: while it is there, nothing is written to the log."""
 _NAME: Final = re.compile(r"\d{8}T[0-9.]+Z-[0-9a-f]{8}")
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
