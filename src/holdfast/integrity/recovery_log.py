@@ -163,7 +163,7 @@ def attempt(case: Case, steps: Sequence[Step], begun: float, **said: Any) -> dic
         "detector": "scan",
         "findings": [str(finding) for finding in case.findings[:20]],
         "steps": [msgspec.structs.asdict(step) for step in steps[:50]],
-        "recovered": sum(step.records for step in steps if step.proven),
+        "recovered": sum(step.records for step in steps if step.proven) if said.get("outcome") == "repaired" else 0,
         "unrecovered": case.facts.bodies[:1000],
         "head_before": case.last_own,
         "head_after": case.head.seq,

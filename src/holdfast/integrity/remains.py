@@ -76,10 +76,13 @@ class Remains:
 
     def rows(self, stream: bytes, last: int, first: int = 1) -> Iterator[Piece]:
         """The records that SQLite reads, in order; what it cannot read is left out."""
+        at = first - 1
         for low in range(first, last + 1, STEP):
             for row in self._read(low, min(low + STEP - 1, last)):
                 piece = self._piece(row, stream)
-                if piece is not None:
+                # A page in another's place has rows of other numbers; its own are looked for among the stray pages.
+                if piece is not None and at < piece.seq == row[0] <= last:
+                    at = piece.seq
                     yield piece
 
     def close(self) -> None:
