@@ -16,7 +16,7 @@ from tests.cli.conftest import Run
 def damaged(home: Path, empty: Run) -> Path:
     """A store of which one payload was changed, and a copy from before."""
     store = home / "store"
-    assert empty("init", "--store", store).code == 0
+    assert empty("init", "--agent", "main", "--store", store).code == 0
     for n in range(5):
         assert empty("put", "plan", json.dumps({"n": n}), "--store", store).code == 0
     shutil.copytree(store, home / "copy")
@@ -27,7 +27,7 @@ def damaged(home: Path, empty: Run) -> Path:
 
 
 def test_a_sound_store_needs_nothing(home: Path, empty: Run) -> None:
-    empty("init", "--store", home / "store")
+    empty("init", "--agent", "main", "--store", home / "store")
     empty("put", "k", "1", "--store", home / "store")
     done = empty("repair", "--store", home / "store")
     assert (done.code, done.text) == (0, "nothing to repair: 1 log looked at\n")
@@ -71,7 +71,7 @@ def test_a_rollback_in_json(damaged: Path, empty: Run) -> None:
 
 def test_taking_values_back_to_a_moment(home: Path, empty: Run) -> None:
     store = home / "store"
-    empty("init", "--store", store)
+    empty("init", "--agent", "main", "--store", store)
     empty("put", "plan", "1", "--store", store)
     moment = empty("history", "plan", "--json", "--store", store).text
     at = json.loads(moment.splitlines()[0])
@@ -87,7 +87,7 @@ def test_taking_values_back_to_a_moment(home: Path, empty: Run) -> None:
 
 def test_what_is_no_store_or_no_plan(home: Path, empty: Run) -> None:
     assert empty("repair", "--store", home / "nowhere").code == 10
-    empty("init", "--store", home / "store")
+    empty("init", "--agent", "main", "--store", home / "store")
     assert empty("repair", home / "nothing.json", "--store", home / "store").code == 5
     (home / "list.json").write_text("[]")
     assert empty("repair", home / "list.json", "--store", home / "store").code == 2

@@ -17,7 +17,10 @@ from holdfast.errors import HubUnavailable, IntegrityError, Locked, NotFound, Us
 from holdfast.integrity import incidents, rebuild, verify_corpus
 from holdfast.integrity.recovery import Facts, Policy, Refusal, plan_json, refusals
 from holdfast.integrity.source import BACKUP, HUB, Held, Kind
+from holdfast.log import value
+from holdfast.log.prune import prune
 from holdfast.node import repair
+from holdfast.node.directory import attach, detach
 from holdfast.node.hub import Hub
 from holdfast.node.refetch import StoreSource
 from holdfast.node.repair import Tools
@@ -342,6 +345,71 @@ def test_a_plan_is_kept_to(home: Path, world: World) -> None:
     assert repair.repair(home, world.tools("hub"), only=json.loads(json.dumps(made))).done
     with pytest.raises(UsageError, match="no plan"):
         repair.repair(home, world.tools("hub"), only={"format": 2})
+
+
+# -- what a log may have been through ---------------------------------------------------------------------------------
+
+
+def test_a_kill_between_the_old_file_and_the_new_one_is_gone_on_with(world: World, tmp_path: Path) -> None:
+    home = shutil.copytree(world.root / "killed", tmp_path / "home")
+    flip(log_at(home, "-wal"), 200_000)
+    incidents.freeze(log_at(home), {})
+    log_at(home, "-wal").unlink()
+    log_at(home, "-shm").unlink()
+    (home / "agents/a/.repair-x").mkdir()
+    outcome = repair.repair(home, ALONE)
+    assert outcome.repaired == ["a"]
+    assert "quarantine" in outcome.attempts[0]["steps"][0]["source"]
+    assert not (home / "agents/a/.repair-x").exists()
+    is_as_before(home, world)
+
+
+@pytest.mark.parametrize("fault", ["flip", "lost"])
+def test_a_log_whose_key_was_changed_is_put_right_under_the_new_one(fault: str, world: World, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with Store(home, "r", hub=world.hub.url, limits=NO_LIMITS) as store:
+        for n in range(20):
+            store.put("k", f"value {n}")
+        store.rotate()
+        store.put("k", "last")
+        assert store.flush(30)
+    path = home / "agents/r/log.db"
+    if fault == "flip":
+        flip(path, path.read_bytes().index(b"value 11") + 2)
+    else:
+        path.unlink()
+    assert repair.repair(home, world.tools("hub")).repaired == ["r"]
+    with Store(home, "r", hub=world.hub.url, limits=NO_LIMITS) as store:
+        assert store.get("k") == "last"
+        store.put("k", "goes on")
+        assert store.flush(30)
+        assert store.verify().sound
+
+
+def test_a_pruned_log_is_put_right_and_stays_pruned(home: Path, world: World) -> None:
+    directory = attach(home)
+    try:
+        opened = directory.open_log("a", None)
+        head = opened.corpus.head(opened.log.branch.id)
+        signer = directory.keyring.signer(directory.keyring.current())
+        assert prune(opened.log, signer.sign, settled=head.seq) > 20
+        for n in range(30):
+            opened.log.append([value("state", "after", f"later {n}")])
+        directory.release_log(opened)
+    finally:
+        detach(directory)
+    shutil.copytree(home, home.parent / "pruned")
+    with corpus_of(home) as corpus:
+        corpus.write(lambda tx: tx.execute("UPDATE rec SET key='x' WHERE pos=(SELECT max(pos)-3 FROM rec)"))
+        before = [each.pos for each in everything(corpus)]
+    tools = Tools(hubs=(), sources=[StoreSource(home.parent / "pruned")])
+    assert repair.repair(home, tools).repaired == ["a"]
+    with corpus_of(home) as corpus:
+        assert [each.pos for each in everything(corpus)][: len(before)] == before
+        assert verify_corpus(corpus).sound
+    with Store(home, "a", hub=(), limits=NO_LIMITS) as store:
+        assert store.get("after") == "later 29"
+        assert store.get("k11") == world.values["k11"]
 
 
 # -- evidence -------------------------------------------------------------------------------------------------------

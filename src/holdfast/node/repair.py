@@ -149,6 +149,8 @@ class _Bench:
                 stack.enter_context(rebuild.alone(self.home / name, make=self.make))
             for _, folder in folders(self.home):
                 stack.enter_context(rebuild.alone(folder / rebuild.LOG, make=self.make))
+            if self.make:
+                sweep(self.home)
             # A plan writes nothing below the store; a repair's copies lie where there must be room for them anyway.
             where = str(self.home) if self.make else None
             made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".repair-", dir=where))
