@@ -63,6 +63,18 @@ def test_a_plan_writes_nothing(world: World, home: Path) -> None:
     assert prints(home) == before
 
 
+@pytest.mark.parametrize("which", ["closed", "killed", "two"])
+def test_what_is_sound_is_not_touched(which: str, world: World, tmp_path: Path) -> None:
+    home = shutil.copytree(world.root / which, tmp_path / "home")
+    before = prints(home)
+    outcome = repair.repair(home, world.tools("hub"))
+    assert outcome.plan.sound
+    assert outcome.attempts == []
+    assert {name: each for name, each in prints(home).items() if not name.endswith(".lock")} == {
+        name: each for name, each in before.items() if not name.endswith(".lock")
+    }
+
+
 def test_a_store_that_somebody_has_open_is_left_alone(home: Path) -> None:
     with Store(home, "a", hub=(), limits=NO_LIMITS), pytest.raises(Locked, match="live process"):
         repair.repair(home, ALONE)
@@ -240,6 +252,20 @@ def test_a_source_that_is_away_is_told_of_and_gone_round(home: Path, world: Worl
     outcome = repair.repair(home, Tools(hubs=(), sources=[away, StoreSource(world.root / "closed")]))
     assert outcome.done
     assert outcome.plan.away == {"told": "nobody there"}
+
+
+def test_a_backup_gives_what_it_has_and_the_hub_the_rest(home: Path, world: World) -> None:
+    with corpus_of(home) as corpus:
+        corpus.write(lambda tx: tx.execute("DELETE FROM rec WHERE pos IN (50, 61)"))
+    backup = StoreSource(world.root / "earlier", BACKUP)
+    planned = repair.plan(home, Tools(hubs=(), sources=[backup]))
+    assert {(step.strategy, step.first) for step in planned.steps} == {("backup_restore", 50), ("backup_restore", 61)}
+    (home / "agents/a/log.db").unlink()
+    alone = Tools(hubs=(), sources=[backup])
+    assert rules(home, alone) == ["lowers the head"]  # it would end where the backup does
+    assert repair.repair(home, Tools(hubs=(world.hub.url,), sources=[backup])).repaired == ["a"]
+    backup.close()
+    is_as_before(home, world)
 
 
 def test_a_rotten_blob_from_a_source_is_not_taken(home: Path, world: World) -> None:

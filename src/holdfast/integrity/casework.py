@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from holdfast.corpus import Branch, doctor
+from holdfast.corpus import Branch
 from holdfast.errors import HoldfastError
 from holdfast.integrity import incidents, pieces, rebuild
 from holdfast.integrity.checks import Finding
@@ -25,6 +25,7 @@ from holdfast.log.anchor import Mark as Stand
 from holdfast.log.opening import new_incarnation
 from holdfast.records import BLOB, head_message
 from holdfast.seal import verify as verify_signature
+from holdfast.sqlite import doctor
 from holdfast.wire import Mark
 
 COPIES_MAX: Final = 5
@@ -175,9 +176,12 @@ class _Work:
             apart = [h for h in chains if h.head.seq in judge.links and judge.links[h.head.seq] != h.head.link]
             if chains and len(apart) == len(chains) and all(h.head.seq <= good for h in chains):
                 self.case.facts.forks.append(name)
-        for who, mark in self.known.items():
+        for who, mark in list(self.known.items()):
             if mark.seq in judge.links and judge.links[mark.seq] != mark.link:
-                self.case.facts.forks.append(who)
+                if who == ANCHOR:
+                    self.case.facts.forks.append(who)
+                else:
+                    del self.known[who]  # a receipt for another branch is void; what the hub holds, it says itself
 
     # -- gathering ----------------------------------------------------------------------------------------------
 

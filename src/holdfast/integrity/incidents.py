@@ -19,11 +19,11 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.clock import Clock, iso
-from holdfast.corpus import doctor
 from holdfast.disk import sync_directory
 from holdfast.errors import NodeFull, NotFound, UsageError
 from holdfast.log.opening import FROZEN
 from holdfast.sqlite import apsw_version
+from holdfast.sqlite.quarantine import quarantine
 
 FOLDER: Final = "quarantine"
 ACCOUNT: Final = "incidents.jsonl"
@@ -63,7 +63,7 @@ def freeze(path: Path, note: dict[str, Any], also: Sequence[Path] = ()) -> Path:
     Raises:
         NodeFull: no room; then nothing may be repaired.
     """
-    return doctor.quarantine(path, path.parent / FOLDER, also=tuple(also), note=note)
+    return quarantine(path, path.parent / FOLDER, also=(path.with_suffix(".anchor"), *also), note=note)
 
 
 def record(folder: Path, line: dict[str, Any], clock: Clock) -> None:

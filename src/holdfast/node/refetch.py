@@ -12,7 +12,7 @@ from holdfast import wire
 from holdfast.errors import HubError, NotFound
 from holdfast.integrity.rebuild import copy_of
 from holdfast.integrity.remains import Remains
-from holdfast.integrity.source import HUB, STORE, Held, Kind
+from holdfast.integrity.source import BACKUP, HUB, STORE, Held, Kind
 from holdfast.node.directory import folder_of
 from holdfast.objects import BlobFiles
 from holdfast.records import genesis, stream_id
@@ -125,22 +125,23 @@ class StoreSource:
 
     Args:
         home: the copy.
+        kind: what it passes for: a directory that a backup was restored to is a backup.
     """
 
-    def __init__(self, home: Path) -> None:
-        self._home = home
+    def __init__(self, home: Path, kind: Kind = STORE) -> None:
+        self._home, self._kind = home, kind
         self._opened: dict[bytes, tuple[Remains, Path]] = {}
         self._blobs = BlobFiles(home / "blobs")
 
     @property
     def name(self) -> str:
         """The directory."""
-        return f"copy {self._home}"
+        return f"{'backup' if self._kind == BACKUP else 'copy'} {self._home}"
 
     @property
     def kind(self) -> Kind:
-        """Another place on this machine, as far as recovery is concerned: nothing in it is signed."""
-        return STORE
+        """Another place on this machine, or a backup."""
+        return self._kind
 
     def held(self, stream: bytes, agent: str) -> list[Held]:
         """The chain in the copy, as far as it can be read.
