@@ -38,6 +38,16 @@ def flip_tree(home: Path) -> None:
     flip(log_at(home), page + 14)
 
 
+def lose_trees(home: Path) -> None:
+    """Overwrites every page that leads to others: no record can be reached, and none is harmed."""
+    data = log_at(home).read_bytes()
+    with open(log_at(home), "r+b") as file:
+        for page in range(PAGE, len(data), PAGE):
+            if data[page] == 5:
+                file.seek(page)
+                file.write(random.Random(page).randbytes(PAGE))
+
+
 def flip_keys(home: Path) -> None:
     """Turns a bit among the newest versions of the keys."""
     data = log_at(home).read_bytes()
@@ -162,6 +172,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "a bit of a wide payload": ("closed", lambda home: flip(log_at(home), wide_page(home) + 900), VALUE),
     "a bit of a link": ("closed", flip_link, OK),
     "a bit of a tree": ("closed", flip_tree, OK),
+    "every tree lost": ("closed", lose_trees, OK),
     "a bit among the keys": ("closed", flip_keys, OK),
     "a bit that nothing uses": ("closed", flip_unused, OK),
     "a bit of the file's header": ("closed", lambda home: flip(log_at(home), 30), OK),

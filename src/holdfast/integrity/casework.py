@@ -15,7 +15,7 @@ from holdfast.errors import HoldfastError
 from holdfast.integrity import incidents, pieces, rebuild
 from holdfast.integrity.checks import Finding
 from holdfast.integrity.pieces import Judge, Piece, Pool, Solved
-from holdfast.integrity.recovery import MANUAL, REDERIVE, VERSION_ROLLBACK, Facts, Step, strategy_for
+from holdfast.integrity.recovery import MANUAL, MASS_MIN, REDERIVE, VERSION_ROLLBACK, Facts, Step, strategy_for
 from holdfast.integrity.recovery_log import Case, Ground
 from holdfast.integrity.remains import Remains, is_cut, strays
 from holdfast.integrity.scan import ANCHOR, verify_corpus
@@ -307,10 +307,21 @@ class _Work:
         facts.lost, facts.bodies = self.lost, sorted(case.bare)
         elsewhere = [seq for seq, piece in case.fixed.items() if piece.origin not in (pieces.OWN, PAGES)]
         if not is_cut(case.folder / rebuild.LOG) and self.remains.corpus is not None:
-            rotten = [seq for seq in (*elsewhere, *case.bare) if seq <= case.last_own]
-            facts.rotten = len(rotten) + sum(last - first + 1 for first, last in self.lost)
+            rotten = {seq for seq in (*elsewhere, *case.bare) if seq <= case.last_own}
+            rotten |= {seq for first, last in self.lost for seq in range(first, last + 1)}
+            facts.rotten = len(rotten) if len(rotten) <= MASS_MIN else len(rotten) - len(self._unharmed(rotten))
         case.branches = self._branches()
         case.steps = list(self._steps())
+
+    def _unharmed(self, rotten: set[int]) -> set[int]:
+        """Those that are whole where they lie: a page that led to them is damaged, and it is one page."""
+        found = set()
+        fixed = self.case.fixed
+        for piece in strays(self.case.folder / rebuild.LOG, self.case.stream, PAGES, rotten, 1 << 62):
+            record = pieces.record_of(piece) if piece.seq in fixed and fixed[piece.seq].header == piece.header else None
+            if record is not None and pieces.is_explained(piece, record):
+                found.add(piece.seq)
+        return found
 
     def _branches(self) -> list[Branch]:
         known = rebuild.heads(self.remains.branches)
