@@ -39,13 +39,14 @@ def flip_tree(home: Path) -> None:
 
 
 def lose_trees(home: Path) -> None:
-    """Overwrites every page that leads to others: no record can be reached, and none is harmed."""
+    """Puts the newest records' page over every page that leads to others: the rest cannot be reached, and is whole."""
     data = log_at(home).read_bytes()
+    leaves = [at for at in range(PAGE, len(data), PAGE) if data[at] == 13 and b"value" in data[at : at + PAGE]]
     with open(log_at(home), "r+b") as file:
         for page in range(PAGE, len(data), PAGE):
             if data[page] == 5:
                 file.seek(page)
-                file.write(random.Random(page).randbytes(PAGE))
+                file.write(data[leaves[-1] : leaves[-1] + PAGE])
 
 
 def flip_keys(home: Path) -> None:
