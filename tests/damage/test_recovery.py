@@ -219,10 +219,10 @@ CASES += [(fault, "copy") for fault in ("a bit of a payload", "a blob lost", "th
 
 
 @pytest.mark.parametrize(("fault", "source"), CASES)
-def test_damage_is_repaired_or_refused(fault: str, source: str, world: World, tmp_path: Path) -> None:
+def test_damage_is_repaired_or_refused(fault: str, source: str, world: World, memory_path: Path) -> None:
     which, damage, alone = FAULTS[fault]
     EARLIER[:] = [world.root / "earlier"]
-    home = shutil.copytree(world.root / which, tmp_path / "home")
+    home = shutil.copytree(world.root / which, memory_path / "home")
     damage(home)
     tools = world.tools(source)
     outcome = repair.repair(home, tools)
@@ -237,13 +237,13 @@ def test_damage_is_repaired_or_refused(fault: str, source: str, world: World, tm
     is_as_before(home, world)
 
 
-def test_every_random_flip_over_live_data_is_undone_without_a_person(world: World, tmp_path: Path) -> None:
+def test_every_random_flip_over_live_data_is_undone_without_a_person(world: World, memory_path: Path) -> None:
     """With the hub every one; each is a bit of the file, or of the WAL that a kill left, wherever it falls."""
     chance = random.Random(5)
     repaired = sound = 0
     for number in range(FLIPS):
         which, end = ("closed", "") if number % 2 else ("killed", "-wal")
-        home = shutil.copytree(world.root / which, tmp_path / str(number))
+        home = shutil.copytree(world.root / which, memory_path / str(number))
         size = log_at(home).stat().st_size if not end else 32 + used_frames(log_at(home, end)) * (PAGE + 24)
         flip(log_at(home, end), chance.randrange(size), chance.randrange(8))
         outcome = repair.repair(home, world.tools("hub"))

@@ -35,9 +35,9 @@ PAYLOAD = flip_in(b"value 61 ", 3)
 
 
 @pytest.fixture
-def home(world: World, tmp_path: Path) -> Path:
+def home(world: World, memory_path: Path) -> Path:
     """A copy of the store."""
-    return shutil.copytree(world.root / "closed", tmp_path / "home")
+    return shutil.copytree(world.root / "closed", memory_path / "home")
 
 
 def rules(home: Path, tools: Tools = ALONE, policy: Policy = Policy()) -> list[str]:  # noqa: B008
@@ -64,8 +64,8 @@ def test_a_plan_writes_nothing(world: World, home: Path) -> None:
 
 
 @pytest.mark.parametrize("which", ["closed", "killed", "two"])
-def test_what_is_sound_is_not_touched(which: str, world: World, tmp_path: Path) -> None:
-    home = shutil.copytree(world.root / which, tmp_path / "home")
+def test_what_is_sound_is_not_touched(which: str, world: World, memory_path: Path) -> None:
+    home = shutil.copytree(world.root / which, memory_path / "home")
     before = prints(home)
     outcome = repair.repair(home, world.tools("hub"))
     assert outcome.plan.sound
@@ -98,8 +98,8 @@ def test_without_a_quarantine_copy_nothing_is_touched(home: Path, world: World) 
     assert log_at(home).read_bytes() == before
 
 
-def test_a_log_that_parted_from_the_hubs_is_left_to_the_nodes_protocol(world: World, tmp_path: Path) -> None:
-    home = shutil.copytree(world.root / "earlier", tmp_path / "home")
+def test_a_log_that_parted_from_the_hubs_is_left_to_the_nodes_protocol(world: World, memory_path: Path) -> None:
+    home = shutil.copytree(world.root / "earlier", memory_path / "home")
     with Store(home, "a", hub=(), limits=NO_LIMITS) as store:
         for n in range(200):
             store.put("elsewhere", n)
@@ -107,8 +107,8 @@ def test_a_log_that_parted_from_the_hubs_is_left_to_the_nodes_protocol(world: Wo
     assert "fork" in rules(home, world.tools("hub"))
 
 
-def test_several_damaged_logs_stop_it_until_somebody_looked_at_the_disk(world: World, tmp_path: Path) -> None:
-    home = shutil.copytree(world.root / "two", tmp_path / "home")
+def test_several_damaged_logs_stop_it_until_somebody_looked_at_the_disk(world: World, memory_path: Path) -> None:
+    home = shutil.copytree(world.root / "two", memory_path / "home")
     for agent in "ab":
         path = home / "agents" / agent / "log.db"
         flip(path, path.read_bytes().index(b"value 11 ") + 2)
@@ -125,10 +125,10 @@ def test_a_clock_that_runs_behind_the_log_stops_it(home: Path, world: World) -> 
     assert "clock" in rules(home, tools)
 
 
-def test_nothing_is_built_over_what_is_there(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
+def test_nothing_is_built_over_what_is_there(memory_path: Path) -> None:
+    (memory_path / "there").mkdir()
     with pytest.raises(UsageError, match="there already"):
-        rebuild.build(tmp_path / "there", [], {}, [], Place(0, b""))
+        rebuild.build(memory_path / "there", [], {}, [], Place(0, b""))
 
 
 FACTS: dict[str, tuple[Facts, Policy, str]] = {
@@ -229,8 +229,8 @@ def test_a_source_that_lies_can_only_fail_to_help(lie: str, home: Path, world: W
     is_as_before(home, world)
 
 
-def test_a_hub_that_shows_no_signature_adds_nothing_behind_what_the_anchor_saw(world: World, tmp_path: Path) -> None:
-    home = shutil.copytree(world.root / "earlier", tmp_path / "home")
+def test_a_hub_that_shows_no_signature_adds_nothing_behind_what_the_anchor_saw(world: World, memory_path: Path) -> None:
+    home = shutil.copytree(world.root / "earlier", memory_path / "home")
     (home / "node.db").unlink()
     told = Told(world, HUB, lambda _, item: item)
     with corpus_of(home) as corpus:
@@ -321,8 +321,8 @@ def test_a_value_that_nobody_has_goes_back_to_its_last_intact_version(home: Path
             store.get("k11", at=newest.version)
 
 
-def test_a_tail_that_nobody_has_is_given_up_on_somebodys_word(world: World, tmp_path: Path) -> None:
-    home = shutil.copytree(world.root / "closed", tmp_path / "home")
+def test_a_tail_that_nobody_has_is_given_up_on_somebodys_word(world: World, memory_path: Path) -> None:
+    home = shutil.copytree(world.root / "closed", memory_path / "home")
     (home / "node.db").unlink()  # it never had a hub
     with corpus_of(home) as corpus:
         corpus.write(lambda tx: tx.execute("DELETE FROM rec WHERE pos>150"))
@@ -376,8 +376,8 @@ def test_a_plan_is_kept_to(home: Path, world: World) -> None:
 # -- what a log may have been through ---------------------------------------------------------------------------------
 
 
-def test_a_kill_between_the_old_file_and_the_new_one_is_gone_on_with(world: World, tmp_path: Path) -> None:
-    home = shutil.copytree(world.root / "killed", tmp_path / "home")
+def test_a_kill_between_the_old_file_and_the_new_one_is_gone_on_with(world: World, memory_path: Path) -> None:
+    home = shutil.copytree(world.root / "killed", memory_path / "home")
     flip(log_at(home, "-wal"), 200_000)
     incidents.freeze(log_at(home), {})
     log_at(home, "-wal").unlink()
@@ -391,8 +391,10 @@ def test_a_kill_between_the_old_file_and_the_new_one_is_gone_on_with(world: Worl
 
 
 @pytest.mark.parametrize("fault", ["flip", "lost"])
-def test_a_log_whose_key_was_changed_is_put_right_under_the_new_one(fault: str, world: World, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_a_log_whose_key_was_changed_is_put_right_under_the_new_one(
+    fault: str, world: World, memory_path: Path
+) -> None:
+    home = memory_path / "home"
     with Store(home, "r", hub=world.hub.url, limits=NO_LIMITS) as store:
         for n in range(20):
             store.put("k", f"value {n}")
