@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.damage.recovering import World
+from tests.flow.hubs import HubProcess
+
 MEMORY = Path("/dev/shm")
 
 
@@ -26,3 +29,14 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def memory_path(quick: Path) -> Path:
     """The same for one test alone."""
     return Path(tempfile.mkdtemp(dir=quick))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A store, its copies and its hub, which runs until the tests end."""
+    root = tmp_path_factory.mktemp("world")
+    hub = HubProcess(root / "hub")
+    try:
+        yield World(root, hub)
+    finally:
+        hub.kill()

@@ -45,6 +45,8 @@ COMMANDS = Shell(
             "erase": ("erasure", "erase a subject, or a key, for good"),
             "keys": ("erasure", "the keys of sealed collections"),
             "backup": ("backup", "back up a node or a hub, prove it, bring it back"),
+            "repair": ("repair", "put right what is damaged, as far as it can be proven"),
+            "quarantine": ("repair", "what was damaged, kept as it was found"),
         },
     },
 )

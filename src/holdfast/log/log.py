@@ -13,7 +13,7 @@ from holdfast import clock
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus import Branch, Prior, SqlCorpus, Stored
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import Conflict, NotFound, UsageError
+from holdfast.errors import Conflict, IntegrityError, NotFound, UsageError
 from holdfast.log.drafts import Draft
 from holdfast.log.reading import BlobStore
 from holdfast.records import (
@@ -187,6 +187,21 @@ class Log:
         what = f"version {version}" if version is not None else f"at {clock.to_iso(stamp or 0)}"
         hint = f"holdfast history {key} --collection {collection}"
         raise NotFound(f"{self.branch.agent} has nothing at {collection}/{key} {what}", hint=hint)
+
+
+class FrozenLog(Log):
+    """A log that only people can put right: it is read, and nothing is written to it."""
+
+    def job(self, drafts: Sequence[Draft]) -> Job:
+        """Refuses.
+
+        Raises:
+            IntegrityError: always.
+        """
+        raise IntegrityError(
+            f"the log of {self.branch.agent} is damaged, and frozen until somebody decides",
+            hint="holdfast repair --plan; holdfast quarantine release INCIDENT lets it be written as it is",
+        )
 
 
 def _check(draft: Draft, prior: Prior | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,9 +16,12 @@ from holdfast.errors import IntegrityError
 from holdfast.log.anchor import Anchor
 from holdfast.log.duty import UNKNOWN, Duties
 from holdfast.log.levels import ADVANCED, Level
-from holdfast.log.log import Log
+from holdfast.log.log import FrozenLog, Log
 from holdfast.objects import BlobFiles
 from holdfast.records import genesis, stream_id
+
+FROZEN: Final = "log.frozen"
+"""Beside a damaged log that recovery could not put right: it names the incident, and stops all writing."""
 
 
 class Incident(msgspec.Struct, frozen=True):
@@ -77,7 +80,11 @@ class OpenLog:
             self._anchor.close()
             self.corpus.close()
             raise
-        self.log = Log(self.corpus, branch, blobs=blobs, wall=wall)
+        frozen = directory / FROZEN
+        if frozen.exists():
+            at = clock.iso(wall.now_ms())
+            self.incidents.append(Incident("frozen", f"nothing is written until {frozen.read_text()} is released", at))
+        self.log = (FrozenLog if frozen.exists() else Log)(self.corpus, branch, blobs=blobs, wall=wall)
         self._duties = Duties(self.corpus, branch.id, self._anchor, level, synced=anchored)
 
     def sync(self, head: Head | None = None) -> Head:

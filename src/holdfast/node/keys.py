@@ -91,6 +91,10 @@ class Keyring:
 
         self._engine.commits.run(job)
 
+    def scrub(self) -> list[str]:
+        """What is wrong with the file's pages, in words; empty when it is sound."""
+        return self._engine.scrub()
+
     def close(self) -> None:
         """Closes the file; a second close is fine."""
         self._engine.close()

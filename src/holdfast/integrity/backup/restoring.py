@@ -282,7 +282,7 @@ class _Part:
             IntegrityError: it is not.
         """
         there = {blob.digest for each in self.entry.segments for blob in each.blobs}
-        scan = verify_corpus(corpus, _Known(blobs, there))
+        scan = verify_corpus(corpus, _Known(blobs, there, _referred(corpus)))
         if not scan.sound:
             shown = "; ".join(str(finding) for finding in scan.findings[:FINDINGS_SHOWN])
             raise IntegrityError(f"what came back of {self.tables.place} does not prove: {shown}")
@@ -311,24 +311,29 @@ _HEADS: Final = (
 class _Known:
     """The blobs of a file, where those that were not backed up are nobody's fault now: create has said so."""
 
-    def __init__(self, blobs: BlobFiles, there: set[str]) -> None:
-        self._blobs, self._there = blobs, there
+    def __init__(self, blobs: BlobFiles, there: set[str], sizes: dict[bytes, int]) -> None:
+        self._blobs, self._there, self._sizes = blobs, there, sizes
 
     def has(self, digest: bytes) -> bool:
         return digest.hex() not in self._there or self._blobs.has(digest)
+
+    def size(self, digest: bytes) -> int:
+        return self._blobs.size(digest) if digest.hex() in self._there else self._sizes[digest]
 
     def verify(self, digest: bytes) -> bool:
         return digest.hex() not in self._there or self._blobs.verify(digest)
 
 
-def _referred(corpus: SqliteCorpus) -> list[bytes]:
+def _referred(corpus: SqliteCorpus) -> dict[bytes, int]:
+    """The blobs that records refer to, with their sizes in bytes."""
     from holdfast.corpus.rows import COLUMNS
     from holdfast.records import BLOB, read_blob_reference
 
-    found: dict[bytes, None] = {}
+    found: dict[bytes, int] = {}
     for stored in corpus.read(f"SELECT {COLUMNS} FROM rec r WHERE r.flags & {BLOB} <> 0 AND r.body IS NOT NULL"):
-        found[read_blob_reference(stored.payload())[0]] = None
-    return list(found)
+        digest, size = read_blob_reference(stored.payload())
+        found[digest] = size
+    return found
 
 
 @contextlib.contextmanager
