@@ -26,6 +26,10 @@ from holdfast.objects.files.store import FileStore
 _JSON: Final = "application/json"
 
 
+class _Between(Exception):
+    """The newest file is not that of the newest version: for a moment, or for good."""
+
+
 class FileShelf:
     """The shelf of `StorageType.FILE_BASED`. Threads and processes may share it.
 
@@ -47,6 +51,16 @@ class FileShelf:
         kind = self._kind(data_id)
         if kind is None:
             return None
+        try:
+            return self._shown(kind, data_id)
+        except _Between:
+            with self._alone():  # perhaps a writer was between the copy and the file
+                try:
+                    return self._shown(kind, data_id)
+                except _Between as still:
+                    raise _lost(data_id, str(still)) from None
+
+    def _shown(self, kind: str, data_id: str) -> Found:
         number = max(self._numbers(kind, data_id), default=0)
         try:
             package = self._read(f"{kind}/{data_id}")
@@ -54,9 +68,9 @@ class FileShelf:
             found = self._version(kind, data_id, number)
             if found.kept.deleted:
                 return found
-            raise _lost(data_id, "its file is lost") from None
+            raise _Between("its file is lost") from None
         if package.metadata.version < number:
-            raise _lost(data_id, f"its file holds version {package.metadata.version}, the newest is {number}")
+            raise _Between(f"its file holds version {package.metadata.version}, the newest is {number}")
         return Found(package.metadata, f"{kind}/{data_id}")
 
     def payload(self, found: Found) -> bytes:
@@ -132,7 +146,7 @@ class FileShelf:
         """Puts the proven bytes of a version in the place of damaged ones; the number stays."""
         kept = found.kept
         with self._alone():
-            previous = self._link(kept.data_type, kept.data_id, kept.version - 1)
+            previous = self._before(kept)
             self._put(copy_of(kept), kept, payload, previous)
             self._show(kept, payload, previous)
 
@@ -155,33 +169,37 @@ class FileShelf:
         kind = self._kind(data_id)
         if kind is None:
             raise NotFound(f"nothing is known of {data_id}")
-        numbers = sorted(self._numbers(kind, data_id))
+        with self._alone():  # or a writer between the copy and the file would be a finding
+            numbers = sorted(self._numbers(kind, data_id))
+            package = self._look(kind, data_id, numbers, problems)
         versions = problems[IntegrityCheckType.VERSION_CONTROL]
-        if numbers != list(range(1, len(numbers) + 1)) and numbers:
-            versions.append(f"versions are missing: {numbers[0]} to {numbers[-1]} should be {numbers[-1]} files")
-        elif not numbers:
+        if not numbers:
             versions.append("no version has a copy")
+        if package is None:
+            return problems
         number = numbers[-1] if numbers else 0
-        try:
-            package = self._read(f"{kind}/{data_id}")
-        except ObjectNotFound:
-            try:
-                deleted = self._version(kind, data_id, number).kept.deleted
-            except HoldfastError as error:
-                problems[IntegrityCheckType.CHECKSUM].append(str(error))
-                deleted = False
-            if not deleted:
-                problems[IntegrityCheckType.SIZE_VERIFICATION].append("its file is lost")
-            return problems
-        except IntegrityError as error:
-            problems[IntegrityCheckType.CHECKSUM].append(error.message)
-            return problems
         kept = package.metadata
         if kept.version != number and number:
             versions.append(f"its file holds version {kept.version}, the newest is {number}")
         self._check_bytes(package, problems)
         self._check_chain(package, number, problems)
         return self._check_before(kept, now, problems)
+
+    def _look(self, kind: str, data_id: str, numbers: list[int], problems: Problems) -> Package | None:
+        """The newest file, if it can be read and there should be one."""
+        try:
+            return self._read(f"{kind}/{data_id}")
+        except ObjectNotFound:
+            deleted = False
+            try:
+                deleted = bool(numbers) and self._version(kind, data_id, numbers[-1]).kept.deleted
+            except HoldfastError as error:
+                problems[IntegrityCheckType.CHECKSUM].append(str(error))
+            if not deleted:
+                problems[IntegrityCheckType.SIZE_VERIFICATION].append("its file is lost")
+        except IntegrityError as error:
+            problems[IntegrityCheckType.CHECKSUM].append(error.message)
+        return None
 
     def _check_bytes(self, package: Package, problems: Problems) -> None:
         kept = package.metadata
@@ -212,14 +230,15 @@ class FileShelf:
             with contextlib.suppress(IntegrityError):
                 if not kept.blob and copy.payload() != package.payload() and not problems[IntegrityCheckType.CHECKSUM]:
                     problems[IntegrityCheckType.CHECKSUM].append("the copy of this version holds other bytes")
-        before = self._link(kept.data_type, kept.data_id, kept.version - 1)
+        before = self._before(kept)
         if before != GENESIS and before != package.previous:
-            chain.append("it does not follow the version before it")
+            chain.append("it does not follow the version before it: that was changed, or one between them is lost")
 
     def _check_before(self, kept: Kept, now: float, problems: Problems) -> Problems:
         before: Kept | None = None
         with contextlib.suppress(HoldfastError):
-            before = self._version(kept.data_type, kept.data_id, kept.version - 1).kept
+            lower = (number for number in self._numbers(kept.data_type, kept.data_id) if number < kept.version)
+            before = self._version(kept.data_type, kept.data_id, max(lower, default=0)).kept
         check_stamp(kept, before, now, problems)
         return problems
 
@@ -259,6 +278,11 @@ class FileShelf:
 
     def _read(self, key: str) -> Package:
         return unpacked(self.store.read(key), key)
+
+    def _before(self, kept: Kept) -> str:
+        """The link of the version before this one; a value brought back from a backup may have skipped numbers."""
+        lower = [number for number in self._numbers(kept.data_type, kept.data_id) if number < kept.version]
+        return self._link(kept.data_type, kept.data_id, max(lower, default=0))
 
     def _link(self, kind: str, data_id: str, number: int) -> str:
         """The link of a version; the genesis where there is none that can be read."""

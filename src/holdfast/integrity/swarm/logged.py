@@ -208,7 +208,7 @@ class LogShelf:
         size = stored.record.payload_len
         if size != kept.size:
             problems[IntegrityCheckType.SIZE_VERIFICATION].append(f"{size} bytes are here, {kept.size} were stored")
-        if not problems[IntegrityCheckType.CHECKSUM]:
+        if stored.body is not None and not problems[IntegrityCheckType.CHECKSUM]:
             proven(kept, stored.payload())
 
     def _check_versions(self, found: Found, known: Stored, stored: Stored, now: float, problems: Problems) -> None:

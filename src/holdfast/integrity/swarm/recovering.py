@@ -174,12 +174,7 @@ class _Attempt:
         entry, name = self._backed_up(None)
         payload = None if entry.kept.deleted else self.storage.backups.read(entry)
         if self._page_is_gone():
-            from holdfast.integrity.swarm.rebuilding import rebuild
-
-            self.lossy = self.wanted.allow_loss
-            told = rebuild(self.storage, allow_loss=self.wanted.allow_loss)
-            self.shelf = self.storage.shelf
-            return told
+            return self._rebuild()
         kept, number = entry.kept, self._number()
         self.lossy = kept.version < number
         if self.lossy and not self.wanted.allow_loss:
@@ -193,9 +188,21 @@ class _Attempt:
         if kept.version == number and at is not None:
             with contextlib.suppress(IntegrityError):
                 self.shelf.put_back(Found(kept, at), payload)
-                return f"version {kept.version} was put back from backup {name}"
+                if not any(self.storage.problems(self.data_id).values()):
+                    return f"version {kept.version} was put back from backup {name}"
+        if isinstance(self.shelf, LogShelf) and kept.version >= number:
+            with contextlib.suppress(IntegrityError):
+                return self._rebuild()  # the record itself is damaged, not only what it holds
         wrote = self.shelf.write(kept, payload)
         return f"version {kept.version} of backup {name} is version {wrote.version} now"
+
+    def _rebuild(self) -> str:
+        from holdfast.integrity.swarm.rebuilding import rebuild
+
+        self.lossy = self.wanted.allow_loss
+        told = rebuild(self.storage, allow_loss=self.wanted.allow_loss)
+        self.shelf = self.storage.shelf
+        return told
 
     def _roll_back(self) -> str:
         """The newest whole version before the damage, or up to a time, as a new version."""

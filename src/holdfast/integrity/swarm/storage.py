@@ -1,4 +1,4 @@
-"""`PersistentDataStorage`: named values of a swarm of agents, in files, in a database, or in both; with their copies."""
+"""`PersistentDataStorage`: named values of a swarm of agents, in files, in a database or in both; with their copies."""
 
 from __future__ import annotations
 
