@@ -44,6 +44,8 @@ class FileShelf:
         self.store = FileStore(root)
         self._thread = threading.Lock()
 
+    unusable = False
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     def newest(self, data_id: str) -> Found | None:

@@ -61,6 +61,11 @@ class LogShelf:
         self._log = self.opened.log
         self._corpus = self.opened.corpus
 
+    @property
+    def unusable(self) -> bool:
+        """Whether the disk failed it: it must be opened anew."""
+        return self._corpus.engine.unusable
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     def newest(self, data_id: str) -> Found | None:

@@ -106,6 +106,7 @@ class _Attempt:
     def run(self, strategy: RecoveryStrategy) -> Recovered:
         """One strategy, proven afterwards and written down."""
         self.lossy = False
+        self.shelf = self.storage.usable()
         done, what = False, ""
         try:
             self._keep_evidence()
@@ -174,6 +175,7 @@ class _Attempt:
         entry, name = self._backed_up(None)
         payload = None if entry.kept.deleted else self.storage.backups.read(entry)
         if self._page_is_gone():
+            self.shelf = self.storage.usable()
             return self._rebuild()
         kept, number = entry.kept, self._number()
         self.lossy = kept.version < number
@@ -199,6 +201,7 @@ class _Attempt:
     def _rebuild(self) -> str:
         from holdfast.integrity.swarm.rebuilding import rebuild
 
+        self.storage.usable()
         self.lossy = self.wanted.allow_loss
         told = rebuild(self.storage, allow_loss=self.wanted.allow_loss)
         self.shelf = self.storage.shelf

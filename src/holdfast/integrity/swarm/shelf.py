@@ -58,6 +58,11 @@ class Shelf(Protocol):
 
     blobs: Blobs
 
+    @property
+    def unusable(self) -> bool:
+        """Whether it must be opened anew."""
+        ...
+
     def newest(self, data_id: str) -> Found | None:
         """The newest version, also one that says that the value was deleted; None if there never was one."""
         ...

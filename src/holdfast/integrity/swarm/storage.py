@@ -318,6 +318,22 @@ class PersistentDataStorage:
         self._open()
         return problems(self, data_id)
 
+    def usable(self) -> Shelf:
+        """The place where values lie; opened anew if the disk has failed it.
+
+        Raises:
+            StoreClosed: the storage was closed.
+        """
+        self._open()
+        return self.shelf
+
+    def whole(self) -> list[str]:
+        """What is wrong with the place of the values as a whole, in words; damage never raises."""
+        try:
+            return self.usable().whole()
+        except HoldfastError as error:
+            return [error.message]
+
     def open_shelf(self, home: str = "log") -> Shelf:
         """The place where values lie, opened anew."""
         if self.storage_type is StorageType.FILE_BASED:
@@ -336,6 +352,13 @@ class PersistentDataStorage:
     def _open(self) -> None:
         if self._closed:
             raise StoreClosed("this storage was closed")
+        if self.shelf.unusable:
+            with self._lock:
+                # After a failed read or sync in its transaction, only a file that is opened anew can be trusted.
+                if self.shelf.unusable:
+                    with contextlib.suppress(HoldfastError):
+                        self.shelf.close()
+                    self.shelf = self.open_shelf()
 
     def _need(self, data_id: str, version: int | None = None) -> Found:
         self._open()

@@ -116,7 +116,7 @@ class DataIntegrityManager:
                 if self._stop.is_set() and threading.current_thread() is self._thread:
                     break
                 failed += [check for check in self._check(data_id, self.auto_recover) if not check.passed]
-            self._whole = self.storage.shelf.whole()
+            self._whole = self.storage.whole()
             self._scans += 1
             self._scanned_at = self.storage.now()
             return failed
@@ -173,7 +173,7 @@ class DataIntegrityManager:
             names |= dict.fromkeys(listed.entries)
             break
         try:
-            names |= dict.fromkeys(self.storage.shelf.ids())
+            names |= dict.fromkeys(self.storage.usable().ids())
         except HoldfastError as error:  # a damaged page among the names: the backups know them too
             self.trouble = error.message
         return sorted(names)
