@@ -65,9 +65,7 @@ def failing(storage: PersistentDataStorage, data_id: str) -> set[IntegrityCheckT
 
 def test_the_words_are_those_of_the_report() -> None:
     fields = {field.name: field.type for field in dataclasses.fields(StorageMetadata)}
-    assert list(fields) == (
-        "data_id timestamp checksum size version integrity_level backup_count last_backup".split()
-    )
+    assert list(fields) == ("data_id timestamp checksum size version integrity_level backup_count last_backup".split())
     assert get_type_hints(StorageMetadata)["integrity_level"] is DataIntegrityLevel
     assert [field.name for field in dataclasses.fields(IntegrityCheck)] == (
         "check_id data_id check_type timestamp passed details recovery_attempted recovery_successful".split()
@@ -102,7 +100,12 @@ VALUES: list[Any] = [
 def test_what_was_stored_is_retrieved_after_a_restart_too(storage: PersistentDataStorage) -> None:
     for number, value in enumerate(VALUES):
         meta = storage.store(f"agent-{number}/value", value, DATA_TYPES[number % 5])
-        assert (meta.data_id, meta.version, meta.backup_count, meta.last_backup) == (f"agent-{number}/value", 1, 0, None)
+        assert (meta.data_id, meta.version, meta.backup_count, meta.last_backup) == (
+            f"agent-{number}/value",
+            1,
+            0,
+            None,
+        )
     names = [f"agent-{number}/value" for number in range(len(VALUES))]
     assert [storage.retrieve(name) for name in names] == VALUES
     assert storage.ids("tasks") == ["agent-1/value", "agent-6/value"]

@@ -74,29 +74,39 @@ def rebuild(storage: PersistentDataStorage, *, allow_loss: bool = False) -> str:
     return text + (f"; lost: {'; '.join(lost)}" if lost else "")
 
 
-def swap(storage: PersistentDataStorage, old: LogShelf | None) -> Path:
+def swap(storage: PersistentDataStorage, old: LogShelf) -> Path:
     """Puts the old log aside and the new one in its place.
+
+    Raises:
+        Locked: another process has the log open; nothing was changed.
+    """
+    with contextlib.suppress(HoldfastError):
+        old.close()
+    try:
+        return put_aside(storage.path)
+    finally:
+        storage.shelf = storage.open_shelf()
+
+
+def put_aside(path: Path) -> Path:
+    """Moves a closed log to the quarantine, and the new one into its place; where the old one is then.
 
     Raises:
         Locked: another process has the log open; nothing was changed.
     """
     from holdfast.integrity.swarm.recovering import incident
 
-    if old is not None:
-        with contextlib.suppress(HoldfastError):
-            old.close()
-    fd = os.open(storage.path / LOG / "log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(path / LOG / "log.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        target = incident(storage.path)
-        os.rename(storage.path / LOG, target / LOG)
-        os.rename(storage.path / f"{LOG}.new", storage.path / LOG)
-        sync_directory(storage.path)
+        target = incident(path)
+        os.rename(path / LOG, target / LOG)
+        os.rename(path / f"{LOG}.new", path / LOG)
+        sync_directory(path)
     except BlockingIOError as error:
         raise Locked("another process has the log open", hint="end it, and try again") from error
     finally:
         os.close(fd)
-        storage.shelf = storage.open_shelf()
     return target
 
 

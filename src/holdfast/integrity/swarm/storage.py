@@ -40,6 +40,7 @@ CRITICAL_PAUSE_S: Final = 5.0
 """Between the backups that writes at level critical bring about."""
 FILE_BYTES_MAX: Final = 1 << 20
 """What is larger is no file to read, and lies beside as a blob."""
+LOG: Final = "log"
 _ABOUT: Final = "storage.json"
 _PARTIAL_S: Final = 24 * HOUR_S
 
@@ -81,7 +82,7 @@ class PersistentDataStorage:
         backup_to: str | None = None,
     ) -> None:
         self.path = Path(os.path.abspath(base_path))
-        self.storage_type = _settled(self.path, None if storage_type is None else _one(StorageType, storage_type))
+        self.storage_type = settled(self.path, None if storage_type is None else _one(StorageType, storage_type))
         self.integrity_level = _one(DataIntegrityLevel, integrity_level or DataIntegrityLevel.ADVANCED)
         self.backup_interval_s = backup_interval_s
         self.backup_retention_s = backup_retention_s
@@ -334,18 +335,11 @@ class PersistentDataStorage:
         except HoldfastError as error:
             return [error.message]
 
-    def open_shelf(self, home: str = "log") -> Shelf:
+    def open_shelf(self) -> Shelf:
         """The place where values lie, opened anew."""
         if self.storage_type is StorageType.FILE_BASED:
             return FileShelf(self.path, BlobFiles(self.path / "blobs"))
-        blobs: Blobs = BlobFiles(self.path / "blobs")
-        if self.storage_type is StorageType.DATABASE:
-            (self.path / "large").mkdir(mode=0o700, exist_ok=True)
-            blobs = DatabaseBlobs(SqliteStore(self.path / "large" / "large.db"), BlobFiles(self.path / "large" / "in"))
-        pending = self.path / f"{home}.new"
-        if pending.exists() and not (self.path / home).exists():
-            os.rename(pending, self.path / home)  # a rebuilding was cut off between its two last steps
-        return LogShelf(self.path / home, blobs, level(self.integrity_level.value))
+        return opened_log(self.path, LOG, self.storage_type, self.integrity_level.value)
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -459,8 +453,30 @@ class DatabaseBlobs(StoredBlobs):
         self.store.close()
 
 
-def _settled(path: Path, asked: StorageType | None) -> StorageType:
-    """The storage type of a directory, which is written down when it is made."""
+def opened_log(path: Path, home: str, kind: StorageType, name: str) -> LogShelf:
+    """The log of a storage that has one.
+
+    Args:
+        path: the storage's directory.
+        home: the log's name there.
+        kind: DATABASE or HYBRID.
+        name: the level's.
+    """
+    blobs: Blobs = BlobFiles(path / "blobs")
+    if kind is StorageType.DATABASE:
+        (path / "large").mkdir(mode=0o700, exist_ok=True)
+        blobs = DatabaseBlobs(SqliteStore(path / "large" / "large.db"), BlobFiles(path / "large" / "in"))
+    if (path / f"{home}.new").exists() and not (path / home).exists():
+        os.rename(path / f"{home}.new", path / home)  # a rebuilding was cut off between its two last steps
+    return LogShelf(path / home, blobs, level(name))
+
+
+def settled(path: Path, asked: StorageType | None) -> StorageType:
+    """The storage type of a directory, which is written down when it is made.
+
+    Raises:
+        UsageError: it holds another type, or what is written there says none.
+    """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     about = path / _ABOUT
     try:
