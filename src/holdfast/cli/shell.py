@@ -171,7 +171,8 @@ def lone(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], click.Comma
     """Makes a function a program of its own, which takes of the global options those about printing."""
 
     def made(function: Callable[..., Any]) -> click.Command:
-        program = click.command(name, context_settings={"help_option_names": ["-h", "--help"]}, **kwargs)(function)
+        given = {"help_option_names": ["-h", "--help"]}
+        program: click.Command = click.command(name, cls=click.Command, context_settings=given, **kwargs)(function)
         program.params += [param for param in _global_options() if param.name in _PRINTING]
         return program
 

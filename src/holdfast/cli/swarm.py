@@ -1,4 +1,4 @@
-"""`holdfast-storage` and `holdfast-integrity`: the swarm's storage from the shell, with the flags that it always had."""
+"""`holdfast-storage` and `holdfast-integrity`: the swarm's storage from the shell, with the flags of its report."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TYPES = ("messages", "tasks", "status", "config", "logs")
 @_DIR
 @_PLACE
 @click.pass_obj
-def storage_program(settings: Settings, path: str | None, backup_to: str | None, **asked: Any) -> int:
+def storage_program(settings: Settings, /, path: str | None, backup_to: str | None, **asked: Any) -> int:
     """Store and retrieve values of a swarm of agents, each checked by its SHA-256 whenever it is read.
 
     \b
@@ -156,7 +156,7 @@ _STORAGE: Final[dict[str, Action]] = {
 @_DIR
 @_PLACE
 @click.pass_obj
-def integrity_program(settings: Settings, path: str | None, backup_to: str | None, **asked: Any) -> int:
+def integrity_program(settings: Settings, /, path: str | None, backup_to: str | None, **asked: Any) -> int:
     """Check a storage, and bring back what is damaged where that can be proven. The exit code is 9 where it cannot.
 
     \b
