@@ -29,6 +29,7 @@ from holdfast.integrity import (
 )
 from holdfast.integrity.swarm.logged import LogShelf
 from holdfast.integrity.swarm.package import Kept, link_of
+from holdfast.integrity.swarm.restoring import drill, rescue
 from holdfast.testing.clock import SettableClock
 
 CHECKSUM, HASH_CHAIN, TIMESTAMP, SIZE, VERSION = IntegrityCheckType
@@ -164,8 +165,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_lost(storage: PersistentDataSt
         assert hint in caught.value.hint
     assert storage.ids() == ["kept"]
     assert storage.retrieve("kept") == 1
+    other = next(kind for kind in StorageType if kind is not storage.storage_type)
     with pytest.raises(UsageError, match="holds a storage of type"):
-        other = next(kind for kind in StorageType if kind is not storage.storage_type)
         PersistentDataStorage(storage.path, other)
 
 
@@ -524,7 +525,7 @@ def test_manual_recovery_collects_what_is_known(storage: PersistentDataStorage) 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_bit_flipped_anywhere_in_the_log_is_never_returned_and_brought_back(tmp_path: Path, seed: int) -> None:
-    """Pages of a closed log: what was in the backup and what was written since are both there afterwards, or refused."""
+    """A page of a closed log: what was in the backup and what was written since is there afterwards, or refused."""
     rng = random.Random(seed)
     with PersistentDataStorage(tmp_path, StorageType.HYBRID, backup_interval_s=None) as storage:
         values = {f"v{number:03}": rng.randbytes(400) for number in range(60)}
@@ -548,6 +549,39 @@ def test_a_bit_flipped_anywhere_in_the_log_is_never_returned_and_brought_back(tm
         for name in left:
             with pytest.raises(IntegrityError):
                 storage.retrieve(name)
+
+
+def test_a_log_that_cannot_be_opened_is_made_anew_from_the_backup(tmp_path: Path) -> None:
+    with PersistentDataStorage(tmp_path, StorageType.HYBRID, backup_interval_s=None) as storage:
+        storage.store("v", "one")
+        storage.store("big", b"b" * HUGE)
+        with pytest.raises(NotFound, match="no backup"):
+            drill(storage)
+        storage.backup()
+        storage.store("v", "since the backup")
+    with pytest.raises(UsageError, match="can be opened"):
+        rescue(tmp_path)
+    flip(tmp_path / "log" / "log.db", 110)  # the schema's page
+    with pytest.raises(IntegrityError):
+        PersistentDataStorage(tmp_path, backup_interval_s=None)
+    assert "2 values are in a new log" in rescue(tmp_path)
+    with PersistentDataStorage(tmp_path, backup_interval_s=None) as storage:
+        assert (storage.retrieve("v"), storage.retrieve("big")) == ("one", b"b" * HUGE)
+        assert DataIntegrityManager(storage).scan() == []
+    assert len([*tmp_path.glob("quarantine/*/log/log.db")]) == 1
+
+
+def test_a_log_that_another_has_open_is_not_moved_away(hybrid: PersistentDataStorage) -> None:
+    hybrid.store("v", "one")
+    hybrid.store("v", "two")
+    hybrid.backup()
+    with PersistentDataStorage(hybrid.path, backup_interval_s=None) as other:
+        rows(hybrid, "UPDATE rec SET link=zeroblob(32) WHERE pos=?", pos_of(hybrid, "v"))
+        checks = DataIntegrityManager(hybrid).check("v")
+        assert not any(check.recovery_successful for check in checks)
+        assert other.retrieve("v") == "two"
+        assert other.update("v", "three").version == 3
+    assert hybrid.retrieve("v") == "three"
 
 
 # -- backups --------------------------------------------------------------------------------------------------------
@@ -593,6 +627,20 @@ def test_a_backup_keeps_the_good_copy_of_what_was_damaged_since(files: Persisten
     result = files.backup()
     assert list(result.failed) == ["v"]
     heal(files, "v", "two")
+
+
+def test_a_drill_proves_a_backup_or_says_what_is_wrong_with_it(storage: PersistentDataStorage) -> None:
+    for number in range(5):
+        storage.store(f"v{number}", number)
+    storage.store("big", b"b" * HUGE)
+    storage.delete("v4")
+    storage.backup()
+    found = drill(storage)
+    assert (found.sound, found.values, found.proven) == (True, 6, 6)
+    flip(next((storage.path / "backups" / "blobs").iterdir()), 99)
+    found = drill(storage)
+    assert (found.sound, list(found.failed)) == (False, ["big"])
+    assert not [*storage.path.glob("drill-*")]
 
 
 def wait_for(happened: Callable[[], bool]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -23,7 +23,7 @@ from holdfast.integrity.swarm.files import FileShelf
 from holdfast.integrity.swarm.logged import LogShelf
 from holdfast.integrity.swarm.package import FORMATS, Kept
 from holdfast.integrity.swarm.shelf import Blobs, Found, Problems, Shelf
-from holdfast.integrity.swarm.words import DATA_TYPES, DataIntegrityLevel, StorageMetadata, StorageType
+from holdfast.integrity.swarm.words import DATA_TYPES, DataIntegrityLevel, StorageMetadata, StorageType, member
 from holdfast.log import level
 from holdfast.objects.blobs.files import BlobFiles
 from holdfast.objects.blobs.stored import StoredBlobs
@@ -82,8 +82,8 @@ class PersistentDataStorage:
         backup_to: str | None = None,
     ) -> None:
         self.path = Path(os.path.abspath(base_path))
-        self.storage_type = settled(self.path, None if storage_type is None else _one(StorageType, storage_type))
-        self.integrity_level = _one(DataIntegrityLevel, integrity_level or DataIntegrityLevel.ADVANCED)
+        self.storage_type = settled(self.path, None if storage_type is None else member(StorageType, storage_type))
+        self.integrity_level = member(DataIntegrityLevel, integrity_level or DataIntegrityLevel.ADVANCED)
         self.backup_interval_s = backup_interval_s
         self.backup_retention_s = backup_retention_s
         self.trouble: str = ""
@@ -139,7 +139,7 @@ class PersistentDataStorage:
             raise UsageError(f"no data type {kind!r:.80}", hint=f"one of {', '.join(DATA_TYPES)}")
         if found and kind != found.kept.data_type:
             raise UsageError(f"{data_id} is one of the {found.kept.data_type}", hint="give it another name")
-        asked = _one(DataIntegrityLevel, integrity_level or self.integrity_level)
+        asked = member(DataIntegrityLevel, integrity_level or self.integrity_level)
         fmt, payload, digest, size = self._taken(data)
         kept = Kept(
             data_id=data_id,
@@ -498,15 +498,6 @@ def settled(path: Path, asked: StorageType | None) -> StorageType:
 
 
 _EXAMPLE: Final = '{"format":1,"storage_type":"hybrid"}'
-
-
-def _one(kind: Callable[[Any], Any], given: Any) -> Any:
-    """A member of an enumeration, by itself, its name or its value."""
-    try:
-        return kind(given.lower() if isinstance(given, str) else given)
-    except ValueError:
-        names = ", ".join(each.name for each in kind)  # type: ignore[attr-defined]
-        raise UsageError(f"{given!r:.80} is none of {names}") from None
 
 
 def _streamed(data: Any) -> Any:

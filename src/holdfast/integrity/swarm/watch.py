@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.integrity.swarm.recovering import Recovered, Wanted, attempts, recover
 from holdfast.integrity.swarm.storage import PersistentDataStorage
-from holdfast.integrity.swarm.words import IntegrityCheck, IntegrityCheckType, RecoveryStrategy
+from holdfast.integrity.swarm.words import IntegrityCheck, IntegrityCheckType, RecoveryStrategy, member
 
 SCAN_S: Final = 300.0
 LAST_MAX: Final = 10_000
@@ -139,9 +139,9 @@ class DataIntegrityManager:
 
         Raises:
             NotFound: the value is known neither here nor in a backup.
-            UsageError: a strategy that needs a time, without one.
+            UsageError: no such strategy, or one that needs a time without it.
         """
-        chosen = RecoveryStrategy(strategy.lower()) if isinstance(strategy, str) else strategy
+        chosen = None if strategy is None else member(RecoveryStrategy, strategy)
         with self._lock:
             wanted = Wanted(version=version, at=at, allow_loss=self.allow_loss)
             tried = recover(self.storage, data_id, chosen, wanted)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from holdfast.errors import UsageError
 
 DATA_TYPES: Final = ("messages", "tasks", "status", "config", "logs")
 """What kinds of data there are; each has a directory of its own."""
@@ -47,6 +49,21 @@ class RecoveryStrategy(enum.Enum):
     TIMESTAMP_ROLLBACK = "timestamp_rollback"
     VERSION_ROLLBACK = "version_rollback"
     MANUAL_RECOVERY = "manual_recovery"
+
+
+_E = TypeVar("_E", bound=enum.Enum)
+
+
+def member(kind: type[_E], given: _E | str) -> _E:
+    """A member of an enumeration, by itself, its name or its value.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return kind(given.lower() if isinstance(given, str) else given)
+    except ValueError:
+        raise UsageError(f"{given!r:.80} is no {kind.__name__}", hint=f"one of {', '.join(kind.__members__)}") from None
 
 
 @dataclass
