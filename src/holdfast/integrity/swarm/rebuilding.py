@@ -12,19 +12,18 @@ import fcntl
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, Locked, NotFound
 from holdfast.integrity.swarm.backups import Listed
 from holdfast.integrity.swarm.logged import LogShelf
 from holdfast.integrity.swarm.package import Kept
+from holdfast.integrity.swarm.places import LOG
 from holdfast.integrity.swarm.shelf import Found
 
 if TYPE_CHECKING:
     from holdfast.integrity.swarm.storage import PersistentDataStorage
-
-LOG: Final = "log"
 
 
 def rebuild(storage: PersistentDataStorage, *, allow_loss: bool = False) -> str:

@@ -12,9 +12,10 @@ import msgspec
 
 from holdfast.errors import HoldfastError, IntegrityError, NoStore, NotFound, UsageError
 from holdfast.integrity.swarm.backups import Backups, Entry
-from holdfast.integrity.swarm.rebuilding import LOG, put_aside
+from holdfast.integrity.swarm.places import LOG, opened_log, settled
+from holdfast.integrity.swarm.rebuilding import put_aside
 from holdfast.integrity.swarm.shelf import Shelf
-from holdfast.integrity.swarm.storage import PersistentDataStorage, opened_log, settled
+from holdfast.integrity.swarm.storage import PersistentDataStorage
 from holdfast.integrity.swarm.words import StorageType
 from holdfast.objects.files.store import FileStore
 from holdfast.objects.opening import open_store

@@ -16,22 +16,19 @@ import msgspec
 from holdfast import codec
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus.space import FLOOR_BYTES, Reserve
-from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, NotFound, StoreClosed, UsageError
 from holdfast.integrity.swarm.backups import BackupResult, Backups
 from holdfast.integrity.swarm.files import FileShelf
 from holdfast.integrity.swarm.logged import LogShelf
 from holdfast.integrity.swarm.package import FORMATS, Kept
-from holdfast.integrity.swarm.shelf import Blobs, Found, Problems, Shelf
+from holdfast.integrity.swarm.places import LOG, opened_log, settled
+from holdfast.integrity.swarm.shelf import Found, Problems, Shelf
 from holdfast.integrity.swarm.words import DATA_TYPES, DataIntegrityLevel, StorageMetadata, StorageType, member
-from holdfast.log import level
 from holdfast.objects.blobs.files import BlobFiles
-from holdfast.objects.blobs.stored import StoredBlobs
 from holdfast.objects.files.store import FileStore
 from holdfast.objects.keys import check_key
 from holdfast.objects.opening import open_store
 from holdfast.objects.raw import PIECE_BYTES
-from holdfast.objects.sqlite import SqliteStore
 from holdfast.records import INLINE_BYTES_MAX
 
 HOUR_S: Final = 3600.0
@@ -40,14 +37,7 @@ CRITICAL_PAUSE_S: Final = 5.0
 """Between the backups that writes at level critical bring about."""
 FILE_BYTES_MAX: Final = 1 << 20
 """What is larger is no file to read, and lies beside as a blob."""
-LOG: Final = "log"
-_ABOUT: Final = "storage.json"
 _PARTIAL_S: Final = 24 * HOUR_S
-
-
-class _About(msgspec.Struct):
-    format: int
-    storage_type: str
 
 
 class PersistentDataStorage:
@@ -437,67 +427,6 @@ class PersistentDataStorage:
                 if not self._stop.is_set():
                     self.trouble = f"{type(error).__name__}: {error}"
             self._stop.wait(min(CRITICAL_PAUSE_S, self.backup_interval_s or CRITICAL_PAUSE_S))
-
-
-class DatabaseBlobs(StoredBlobs):
-    """Large values in SQLite: each is proven in a directory beside it, then brought over before `put` returns."""
-
-    def put(self, source: Any, *, expect: bytes | None = None) -> tuple[bytes, int]:
-        """Stores a blob; when it returns, the blob is in the database. Its digest and size."""
-        found = super().put(source, expect=expect)
-        self.move()
-        return found
-
-    def close(self) -> None:
-        """Closes the database."""
-        self.store.close()
-
-
-def opened_log(path: Path, home: str, kind: StorageType, name: str) -> LogShelf:
-    """The log of a storage that has one.
-
-    Args:
-        path: the storage's directory.
-        home: the log's name there.
-        kind: DATABASE or HYBRID.
-        name: the level's.
-    """
-    blobs: Blobs = BlobFiles(path / "blobs")
-    if kind is StorageType.DATABASE:
-        (path / "large").mkdir(mode=0o700, exist_ok=True)
-        blobs = DatabaseBlobs(SqliteStore(path / "large" / "large.db"), BlobFiles(path / "large" / "in"))
-    if (path / f"{home}.new").exists() and not (path / home).exists():
-        os.rename(path / f"{home}.new", path / home)  # a rebuilding was cut off between its two last steps
-    return LogShelf(path / home, blobs, level(name))
-
-
-def settled(path: Path, asked: StorageType | None) -> StorageType:
-    """The storage type of a directory, which is written down when it is made.
-
-    Raises:
-        UsageError: it holds another type, or what is written there says none.
-    """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    about = path / _ABOUT
-    try:
-        found = msgspec.json.decode(about.read_bytes(), type=_About)
-        there = StorageType(found.storage_type)
-    except FileNotFoundError:
-        there = asked or StorageType.HYBRID
-        partial = path / f".{_ABOUT}.{os.getpid()}"
-        partial.write_bytes(msgspec.json.encode(_About(1, there.value)) + b"\n")
-        os.replace(partial, about)
-        sync_directory(path)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise UsageError(f"{about} says nothing of a storage: {error}", hint="such as " + _EXAMPLE) from error
-    if asked not in (None, there):
-        raise UsageError(
-            f"{path} holds a storage of type {there.value}", hint="give another one a directory of its own"
-        )
-    return there
-
-
-_EXAMPLE: Final = '{"format":1,"storage_type":"hybrid"}'
 
 
 def _streamed(data: Any) -> Any:
