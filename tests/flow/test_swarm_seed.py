@@ -210,6 +210,24 @@ def test_many_threads_write_and_no_version_is_lost(storage: PersistentDataStorag
     assert failing(storage, "shared") == set()
 
 
+def test_a_check_beside_a_writer_finds_nothing(storage: PersistentDataStorage) -> None:
+    storage.store("v", 0)
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(60):
+            storage.store("v", number)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = [failing(storage, "v")]
+    while not done.is_set():
+        found.append(failing(storage, "v"))
+    thread.join()
+    assert not any(found)
+
+
 # -- values larger than memory --------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,8 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ class FileShelf:
         self.blobs = blobs
         self.store = FileStore(root)
         self._thread = threading.Lock()
+        self.now: Callable[[], float] = time.time
 
     unusable = False
 
@@ -139,7 +141,9 @@ class FileShelf:
             if expect is not None and number != expect:
                 raise Conflict(f"{data_id} is at version {number}, you expected {expect}", current_version=number)
             previous = self._link(kind, data_id, number)
-            kept = msgspec.structs.replace(kept, version=max(number + 1, kept.version))
+            # Stamped here, where nobody else writes: of two versions the later one has the later time.
+            stamp = kept.timestamp or self.now()
+            kept = msgspec.structs.replace(kept, version=max(number + 1, kept.version), timestamp=stamp)
             self._put(copy_of(kept), kept, payload, previous)
             self._show(kept, payload, previous)
         return kept

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,7 @@ class LogShelf:
     def __init__(self, home: Path, blobs: Blobs, level: Level) -> None:
         self.home = home
         self.blobs = blobs
+        self.now: Callable[[], float] = time.time
         # Log and scan want of blobs what BlobFiles and StoredBlobs can both.
         self.opened = OpenLog(home, AGENT, public_key=_key(home), blobs=blobs, level=level)  # type: ignore[arg-type]
         self._log = self.opened.log
@@ -139,7 +141,9 @@ class LogShelf:
             number = 0 if stored is None else _found(stored).kept.version
             if expect is not None and number != expect:
                 raise Conflict(f"{kept.data_id} is at version {number}, you expected {expect}", current_version=number)
-            made = msgspec.structs.replace(kept, version=max(number + 1, kept.version))
+            # Stamped behind the look at the newest, and written only if that is the newest still: times keep order.
+            stamp = kept.timestamp or self.now()
+            made = msgspec.structs.replace(kept, version=max(number + 1, kept.version), timestamp=stamp)
             known = value(
                 KNOWN, kept.data_id, msgspec.to_builtins(made), expect=stored.record.link.hex() if stored else 0
             )
@@ -178,19 +182,31 @@ class LogShelf:
 
     def check(self, data_id: str, now: float) -> Problems:
         """What the five checks find of a value."""
-        problems = nothing()
+        while True:
+            problems = nothing()
+            at = 0
+            try:
+                known = self._log.newest(KNOWN, data_id)
+                if known is None:
+                    raise NotFound(f"nothing is known of {data_id}")
+                at = known.pos
+                found = _found(known)
+                stored = self._value(found)
+                self._check_records([stored, known], now, problems)
+                self._check_bytes(found, stored, problems)
+                self._check_versions(found, known, stored, now, problems)
+            except IntegrityError as error:
+                problems[IntegrityCheckType.CHECKSUM].append(error.message)
+            if not any(problems.values()) or not self._moved(data_id, at):
+                return problems
+
+    def _moved(self, data_id: str, at: int) -> bool:
+        """Whether somebody wrote the value while it was checked: then what was found may be half of each."""
         try:
             known = self._log.newest(KNOWN, data_id)
-            if known is None:
-                raise NotFound(f"nothing is known of {data_id}")
-            found = _found(known)
-            stored = self._value(found)
-            self._check_records([stored, known], now, problems)
-            self._check_bytes(found, stored, problems)
-            self._check_versions(found, known, stored, now, problems)
-        except IntegrityError as error:
-            problems[IntegrityCheckType.CHECKSUM].append(error.message)
-        return problems
+        except IntegrityError:
+            return False
+        return known is not None and known.pos > at > 0
 
     def _check_records(self, pair: list[Stored], now: float, problems: Problems) -> None:
         first = pair[0]

@@ -216,7 +216,7 @@ class _Attempt:
             if kept.version == newest and wanted.version is None and wanted.at is None:
                 continue
             self.lossy = kept.version < newest
-            again = msgspec.structs.replace(kept, version=0, timestamp=self.storage.now())
+            again = msgspec.structs.replace(kept, version=0, timestamp=0.0)
             wrote = self.shelf.write(again, payload)
             return f"version {kept.version} is version {wrote.version} now"
         raise IntegrityError("no whole version was found that fits")

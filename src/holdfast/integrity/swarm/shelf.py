@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from holdfast.integrity.swarm.package import Kept
@@ -57,6 +57,8 @@ class Shelf(Protocol):
     """Where values lie. Reading damage raises IntegrityError; it is never returned as data."""
 
     blobs: Blobs
+    now: Callable[[], float]
+    """Seconds since 1970, for versions that have no time yet."""
 
     @property
     def unusable(self) -> bool:
@@ -76,7 +78,7 @@ class Shelf(Protocol):
         ...
 
     def write(self, kept: Kept, payload: bytes | None, expect: int | None = None) -> Kept:
-        """Adds a version and returns it with its number: the next one, or its own if that is higher."""
+        """Adds a version and returns it with its number, the next one or its own if that is higher, and its time."""
         ...
 
     def put_back(self, found: Found, payload: bytes | None) -> None:

@@ -135,7 +135,7 @@ class PersistentDataStorage:
             data_id=data_id,
             data_type=kind,
             version=0,
-            timestamp=self.now(),
+            timestamp=0.0,  # the shelf knows when its turn is
             checksum=digest.hex(),
             size=size,
             integrity_level=asked.value,
@@ -187,7 +187,7 @@ class PersistentDataStorage:
             return False
         nothing = hashlib.sha256(b"").hexdigest()
         gone = msgspec.structs.replace(
-            found.kept, version=0, timestamp=self.now(), checksum=nothing, size=0, blob=False, deleted=True
+            found.kept, version=0, timestamp=0.0, checksum=nothing, size=0, blob=False, deleted=True
         )
         self.shelf.write(gone, None)
         self._written(DataIntegrityLevel(gone.integrity_level))
@@ -327,9 +327,13 @@ class PersistentDataStorage:
 
     def open_shelf(self) -> Shelf:
         """The place where values lie, opened anew."""
+        shelf: Shelf
         if self.storage_type is StorageType.FILE_BASED:
-            return FileShelf(self.path, BlobFiles(self.path / "blobs"))
-        return opened_log(self.path, LOG, self.storage_type, self.integrity_level.value)
+            shelf = FileShelf(self.path, BlobFiles(self.path / "blobs"))
+        else:
+            shelf = opened_log(self.path, LOG, self.storage_type, self.integrity_level.value)
+        shelf.now = self.now
+        return shelf
 
     # -- inside -------------------------------------------------------------------------------------------------
 
