@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -313,3 +314,67 @@ def test_a_log_that_another_has_open_is_not_moved_away(hybrid: PersistentDataSto
         assert other.retrieve("v") == "two"
         assert other.update("v", "three").version == 3
     assert hybrid.retrieve("v") == "three"
+
+
+def test_damage_to_the_files_beside_the_values_is_told_and_mended(tmp_path: Path) -> None:
+    """The key, the lists of backups, and the file that says which type of storage this is."""
+    with PersistentDataStorage(tmp_path, StorageType.HYBRID, backup_interval_s=None) as storage:
+        storage.store("v", "one")
+        storage.backup()
+        storage.store("v", "two")
+        storage.backup()
+        newest = sorted((tmp_path / "backups" / "lists").iterdir())[-1]
+    flip(newest, 30)
+    with PersistentDataStorage(tmp_path, backup_interval_s=None) as storage:
+        assert storage.status()["backups"] == 1, "a list that was changed is no backup"
+        assert storage.cleanup(0)["copies"] == 0, "nor is anything swept that it may have named"
+        assert storage.backup().values == 1
+    for harm in (lambda path: flip(path, 3), lambda path: os.truncate(path, 7)):
+        harm(tmp_path / "log" / "storage.key")
+        with pytest.raises(IntegrityError):
+            PersistentDataStorage(tmp_path, backup_interval_s=None)
+        rescue(tmp_path)
+        with PersistentDataStorage(tmp_path, backup_interval_s=None) as storage:
+            assert storage.retrieve("v") == "two"
+    (tmp_path / "storage.json").write_text('{"format":1,"storage_type":"hybric"}')
+    with pytest.raises(UsageError, match="says nothing of a storage"):
+        PersistentDataStorage(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_of_the_flips_that_damage_values_nearly_all_are_mended_without_a_person(tmp_path: Path) -> None:
+    values = {f"v{number:03}": random.Random(number).randbytes(400) for number in range(200)}
+    with PersistentDataStorage(tmp_path / "whole", StorageType.HYBRID, backup_interval_s=None) as storage:
+        for name, value in values.items():
+            storage.store(name, value)
+        storage.backup()
+        values |= {"v001": b"newer", "since": b"the backup"}
+        storage.store("v001", values["v001"])
+        storage.store("since", values["since"])
+    damaged = mended = 0
+    for seed in range(200):
+        rng, home = random.Random(seed), tmp_path / str(seed)
+        shutil.copytree(tmp_path / "whole", home)
+        log = home / "log" / "log.db"
+        flip(log, rng.randrange(log.stat().st_size), rng.randrange(8))
+        with contextlib.suppress(IntegrityError), PersistentDataStorage(home, backup_interval_s=None) as storage:
+            refused = right(storage, values)
+            manager = DataIntegrityManager(storage)
+            assert manager.scan() or manager.status()["whole"], "the flip was found"
+            damaged += refused > 0
+            mended += refused > 0 and right(storage, values) == 0
+        shutil.rmtree(home)
+    assert damaged > 100
+    assert mended >= damaged * 95 // 100, (mended, damaged)
+
+
+def right(storage: PersistentDataStorage, values: dict[str, bytes]) -> int:
+    """How many values are refused; none is wrong."""
+    refused = 0
+    for name, value in values.items():
+        try:
+            assert storage.retrieve(name) == value
+        except IntegrityError:
+            refused += 1
+    return refused

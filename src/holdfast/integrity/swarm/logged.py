@@ -28,6 +28,7 @@ from holdfast.integrity.swarm.words import IntegrityCheckType
 from holdfast.log import CRITICAL, Draft, Level, OpenLog, remove, value
 from holdfast.log.anchor import Anchor
 from holdfast.records import BLOB, PUT, TOMBSTONE, VALUE, blob_reference, payload_hash
+from holdfast.seal.ed25519 import KEY_BYTES
 
 AGENT: Final = "storage"
 KNOWN: Final = "storage/known"
@@ -303,4 +304,8 @@ def _key(home: Path) -> bytes:
         finally:
             os.close(fd)
             partial.unlink()
-    return seal.Signer(path.read_bytes()).public_key
+    private = path.read_bytes()
+    if len(private) != KEY_BYTES:
+        hint = "holdfast-integrity --rescue makes a new log from the newest backup"
+        raise IntegrityError(f"{path} has {len(private)} bytes: it is no key", hint=hint)
+    return seal.Signer(private).public_key
