@@ -78,40 +78,7 @@ class Shell(click.Group):
         return self._run(list(sys.argv[1:] if args is None else args), name)
 
     def _run(self, words: list[str], name: str) -> int:
-        settings = Settings(as_json="--json" in words)
-        try:
-            try:
-                with self.make_context(name, words, obj=settings, terminal_width=_width()) as context:
-                    result = self.invoke(context)
-                sys.stdout.flush()
-                return result if isinstance(result, int) else 0
-            except click.exceptions.Exit as ending:
-                sys.stdout.flush()
-                return ending.exit_code
-        except click.exceptions.NoArgsIsHelpError as asked:
-            click.echo(asked.format_message())
-            return 0
-        except (KeyboardInterrupt, click.Abort):
-            return INTERRUPTED
-        except BrokenPipeError:
-            # Whoever read us has seen enough: `| head` is not an error. Nothing may be flushed into the pipe any more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return BROKEN_PIPE
-        except HoldfastError as error:
-            settings.show.error(error)
-            return error.exit_code
-        except click.ClickException as error:
-            settings.show.error(_ours(error))
-            return error.exit_code
-        except OSError as error:
-            settings.show.error(_of_system(error))
-            return 1
-        except Exception as error:
-            if settings.verbose:
-                raise
-            what = f"{type(error).__name__}: {error}"
-            settings.show.error(HoldfastError(f"a fault of our own: {what}", hint="-v shows where; please report it"))
-            return 1
+        return carry_out(self, words, name)
 
 
 class Room(click.Group):
@@ -127,6 +94,44 @@ class Room(click.Group):
         """Its commands, then the global options."""
         self.format_commands(ctx, formatter)
         _format_options(self, ctx, formatter)
+
+
+def carry_out(command: click.Command, words: list[str], name: str) -> int:
+    """Runs a command line; whatever goes wrong is told in one form. Returns the exit code."""
+    settings = Settings(as_json="--json" in words)
+    try:
+        try:
+            with command.make_context(name, words, obj=settings, terminal_width=_width()) as context:
+                result = command.invoke(context)
+            sys.stdout.flush()
+            return result if isinstance(result, int) else 0
+        except click.exceptions.Exit as ending:
+            sys.stdout.flush()
+            return ending.exit_code
+    except click.exceptions.NoArgsIsHelpError as asked:
+        click.echo(asked.format_message())
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough: `| head` is not an error. Nothing may be flushed into the pipe any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except HoldfastError as error:
+        settings.show.error(error)
+        return error.exit_code
+    except click.ClickException as error:
+        settings.show.error(_ours(error))
+        return error.exit_code
+    except OSError as error:
+        settings.show.error(_of_system(error))
+        return 1
+    except Exception as error:
+        if settings.verbose:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        settings.show.error(HoldfastError(f"a fault of our own: {what}", hint="-v shows where; please report it"))
+        return 1
 
 
 class _Lazy(MutableMapping[str, click.Command]):
@@ -162,6 +167,18 @@ def command(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Command]
     return click.command(name, cls=Command, **kwargs)
 
 
+def lone(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a function a program of its own, which takes of the global options those about printing."""
+
+    def made(function: Callable[..., Any]) -> click.Command:
+        given = {"help_option_names": ["-h", "--help"]}
+        program: click.Command = click.command(name, cls=click.Command, context_settings=given, **kwargs)(function)
+        program.params += [param for param in _global_options() if param.name in _PRINTING]
+        return program
+
+    return made
+
+
 def room(name: str, **kwargs: Any) -> Callable[[Callable[..., Any]], Room]:
     """Makes a function the command `name` that has commands of its own; bind it as with `command`."""
     return click.group(name, cls=Room, **kwargs)
@@ -178,6 +195,7 @@ _GLOBAL: Final = (
     ("quiet", ("-q", "--quiet"), None, "no messages, only data and errors"),
     ("verbose", ("-v", "--verbose"), None, "more about errors"),
 )
+_PRINTING: Final = ("as_json", "no_color", "quiet", "verbose")
 _GLOBAL_NAMES: Final = {name for name, *_ in _GLOBAL}
 
 

@@ -30,10 +30,11 @@ BACK_AT: Final = 0.65
 SECONDS: Final = 16.0
 RATE: Final = 40.0
 REPORTS: Final = 5
+INTEGRITY: Final = "integrity"
 
 
 @shell.command("demo")
-@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+@click.argument("what", metavar="[PATH|integrity]", required=False)
 @click.option(
     "--seconds", default=SECONDS, show_default=True, type=click.FloatRange(1), help="how long the agents work"
 )
@@ -42,7 +43,7 @@ REPORTS: Final = 5
 @click.option("--keep", is_flag=True, help="then leave the hub running until Ctrl-C, and print its address")
 @click.pass_obj
 def demo_command(
-    settings: Settings, path: Path | None, seconds: float, records: int | None, rate: float, keep: bool
+    settings: Settings, what: str | None, seconds: float, records: int | None, rate: float, keep: bool
 ) -> int:
     """Watch a hub, two nodes and three agents at work on the files below PATH (default: holdfast's own).
 
@@ -51,13 +52,24 @@ def demo_command(
     anything is lost, duplicated or does not prove itself. It needs no model, no service and no network, and leaves
     nothing behind.
 
+    `holdfast demo integrity` does damage to the swarm's storage instead, and shows that it is found and mended.
+
     \b
       holdfast demo
+      holdfast demo integrity
       holdfast demo ~/src/project --seconds 60 --keep
     """
+    if what == INTEGRITY:
+        from holdfast.cli.demo.integrity import run
+
+        with _ending():
+            return run(settings)
+    path = Path(what) if what else Path(__file__).parents[2]
+    if not path.exists():
+        raise UsageError(f"path '{path}' does not exist", hint="a directory to read, or the word integrity")
     if find_spec("uvicorn") is None:
         raise MissingExtra("the demo runs a hub, and a hub needs uvicorn", hint="pip install 'holdfast[hub]'")
-    root = (path or Path(__file__).parents[2]).resolve()
+    root = path.resolve()
     with _place(settings) as home, _ending():
         play = Play(settings, home, root, rate=rate)
         ledger = play.run(seconds, records)
