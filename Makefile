@@ -43,7 +43,7 @@ fix: $(VENV)/dev.stamp ## put right what a tool can put right
 changes: $(VENV)/dev.stamp ## show what the next release's changelog will say
 	$(BIN)/towncrier build --draft --version next
 
-bench: .venv-bench/bench.stamp ## measure against the neighbours
+bench: .venv-bench/bench.stamp .venv-bench/azurite/stamp ## measure against the neighbours
 	.venv-bench/bin/python -m bench $(BENCH_ARGS)
 
 wheel: $(VENV)/dev.stamp ## build the wheel and prove it in an empty environment
@@ -85,12 +85,12 @@ $(VENV)/run.stamp: requirements/run.txt pyproject.toml | $(BIN)/python
 $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 	$(call install,$(VENV),$<)
 
-# Azure's emulator for the tests. Without npm they skip what needs it; CI must have it.
-$(VENV)/azurite/stamp: tests/azurite/package.json tests/azurite/package-lock.json | $(BIN)/python
+# Azure's emulator for the tests and the benchmarks. Without npm they skip what needs it; CI must have it.
+%/azurite/stamp: tests/azurite/package.json tests/azurite/package-lock.json | %/bin/python
 	@mkdir -p $(@D) && cp $^ $(@D) && \
-	if ! command -v npm >/dev/null; then echo "npm is not installed: no Azurite, its tests will be skipped" >&2; \
+	if ! command -v npm >/dev/null; then echo "npm is not installed: no Azurite, what needs it will be skipped" >&2; \
 	elif (cd $(@D) && npm ci --no-audit --no-fund --loglevel=error); then touch $@; exit 0; \
-	else rm -rf $(@D)/node_modules; echo "npm could not install Azurite: its tests will be skipped" >&2; fi; \
+	else rm -rf $(@D)/node_modules; echo "npm could not install Azurite: what needs it will be skipped" >&2; fi; \
 	test "$$CI" != true
 
 .venv-bench/bench.stamp: requirements/bench.txt pyproject.toml | .venv-bench/bin/python

@@ -25,8 +25,8 @@ DURABILITY: Mapping[str, str] = {
 }
 
 
-class LocalStore(ABC):
-    """Writes and reads in this process. What a store has no notion of, it need not have.
+class Contestant(ABC):
+    """Something in this process whose calls are clocked.
 
     Attributes:
         runner: set where the calls are coroutines: they are then awaited in turn inside one loop.
@@ -34,7 +34,19 @@ class LocalStore(ABC):
 
     runner: asyncio.Runner | None = None
 
-    def prepare(self, values: list[dict[str, Any]]) -> None:  # noqa: B027  only the floor does anything ahead of the clock
+    def shown(self, found: Any) -> Any:
+        """What was read as it was written, for the comparison after the clock has stopped."""
+        return found
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends it."""
+
+
+class LocalStore(Contestant):
+    """Writes and reads in this process. What a store has no notion of, it need not have."""
+
+    def prepare(self, values: list[dict[str, Any]]) -> None:
         """Is told what will be written, before the clock starts."""
 
     def append(self, number: int, session: str, message: dict[str, Any]) -> Any:
@@ -56,14 +68,6 @@ class LocalStore(ABC):
     def get(self, key: str) -> Any:
         """The newest value of a key."""
         raise NotImplementedError
-
-    def shown(self, found: Any) -> Any:
-        """What was read as it was written, for the comparison after the clock has stopped."""
-        return found
-
-    @abstractmethod
-    def close(self) -> None:
-        """Ends it."""
 
 
 Opening = Callable[[Path, str], LocalStore]
@@ -94,7 +98,7 @@ def contest(opening: Opening, durability: str, writes: int, reads: int) -> Figur
     return figures
 
 
-def clocked(store: LocalStore, work: Callable[[int], Any], count: int, first: int = 0) -> tuple[list[float], list[Any]]:
+def clocked(store: Contestant, work: Callable[[int], Any], count: int, first: int = 0) -> tuple[list[float], list[Any]]:
     """How long each call took, and what it gave."""
     took, given, clock = [], [], time.perf_counter
     if store.runner is None:

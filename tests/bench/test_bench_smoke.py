@@ -9,12 +9,15 @@ from typing import Any, NoReturn
 
 import pytest
 
-from bench import hub, page, put, seed, startup, visibility
+from bench import hub, objects, page, put, seed, startup, visibility
 from bench.catchup import turn as catch_up
 from bench.child import Witness
 from bench.harness import Effort, Goal, Missing, Report, Scenario, Table, Turns, Wrong, take_turns
+from bench.neighbours import key_values
+from bench.neighbours.clouds import SERVICES
 from bench.neighbours.floor import Floor
 from bench.neighbours.local import contest
+from bench.neighbours.object_stores import Files
 from bench.neighbours.served import Plan
 from bench.processes import program
 from bench.visibility import turn as visible
@@ -77,6 +80,54 @@ def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         program("redis-server")
     with pytest.raises(Missing, match="initdb is not installed"):
         visible("postgres", PLAN)
+
+
+def test_objects_are_measured_here_and_a_peer_who_is_not_installed_is_named() -> None:
+    report = Report()
+    objects.here(TINY, report, {"1 KB": objects.SIZES["1 KB"], "100 KB": objects.SIZES["100 KB"]})
+    peers = (key_values.DISK, key_values.TREE)
+    absent = [peer for peer in peers if any(note.startswith(f"{peer}: not measured") for note in report.notes)]
+    assert {goal.what for goal in report.goals if goal.value is None} == {
+        goal.what for goal in report.goals if any(peer in goal.what for peer in absent)
+    }
+    assert len(report.tables) == 3
+    listed = [row[0] for row in report.tables[-1].rows]
+    assert {"holdfast file", "holdfast sqlite", "obstore LocalStore"} <= set(listed)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_objects_are_measured_over_the_network(service: str) -> None:
+    report = Report()
+    objects.away(service, TINY, report, {"1 KB": objects.SIZES["1 KB"]})
+    if "is not installed" in (why := "; ".join(goal.reason for goal in report.goals)):
+        without(Missing(why))
+    unmet_is_fine(report)
+    assert len(report.goals) == 4
+    assert all({"floor", "holdfast"} <= {row[0] for row in table.rows} for table in report.tables[:1])
+
+
+class Overwriting(Files):
+    """Has but one object."""
+
+    def put(self, key: str, body: bytes) -> None:
+        super().put("objects/00000", body)
+
+    def get(self, key: str) -> bytes:
+        return super().get("objects/00000")
+
+
+class Unsure(Files):
+    """Leaves one out of its listings."""
+
+    def list(self) -> list[tuple[str, int]]:
+        return super().list()[1:]
+
+
+@pytest.mark.parametrize("liar", [Overwriting, Unsure])
+def test_objects_that_are_not_what_was_put_have_no_figure(liar: type[Files]) -> None:
+    assert objects.local(Files, 1 << 10, 5)["list_p50"] > 0
+    with pytest.raises(Wrong, match="written was"):
+        objects.local(liar, 1 << 10, 5)
 
 
 class Forgetful(Floor):

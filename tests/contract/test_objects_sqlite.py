@@ -305,3 +305,51 @@ def test_asyncio_reads_small_objects_without_a_thread(tmp_path: Path) -> None:
                 await store.read("nobody")
 
     asyncio.run(use())
+
+
+def test_asyncio_writes_small_objects_without_a_thread_where_nothing_must_be_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "objects.db"
+    body = b"x" * 1000
+
+    def puts(store: SqliteStore, count: int) -> int:
+        """How many of them would have waited."""
+        late = 0
+        for number in range(count):
+            if store.put_now(f"k{number}", body, content_type="text/plain", metadata={"n": "1"}) is None:
+                late += 1
+                store.put(f"k{number}", body)
+        return late
+
+    with SqliteStore(path) as durable:
+        assert durable.put_now("k", body) is None, "a sync is waited for"
+    with SqliteStore(path, durable=False) as store, SqliteStore(path, durable=False) as other:
+        late = puts(store, 3000)
+        assert 0 < late < 60, "one that checkpoints and one that begins the WAL anew, each thousand pages"
+        assert os.stat(f"{path}-wal").st_size < 3 * 1000 * 4200, "the WAL is checkpointed"
+        found = store.head("k2999")
+        assert (found.content_type, found.metadata, found.size) == ("text/plain", {"n": "1"}, 1000)
+        assert store.put_now("big", bytes(1 << 20)) is None
+        with pytest.raises(StorageRefused):
+            store.put_now("../up", body)
+        with other._database.write() as execute:
+            execute("DELETE FROM holdfast_object WHERE key = 'k0'")
+            assert store.put_now("k1", b"new") is None, "another connection writes"
+            assert store.read("k1") == body
+        assert other.put_now("k1", b"new") is not None
+        assert store.read("k1") == b"new"
+
+    async def in_place() -> None:
+        before = threading.active_count()
+        async with AsyncObjectStore(SqliteStore(path, durable=False)) as store:
+            info = await store.put("a", b"1")
+            assert await store.read("a") == b"1"
+            assert threading.active_count() == before
+            with SqliteStore(path) as other:
+                with other._database.write():
+                    waiting = asyncio.create_task(store.put("a", b"2"))
+                    await asyncio.sleep(0)
+                    assert (await store.read("a"), waiting.done()) == (b"1", False), "the loop goes on"
+                await waiting
+            assert (await store.head("a")).etag != info.etag
+
+    asyncio.run(in_place())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from holdfast.errors import (
     StorageRefused,
 )
 from holdfast.objects import ABSENT, FileStorageBackend, FileStore, StorageBackend, open_store
+from holdfast.objects.raw import LARGE_BYTES
 from holdfast.testing.objects import keys
 from holdfast.testing.objects_many import at_once
 
@@ -299,3 +302,17 @@ def test_both_ways_to_name_files_see_one_tree_and_lock_it_together(tmp_path: Pat
 
         at_once(4, work)
         assert typed.read("a/b") == b"100"
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["a thread beside", "no more threads"])
+def test_a_large_body_has_its_digest_whether_a_thread_can_be_had_or_not(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    def none_left(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if not room:
+        monkeypatch.setattr(threading.Thread, "start", none_left)
+    body = random.Random(7).randbytes(LARGE_BYTES)
+    store.put("large", iter([body, b"in the middle", body]))
+    assert store.read("large") == body + b"in the middle" + body, "as its digest says, or it would not be read"

@@ -38,12 +38,11 @@ from holdfast.errors import (
     StoreClosed,
 )
 from holdfast.objects.database_file import NO_ROOM, create_file, looked_at, refused, trouble
+from holdfast.objects.database_patience import BUSY_S, Patience
 from holdfast.objects.forks import WAIT_S, watch
 from holdfast.sqlite import checksums
 from holdfast.sqlite.doctor import Diagnosis
 
-BUSY_S: Final = 30.0
-"""How long a writer waits for another process's."""
 _WAL_BYTES_KEPT: Final = 64 << 20
 _CACHE_KIB: Final = 4096
 _PARTS: Final = "CREATE TABLE holdfast_part (part TEXT NOT NULL PRIMARY KEY, version INTEGER NOT NULL) STRICT"
@@ -100,6 +99,7 @@ class Database:
         self._writing = threading.RLock()
         self._making = threading.RLock()  # garbage may be collected, and a reader come back, anywhere
         self._syncing = threading.Lock()
+        self._patience = Patience()  # the writer's
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -123,6 +123,24 @@ class Database:
         if self.durable:
             self._sync()
         return changed
+
+    def change_now(self, sql: str, args: Sequence[Any] = ()) -> int | None:
+        """What `change` does and raises, if it need not wait for a writer, a sync or a checkpoint. None: it must."""
+        if self.durable or self._patience.costly or not self._writing.acquire(blocking=False):
+            return None
+        try:
+            if (writer := self._writer) is None or self._failed is not None or writer.in_transaction:
+                return None
+            self._patience.hasty = True
+            writer.execute(sql, args)
+            return writer.changes()
+        except apsw.BusyError:
+            return None
+        except apsw.Error as error:
+            raise self._ours(error, writer) from error
+        finally:
+            self._patience.hasty = False
+            self._writing.release()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Execute]:
@@ -255,7 +273,7 @@ class Database:
         try:
             if self._writer is not None or self._made:
                 return self._connection(flags)
-            with looked_at(self.path, _Patience()) as found:  # SQLite would forget what lies behind a flipped bit
+            with looked_at(self.path, Patience()) as found:  # SQLite would forget what lies behind a flipped bit
                 if self.diagnosis is None or not (self.diagnosis.damaged or self.diagnosis.flipped):
                     self.diagnosis = found
                 return self._connection(flags)
@@ -272,8 +290,10 @@ class Database:
 
     def _connection(self, flags: int) -> apsw.Connection:
         connection = apsw.Connection(str(self.path), flags=flags, vfs=checksums())
-        connection.set_busy_handler(_Patience())
+        patience = self._patience if flags == apsw.SQLITE_OPEN_READWRITE else Patience()
+        connection.set_busy_handler(patience)
         if flags == apsw.SQLITE_OPEN_READWRITE:
+            connection.set_wal_hook(patience.committed)
             connection.reserve_bytes(reserve=8)  # the checksum's place in each page; counts before the first write only
             _into_wal(connection)
             _pragma(connection, "synchronous", 1)
@@ -439,24 +459,9 @@ class Snapshot:
         self._database._back(reader)
 
 
-class _Patience:
-    """A busy handler: a second writer waits its turn, in short random steps; SQLite's own reach 100 ms."""
-
-    def __init__(self) -> None:
-        self._since = 0.0
-
-    def __call__(self, tries: int) -> bool:
-        from random import uniform
-
-        if tries == 0:
-            self._since = time.monotonic()
-        time.sleep(uniform(0.0001, min(0.0002 * (tries + 1), 0.005)))
-        return time.monotonic() - self._since < BUSY_S
-
-
 def _into_wal(connection: apsw.Connection) -> None:
     # Two who open a new file at once may each find the other in the way, where SQLite does not ask for patience.
-    patience = _Patience()
+    patience = Patience()
     tries = 0
     while True:
         try:

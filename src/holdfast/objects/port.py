@@ -257,6 +257,15 @@ class ObjectStore(ABC):
         """
         return None
 
+    def put_now(
+        self, key: str, data: bytes, *, content_type: str = TYPE, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo | None:
+        """What `put` returns or raises, if that takes less time than a thread to wake; None: ask `put`.
+
+        For asyncio code, which may make this call in place; where it would wait, it has done nothing.
+        """
+        return None
+
     def exists(self, key: str) -> bool:
         """Whether there is an object under this key.
 

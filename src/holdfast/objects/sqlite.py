@@ -45,6 +45,8 @@ from holdfast.objects.raw import PIECE_BYTES, chunks_of, pieces_of
 
 INLINE_BYTES: Final = 64 << 10
 """Up to here a read of one row beats a read of a file; a row of 256 KiB takes 15 times as long as a file."""
+AT_ONCE_BYTES: Final = 16 << 10
+"""A body that is written before a thread would be awake."""
 CHUNK_BYTES: Final = 256 << 10
 """Part of the format."""
 PAGE: Final = 500
@@ -158,6 +160,16 @@ class SqliteStore(ObjectStore):
         elif not self._database.change(_SWAP, (*row, expect)):
             raise conflict(self, key, expect, self._etag(key))
         return info
+
+    def put_now(
+        self, key: str, data: bytes, *, content_type: str = TYPE, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo | None:
+        self._open()
+        if self._database.durable or len(data) > AT_ONCE_BYTES:
+            return None  # a sync takes longer, and so do many pages
+        check_key(key)
+        info, row = self._new(key, len(data), content_type, check_put(self, content_type, metadata, None))
+        return info if self._database.change_now(_PUT, (*row, None, data)) is not None else None
 
     def _put_large(
         self, key: str, pieces: Iterable[bytes], kind: str, kept: dict[str, str], expect: Expect

@@ -46,7 +46,7 @@ from holdfast.objects.port import (
     conflict,
     not_found,
 )
-from holdfast.objects.raw import PIECE_BYTES, digest_of, pieces_of, write_at
+from holdfast.objects.raw import LARGE_BYTES, PIECE_BYTES, beside, digest_of, pieces_of, write_at
 
 Names = Literal["typed", "plain"]
 _NOT_ONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EMLINK)
@@ -204,9 +204,10 @@ class FileStore(ObjectStore):
         digest = hashlib.sha256()
         size = 0
         for piece in pieces:  # the source's own errors stay its own
-            digest.update(piece)
-            with told(self.root, key):
+            with told(self.root, key), beside(digest.update, piece):
                 size = write_at(fd, piece, size)
+                if len(piece) >= LARGE_BYTES:
+                    os.fdatasync(fd)  # while the digest is made; the description that needs it is synced after this
         return size, digest.hexdigest()
 
     def _settle(
