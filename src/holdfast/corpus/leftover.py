@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,8 +47,8 @@ def look(path: Path) -> Leftover:
     # a checkpoint syncs the WAL first: where it was moved, it is damage.
     if not diagnosis.damaged and not diagnosis.flipped:
         return Leftover(diagnosis)
-    with contextlib.ExitStack() as stack:
-        standing = judge(path, diagnosis, _reader(path, stack))
+    with _reading(path) as database:
+        standing = judge(path, diagnosis, database)
     if standing == "earlier" and not diagnosis.damaged:
         return Leftover(diagnosis)
     kept = _keep(path, diagnosis, standing)
@@ -56,19 +57,24 @@ def look(path: Path) -> Leftover:
         raise IntegrityError(
             f"{path.name}-wal is damaged{where}, and {path.name} may have a part of what lies behind: together they"
             " are no state that ever was",
-            hint=f"nothing was changed, copies are in {kept}; holdfast repair takes what is missing from a hub",
+            hint=f"nothing was changed, copies are in {kept}; holdfast repair takes a node's log from its hub or from a"
+            " backup, a hub's file comes from a backup or its standby",
         )
     if standing == "whole":
         _drop(path)
     return Leftover(diagnosis, standing, kept)
 
 
-def _reader(path: Path, stack: contextlib.ExitStack) -> Read:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Read]:
+    if not path.exists():
+        yield lambda size, offset: b""
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        file = stack.enter_context(open(path, "rb", buffering=0))
-    except FileNotFoundError:
-        return lambda size, offset: b""
-    return lambda size, offset: os.pread(file.fileno(), size, offset)
+        yield lambda size, offset: os.pread(fd, size, offset)
+    finally:
+        os.close(fd)
 
 
 def _keep(path: Path, diagnosis: Diagnosis, standing: Standing) -> Path:
