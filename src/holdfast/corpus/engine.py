@@ -4,7 +4,8 @@ What this refuses to know: records. It gives transactions (through group commit)
 behind which a write survives a power cut.
 
 Traps this module exists for, each with a test:
-* A flipped bit in the WAL silently drops every commit behind it: the doctor looks before SQLite opens (and resets) it.
+* A flipped bit in the WAL silently drops every commit behind it: the doctor looks before SQLite opens (and resets) it,
+  and where a checkpoint had gone past the damage, nothing is opened (`holdfast.corpus.leftover`).
 * Opening and closing the live file with plain I/O, or with another SQLite library, drops SQLite's locks and loses
   commits: nothing here does. The WAL is opened beside SQLite only to sync it, and is never locked.
 * `execute` runs a multi-statement PRAGMA only to its first row: pragmas go singly and are read back.
@@ -25,9 +26,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import apsw
-import msgspec
 
-from holdfast.corpus import scrub
+from holdfast.corpus import leftover, scrub
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.gate import Gate
 from holdfast.corpus.scripts import scripts
@@ -39,7 +39,7 @@ from holdfast.corpus.trouble import pragma as _pragma
 from holdfast.disk import sync_directory
 from holdfast.errors import IntegrityError, NodeFull, StoreClosed, UsageError
 from holdfast.sqlite import checksums, doctor
-from holdfast.sqlite.quarantine import quarantine
+from holdfast.sqlite.standing import Standing
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_PASSIVE: Final = 1000
@@ -64,7 +64,7 @@ class Engine:
         datasync: syncs a file descriptor; the harness records it.
 
     Raises:
-        IntegrityError: the file is damaged in a way that opening would make worse.
+        IntegrityError: the file is damaged in a way that opening would make worse; it was copied, and not changed.
         NodeFull: no room to open it.
     """
 
@@ -83,6 +83,7 @@ class Engine:
         self.path = path
         self.full = full
         self.diagnosis: doctor.Diagnosis | None = None
+        self.standing: Standing | None = None  # of a file whose WAL was damaged
         self.quarantined: Path | None = None
         self._vfs = vfs
         self._datasync = datasync
@@ -134,13 +135,8 @@ class Engine:
         self._gate.shared()
 
     def _look_first(self) -> None:
-        self.diagnosis = doctor.examine(self.path)
-        if self.diagnosis.damaged:
-            # Opening replays the good prefix and resets the WAL: what lies behind the damage would be gone. So
-            # copies are taken first; what to do with them is recovery's business, not the engine's.
-            note = {"diagnosis": msgspec.to_builtins(self.diagnosis)}
-            anchors = self.path.with_suffix(".anchor"), self.path.parent / "anchor"
-            self.quarantined = quarantine(self.path, self.path.parent / "quarantine", also=anchors, note=note)
+        # Opening replays what is good of a WAL and resets it: what lies behind the damage would be gone.
+        self.diagnosis, self.standing, self.quarantined = leftover.look(self.path)
 
     def _connect(self, *, read_only: bool = False) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else 0

@@ -97,10 +97,11 @@ class HubDirectory(Home):
             corpus.engine.reader_cache_kib = READER_CACHE_KIB
             corpus.engine.watch_wal(WAL_PAGES_INLINE)
             self._keep(corpus)
-            diagnosis = corpus.engine.diagnosis
-            if diagnosis is not None and diagnosis.damaged:
-                self.damage = f"the WAL was damaged when the hub started: {diagnosis}"
-                logger.error(self.damage, extra={"quarantined": str(corpus.engine.quarantined)})
+            engine = corpus.engine
+            if engine.quarantined is not None:
+                lost = ", nothing is lost" if engine.standing == "whole" else ""
+                self.damage = f"the WAL was damaged when the hub started{lost}: {engine.diagnosis}"
+                logger.error(self.damage, extra={"quarantined": str(engine.quarantined)})
             self.signer = self._key()
             self.lineage = self._generation(clean)
         except BaseException:

@@ -134,10 +134,11 @@ class OpenLog:
 
     def _look(self, branch: Branch, wall: Clock) -> Head:
         """Notes what went wrong here; returns how far the anchor proves that the log has been synced."""
-        diagnosis, kept = self.corpus.engine.diagnosis, self.corpus.engine.quarantined
-        at = clock.iso(wall.now_ms())
-        if diagnosis is not None and diagnosis.damaged:
-            self.incidents.append(Incident("wal-damaged", str(diagnosis), at, str(kept or "")))
+        engine, at = self.corpus.engine, clock.iso(wall.now_ms())
+        whole = engine.standing == "whole"
+        if engine.quarantined is not None:
+            said = "nothing is lost, the file had all of it: " if whole else ""
+            self.incidents.append(Incident("wal-damaged", f"{said}{engine.diagnosis}", at, str(engine.quarantined)))
         mark = self._anchor.read()
         synced = UNKNOWN
         if mark is None or mark.stream != branch.stream:
@@ -148,9 +149,10 @@ class OpenLog:
             head = self.corpus.head(branch.id)
             detail = f"the anchor saw seq {mark.seq}, the log ends at {head.seq}"
             self.incidents.append(Incident("rolled-back", detail, at))
-        if self.incidents and self.level.full:
+        lost = self.incidents[whole:]
+        if lost and self.level.full:
             raise IntegrityError(
-                f"the log of {branch.agent} has lost commits: {self.incidents[0].detail}",
+                f"the log of {branch.agent} has lost commits: {lost[0].detail}",
                 hint="open it once at level advanced: it takes back what the hub has, and says what is missing",
             )
         return synced
