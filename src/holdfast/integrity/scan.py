@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -43,6 +42,7 @@ from holdfast.integrity.checks import (
     check_payload,
     check_size,
 )
+from holdfast.integrity.orphans import old_files, orphans
 from holdfast.integrity.redactions import Redactions
 from holdfast.log.anchor import Mark
 from holdfast.log.erasure import REAPPLIED
@@ -221,7 +221,7 @@ class _Walk:
     def run(self, anchor: Mark | None, blobs: Blobs | None, outside: Outside) -> None:
         scan, see, files = self.scan, self.see, []
         if BLOB in self.on and blobs is not None and outside.referred is not None:
-            files = list(_old(blobs, outside.grace_s))  # before the snapshot's records: a reference is made behind it
+            files = list(old_files(blobs, outside.grace_s))  # before the records: a reference is made behind its blob
         if self.on & _WALKED:
             for scan.records, stored in enumerate(self.view.records(), 1):
                 see(stored)
@@ -477,28 +477,3 @@ class _Walk:
     def take_notes(self, files: Iterable[bytes], referred: Container[bytes] | None) -> None:
         """Keeps the names of blobs to which nothing refers."""
         self.scan.notes += orphans((each for each in files if each not in self.blobs), referred or ())
-
-
-def orphans(digests: Iterable[bytes], referred: Container[bytes]) -> Iterator[Finding]:
-    """Blobs to which nothing refers: no damage, but room that nobody uses, or the remains of lost records."""
-    for digest in digests:
-        if digest not in referred:
-            what = f"no record refers to the blob {digest.hex()}"
-            yield Finding(
-                BLOB, "", 0, what, "it only takes room, unless records are missing too", "a reference", "none"
-            )
-
-
-def _old(blobs: Any, grace_s: float) -> Iterator[bytes]:
-    """The blobs that lie here as files, and have for a while."""
-    path = getattr(blobs, "path", None)
-    if path is None:
-        return  # where blobs are objects or rows, their own collector knows
-    before = time.time() - grace_s
-    for digest in blobs.iter():
-        at: Path = path(digest)
-        try:
-            if at.stat().st_mtime <= before:
-                yield digest
-        except FileNotFoundError:
-            continue

@@ -427,8 +427,7 @@ class Store:
         self._closed = True
         if os.getpid() != self._directory.pid:
             return  # a forked child: all of it is the parent's
-        shipper = self._directory.shipper
-        if self.hubs and shipper is not None:
+        if self.hubs and (shipper := self._directory.shipper) is not None:
             shipper.linger(self._opened, self.hubs)
         if self._others is not None:
             self._others.close()
@@ -450,9 +449,7 @@ class Store:
         except NodeFull:
             self._directory.make_room()
             raise
-        shipper = self._directory.shipper
-        if shipper is not None and not shipper.poked:
-            shipper.poke()
+        self._poke()
         return stored
 
     def _poke(self) -> None:
@@ -492,8 +489,7 @@ class Store:
 
     def _unshipped(self, which: Filter) -> list[Message]:
         """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
-        fresh = unshipped(self._log, which, self.outbox_depth)
-        return [message_in(stored, self._load(stored)) for stored in fresh][::-1]
+        return [message_in(each, self._load(each)) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
 
     def _reader(self) -> Others:
         with self._directory.lock:
