@@ -70,7 +70,7 @@ def test_the_seeds_blocks_on_blobs_and_tables_run(make: Make, tmp_path: Path) ->
 
         # Table operations for structured data
         await backend.insert_entity(
-            table_name="conversations",
+            table_name="talks",
             entity={
                 "PartitionKey": "agent_ceo",
                 "RowKey": "conv_001",
@@ -80,7 +80,7 @@ def test_the_seeds_blocks_on_blobs_and_tables_run(make: Make, tmp_path: Path) ->
         )  # fmt: skip
 
         entity = await backend.get_entity(
-            table_name="conversations",
+            table_name="talks",
             partition_key="agent_ceo",
             row_key="conv_001"
         )  # fmt: skip
@@ -89,7 +89,7 @@ def test_the_seeds_blocks_on_blobs_and_tables_run(make: Make, tmp_path: Path) ->
 
         # Query entities
         entities = await backend.query_entities(
-            table_name="conversations",
+            table_name="talks",
             filter="PartitionKey eq 'agent_ceo'"
         )  # fmt: skip
         assert [found["RowKey"] for found in entities] == ["conv_001"]
@@ -105,7 +105,7 @@ def test_the_seeds_blocks_on_queues_and_containers_run(make: Make, tmp_path: Pat
 
         # Queue operations for event processing
         await backend.send_message(
-            queue_name="agent_tasks",
+            queue_name="agent_jobs",
             message=json.dumps({
                 "task_id": "task_001",
                 "agent_id": "ceo",
@@ -113,11 +113,11 @@ def test_the_seeds_blocks_on_queues_and_containers_run(make: Make, tmp_path: Pat
             })
         )  # fmt: skip
 
-        message = await backend.receive_message(queue_name="agent_tasks")
+        message = await backend.receive_message(queue_name="agent_jobs")
         # Here the seed is no valid Python: an argument without a name cannot follow one with a name.
-        assert await backend.delete_message("agent_tasks", message) is True
+        assert await backend.delete_message("agent_jobs", message) is True
         assert json.loads(message.content)["task_id"] == message.json()["task_id"] == "task_001"
-        assert await backend.receive_message(queue_name="agent_tasks") is None
+        assert await backend.receive_message(queue_name="agent_jobs") is None
 
         # Container-level access control
         await backend.create_container(

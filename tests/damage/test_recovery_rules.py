@@ -18,6 +18,7 @@ from holdfast.integrity import incidents, rebuild, verify_corpus
 from holdfast.integrity.recovery import Facts, Policy, Refusal, plan_json, refusals
 from holdfast.integrity.source import BACKUP, HUB, Held, Kind
 from holdfast.log import value
+from holdfast.log.erasure import Erasure, mark_of, reapply
 from holdfast.log.prune import prune
 from holdfast.node import repair
 from holdfast.node.directory import attach, detach
@@ -25,6 +26,7 @@ from holdfast.node.hub import Hub
 from holdfast.node.refetch import StoreSource
 from holdfast.node.repair import Tools
 from holdfast.node.store import Store
+from holdfast.objects import BlobFiles
 from holdfast.testing.clock import SettableClock
 from holdfast.wire import Item
 from holdfast.wire import Mark as Place
@@ -279,10 +281,12 @@ def test_a_rotten_blob_from_a_source_is_not_taken(home: Path, world: World) -> N
 
 def test_what_was_erased_does_not_come_back_from_a_copy(home: Path, world: World) -> None:
     with corpus_of(home) as corpus:
-        corpus.write(lambda tx: tx.drop_body(61, 3))  # as an erasure leaves the row
+        gone = [corpus.at(pos).record for pos in (61, 63)]  # type: ignore[union-attr]
+        told = Erasure(gone[0].stream, marks=frozenset(mark_of(record) for record in gone))
+        reapply(corpus, BlobFiles(home / "blobs"), [told])
         corpus.write(lambda tx: tx.execute("UPDATE rec SET key='x' WHERE pos=62"))
-        erased = {corpus.at(63).record.payload_hash}  # type: ignore[union-attr]
-        corpus.write(lambda tx: tx.execute("UPDATE rec SET body=NULL WHERE pos=63"))
+        erased = {gone[1].payload_hash}
+        corpus.write(lambda tx: tx.execute("UPDATE rec SET why=0 WHERE pos=63"))  # no longer known here
     tools = Tools(
         hubs=(),
         sources=[StoreSource(world.root / "closed")],

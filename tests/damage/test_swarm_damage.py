@@ -264,10 +264,20 @@ def test_a_bit_flipped_anywhere_in_the_log_is_never_returned_and_brought_back(tm
         for name, value in values.items():
             storage.store(name, value)
         storage.backup()
+        first = values["v001"]
         values["v001"] = b"newer"
         storage.store("v001", b"newer")
     log = tmp_path / "log" / "log.db"
     flip(log, rng.randrange(4096, log.stat().st_size), rng.randrange(8))
+    try:
+        PersistentDataStorage(tmp_path, backup_interval_s=None).close()
+    except IntegrityError:  # a page that opening reads: the log is made anew from the backup
+        rescue(tmp_path)
+        with PersistentDataStorage(tmp_path, backup_interval_s=None) as storage:
+            found = {name: storage.retrieve(name) for name in values}
+        assert found.pop("v001") in (b"newer", first)
+        assert found == {name: value for name, value in values.items() if name != "v001"}
+        return
     with PersistentDataStorage(tmp_path, backup_interval_s=None) as storage:
         for name, value in values.items():
             with contextlib.suppress(IntegrityError):

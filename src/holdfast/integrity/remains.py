@@ -6,6 +6,7 @@ Works on copies that nobody has open. What it returns is offered, not believed; 
 from __future__ import annotations
 
 import itertools
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,9 +23,11 @@ from holdfast.records import encode_header, genesis, stream_id
 from holdfast.wire import Mark
 
 STEP: Final = 500
-_ROWS: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos BETWEEN ? AND ? ORDER BY r.pos"
+_ROWS: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos BETWEEN ? AND ? ORDER BY r.pos LIMIT ?"
 _UNREADABLE: Final = (HoldfastError, struct.error, KeyError, TypeError, ValueError, OverflowError, AttributeError)
 """What a row says that is none: a number or a name that no header can carry."""
+ROW_BYTES_MIN: Final = 64
+"""A record has two digests, whatever else."""
 _NAMES_MAX: Final = 4
 _WAYS_MAX: Final = 16
 
@@ -70,9 +73,13 @@ class Remains:
     def last(self, at_least: int = 0) -> int:
         """A number behind which SQLite reads no rows."""
         try:
-            return max(at_least, self.corpus.last() if self.corpus else 0)
+            found = self.corpus.last() if self.corpus else 0
         except HoldfastError:
-            return max(at_least, self._highest())
+            found = self._highest()
+        # A page in another's place may show any number: more rows than these bytes can hold are not looked for.
+        begin = self.meta.get(BEGIN_SEQ)
+        most = (begin if isinstance(begin, int) else 0) + os.stat(self.path).st_size // ROW_BYTES_MIN
+        return max(at_least, min(found, most))
 
     def rows(self, stream: bytes, last: int, first: int = 1) -> Iterator[Piece]:
         """The records that SQLite reads, in order; what it cannot read is left out."""
@@ -95,7 +102,7 @@ class Remains:
         # Halves whatever fails: a bad page costs its own rows and some twenty questions.
         assert self.corpus is not None
         try:
-            return self.corpus.query(_ROWS, (low, high))
+            return self.corpus.query(_ROWS, (low, high, high - low + 1))  # pages that name each other have no end
         except HoldfastError:
             if low == high:
                 return []

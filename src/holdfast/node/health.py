@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from holdfast import clock
-from holdfast.errors import HoldfastError
+from holdfast.errors import CapacityError, HoldfastError
 from holdfast.integrity.scan import Outside, Scan, verify_corpus
 from holdfast.log import OpenLog
 from holdfast.log.anchor import read_mark
@@ -112,8 +112,12 @@ def verify(directory: Directory, opened: OpenLog) -> Scan:
         raise HoldfastError(f"the log of {opened.agent} is not open", hint="open the store again")
     mark = read_mark(opened.corpus.engine.path.with_name("log.anchor"))
     stream = opened.log.branch.stream
+    try:
+        acked = [each for each in acknowledged(directory.node) if each.stream == stream]
+    except CapacityError:
+        acked = []  # a full disk has no room to open what the hubs said; the log itself can be proven all the same
     outside = Outside(
-        acked=[each for each in acknowledged(directory.node) if each.stream == stream],
+        acked=acked,
         now_ms=directory.wall.now_ms(),
         referred=referred(directory.path, opened.agent),
         wal=opened.corpus.engine.diagnosis,
