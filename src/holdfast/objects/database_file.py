@@ -74,14 +74,15 @@ def looked_at(path: Path, wait: Callable[[int], bool]) -> Iterator[Diagnosis | N
     """
     alone = Alone(path, wait)
     try:
-        found = _look(path, alone.read) if alone.enter() else None
+        found = _look(path, alone) if alone.enter() else None
         alone.admit()
         yield found
     finally:
         alone.leave()
 
 
-def _look(path: Path, database: Read) -> Diagnosis:
+def _look(path: Path, alone: Alone) -> Diagnosis:
+    database: Read = alone.read
     size = int.from_bytes(database(18, 0)[16:18], "big")
     found = examine(path, size)
     # What one turned bit explains is no torn tail to us: no anchor and no hub will tell it from one later. After a
@@ -102,6 +103,7 @@ def _look(path: Path, database: Read) -> Diagnosis:
     except NodeFull as error:
         raise StorageFull(f"{said}; {error.message}", hint=error.hint) from error
     if standing == "whole":
+        alone.sync()  # whoever moved the WAL into the file may have been killed before he synced it
         os.unlink(f"{path}-wal")
         sync_directory(path.parent)
     import logging  # only here: it would cost every command 5 ms

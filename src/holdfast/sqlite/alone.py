@@ -60,6 +60,11 @@ class Alone:
         assert self._file is not None
         return self._file.xRead(size, offset)
 
+    def sync(self) -> None:
+        """Returns once what the database holds survives a power cut."""
+        assert self._file is not None
+        self._file.xSync(apsw.SQLITE_SYNC_FULL)
+
     def admit(self) -> None:
         """Lets others open the database; nobody is alone with it until `leave`."""
         if self._file is not None:
