@@ -273,7 +273,7 @@ def test_whoever_is_not_the_first_does_not_look(tmp_path: Path) -> None:
     """A WAL that is being written is no leftover: neither another thread nor another process judges it."""
     path = tmp_path / "objects.db"
     look = "import sys; from holdfast.objects import SqliteStore; s = SqliteStore(sys.argv[1]); s.put('x', b'x');"
-    look += "print(s._database.diagnosis); os = __import__('os'); os._exit(0)"
+    look += "print(s._database.diagnosis, flush=True); os = __import__('os'); os._exit(0)"
     with SqliteStore(path) as store:
         store.put("one", b"1")
         with SqliteStore(path) as other:

@@ -102,7 +102,7 @@ class Remains:
         # Halves whatever fails: a bad page costs its own rows and some twenty questions.
         assert self.corpus is not None
         try:
-            return self.corpus.query(_ROWS, (low, high, high - low + 1))  # pages that name each other have no end
+            return self.corpus.query(_ROWS, (low, high, 20 * (high - low) + 10_000))  # pages may name each other
         except HoldfastError:
             if low == high:
                 return []
