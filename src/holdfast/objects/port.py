@@ -20,9 +20,8 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -32,13 +31,13 @@ from typing import Final, Literal, Self, TypeAlias
 import msgspec
 
 from holdfast.errors import (
-    HoldfastError,
     ObjectConflict,
     ObjectCorrupt,
     ObjectNotFound,
     StorageRefused,
-    StoreClosed,
 )
+from holdfast.objects.place import Health as Health
+from holdfast.objects.place import Place
 from holdfast.objects.raw import Bytes
 
 ABSENT: Final = 0
@@ -80,21 +79,6 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Names in small letters; in a listing: as the store happens to know."""
     version: str | None = None
     """Of stores that keep versions: this one's."""
-
-
-class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look at a store found."""
-
-    ok: bool
-    store: str
-    """Its name, without secrets."""
-    milliseconds: float
-    lacks: tuple[str, ...] = ()
-    error: str = ""
-    note: str = ""
-    """What was found out about the store and should be known."""
-    degraded: str = ""
-    """What does not work as it should, though calls are answered: a primary that is away, writes that wait."""
 
 
 class Content:
@@ -142,7 +126,7 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-class ObjectStore(ABC):
+class ObjectStore(Place):
     """Named bytes in one place. The laws are at the head of this module; a subclass calls ``super().__init__()``."""
 
     lacks: frozenset[str] = frozenset()
@@ -155,11 +139,6 @@ class ObjectStore(ABC):
     def __init__(self) -> None:
         self._closed = False
         _stores.add(self)
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Which store this is, as an address without secrets."""
 
     @abstractmethod
     def put(
@@ -278,62 +257,13 @@ class ObjectStore(ABC):
             return False
         return True
 
-    def health(self) -> Health:
-        """Whether the store answers now; never raises because of the store."""
-        begun = time.perf_counter()
-        error = note = degraded = ""
-        try:
-            note = self._look() or ""
-            degraded = self._trouble()
-        except (HoldfastError, OSError) as failed:
-            error = str(failed)
-        took = 1000 * (time.perf_counter() - begun)
-        lacks = tuple(sorted(self.lacks))
-        return Health(
-            ok=not error,
-            store=self.name,
-            milliseconds=took,
-            lacks=lacks,
-            error=error,
-            note=note,
-            degraded=degraded,
-        )
-
     def _look(self) -> str | None:
         """Asks the store for something small; raises if it does not answer. What it returns becomes the note."""
         next(iter(self.list(limit=1)), None)
         return None
 
-    def _trouble(self) -> str:
-        """What does not work as it should, though calls are answered; it becomes `Health.degraded`."""
-        return ""
-
-    def forked(self) -> None:  # noqa: B027 - most have something to let go of, a store in memory alone has not
+    def forked(self) -> None:
         """Called in a forked child, before anything else is: to let go of what was the parent's."""
-
-    def close(self) -> None:
-        """Lets go of connections and files; more than once is no error, any other call after it is."""
-        self._closed = True
-
-    def _open(self) -> None:
-        """Every call begins with it.
-
-        Raises:
-            StoreClosed: the store was closed.
-        """
-        if self._closed:
-            raise StoreClosed(f"{self.name} was closed")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name}>"
 
 
 def check_put(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -282,7 +283,7 @@ class _Part:
             IntegrityError: it is not.
         """
         there = {blob.digest for each in self.entry.segments for blob in each.blobs}
-        scan = verify_corpus(corpus, _Known(blobs, there, _referred(corpus)))
+        scan = verify_corpus(corpus, _Known(blobs, there, corpus))
         if not scan.sound:
             shown = "; ".join(str(finding) for finding in scan.findings[:FINDINGS_SHOWN])
             raise IntegrityError(f"what came back of {self.tables.place} does not prove: {shown}")
@@ -311,8 +312,12 @@ _HEADS: Final = (
 class _Known:
     """The blobs of a file, where those that were not backed up are nobody's fault now: create has said so."""
 
-    def __init__(self, blobs: BlobFiles, there: set[str], sizes: dict[bytes, int]) -> None:
-        self._blobs, self._there, self._sizes = blobs, there, sizes
+    def __init__(self, blobs: BlobFiles, there: set[str], corpus: SqliteCorpus) -> None:
+        self._blobs, self._there, self._corpus = blobs, there, corpus
+
+    @functools.cached_property
+    def _sizes(self) -> dict[bytes, int]:
+        return _referred(self._corpus)  # a look at every record, and seldom needed: most backups have all blobs
 
     def has(self, digest: bytes) -> bool:
         return digest.hex() not in self._there or self._blobs.has(digest)

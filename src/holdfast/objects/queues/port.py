@@ -22,16 +22,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import msgspec
 
-from holdfast.errors import HoldfastError, ObjectConflict, ObjectNotFound, StorageError, StorageRefused, StoreClosed
-from holdfast.objects.port import Health
+from holdfast.errors import ObjectConflict, ObjectNotFound, StorageError, StorageRefused
+from holdfast.objects.place import Place
 from holdfast.objects.tables.keys import check_name
 
 BODY_BYTES_MAX: Final = 64 << 10
@@ -80,7 +78,7 @@ class QueueMessage(msgspec.Struct, frozen=True, kw_only=True):
             raise StorageError(f"the message {self.id} holds no JSON: {error}") from error
 
 
-class QueueStore(ABC):
+class QueueStore(Place):
     """Queues of messages in one place. The laws are at the head of this module.
 
     Args:
@@ -91,12 +89,6 @@ class QueueStore(ABC):
         if max_dequeues is not None and max_dequeues < 1:
             raise StorageRefused(f"max_dequeues is at least 1, not {max_dequeues!r}")
         self.max_dequeues = max_dequeues
-        self._closed = False
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Which store this is, as an address without secrets."""
 
     @abstractmethod
     def create_queue(self, queue: str) -> bool:
@@ -203,41 +195,13 @@ class QueueStore(ABC):
             StorageUnavailable: no answer; some may be gone.
         """
 
-    def health(self) -> Health:
-        """Whether the store answers now; never raises because of the store."""
-        begun = time.perf_counter()
-        error = degraded = ""
-        try:
-            self.list_queues()
-            degraded = self._trouble()
-        except (HoldfastError, OSError) as failed:
-            error = str(failed)
-        took = 1000 * (time.perf_counter() - begun)
-        return Health(ok=not error, store=self.name, milliseconds=took, error=error, degraded=degraded)
-
-    def _trouble(self) -> str:
-        """What does not work as it should, though calls are answered; it becomes `Health.degraded`."""
-        return ""
-
-    def close(self) -> None:
-        """Lets go of connections and files; more than once is no error, any other call after it is."""
-        self._closed = True
-
-    def _open(self) -> None:
-        if self._closed:
-            raise StoreClosed(f"{self.name} was closed")
+    def _look(self) -> str | None:
+        self.list_queues()
+        return None
 
     def _tries(self, queue: str) -> int | None:
         """How often a message of this queue is given out; None: for ever."""
         return None if queue.endswith(POISON) else self.max_dequeues
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_queue(queue: object) -> str:

@@ -19,17 +19,15 @@
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from holdfast.errors import HoldfastError, ObjectConflict, ObjectNotFound, StorageRefused, StoreClosed
-from holdfast.objects.port import Health
+from holdfast.errors import ObjectConflict, ObjectNotFound, StorageRefused
+from holdfast.objects.place import Place
 from holdfast.objects.tables.keys import check_key
 from holdfast.objects.tables.limits import (
     TRANSACTION_BYTES_MAX,
@@ -98,15 +96,10 @@ class Delete(msgspec.Struct, frozen=True):
 Operation: TypeAlias = Insert | Upsert | Update | Delete
 
 
-class TableStore(ABC):
+class TableStore(Place):
     """Tables of entities in one place. The laws are at the head of this module."""
 
     _closed = False
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Which store this is, as an address without secrets."""
 
     @abstractmethod
     def create_table(self, table: str) -> bool:
@@ -269,37 +262,9 @@ class TableStore(ABC):
                 return
             left = None if left is None else left - len(found.entities)
 
-    def health(self) -> Health:
-        """Whether the store answers now; never raises because of the store."""
-        begun = time.perf_counter()
-        error = degraded = ""
-        try:
-            self.list_tables()
-            degraded = self._trouble()
-        except (HoldfastError, OSError) as failed:
-            error = str(failed)
-        took = 1000 * (time.perf_counter() - begun)
-        return Health(ok=not error, store=self.name, milliseconds=took, error=error, degraded=degraded)
-
-    def _trouble(self) -> str:
-        """What does not work as it should, though calls are answered; it becomes `Health.degraded`."""
-        return ""
-
-    def close(self) -> None:
-        """Lets go of connections and files; more than once is no error, any other call after it is."""
-        self._closed = True
-
-    def _open(self) -> None:
-        if self._closed:
-            raise StoreClosed(f"{self.name} was closed")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _look(self) -> str | None:
+        self.list_tables()
+        return None
 
 
 def check_mode(mode: str) -> None:
