@@ -27,10 +27,10 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from holdfast import codec, wire
-from holdfast.corpus import SqlCorpus
+from holdfast.corpus import SqlCorpus, Stored
 from holdfast.corpus.rows import COLUMNS
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.log.drafts import MESSAGES, Draft
 from holdfast.log.log import Log
 from holdfast.log.marks import METRICS, SESSIONS
@@ -177,17 +177,31 @@ def kept_erasures(kept: bytes | None) -> list[Erasure]:
     return [Erasure.from_wire(each) for each in msgspec.msgpack.decode(kept)] if kept else []
 
 
+def erasure_in(stored: Stored) -> Erasure | None:
+    """What a stored record erases: None if it is no redact record, or if its payload is not here or says nothing.
+
+    Such a record was taken like any other, since a hub judges no payloads: it must not stop whoever reads it again.
+    """
+    if not is_redact(stored.record) or stored.body is None:
+        return None
+    try:
+        return erasure_of(stored.record, stored.payload())
+    except HoldfastError as error:
+        import logging  # only here: it would cost every command 5 ms
+
+        logging.getLogger(__name__).warning("a redact record erases nothing: %s", error)
+        return None
+
+
 def erasures(corpus: SqlCorpus, after: int = 0) -> list[Erasure]:
-    """Every erasure that a corpus holds, oldest first; a redact record whose payload is not here says nothing.
+    """Every erasure that a corpus holds, oldest first; see `erasure_in`.
 
     Args:
         corpus: a node's log, or a hub's corpus.
         after: only those behind this position.
     """
-    found = corpus.rows(REDACTS, (REDACT, after))
-    return [
-        erasure_of(each.record, each.payload()) for each in found if is_redact(each.record) and each.body is not None
-    ]
+    found = (erasure_in(each) for each in corpus.rows(REDACTS, (REDACT, after)))
+    return [each for each in found if each is not None]
 
 
 def redacted(known: Iterable[Erasure], record: Record) -> bool:
