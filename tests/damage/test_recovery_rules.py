@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from holdfast import clock
-from holdfast.errors import Erased, HubUnavailable, IntegrityError, Locked, NotFound, UsageError
+from holdfast.errors import HubUnavailable, IntegrityError, Locked, NotFound, UsageError
 from holdfast.integrity import incidents, rebuild, verify_corpus
 from holdfast.integrity.recovery import Facts, Policy, Refusal, plan_json, refusals
 from holdfast.integrity.source import BACKUP, HUB, Held, Kind
@@ -22,13 +22,11 @@ from holdfast.log.erasure import Erasure, mark_of, reapply
 from holdfast.log.prune import prune
 from holdfast.node import repair
 from holdfast.node.directory import attach, detach
-from holdfast.node.erase import erase_subject
 from holdfast.node.hub import Hub
 from holdfast.node.refetch import StoreSource
 from holdfast.node.repair import Tools
 from holdfast.node.store import Store
 from holdfast.objects import BlobFiles
-from holdfast.records import SEALED
 from holdfast.testing.clock import SettableClock
 from holdfast.wire import Item
 from holdfast.wire import Mark as Place
@@ -365,36 +363,6 @@ def test_values_are_taken_back_to_a_moment(home: Path) -> None:
     PAYLOAD(home)
     with pytest.raises(IntegrityError, match="not sound"):
         repair.to_moment(home, "a", clock.pack(0), confirmed=True)
-
-
-def test_what_was_sealed_goes_back_sealed_and_is_erased_with_its_subject(home: Path) -> None:
-    sealed = {"collection": "patients", "subject": "ada"}
-    with Store(home, "a", hub=(), limits=NO_LIMITS, sealed=["patients"]) as store:
-        first = store.put("ada", {"n": 1}, **sealed)
-        moment = store._log.corpus.head(store._log.branch.id).hlc
-        newest = store.put("ada", {"n": 2}, **sealed)
-    with corpus_of(home) as corpus:
-        corpus.write(lambda tx: tx.execute(f"UPDATE rec SET body=x'00' WHERE pos={newest.seq}"))
-    assert repair.repair(home, ALONE, Policy(rollback=True)).done
-    with Store(home, "a", hub=(), limits=NO_LIMITS) as store:
-        assert store.get("ada", collection="patients") == {"n": 1}
-        store.put("ada", {"n": 3}, collection="patients")
-    repair.to_moment(home, "a", moment, confirmed=True)
-    with Store(home, "a", hub=(), limits=NO_LIMITS) as store:
-        assert store.get("ada", collection="patients") == {"n": 1}
-        assert store.verify().sound
-    with corpus_of(home) as corpus:
-        kept = [each.record for each in everything(corpus) if each.record.collection == "patients"]
-        assert [each.key_version for each in kept] == [1, 2, 3, 4, 5]
-        assert {(each.flags & SEALED, each.kid) for each in kept} == {(SEALED, kept[0].kid)}
-        assert kept[0].seq == first.seq
-    directory = attach(home, limits=NO_LIMITS, make=False)
-    try:
-        erase_subject(directory, "ada")
-    finally:
-        detach(directory)
-    with Store(home, "a", hub=(), limits=NO_LIMITS) as store, pytest.raises(Erased):
-        store.get("ada", collection="patients")
 
 
 def test_a_plan_is_kept_to(home: Path, world: World) -> None:
