@@ -13,11 +13,14 @@ import pytest
 
 from holdfast.corpus import search
 from holdfast.errors import Erased, IntegrityError, NotFound, Sealed, UsageError
+from holdfast.log import drafts
 from holdfast.node.aio import AsyncStore
 from holdfast.node.erase import erase_key, erase_subject
 from holdfast.node.keyfile import drop_key
 from holdfast.node.store import Store
 from holdfast.node.vault import Bundle
+from holdfast.objects import BlobFiles
+from holdfast.objects.blobs import aside
 from holdfast.records import SEALED
 from holdfast.seal import KeyRing
 from tests.node.conftest import ROOMY
@@ -174,6 +177,47 @@ def test_one_open_key_is_erased_from_bodies_index_and_blobs(open_store: Open, tm
     assert erase_key(store._directory, "ada", "k/0", collection="state").records == 0
     with pytest.raises(NotFound):
         erase_key(store._directory, "ada", "never", collection="state")
+    assert store.verify().sound
+    assert bob.verify().sound
+
+
+def test_a_blob_that_is_written_again_while_it_is_erased_stays(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was told that equal bytes are there already must find them when his write has returned."""
+    store, bob = open_store(), open_store("bob")
+    value, other = canary() * 4000, canary() * 4000
+    store.put("first", value)
+    again = store._log.job([drafts.value("state", "again", value)])  # it finds the blob
+    erase_key(store._directory, "ada", "first", collection="state")
+    assert residue(tmp_path, value) == []
+    store._log.corpus.write(again)
+    assert store.get("again") == value
+
+    store.put("mine", other)
+    hide = aside.put_aside
+
+    def put_aside(files: BlobFiles, digest: bytes) -> None:
+        bob.put("his", other)  # nobody referred to it when that was looked at
+        hide(files, digest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aside, "put_aside", put_aside)
+        erase_key(store._directory, "ada", "mine", collection="state")
+    assert bob.get("his") == other
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store.put("mine", other)
+    with monkeypatch.context() as patch:
+        patch.setattr(aside, "drop_aside", die)
+        erase_key(store._directory, "bob", "his", collection="state")  # ada's is still there
+        with pytest.raises(KeyboardInterrupt):
+            erase_key(store._directory, "ada", "mine", collection="state")
+    assert residue(tmp_path, other)
+    erase_key(store._directory, "ada", "mine", collection="state")
+    assert residue(tmp_path, other) == []
     assert store.verify().sound
     assert bob.verify().sound
 

@@ -21,6 +21,7 @@ without body and salt and with ``why`` 3, and the chain still proves itself: it 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
@@ -34,6 +35,8 @@ from holdfast.errors import HoldfastError, UsageError
 from holdfast.log.drafts import MESSAGES, Draft
 from holdfast.log.log import Log
 from holdfast.log.marks import METRICS, SESSIONS
+from holdfast.objects import BlobFiles
+from holdfast.objects.blobs import aside
 from holdfast.records import BLOB, MORE, REDACT, SEALED, ZERO16, Record
 
 REDACTS: Final = (
@@ -361,19 +364,35 @@ def scour(corpus: SqlCorpus, blobs: Blobs, others: Sequence[SqlCorpus] = ()) -> 
 
 
 def _drop(corpus: SqlCorpus, blobs: Blobs, digest: bytes, others: Sequence[SqlCorpus], *, sure: bool) -> None:
-    # Equal bytes are one blob, and somebody else may have put the same: all records are looked through before the
+    # Equal bytes are one blob, and somebody else may have put the same: all records are looked through before a
     # writer is held up, and then only those that came since.
-    seen = 0
-    if not sure:
-        seen = corpus.last()
-        if any(_refers(each.one, digest, 0) for each in (corpus, *others)):
-            return
+    if sure:
+        blobs.delete(digest)
+        return
+    shared = blobs if isinstance(blobs, BlobFiles) else None
+    every = [(each, each.last()) for each in (corpus, *others)]
+    if any(_refers(each.one, digest, 0) for each, _ in every):
+        if shared is not None:
+            aside.bring_back(shared, digest)  # a crash may have left it aside
+        return
+
+    def late(seen: int, tx: SqlTransaction) -> bool:
+        return _refers(lambda sql, args: tx.sql(sql, args).fetchone(), digest, seen)
 
     def job(tx: SqlTransaction) -> None:
-        if sure or not _refers(lambda sql, args: tx.sql(sql, args).fetchone(), digest, seen):
+        if not late(every[0][1], tx):
             blobs.delete(digest)
 
-    corpus.write(job)
+    if shared is None:
+        corpus.write(job)
+        return
+    # Several logs share the directory, and no transaction holds all of them up. So it goes out of sight first: whoever
+    # writes it from now on does not find it, and writes it anew; whoever found it has committed when its log is asked.
+    aside.put_aside(shared, digest)
+    if any(each.write(functools.partial(late, seen)) for each, seen in every):
+        aside.bring_back(shared, digest)
+    else:
+        aside.drop_aside(shared, digest)
 
 
 def _refers(one: Callable[..., Any], digest: bytes, after: int) -> bool:
