@@ -37,6 +37,7 @@ COMMANDS = Shell(
         },
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
+            "ui": ("ui", "the hub's pages: make a link that signs somebody in"),
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {

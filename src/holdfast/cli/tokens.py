@@ -32,7 +32,7 @@ _OPTIONS: Final = (
 )  # fmt: skip
 
 
-def _where(command: Any) -> Any:
+def where(command: Any) -> Any:
     """Lets a command be told whose tokens it is about."""
     for option in reversed(_OPTIONS):
         command = option(command)
@@ -48,7 +48,7 @@ def token_command() -> None:
 
 
 @token_command.command("create")
-@_where
+@where
 @click.option("--kind", required=True, type=click.Choice(["node", "agent", "service", "person"]), help="what shows it")
 @click.option("--name", required=True, help="whose it is; an agent's token writes as this agent, and as no other")
 @click.option("--scope", "scopes", multiple=True, help=f"what it may do; repeat for several: {_SCOPES}")
@@ -77,7 +77,7 @@ def create_command(
     wish["collections"] = wish["collections"] or ("*",)
     if settings.agent:
         raise UsageError("--agent before the command's name is another option", hint="token create … --agent GLOB")
-    with _store(data, database, make=True) as store:
+    with store_of(data, database, make=True) as store:
         made, text = tokens.create(store, tokens.Wish(ends_ms=ends_ms, **wish))
     if settings.as_json:
         settings.show.document({**_shown(made), "token": text})
@@ -89,12 +89,12 @@ def create_command(
 
 
 @token_command.command("ls")
-@_where
+@where
 @click.option("--all", "every", is_flag=True, help="also what has expired or was revoked")
 @click.pass_obj
 def ls_command(settings: Settings, data: Path | None, database: str | None, every: bool) -> None:
     """List a hub's tokens: whose they are and what they may do. Secrets are not there to be listed."""
-    with _store(data, database) as store:
+    with store_of(data, database) as store:
         found = [token for token in store.every() if every or token.state(SYSTEM.now_ms()) == "valid"]
     if settings.as_json:
         settings.show.document({"tokens": [_shown(token) for token in found]})
@@ -117,14 +117,14 @@ def ls_command(settings: Settings, data: Path | None, database: str | None, ever
 
 
 @token_command.command("revoke")
-@_where
+@where
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 @click.pass_obj
 def revoke_command(settings: Settings, data: Path | None, database: str | None, ids: tuple[str, ...]) -> None:
     """End tokens for good, by their ids: a running hub refuses them within a second, and ends their feeds."""
     from holdfast.hub import tokens
 
-    with _store(data, database) as store:
+    with store_of(data, database) as store:
         for token_id in ids:
             found, done = tokens.revoke(store, token_id)
             said = "revoked" if done else "was revoked before"
@@ -132,7 +132,7 @@ def revoke_command(settings: Settings, data: Path | None, database: str | None, 
 
 
 @token_command.command("export")
-@_where
+@where
 @click.pass_obj
 def export_command(settings: Settings, data: Path | None, database: str | None) -> None:
     """Write all tokens as JSON Lines, for a standby: hashes and rights, and no secrets.
@@ -142,13 +142,13 @@ def export_command(settings: Settings, data: Path | None, database: str | None) 
     """
     import msgspec
 
-    with _store(data, database) as store:
+    with store_of(data, database) as store:
         for token in store.every():
             settings.show.raw(msgspec.json.encode(token) + b"\n")
 
 
 @token_command.command("import")
-@_where
+@where
 @click.argument("file", type=click.File("rb"))
 @click.pass_obj
 def import_command(settings: Settings, data: Path | None, database: str | None, file: Any) -> None:
@@ -161,14 +161,25 @@ def import_command(settings: Settings, data: Path | None, database: str | None, 
         found = msgspec.json.Decoder(tokens.Token).decode_lines(file.read())
     except msgspec.MsgspecError as error:
         raise UsageError(f"not what export writes: {error}", hint="holdfast token export") from error
-    with _store(data, database, make=True) as store:
+    with store_of(data, database, make=True) as store:
         new, ended = tokens.adopt(store, found)
     told = {"tokens": len(found), "new": new, "revoked": ended}
     settings.show.result(f"{count_text(new, 'new token')}, {ended} revoked, of {len(found)}", told)
 
 
 @contextlib.contextmanager
-def _store(data: Path | None, database: str | None, *, make: bool = False) -> Iterator[TokenStore]:
+def store_of(data: Path | None, database: str | None, *, make: bool = False) -> Iterator[TokenStore]:
+    """The tokens of the hub in a directory or a database, for as long as the block lasts.
+
+    Args:
+        data: its directory; None: the usual one.
+        database: its address in place of that.
+        make: whether there may be none yet.
+
+    Raises:
+        NoStore: there are none.
+        UsageError: both were given, or the directory is a node's.
+    """
     from holdfast.hub.tokens import SqliteTokens
 
     if database is not None:

@@ -17,6 +17,7 @@ from holdfast.hub.gate import Visit
 from holdfast.hub.home import Home, open_home
 from holdfast.hub.options import Options, options_of
 from holdfast.hub.principal import NOBODY, READ, STRANGER, principal_of
+from holdfast.hub.ui import routes as ui
 from holdfast.wire import HUB_HEADER
 
 try:
@@ -47,11 +48,13 @@ class Door:
     Args:
         app: what lies behind.
         core: the hub.
+        front: tells browsers of errors.
     """
 
-    def __init__(self, app: Any, core: Core) -> None:
+    def __init__(self, app: Any, core: Core, front: ui.Front) -> None:
         self._app = app
         self._core = core
+        self._front = front
         self._gate = core.gate
         self._marks = [(HUB_HEADER.lower().encode(), core.home.gen.encode()), *_SAFE]
         if core.options.tls_cert:
@@ -84,7 +87,7 @@ class Door:
             if started:
                 logger.error("an answer broke off: %s", error, extra={"path": scope["path"]})
                 raise
-            await answer_error(marked, as_hubs(error, broken=self._core.corpus.unusable))
+            await self._refuse(scope, as_hubs(error, broken=self._core.corpus.unusable), marked)
         except Exception as error:
             where = {"path": scope["path"], "method": scope["method"], "request_id": secrets.token_hex(8)}
             logger.exception("a request failed", extra=where)
@@ -96,10 +99,20 @@ class Door:
                 request_id=where["request_id"],
             )
             unknown.__cause__ = error
-            await answer_error(marked, unknown)
+            await self._refuse(scope, unknown, marked)
         finally:
             if visit is not None:
                 self._gate.leave(visit)
+
+    async def _refuse(self, scope: Scope, error: HoldfastError, send: Send) -> None:
+        """Answers with an error: to a browser with a page, as long as pages can be made."""
+        if ui.wants_page(scope) and not self._core.corpus.unusable:
+            try:
+                await self._front.refuse(scope, error, send)
+                return
+            except Exception:
+                logger.exception("the page of an error could not be made", extra={"path": scope["path"]})
+        await answer_error(send, error)
 
 
 class Hub(Starlette):
@@ -145,16 +158,18 @@ def create_app(
         finally:
             await core.stop()
 
+    front = ui.Front(core)
     guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
+    answering = ui.with_pages(guarded, front)
     app = Hub(
-        routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(guarded).items()],
-        middleware=[Middleware(Door, core=core)],
-        exception_handlers={HTTPException: _refuse},
+        routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(answering).items()],
+        middleware=[Middleware(Door, core=core, front=front)],
+        exception_handlers={HTTPException: _refuser(front)},
         lifespan=life,
     )
     app.state.operations = [g.operation for g in guarded]
     app.state.core = core
-    app.hot = {(g.operation.method, g.operation.path): Door(g, core) for g in guarded if g.operation.hot}
+    app.hot = {(g.operation.method, g.operation.path): Door(g, core, front) for g in guarded if g.operation.hot}
     return app
 
 
@@ -165,7 +180,7 @@ class Methods:
         guarded: the operations of this path.
     """
 
-    def __init__(self, guarded: list[Guarded]) -> None:
+    def __init__(self, guarded: list[Any]) -> None:
         self.allowed = {each.operation.method: each for each in guarded}
         if "GET" in self.allowed:
             self.allowed.setdefault("HEAD", self.allowed["GET"])
@@ -175,9 +190,9 @@ class Methods:
         await self.allowed[scope["method"]](scope, receive, send)
 
 
-def by_path(guarded: list[Guarded]) -> dict[str, Methods]:
+def by_path(guarded: list[Any]) -> dict[str, Methods]:
     """The operations of each path together, so that whoever uses another method is told all that there are."""
-    found: dict[str, list[Guarded]] = {}
+    found: dict[str, list[Any]] = {}
     for each in guarded:
         found.setdefault(each.operation.path, []).append(each)
     return {path: Methods(each) for path, each in found.items()}
@@ -209,7 +224,16 @@ def operations(core: Core) -> list[Operation]:
     return found
 
 
-async def _refuse(request: Request, error: Exception) -> Any:
+def _refuser(front: ui.Front) -> Any:
+    async def refuse(request: Request, error: Exception) -> Any:
+        if ui.wants_page(request.scope):
+            await front.known(request.scope)
+        _refuse(request, error)
+
+    return refuse
+
+
+def _refuse(request: Request, error: Exception) -> None:
     """What Starlette refuses (no such path, not with this method), in our form."""
     assert isinstance(error, HTTPException)
     principal = principal_of(request.scope)

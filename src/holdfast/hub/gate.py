@@ -7,6 +7,7 @@ whatever needs a file or a timer is done only where the remembered is not enough
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import ipaddress
 import logging
@@ -37,7 +38,7 @@ NODE_FACTOR: Final = 10
 """A node speaks for all its agents, and has one request under way at a time anyway."""
 HOSTS_MAX: Final = 1_000
 LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
-LASTING: Final = frozenset({"/v1/feed", "/v1/heads"})
+LASTING: Final = frozenset({"/v1/feed", "/v1/heads", "/ui/events"})
 """They may wait for hours, or for a minute, and have limits of their own."""
 UNCOUNTED: Final = LASTING | {"/livez", "/readyz"}
 """A probe must be answered by whoever is overrun."""
@@ -59,7 +60,7 @@ class Gate:
 
     def __init__(self, options: Options, tokens: Tokens, wall: Clock, read: Read) -> None:
         self._token = f"Bearer {options.token}".encode() if options.token else None
-        self._tokens = tokens
+        self.tokens = self._tokens = tokens
         self._wall = wall
         self._read = read
         self._hosts = frozenset(name.lower() for name in options.hosts)
@@ -120,6 +121,21 @@ class Gate:
                 good = asked[who.id]
             if not good:
                 visit.end()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether it wants a token of everybody."""
+        return self._guarded
+
+    @property
+    def operator(self) -> str:
+        """The digest of the token that the hub was started with, in hex; empty: with none."""
+        return hashlib.sha256(self._token[7:]).hexdigest() if self._token else ""
+
+    async def who_shows(self, text: str) -> Principal:
+        """Who a token's text makes known, as if it came in a header."""
+        shown = f"Bearer {text}".encode("utf-8", "replace")
+        return self._known(shown) or await self._look(shown)
 
     def _wants_tokens(self) -> bool:
         return self._token is not None or self._tokens.in_force

@@ -23,6 +23,7 @@ from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus.engine import Engine
 from holdfast.errors import HoldfastError, NotFound, UsageError
 from holdfast.hub.principal import ADMIN, APPEND, FOR_EVER, INBOX, READ, SCOPES, WRITE, Kind, Principal
+from holdfast.hub.sign_ins import NoSignIns, SignInStore, SqliteSignIns
 from holdfast.records import PUT, check_names
 
 KINDS: Final = ("node", "agent", "service", "person")
@@ -114,6 +115,10 @@ class TokenStore(Protocol):
         """A number that grows with each token made or revoked, by whatever process; and whether there ever was one."""
         ...
 
+    def sign_ins(self) -> SignInStore:
+        """Where sign-ins with them lie."""
+        ...
+
     def close(self) -> None:
         """Closes it; a second close is fine."""
         ...
@@ -139,6 +144,9 @@ class NoTokens(TokenStore):
 
     def changes(self) -> tuple[int, bool]:
         return 0, False
+
+    def sign_ins(self) -> SignInStore:
+        return NoSignIns()
 
     def close(self) -> None:
         pass
@@ -192,6 +200,9 @@ class SqliteTokens(TokenStore):
     def changes(self) -> tuple[int, bool]:
         number, any_ = self._engine.one("SELECT number, EXISTS(SELECT 1 FROM token) FROM change")
         return number, bool(any_)
+
+    def sign_ins(self) -> SignInStore:
+        return SqliteSignIns(self._engine)
 
     def close(self) -> None:
         self._engine.close()
@@ -269,6 +280,24 @@ class Tokens:
         """Whether the token that made somebody known is still valid. For threads."""
         found = self._store.find(principal.id)
         return found is not None and found.state(self._wall.now_ms()) == "valid"
+
+    def by_id(self, token_id: str) -> Principal | None:
+        """Whose valid token has this id; for whoever signed in with it. For threads."""
+        found = self._store.find(token_id)
+        now = self._wall.now_ms()
+        if found is None or found.state(now) != "valid":
+            return None
+        self._used[token_id] = now
+        return found.principal
+
+    @property
+    def change(self) -> int:
+        """A number that is another one when a token or a sign-in may have ended."""
+        return self._change
+
+    def sign_ins(self) -> SignInStore:
+        """Where sign-ins lie."""
+        return self._store.sign_ins()
 
     def keep(self) -> None:
         """Writes down when tokens were last shown. For threads."""

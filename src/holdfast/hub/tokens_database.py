@@ -11,6 +11,7 @@ import msgspec
 from holdfast.corpus.postgres import Database, PostgresEngine
 from holdfast.corpus.postgres.door import translate
 from holdfast.errors import NoStore
+from holdfast.hub.sign_ins import DatabaseSignIns, SignInStore
 from holdfast.hub.tokens import Token, TokenStore, packed, unpacked
 
 
@@ -54,6 +55,9 @@ class DatabaseTokens(TokenStore):
     def changes(self) -> tuple[int, bool]:
         number, any_ = self._engine.one("SELECT number, EXISTS(SELECT 1 FROM token) FROM token_change")
         return int(number), bool(any_)
+
+    def sign_ins(self) -> SignInStore:
+        return DatabaseSignIns(self._engine, self._writing)
 
     def close(self) -> None:
         pass

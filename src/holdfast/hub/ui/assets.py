@@ -1,0 +1,48 @@
+"""What pages are made of besides their data: styles, scripts. Their names hold their digest, so they never change."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import Final
+
+from holdfast.errors import NotFound
+from holdfast.hub.ui.routes import Ask, View
+
+FILES: Final = {
+    "app.css": "text/css; charset=utf-8",
+    "app.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    "vendor/htmx.min.js": "text/javascript; charset=utf-8",
+    "vendor/hx-sse.min.js": "text/javascript; charset=utf-8",
+}
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+
+
+@cache
+def bytes_of(name: str) -> bytes:
+    """One of the files, read once."""
+    return resources.files("holdfast.hub.ui").joinpath("static", *name.split("/")).read_bytes()
+
+
+@cache
+def address(name: str) -> str:
+    """Where a file is, under a name that holds its digest."""
+    stem, _, ending = name.rpartition("/")[2].rpartition(".")
+    return f"/ui/static/{stem}.{hashlib.sha256(bytes_of(name)).hexdigest()[:16]}.{ending}"
+
+
+@cache
+def _by_address() -> dict[str, str]:
+    return {address(name): name for name in FILES}
+
+
+async def asset(ask: Ask) -> View:
+    """GET /ui/static/…: one of the files, open to all, as the page to sign in is made of them."""
+    path = ask.scope["path"]
+    name = _by_address().get(path)
+    if name is None:
+        raise NotFound(f"there is nothing at {path:.120}", hint="load the page again: its parts have other names now")
+    headers = (("cache-control", _FOR_EVER), ("content-security-policy", "default-src 'none'; sandbox"))
+    return View(data=bytes_of(name), kind=FILES[name], headers=headers)

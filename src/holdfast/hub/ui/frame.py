@@ -1,0 +1,130 @@
+"""The frame of every page: the templates, what stands around each, and errors as pages."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from holdfast.errors import HoldfastError
+from holdfast.hub.exchange import RETRY_AFTER
+from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER
+from holdfast.hub.ui import assets, words
+from holdfast.hub.ui.routes import Ask, View
+from holdfast.hub.ui.scheme import SCHEMES, scheme_of
+from holdfast.hub.ui.standing import WORDS, nodes_for, notices
+
+if TYPE_CHECKING:
+    from holdfast.hub.ui.routes import Front
+
+NAV: Final = (
+    ("/", "Overview", "overview"),
+    ("/nodes", "Nodes", "nodes"),
+    ("/agents", "Agents", "agents"),
+    ("/data", "Data", "data"),
+    ("/sessions", "Sessions", "sessions"),
+)
+BADGE_MAX: Final = 99
+
+
+class Problem(msgspec.Struct):
+    """What went wrong, for the page that says so."""
+
+    status: int
+    message: str
+    hint: str
+
+
+@cache
+def environment() -> Environment:
+    """The templates. Everything that they are given is escaped; a name that they lack is an error, not nothing."""
+    made = Environment(
+        loader=PackageLoader("holdfast.hub.ui"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.filters.update(
+        size=words.size_text,
+        count=words.count_text,
+        span=words.span_text,
+        spark=words.sparkline,
+        plain_time=words.plain_time,
+        pretty=pretty,
+    )
+    made.globals.update(
+        many=words.many,
+        ago=words.ago,
+        asset=assets.address,
+        states=WORDS,
+        with_query=words.with_query,
+        key_url=words.key_url,
+        collection_url=words.collection_url,
+        named_url=words.named_url,
+        spark_box=(words.SPARK_WIDTH, words.SPARK_HEIGHT),
+    )
+    return made
+
+
+def pretty(value: Any) -> str:
+    """A JSON value over several lines; what cannot be seen in a text is written out."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return "".join(each if each == "\n" or each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+async def page_of(front: Front, ask: Ask, view: View) -> bytes:
+    """The page that a view is."""
+    context = await around(front, ask, view)
+    made: str = await front.core.read(lambda: environment().get_template(view.template).render(context))
+    return made.encode("utf-8", "replace")
+
+
+async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
+    """What a template is given."""
+    principal = ask.principal
+    badge = view.extra.get("badge")
+    if badge is None:
+        badge = len(await notices(ask, await nodes_for(ask))) if principal.may(READ) else 0
+    path, query = ask.scope["path"], ask.scope["query_string"].decode("latin-1")
+    raw = (ask.scope.get("raw_path") or path.encode()).partition(b"?")[0].decode("ascii", "replace")
+    here = raw.strip("/").partition("/")[0] or "overview"
+    return {
+        "d": view.data,
+        "title": view.title,
+        "nav": NAV if principal not in (NOBODY, STRANGER) else (),
+        "here": here,
+        "badge": badge,
+        "badge_text": f"{BADGE_MAX}+" if badge > BADGE_MAX else str(badge),
+        "scheme": scheme_of(ask),
+        "schemes": SCHEMES,
+        "back": raw + (f"?{query}" if query else ""),
+        "twin": ("/overview" if raw == "/" else raw) + ".json" + (f"?{query}" if query else ""),
+        "who": "" if principal in (ANYBODY, NOBODY, STRANGER) else str(principal),
+        "signed_in": ask.session is not None,
+        "form_token": front.forms().token(ask.session),
+        "live": view.live,
+        "since": front.core.feed.cursor(front.core.feed.head) if view.live else "",
+        "now_ms": front.core.home.wall.now_ms(),
+        **view.extra,
+    }
+
+
+def error_view(error: HoldfastError) -> View:
+    """The page of an error."""
+    shown = Problem(error.status, error.message, error.hint)
+    headers: tuple[tuple[str, str], ...] = ()
+    if error.status in RETRY_AFTER:
+        headers = (("retry-after", RETRY_AFTER[error.status].decode()),)
+    return View(
+        template="error.html",
+        title=f"{error.status}",
+        data=shown,
+        status=error.status,
+        headers=headers,
+        extra={"twin": "", "badge": 0},
+    )

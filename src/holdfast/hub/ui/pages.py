@@ -1,0 +1,78 @@
+"""The pages that there are, and their parameters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from holdfast.hub.principal import WRITE
+from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
+from holdfast.hub.ui.routes import Page
+
+ROWS: Final = 50
+"""What a page of a list shows."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A page of a list by name."""
+
+    after: AfterName = ""
+
+
+class DataAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which collection, agent, key, and when; `collection` and `key` where the path cannot say them."""
+
+    collection: str | None = None
+    key: str | None = None
+    agent: str = ""
+    prefix: Prefix = ""
+    after: str = ""
+    before: AfterPos = 0
+    version: Number = 0
+    at: Annotated[str, Meta(max_length=64)] = ""
+    diff: Annotated[str, Meta(max_length=48, description="two versions, such as 3..5")] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
+
+
+class SessionsAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which sessions, or from where on in one."""
+
+    agent: str = ""
+    after: Annotated[str, Meta(max_length=200)] = ""
+
+
+class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to go afterwards, and the link by which somebody came."""
+
+    next: str = "/"
+    link: Annotated[str, Meta(max_length=100)] = ""
+
+
+class Live(msgspec.Struct, frozen=True, kw_only=True):
+    """Which page's changes."""
+
+    page: str
+    agent: str = ""
+    node: str = ""
+
+
+PAGES: Final = (
+    Page(path="/overview", work="overview.overview"),
+    Page(path="/nodes", work="nodes.nodes"),
+    Page(path="/nodes/{rest:path}", work="nodes.node"),
+    Page(path="/agents", work="nodes.agents", query=Found),
+    Page(path="/agents/{rest:path}", work="nodes.agent"),
+    Page(path="/data", work="data.data", query=DataAt),
+    Page(path="/data/{rest:path}", work="data.data", query=DataAt),
+    Page(path="/data/change", work="changes.change", method="POST", needs=WRITE, twin=False),
+    Page(path="/sessions", work="sessions.sessions", query=SessionsAt),
+    Page(path="/sessions/{rest:path}", work="sessions.session", query=SessionsAt),
+    Page(path="/sign-in", work="sign_in.sign_in_page", needs="", query=SignInAt, twin=False),
+    Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
+    Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),
+    Page(path="/ui/scheme", work="scheme.choose", method="POST", needs="", twin=False),
+    Page(path="/ui/events", work="", query=Live, twin=False),
+    Page(path="/ui/{rest:path}", work="assets.asset", needs="", twin=False),
+)

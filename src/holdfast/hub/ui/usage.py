@@ -1,0 +1,162 @@
+"""Who has written how much, into which collection and when: counted as somebody looks, gone on with at the next look.
+
+A hub that nobody looks at counts nothing. The first look at a large hub does not wait for the whole: it shows what was
+counted so far and says so, while the rest is counted in lots between the hub's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.clock import millis
+from holdfast.corpus.tally import HOUR_MS, Sum, tally
+from holdfast.errors import HoldfastError
+from holdfast.hub.principal import Principal
+
+if TYPE_CHECKING:
+    from holdfast.hub.core import Core
+
+logger = logging.getLogger(__name__)
+
+LOT: Final = 20_000
+PATIENCE_S: Final = 0.03
+"""How long a page waits for the count."""
+PAUSE_S: Final = 0.02
+HOURS: Final = 24
+HOURS_KEPT: Final = 168
+PAIRS_MAX: Final = 50_000
+
+
+class Pair(msgspec.Struct):
+    """What one agent wrote into one collection; `hours` by hours since 1970, for a week."""
+
+    records: int = 0
+    size: int = 0
+    newest: int = 0
+    hours: dict[int, tuple[int, int]] = {}
+
+    def add(self, found: Sum, since: int) -> None:
+        """Takes in a part."""
+        self.records += found.records
+        self.size += found.size
+        self.newest = max(self.newest, found.newest)
+        if found.hour >= since:
+            records, size = self.hours.get(found.hour, (0, 0))
+            self.hours[found.hour] = records + found.records, size + found.size
+            if len(self.hours) > 2 * HOURS_KEPT:
+                self.hours = {hour: each for hour, each in self.hours.items() if hour >= since}
+
+
+class Usage:
+    """The count of one hub; the loop's own.
+
+    Args:
+        core: the hub.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.pairs: dict[tuple[str, str], Pair] = {}
+        self.branches: dict[int, int] = {}
+        """Branch -> the stamp of its newest record."""
+        self.pos = 0
+        self._counting: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def done(self) -> float:
+        """The part of all records that was counted, 0 to 1."""
+        head = self._core.feed.head
+        return min(1.0, self.pos / head) if head else 1.0
+
+    async def look(self) -> None:
+        """Counts on, for a moment; what is left then goes on by itself."""
+        until = time.monotonic() + PATIENCE_S
+        while await self._lot():
+            if time.monotonic() >= until:
+                if self._counting is None or self._counting.done():
+                    self._counting = asyncio.create_task(self._rest())
+                return
+
+    def readable(self, principal: Principal) -> dict[tuple[str, str], Pair]:
+        """What somebody may know of."""
+        if principal.reads_everything:
+            return self.pairs
+        return {at: pair for at, pair in self.pairs.items() if principal.may_read(at[1])}
+
+    async def _rest(self) -> None:
+        try:
+            while await self._lot():  # noqa: ASYNC110 - nothing is waited for: it gives way
+                await asyncio.sleep(PAUSE_S)
+        except HoldfastError as error:
+            logger.warning("could not count the records; the next look goes on", exc_info=error)
+
+    async def _lot(self) -> bool:
+        """Counts the next lot; whether there is more."""
+        async with self._turn:
+            core, after = self._core, self.pos
+            until = min(core.feed.head, after + LOT)
+            if until <= after:
+                return False
+            found = await core.read(lambda: tally(core.corpus, after, until))
+            since = core.home.wall.now_ms() // HOUR_MS - HOURS_KEPT
+            for each in found:
+                at = (each.agent, each.collection)
+                pair = self.pairs.get(at)
+                if pair is None:
+                    if len(self.pairs) >= PAIRS_MAX:
+                        at = ("(others)", "(others)")
+                    pair = self.pairs.setdefault(at, Pair())
+                pair.add(each, since)
+                self.branches[each.branch] = max(self.branches.get(each.branch, 0), each.newest)
+            self.pos = until
+            return until < core.feed.head
+
+
+class Total(msgspec.Struct):
+    """A sum over pairs: since ever, in the last 24 hours, in the last week; `last_write` in ms since 1970, 0: never."""
+
+    records: int = 0
+    size: int = 0
+    day_records: int = 0
+    day_size: int = 0
+    week_size: int = 0
+    newest: int = 0
+
+    @property
+    def last_write(self) -> int:
+        """When its newest record was made."""
+        return millis(self.newest) if self.newest else 0
+
+
+def total(pairs: list[Pair], now_ms: int) -> Total:
+    """What these pairs are together."""
+    hour = now_ms // HOUR_MS
+    found = Total()
+    for pair in pairs:
+        found.records += pair.records
+        found.size += pair.size
+        found.newest = max(found.newest, pair.newest)
+        for at, (records, size) in pair.hours.items():
+            if at > hour - HOURS:
+                found.day_records += records
+                found.day_size += size
+            if at > hour - HOURS_KEPT:
+                found.week_size += size
+    return found
+
+
+def hourly(pairs: list[Pair], now_ms: int) -> list[int]:
+    """Records written in each of the last 24 hours, the oldest first."""
+    hour = now_ms // HOUR_MS
+    out = [0] * HOURS
+    for pair in pairs:
+        for at, (records, _) in pair.hours.items():
+            if hour - HOURS < at <= hour:
+                out[at - hour + HOURS - 1] += records
+    return out
