@@ -65,9 +65,6 @@ async def nodes_for(ask: Ask) -> list[NodeShown]:
     await usage.look()
     if not principal.reads_everything:
         visible = {agent for agent, _ in usage.readable(principal)}
-    newest: dict[str, int] = {}
-    for (agent, _), pair in usage.readable(principal).items():
-        newest[agent] = max(newest.get(agent, 0), pair.newest)
     found = []
     for each in standings:
         behind = {a: n for a, n in each.behind.items() if visible is None or a in visible}
@@ -75,7 +72,8 @@ async def nodes_for(ask: Ask) -> list[NodeShown]:
             continue
         silent, pending, lag = now - each.seen_s, sum(behind.values()), each.lag_s(now)
         state, says = state_of(silent, pending, lag)
-        stamp = max((newest.get(agent, 0) for agent in behind), default=0)
+        streams = core.nodes[each.node].streams if visible is None else {}
+        stamp = max((usage.streams.get(stream, 0) for stream in streams.values()), default=0)
         skew = each.skew_s
         found.append(
             NodeShown(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.clock import millis
+from holdfast.corpus import SqlCorpus
 from holdfast.corpus.tally import HOUR_MS, Sum, tally
 from holdfast.errors import HoldfastError
 from holdfast.hub.principal import Principal
@@ -62,8 +63,8 @@ class Usage:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.pairs: dict[tuple[str, str], Pair] = {}
-        self.branches: dict[int, int] = {}
-        """Branch -> the stamp of its newest record."""
+        self.streams: dict[bytes, int] = {}
+        """Stream -> the stamp of its newest record."""
         self.pos = 0
         self._counting: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
@@ -103,7 +104,7 @@ class Usage:
             until = min(core.feed.head, after + LOT)
             if until <= after:
                 return False
-            found = await core.read(lambda: tally(core.corpus, after, until))
+            found, streams = await core.read(lambda: _lot(core.corpus, after, until))
             since = core.home.wall.now_ms() // HOUR_MS - HOURS_KEPT
             for each in found:
                 at = (each.agent, each.collection)
@@ -113,9 +114,15 @@ class Usage:
                         at = ("(others)", "(others)")
                     pair = self.pairs.setdefault(at, Pair())
                 pair.add(each, since)
-                self.branches[each.branch] = max(self.branches.get(each.branch, 0), each.newest)
+                stream = streams[each.branch]
+                self.streams[stream] = max(self.streams.get(stream, 0), each.newest)
             self.pos = until
             return until < core.feed.head
+
+
+def _lot(corpus: SqlCorpus, after: int, until: int) -> tuple[list[Sum], dict[int, bytes]]:
+    found = tally(corpus, after, until)
+    return found, {branch: corpus.stream_of(branch) for branch in {each.branch for each in found}}
 
 
 class Total(msgspec.Struct):

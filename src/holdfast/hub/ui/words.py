@@ -49,7 +49,9 @@ def span_text(seconds: float) -> str:
 def ago(iso: str, now_ms: int) -> str:
     """How long ago a time was."""
     seconds = (now_ms - clock.parse_time(iso)) / 1000
-    return "just now" if seconds < 2 else f"{span_text(seconds)} ago"
+    if seconds < 2:
+        return "just now"
+    return f"{span_text(seconds if seconds < 60 else seconds - seconds % 60)} ago"
 
 
 def plain_time(iso: str) -> str:

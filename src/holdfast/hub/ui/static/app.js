@@ -4,7 +4,7 @@
   const spans = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
   const said = (seconds) => {
     if (seconds < 2) return "just now";
-    let left = Math.floor(seconds);
+    let left = Math.floor(seconds < 60 ? seconds : seconds - (seconds % 60));
     const out = [];
     for (const [size, unit] of spans) {
       if (left >= size) {

@@ -1,0 +1,123 @@
+"""A furnished hub in a process of its own, and the machine's Chromium to look at it."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flow.hubs import HubProcess
+from tests.services import missing
+from tests.ui.furnishing import Furnisher
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def asker(url: str, token: str = "") -> Any:
+    """Asks a hub over HTTP; what is not good raises."""
+
+    def ask(method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
+        headers = {"Content-Type": kind, **({"Authorization": f"Bearer {token}"} if token else {})}
+        request = urllib.request.Request(url + path, data=body, method=method, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            found: bytes = answer.read()
+        return found
+
+    return ask
+
+
+class Site:
+    """A furnished hub: where it is, and what fills it."""
+
+    def __init__(self, hub: HubProcess, *, hostile: bool = True) -> None:
+        self.hub = hub
+        self.url = hub.url
+        self.furnisher = Furnisher(asker(hub.url))
+        self.furnisher.everything()
+        if hostile:
+            self.furnisher.hostile()
+
+    @property
+    def pages(self) -> list[str]:
+        """One page of each kind."""
+        return [
+            "/",
+            "/nodes",
+            "/nodes/deck",
+            "/agents",
+            "/agents/recruiter-1",
+            "/data",
+            "/data/state",
+            "/data/state?agent=recruiter-1",
+            "/data/state/plan%2F00?agent=recruiter-1&diff=1..2",
+            "/data/table%2Fleads/acme?agent=recruiter-1",
+            "/data/table%2Fleads/acme?agent=recruiter-1&version=2",
+            "/data/vault/sealed?agent=synthesizer-1",
+            "/sessions",
+            f"/sessions/{self.furnisher.session}",
+            "/data/nothing-here",
+        ]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A furnished hub that wants no token."""
+    hub = HubProcess(tmp_path_factory.mktemp("ui") / "hub")
+    try:
+        yield Site(hub)
+    finally:
+        hub.kill()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """The machine's browser, driven by Playwright; nothing is downloaded."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        missing("Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page of the browser that remembers whatever it asked of others, and whatever it complained of."""
+
+    def __init__(self, context: Any, origin: str) -> None:
+        self.page = context.new_page()
+        self.strangers: list[str] = []
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+
+        def asked(request: Any) -> None:
+            self.requests.append(request.url)
+            if not request.url.startswith((origin, "data:")):
+                self.strangers.append(request.url)
+
+        self.page.on("request", asked)
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.origin = origin
+
+    def go(self, path: str) -> Any:
+        """Goes to a path of the hub."""
+        self.page.goto(self.origin + path, wait_until="load")
+        return self.page
+
+
+@pytest.fixture
+def watched(chromium: Any, site: Site) -> Iterator[Watched]:
+    """A new page, in a context of its own."""
+    context = chromium.new_context()
+    yield Watched(context, site.url)
+    context.close()
+
+
+AXE = (Path(__file__).with_name("vendor") / "axe.min.js").read_text("utf-8")

@@ -1,0 +1,158 @@
+"""A hub with something of everything that the pages show, some of it hostile."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from holdfast import records, wire
+from tests.hub.pens import Pen
+
+HOSTILE = (
+    "<script>window.owned=1</script>",
+    '"><img src=x onerror=window.owned=1>',
+    "'--><svg/onload=window.owned=1>",
+    "javascript:window.owned=1",
+    "{{7*7}}${7*7}<%=7*7%>",
+    "<b hx-get=/livez hx-trigger=load hx-on:load=window.owned=1>x</b>",
+    "<template hx type=partial hx-target=body>owned</template>",
+    "</title></textarea></pre><script>window.owned=1</script>",
+    "data:text/html,<script>window.owned=1</script>",
+    "\u202egnp.exe",
+    "a" * 200,
+    "../../etc/passwd",
+)
+TASK = {"goal": "Find three Django developers", "steps": ["search", "call"], "done": False, "budget": {"eur": 400}}
+
+
+class Furnisher:
+    """Fills a hub over HTTP.
+
+    Args:
+        ask: `(method, path, body, media type)` to the hub's answer, as bytes; raises unless it is good.
+    """
+
+    def __init__(self, ask: Any) -> None:
+        self._ask = ask
+        self.session = ""
+
+    def json(self, method: str, path: str, body: Any) -> Any:
+        """The JSON answer to a JSON request."""
+        return json.loads(self._ask(method, path, json.dumps(body).encode(), "application/json"))
+
+    def hello(self, node: str, pens: list[Pen], *, skew_s: float = 0.0, oldest_s: float = 0.0) -> wire.HelloAnswer:
+        """What a node says of itself."""
+        now = round(time.time() * 1000)
+        streams = [each for pen in pens for each in pen.hello().streams]
+        message = msgspec.structs.replace(
+            pens[0].hello(),
+            node=node,
+            streams=streams,
+            now_ms=now + round(skew_s * 1000),
+            oldest_ms=now - round(oldest_s * 1000) if oldest_s else 0,
+        )
+        return wire.decode(wire.HelloAnswer, self._ask("POST", "/v1/hello", wire.encode(message), wire.MEDIA))
+
+    def ship(self, node: str, pens: list[Pen]) -> None:
+        """What a node's agents wrote, hello included."""
+        gen = self.hello(node, pens).gen
+        message = wire.Append(gen, 1, [pen.segment() for pen in pens], node)
+        answer = wire.decode(wire.AppendAnswer, self._ask("POST", "/v1/append", wire.encode(message), wire.MEDIA))
+        assert [each.state for each in answer.verdicts] == ["ack"] * len(pens), answer
+
+    def ship_from(self, node: str, pen: Pen, first: int) -> None:
+        """The records of one agent from a number on, and the word that they are here now."""
+        gen = self.hello(node, [pen]).gen
+        message = wire.Append(gen, 1, [pen.segment(first)], node)
+        answer = wire.decode(wire.AppendAnswer, self._ask("POST", "/v1/append", wire.encode(message), wire.MEDIA))
+        assert [each.state for each in answer.verdicts] == ["ack"], answer
+
+    def everything(self) -> None:
+        """Nodes in three states, agents, collections, a key with a past, a table, a session."""
+        self.nodes()
+        for number in range(1, 5):
+            row = {"id": "acme", "name": "Acme GmbH", "open": number, "contact": {"who": "Ada", "calls": [1] * number}}
+            self.json("POST", "/relay/immediate", {"agent_id": "recruiter-1", "table": "leads", "data": row})
+        self.json("POST", "/v1/decide", {"agent": "commander", "collection": "claims", "key": "task-7", "value": TASK})
+        self.json("POST", "/sync/message", {"sender": "recruiter-1", "recipient": "commander", "content": "HOT lead"})
+        self.talk()
+
+    def nodes(self) -> None:
+        """A node in sync, one that is behind, one whose clock is off."""
+        laptop = [_pen("recruiter-1"), _pen("reasoner-1")]
+        for pen in laptop:
+            for number in range(12):
+                pen.put(f"plan/{number:02}", {**TASK, "step": number})
+            pen.put("plan/00", {**TASK, "done": True})
+        self.ship("laptop", laptop)
+        deck = [_pen("coder-1")]
+        deck[0].put("notes", "all is well")
+        self.ship("deck", deck)
+        for number in range(40):
+            deck[0].put(f"later/{number}", number)
+        self.hello("deck", deck, oldest_s=7_260)
+        off = [_pen("synthesizer-1")]
+        off[0].put("summary", {"text": "done"})
+        off[0].put(
+            "sealed", b"no one reads this", collection="vault", kid=b"k" * 16, flags=records.VALUE | records.SEALED
+        )
+        self.ship("htpc", off)
+        self.hello("htpc", off, skew_s=-42)
+
+    def talk(self) -> None:
+        """A session with something said in it."""
+        new = {"agent_name": "recruiter-1", "user_id": "ada", "metadata": {"about": "Acme"}}
+        self.session = self.json("POST", "/storage/sessions", new)["id"]
+        for role, content in (
+            ("user", "Whom did you find?"),
+            ("assistant", "Two so far.\nThe third answers tomorrow."),
+            ("tool", {"tool": "search", "hits": [1, 2]}),
+        ):
+            said = {"session_id": self.session, "role": role, "content": content}
+            self.json("POST", "/storage/history", said)
+
+    def hostile(self) -> None:
+        """Every hostile text wherever a name or a value can stand."""
+        names = [text for text in HOSTILE if text.isprintable()]
+        pens = []
+        for number, text in enumerate(HOSTILE):
+            name = names[number % len(names)]
+            pen = _pen(f"{name[:100]}{number}")
+            pen.put(name, {text: [text, {text: text}]}, collection=f"{name[:100]}{number}")
+            pens.append(pen)
+        self.ship(names[0], pens)
+        for text in names:
+            row = {"id": text, text: text}
+            self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": row})
+            self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": {**row, "n": 1}})
+            said = {"session_id": self.session, "role": "user", "content": text, "metadata": {text: text}}
+            self.json("POST", "/storage/history", said)
+
+
+def _pen(agent: str) -> Pen:
+    pen = Pen(agent)
+    pen.stamp = round((time.time() - 3_000) * 1000) << 16
+    return pen
+
+
+def hostile_places(furnisher: Furnisher) -> list[str]:
+    """The pages on which hostile texts are shown."""
+    names = [text for text in HOSTILE if text.isprintable()]
+    places = [
+        f"/nodes/{quote(names[0], safe='')}",
+        "/data/table%2Fhostile?agent=hostile",
+        f"/sessions/{furnisher.session}",
+    ]
+    for number, _ in enumerate(HOSTILE):
+        name = names[number % len(names)]
+        agent = quote(f"{name[:100]}{number}", safe="")
+        places.append(f"/agents/{agent}")
+        places.append(f"/data/{agent}?agent={agent}")
+        places.append(f"/data/{agent}/{quote(name, safe='')}?agent={agent}")
+    for text in names:
+        places.append(f"/data/table%2Fhostile/{quote(text, safe='')}?agent=hostile&diff=1..2")
+    return places
