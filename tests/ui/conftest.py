@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
+from holdfast.hub.app import create_app
+from holdfast.hub.database import HubDatabase
+from holdfast.hub.tokens import create
 from tests.flow.hubs import HubProcess
-from tests.services import missing
+from tests.services import missing, shared_postgres
 from tests.ui.furnishing import Furnisher
+from tests.ui.inside import WISHES, Guarded, Inside
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -121,3 +126,29 @@ def watched(chromium: Any, site: Site) -> Iterator[Watched]:
 
 
 AXE = (Path(__file__).with_name("vendor") / "axe.min.js").read_text("utf-8")
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Iterator[Inside]:
+    """A hub that wants no token."""
+    app = create_app(tmp_path / "hub", settle="acked")
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Inside(client)
+
+
+@pytest.fixture(params=["directory", "database"])
+def guarded(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Guarded]:
+    """A hub that wants tokens, in a directory and in a database."""
+    place: Any = tmp_path / "hub"
+    if request.param == "database":
+        place = HubDatabase(shared_postgres().database(), settle="acked")
+    app = create_app(place, settle="acked")
+    core = app.state.core
+    store = core.home.open_tokens()
+    made = {role: create(store, wish) for role, wish in WISHES.items()}
+    store.close()
+    core.gate.tokens.refresh()
+    core.gate._guarded = core.gate._wants_tokens()
+    texts, ids = {role: text for role, (_, text) in made.items()}, {role: token.id for role, (token, _) in made.items()}
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Guarded(client, texts, ids)
