@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 import holdfast.hub.ui
+from holdfast import records
 from holdfast.clock import SYSTEM
 from holdfast.hub.ui.pages import ROWS
 from holdfast.hub.ui.usage import Usage
+from holdfast.log.erasure import drafts_of, mark_of
 from tests.hub.pens import Pen
 from tests.ui.furnishing import HOSTILE
 from tests.ui.inside import Inside
@@ -129,7 +131,7 @@ def test_errors_are_pages_to_browsers_and_json_to_others(inside: Inside) -> None
 def test_the_files_of_pages_never_change_under_a_name(inside: Inside) -> None:
     page = inside.good("/")
     found = sorted(set(re.findall(r'(?:href|src)="(/ui/static/[^"]+)"', page)))
-    assert [re.sub(r"\.[0-9a-f]{16}\.", ".", name) for name in found] == [
+    assert sorted(re.sub(r"\.[0-9a-f]{16}\.", ".", name) for name in found) == [
         *("/ui/static/app.css", "/ui/static/app.js", "/ui/static/htmx.min.js"),
         *("/ui/static/hx-sse.min.js", "/ui/static/icon.svg"),
     ]
@@ -280,6 +282,21 @@ def _ms(iso: str) -> int:
     from holdfast.clock import parse_time
 
     return parse_time(iso)
+
+
+def test_what_was_erased_says_so_and_is_nowhere(inside: Inside) -> None:
+    pen = Pen("ada")
+    said = pen.put("k", {"secret": "swordfish"})
+    inside.furnisher.ship("n", [pen])
+    place = "/data/state/k?agent=ada"
+    assert "swordfish" in inside.good(place)
+    for draft in drafts_of([], [mark_of(said)], "asked to"):
+        pen.write("", draft.fmt, draft.payload, kind=records.REDACT, flags=0)
+    inside.furnisher.ship("n", [pen])
+    assert "Erased." in inside.good(place)
+    for twin in ("/data/state/k.json?agent=ada", "/overview.json", "/agents/ada.json", "/data/state.json?agent=ada"):
+        assert b"swordfish" not in inside.client.get(twin).content
+    assert inside.client.get("/data/state.json?agent=ada").json()["keys"][0]["note"] == "erased"
 
 
 def test_what_is_sealed_or_large_says_so(inside: Inside) -> None:

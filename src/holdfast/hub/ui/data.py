@@ -322,7 +322,7 @@ def value_of(stored: Stored, blobs: Any, *, gone: bool = False) -> Value:
                 return Value(missing="large", says=f"{size:,} bytes, too many for a page", digest=digest.hex())
         found = load(stored, blobs)
     except Sealed as error:
-        return Value(missing="sealed", says=f"sealed: {error.hint}")
+        return Value(missing="sealed", says=error.hint)
     except Erased as error:
         return Value(missing="erased", says=error.hint)
     except NotCached as error:

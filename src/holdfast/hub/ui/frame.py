@@ -126,5 +126,5 @@ def error_view(error: HoldfastError) -> View:
         data=shown,
         status=error.status,
         headers=headers,
-        extra={"twin": "", "badge": 0},
+        extra={"twin": ""},
     )
