@@ -116,6 +116,19 @@ def test_a_key_is_found_changed_and_brought_back_by_keyboard_alone(watched: Watc
     assert watched.complaints == []
 
 
+def test_single_keys_can_be_turned_off(watched: Watched, site: Site) -> None:
+    page = watched.go("/agents")
+    page.get_by_role("button", name="keys on").click()
+    page.keyboard.press("g")
+    page.keyboard.press("n")
+    page.get_by_role("button", name="keys off").click()
+    assert page.url == f"{site.url}/agents"
+    page.keyboard.press("g")
+    with page.expect_navigation():
+        page.keyboard.press("n")
+    assert page.url == f"{site.url}/nodes"
+
+
 def test_what_happens_is_seen_at_once_and_after_a_break(chromium: Any, tmp_path_factory: Any) -> None:
     hub = HubProcess(tmp_path_factory.mktemp("live") / "hub")
     try:

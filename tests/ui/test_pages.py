@@ -174,7 +174,19 @@ def test_hostile_names_and_values_are_shown_and_do_nothing(inside: Inside) -> No
 
 
 KNOWN = {
-    *("action", "charset", "class", "content", "d", "data-label", "data-scheme", "datetime", "defer", "disabled"),
+    *(
+        "action",
+        "charset",
+        "class",
+        "content",
+        "d",
+        "data-keys",
+        "data-label",
+        "data-scheme",
+        "datetime",
+        "defer",
+        "disabled",
+    ),
     *(
         "aria-current",
         "aria-describedby",

@@ -141,11 +141,12 @@ def test_no_other_page_acts_here(guarded: Guarded) -> None:
     assert guarded.send("/ui/scheme", {**form, "form_token": admins}).status_code == 403, "a form of another session"
 
 
-def test_colours_stay_as_they_were_chosen(inside: Inside) -> None:
+def test_colours_and_keys_stay_as_they_were_chosen(inside: Inside) -> None:
     (form,) = (each for each in inside.forms("/data?after=x") if "back" in each)
     answer = inside.send("/ui/scheme", {**form, "scheme": "dark"})
     assert answer.headers["location"] == "/data?after=x"
-    assert 'data-scheme="dark"' in inside.good("/nodes")
+    assert inside.send("/ui/scheme", {**form, "keys": "off"}).status_code == 303
+    assert 'data-scheme="dark" data-keys="off"' in inside.good("/nodes")
     for back in ("//evil.example", "/\\evil.example", "https://evil.example/x"):
         assert inside.send("/ui/scheme", {**form, "back": back}).headers["location"] in ("/", "/x")
 

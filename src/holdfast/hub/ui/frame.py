@@ -14,7 +14,7 @@ from holdfast.hub.exchange import RETRY_AFTER
 from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER
 from holdfast.hub.ui import assets, words
 from holdfast.hub.ui.routes import Ask, View
-from holdfast.hub.ui.scheme import SCHEMES, scheme_of
+from holdfast.hub.ui.scheme import SCHEMES, keys_of, scheme_of
 from holdfast.hub.ui.standing import WORDS, nodes_for, notices
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
         "badge_text": f"{BADGE_MAX}+" if badge > BADGE_MAX else str(badge),
         "scheme": scheme_of(ask),
         "schemes": SCHEMES,
+        "keys": keys_of(ask),
         "back": raw + (f"?{query}" if query else ""),
         "twin": ("/overview" if raw == "/" else raw) + ".json" + (f"?{query}" if query else ""),
         "who": "" if principal in (ANYBODY, NOBODY, STRANGER) else str(principal),

@@ -239,7 +239,7 @@ class Guest:
         await self._guarded(scope, receive, send)
 
 
-class Door:
+class FrontDoor:
     """GET /: the Overview for browsers, and for everybody else what it always was."""
 
     def __init__(self, operation: Operation, service: Any, overview: Any) -> None:
@@ -267,7 +267,10 @@ def with_pages(guarded: list[Guarded], front: Front) -> list[Any]:
     overview = next(each for each in pages if each.operation.path == "/overview")
     root = ("GET", "/")
     return [
-        *(Door(g.operation, g, overview) if (g.operation.method, g.operation.path) == root else g for g in guarded),
+        *(
+            FrontDoor(g.operation, g, overview) if (g.operation.method, g.operation.path) == root else g
+            for g in guarded
+        ),
         *pages,
     ]
 

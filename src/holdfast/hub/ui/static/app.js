@@ -32,6 +32,7 @@
   const pages = { o: "/", n: "/nodes", a: "/agents", d: "/data", s: "/sessions" };
   let went = 0;
   document.addEventListener("keydown", (event) => {
+    if (document.documentElement.dataset.keys === "off") return;
     if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "g") {
       went = Date.now();
