@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from tests.flow.hubs import HubProcess, until
@@ -22,11 +23,23 @@ def wrong(page: Any, rules: dict[str, Any]) -> list[str]:
     return [f"{each['id']}: {node['html'][:120]}" for each in told["violations"] for node in each["nodes"]]
 
 
-def test_every_page_is_for_everybody(chromium: Any, site: Site) -> None:
+def test_every_page_is_for_everybody(chromium: Any, site: Site, tmp_path: Path) -> None:
+    guarded = HubProcess(tmp_path / "hub", token="a-token")
+    try:
+        places = [(site.url, place) for place in site.pages]
+        places += [(guarded.url, "/sign-in"), (guarded.url, "/sign-in?link=x")]
+        found = looked_at(chromium, places)
+    finally:
+        guarded.kill()
+    assert not found, json.dumps(found, indent=1)
+
+
+def looked_at(chromium: Any, places: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """What is wrong with pages, for any eye, on a narrow screen."""
     found: dict[str, list[str]] = {}
     context = chromium.new_context(viewport={"width": 360, "height": 740}, bypass_csp=True)
-    watched = Watched(context, site.url)
-    for place in [*site.pages, "/sign-in?link=x"]:
+    for origin, place in places:
+        watched = Watched(context, origin)
         page = watched.go(place)
         page.evaluate(AXE)
         for scheme, rules in (("light", ALL), ("dark", COLOURS)):
@@ -36,8 +49,9 @@ def test_every_page_is_for_everybody(chromium: Any, site: Site) -> None:
         width = page.evaluate("document.documentElement.scrollWidth")
         if width > 360:
             found[f"{place} width"] = [str(width)]
+        page.close()
     context.close()
-    assert not found, json.dumps(found, indent=1)
+    return found
 
 
 def test_nothing_is_asked_of_others_and_nothing_complains(watched: Watched, site: Site) -> None:
