@@ -20,10 +20,11 @@ from holdfast import records
 from holdfast.clock import SYSTEM
 from holdfast.hub.ui.pages import ROWS
 from holdfast.hub.ui.usage import Usage
+from holdfast.hub.ui.words import collection_url, key_url, named_url
 from holdfast.log.erasure import drafts_of, mark_of
 from tests.hub.pens import Pen
 from tests.ui.furnishing import HOSTILE
-from tests.ui.inside import Inside
+from tests.ui.inside import BROWSER, Inside
 
 VENDORS = (Path(holdfast.hub.ui.__file__).parent / "static" / "vendor", Path(__file__).parent / "vendor")
 
@@ -103,6 +104,24 @@ def _texts(value: Any, name: str = "") -> Iterator[str]:
             yield from _texts(each, name)
     elif isinstance(value, str) and name not in UNSHOWN:
         yield value.replace("\n", "\\n") if name == "" else value
+
+
+def test_no_link_leads_nowhere(inside: Inside) -> None:
+    inside.furnisher.everything()
+    known, left = {"/"}, ["/"]
+    while left:
+        place = left.pop()
+        text = inside.client.get(place, headers=BROWSER).text
+        for link in re.findall(r'(?:href|src)="([^"#]+)', text):
+            link = html.unescape(link)
+            if link in known:
+                continue
+            known.add(link)
+            answer = inside.page(link)
+            assert answer.status_code == 200, (place, link, answer.text)
+            if answer.headers["content-type"].startswith("text/html") and link != "/docs":
+                left.append(link)
+    assert len(known) > 100
 
 
 def test_errors_are_pages_to_browsers_and_json_to_others(inside: Inside) -> None:
@@ -227,14 +246,30 @@ def test_names_that_addresses_cannot_say_are_found_all_the_same(inside: Inside) 
             pen.put(key, {"is": f"{collection}|{key}"}, collection=collection)
     inside.furnisher.ship("n", [pen])
     for collection in ("c", "c/d", "..", "v.json"):
-        from holdfast.hub.ui.words import collection_url, key_url
-
         shown = inside.good(collection_url(collection, agent="dots"))
         for key in keys:
             place = key_url("dots", collection, key)
             assert html.escape(place).replace("&#39;", "'") in shown.replace("&#39;", "'"), (collection, key)
             assert f'"is": "{collection}|{key}"' in html.unescape(inside.good(place)), place
             assert not place.partition("?")[0].endswith(("/.", "/..", ".json"))
+
+
+def test_agents_and_nodes_with_such_names_have_pages(inside: Inside) -> None:
+    for name in (".", "..", "a.json", "a/b", "?x=1", "-"):
+        pen = Pen(name)
+        pen.put("k", name)
+        inside.furnisher.ship(name, [pen])
+    for what in ("agents", "nodes"):
+        shown = inside.good(f"/{what}")
+        for name in (".", "..", "a.json", "a/b", "?x=1", "-"):
+            place = named_url(what, name)
+            assert f'href="{html.escape(place)}"' in shown, place
+            text = inside.good(place)
+            assert f"<h1><bdi>{html.escape(name)}</bdi></h1>" in text, place
+            twin = re.search(r'rel="alternate" type="application/json" href="([^"]+)"', text)
+            assert twin
+            told = inside.client.get(html.unescape(twin[1])).json()
+            assert told[what.removesuffix("s")][what.removesuffix("s")] == name
 
 
 # -- lists, the past ---------------------------------------------------------------------------------------------

@@ -215,7 +215,8 @@ def _row(ask: Ask, name: str, speaks: dict[str, list[str]], own: bool) -> AgentR
 
 
 def _name(ask: Ask) -> str:
-    parts = [part for part in ask.parts if part] if ask.parts[-1:] == [""] else ask.parts
-    if len(parts) != 1:
+    if ask.query.name:
+        return str(ask.query.name)
+    if len(ask.parts) != 1:
         raise no_page(ask.scope["path"])
-    return parts[0]
+    return ask.parts[0]

@@ -21,6 +21,12 @@ class Found(msgspec.Struct, frozen=True):
     after: AfterName = ""
 
 
+class Named(msgspec.Struct, frozen=True):
+    """Whose page, where the path cannot say it."""
+
+    name: Annotated[str, Meta(max_length=255)] = ""
+
+
 class DataAt(msgspec.Struct, frozen=True, kw_only=True):
     """Which collection, agent, key, and when; `collection` and `key` where the path cannot say them."""
 
@@ -61,9 +67,9 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 PAGES: Final = (
     Page(path="/overview", work="overview.overview"),
     Page(path="/nodes", work="nodes.nodes"),
-    Page(path="/nodes/{rest:path}", work="nodes.node"),
+    Page(path="/nodes/{rest:path}", work="nodes.node", query=Named),
     Page(path="/agents", work="nodes.agents", query=Found),
-    Page(path="/agents/{rest:path}", work="nodes.agent"),
+    Page(path="/agents/{rest:path}", work="nodes.agent", query=Named),
     Page(path="/data", work="data.data", query=DataAt),
     Page(path="/data/{rest:path}", work="data.data", query=DataAt),
     Page(path="/data/change", work="changes.change", method="POST", needs=WRITE, twin=False),

@@ -184,7 +184,7 @@ async def sign_in(ask: Ask) -> View:
         principal, token_id = await (sign_ins.by_link(link) if link else sign_ins.by_token(token))
     except (Unauthenticated, UsageError) as error:
         sign_ins.was_wrong(address)
-        view = _form(ask, f"{error.message}: {error.hint}", where, "")
+        view = _form(ask, f"{error.message}: {error.hint}".rstrip("?"), where, "")
         view.status = 401
         return view
     if principal is ANYBODY:
@@ -205,7 +205,10 @@ async def sign_out(ask: Ask) -> View:
 def _form(ask: Ask, problem: str, where: str, link: str) -> View:
     shown = Wrong(problem, needed=ask.core.gate.guarded, link=bool(link))
     return View(
-        template="sign_in.html", title="Sign in", data=shown, extra={"next": _local(where), "link": link[:SECRET_MAX]}
+        template="sign_in.html",
+        title="Sign in",
+        data=shown,
+        extra={"next": _local(where), "link": link[:SECRET_MAX], "twin": ""},
     )
 
 

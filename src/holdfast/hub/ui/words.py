@@ -101,5 +101,5 @@ def key_url(agent: str, collection: str, key: str, **query: object) -> str:
 
 def named_url(what: str, name: str) -> str:
     """Where an agent, a node or a session is shown."""
-    # A dot and two are directories to a browser, also when they are encoded; a slash behind them makes them names.
-    return f"/{what}/{part(name)}" if can_be_part(name) else f"/{what}/{part(name)}/"
+    # A dot and two are directories to a browser, also when they are encoded.
+    return f"/{what}/{part(name)}" if can_be_part(name) else with_query(f"/{what}/-", name=name)
