@@ -150,6 +150,7 @@ def test_what_happens_is_seen_at_once_and_after_a_break(chromium: Any, tmp_path_
         context = chromium.new_context()
         watched = Watched(context, hub.url)
         nodes = Watched(context, hub.url)
+        context.set_default_timeout(60_000)  # the longest that a page waits before it asks a hub again is ten seconds
         page, other = watched.go("/"), nodes.go("/nodes")
         pen = Pen("ada")
         pen.stamp = round(time.time() * 1000) << 16
@@ -169,7 +170,7 @@ def test_what_happens_is_seen_at_once_and_after_a_break(chromium: Any, tmp_path_
         other.locator("tr", has_text="laptop").locator(".state", has_text="Behind").wait_for()
         furnisher.ship_from("laptop", pen, 4)
         newest = [f"k{number}" for number in range(102, 94, -1)]
-        page.locator(".records tbody tr", has_text="k102").wait_for(timeout=20_000)
+        page.locator(".records tbody tr", has_text="k102").wait_for()
         assert page.locator(".records .key bdi:last-child").all_inner_texts() == newest, "in order, none twice"
         other.locator("tr", has_text="laptop").locator(".state", has_text="In sync").wait_for()
         assert page.title().startswith("Overview")

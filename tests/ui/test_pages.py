@@ -151,8 +151,8 @@ def test_the_files_of_pages_never_change_under_a_name(inside: Inside) -> None:
     page = inside.good("/")
     found = sorted(set(re.findall(r'(?:href|src)="(/ui/static/[^"]+)"', page)))
     assert sorted(re.sub(r"\.[0-9a-f]{16}\.", ".", name) for name in found) == [
-        *("/ui/static/app.css", "/ui/static/app.js", "/ui/static/htmx.min.js"),
-        *("/ui/static/hx-sse.min.js", "/ui/static/icon.svg"),
+        *("/ui/static/app.css", "/ui/static/app.js", "/ui/static/icon.svg"),
+        "/ui/static/live.js",
     ]
     size = len(page.encode())
     for name in found:
@@ -215,7 +215,21 @@ KNOWN = {
         "aria-pressed",
         "autocomplete",
     ),
-    *("fill", "height", "hidden", "high", "href", "hx-sse:connect", "hx-swap", "id", "lang", "low", "max", "maxlength"),
+    *(
+        "fill",
+        "height",
+        "hidden",
+        "high",
+        "href",
+        "hx-config",
+        "hx-sse:connect",
+        "hx-swap",
+        "id",
+        "lang",
+        "low",
+        "max",
+        "maxlength",
+    ),
     *("method", "min", "name", "optimum", "points", "preserveaspectratio", "rel", "required", "role", "scope", "src"),
     *("step", "stroke", "stroke-linecap", "stroke-width", "tabindex", "title", "type", "value", "vector-effect"),
     *("viewbox", "width"),

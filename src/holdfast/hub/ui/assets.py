@@ -14,8 +14,7 @@ FILES: Final = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
-    "vendor/htmx.min.js": "text/javascript; charset=utf-8",
-    "vendor/hx-sse.min.js": "text/javascript; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
 }
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
@@ -23,7 +22,10 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 @cache
 def bytes_of(name: str) -> bytes:
     """One of the files, read once."""
-    return resources.files("holdfast.hub.ui").joinpath("static", *name.split("/")).read_bytes()
+    # As one: htmx looks at the page in a moment, and an extension that comes in a file of its own may come too late.
+    names = ("vendor/htmx.min.js", "vendor/hx-sse.min.js") if name == "live.js" else (name,)
+    folder = resources.files("holdfast.hub.ui").joinpath("static")
+    return b"\n".join(folder.joinpath(*each.split("/")).read_bytes() for each in names)
 
 
 @cache
