@@ -37,7 +37,7 @@ def status_command(settings: Settings) -> int:
         told: dict[str, Any] = {
             "store": str(directory.path),
             "node": directory.node_id,
-            "level": settings.config.get("level", "advanced"),
+            "level": settings.level,
             "hubs": known,
             "agents": agents,
             "disk": {**msgspec.structs.asdict(space), "writable": space.writable},

@@ -22,7 +22,7 @@ from holdfast.hub.gate import Gate
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
 from holdfast.hub.meters import Meters
-from holdfast.hub.options import Options
+from holdfast.hub.options import LIVE, Options
 from holdfast.hub.own import OwnStreams
 from holdfast.hub.scanning import Scanning
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
@@ -121,6 +121,15 @@ class Core:
             self.follower.start()
         if self.backups is not None:
             self.backups.start()
+
+    def take_up(self, options: Options) -> None:
+        """Goes on with the fields of other options that may change while a hub runs (`options.LIVE`); on the loop."""
+        live = {name: getattr(options, name) for name in LIVE}
+        self.options = msgspec.structs.replace(self.options, **live)
+        self.gate.retune(self.options)
+        self.home.reserve.set_floor(self.options.floor_bytes)
+        if self.backups is not None:
+            self.backups.retune(self.options)
 
     def end_streams(self) -> None:
         """Sends every listener home; the first thing a stop does."""

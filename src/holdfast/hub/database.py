@@ -45,6 +45,9 @@ class Unmeasured:
         """Nothing is known, so nothing stands in the way."""
         return Space(free=0, total=0, floor=0, ballast=0, ballast_wanted=0)
 
+    def set_floor(self, floor_bytes: int) -> None:
+        """Changes nothing."""
+
 
 class HubDatabase(Home):
     """A hub in a database.

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from holdfast.collections import Message, envelope, message_in
@@ -23,14 +22,16 @@ from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
 from holdfast.node.looking import When
+from holdfast.node.opening import FromConfig
 from holdfast.node.store import LIST_MAX, MISSING, Store
 from holdfast.records import INLINE_BYTES_MAX
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
+    from holdfast.transport.client import Token
 
 
-class AsyncStore:
+class AsyncStore(FromConfig):
     """One agent's storage on this machine, for asyncio; see `Store`, whose arguments it takes.
 
     Opening happens in the constructor (a few milliseconds, once). Use it on one event loop.
@@ -42,7 +43,7 @@ class AsyncStore:
         agent: str,
         *,
         hub: str | Iterable[str] | None = None,
-        token: str | Path | None = None,
+        token: Token = None,
         level: str = "advanced",
         cas: Iterable[str] = (),
         limits: Limits = DEFAULT_LIMITS,

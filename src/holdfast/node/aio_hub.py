@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from holdfast.collections import Message
@@ -25,7 +24,7 @@ from holdfast.node.looking import When
 from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 from holdfast.node.store import LIST_MAX, MISSING
 from holdfast.node.tables import SqlRows, Tables, Verdict
-from holdfast.transport.client import Credential
+from holdfast.transport.client import Credential, Token
 
 
 class AsyncHub:
@@ -34,7 +33,7 @@ class AsyncHub:
     def __init__(
         self,
         url: str | Iterable[str],
-        token: str | Path | Credential | None = None,
+        token: Token | Credential = None,
         *,
         pins: Cache | Pins | None = None,
     ) -> None:

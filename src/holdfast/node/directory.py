@@ -38,7 +38,7 @@ from holdfast.records import NAME_BYTES_MAX, check_names
 
 if TYPE_CHECKING:
     from holdfast.node.positions import Positions
-    from holdfast.node.vault import Vault
+    from holdfast.node.vault import Unsealing, Vault
 
 _CONFIG: Final = "config.json"
 _CACHE_KIB: Final = 256
@@ -87,6 +87,7 @@ class Directory:
         self.reserve = Reserve(path, ballast_bytes=limits.ballast_bytes, floor_bytes=limits.floor_bytes, clock=wall)
         self.shipper: Any = None  # the process's one Shipper, once a store with a hub was opened
         self.scanner: Any = None  # the process's one Scanning, once a store was opened
+        self.unsealing: Unsealing | None = None  # where the key of sealed collections is; None: as the environment says
         self.lock = threading.RLock()  # guards what follows, `shipper` and `scanner`
         self._keyring: Keyring | None = None
         self._vault: Vault | None = None
@@ -99,7 +100,7 @@ class Directory:
 
     @classmethod
     def init(
-        cls, path: str | os.PathLike[str], *, hubs: Sequence[str] = (), level: str = "advanced", wall: Clock = SYSTEM
+        cls, path: str | os.PathLike[str], *, hubs: Sequence[str] = (), level: str | None = None, wall: Clock = SYSTEM
     ) -> bool:
         """Makes a node directory with a key of its own; returns False if there is one already, unchanged.
 
@@ -108,7 +109,7 @@ class Directory:
         Args:
             path: the directory; made if missing, private to this user.
             hubs: addresses that stores opened without ``hub=`` ship to.
-            level: what tools open it with.
+            level: what tools open it with, whatever they are configured to; None: as they are.
             wall: the clock.
 
         Raises:
@@ -131,7 +132,7 @@ class Directory:
                 keyring.make_first()
             finally:
                 keyring.close()
-            write_config(home, {"format": 1, "hubs": list(hubs), "level": level})
+            write_config(home, {"format": 1, "hubs": list(hubs)} | ({"level": level} if level else {}))
         return True
 
     # -- who this node is ----------------------------------------------------------------------------------------
@@ -154,9 +155,12 @@ class Directory:
         """The keys of sealed collections, which lie in the same file."""
         with self.lock:
             if self._vault is None:
-                from holdfast.node.vault import Vault
+                from holdfast.node.vault import Vault, from_environment
 
-                self._vault = Vault(self.keyring.engine, self.path, self.wall)
+                def unsealing() -> Unsealing:
+                    return self.unsealing or from_environment()
+
+                self._vault = Vault(self.keyring.engine, self.path, self.wall, unsealing)
             return self._vault
 
     @property

@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.client import HTTPResponse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import msgspec
@@ -32,7 +31,7 @@ from holdfast.node.proof import Proven, prove
 from holdfast.node.proven import HubBlobs, as_stored
 from holdfast.node.store import LIST_MAX, MISSING
 from holdfast.transport.blobs import fetch
-from holdfast.transport.client import Credential, HubClient
+from holdfast.transport.client import Credential, HubClient, Token
 
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
@@ -74,7 +73,7 @@ class Hub:
     def __init__(
         self,
         url: str | Iterable[str],
-        token: str | Path | Credential | None = None,
+        token: Token | Credential = None,
         *,
         pins: Cache | Pins | None = None,
     ) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -31,6 +30,7 @@ from holdfast.node.proof import Proven
 from holdfast.node.proven import as_stored
 from holdfast.records import BLOB, read_blob_reference
 from holdfast.transport.blobs import download
+from holdfast.transport.client import Token
 
 T = TypeVar("T")
 SEALED: Final = "sealed"
@@ -46,7 +46,7 @@ class Others:
         token: what they know us by.
     """
 
-    def __init__(self, directory: Directory, agent: str, hubs: Sequence[str], token: str | Path | None) -> None:
+    def __init__(self, directory: Directory, agent: str, hubs: Sequence[str], token: Token) -> None:
         self._directory = directory
         self._agent = agent
         self._lock = threading.Lock()  # guards _cache

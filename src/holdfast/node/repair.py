@@ -32,6 +32,7 @@ from holdfast.node.directory import attach, detach, read_config
 from holdfast.node.keys import Keyring
 from holdfast.node.refetch import HubSource
 from holdfast.objects import BlobFiles
+from holdfast.transport.client import Token
 from holdfast.wire import Mark
 
 KEYS: Final = "keys.db"
@@ -75,7 +76,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     hubs: Sequence[str] | None = None
-    token: str | Path | None = None
+    token: Token = None
     sources: Sequence[Source] = ()
     clock: Clock = SYSTEM
     free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free

@@ -21,7 +21,6 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -37,7 +36,7 @@ from holdfast.node.tally import Tally, hub_status
 from holdfast.protocol.actions import Pull, Refresh, SendAppend, SendBlob, SendHello, Wait
 from holdfast.protocol.outbox import Outbox
 from holdfast.transport.blobs import upload
-from holdfast.transport.client import Answer, HubClient
+from holdfast.transport.client import Answer, HubClient, Token
 from holdfast.wire import MEDIA
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ STOP_S: Final = 5.0
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
 
 
-def start(directory: Directory, hubs: Sequence[str], token: str | Path | None) -> None:
+def start(directory: Directory, hubs: Sequence[str], token: Token) -> None:
     """Sees to it that this process ships to these hubs, or stands by to; returns at once."""
     lines = [HubClient(url, token) for url in hubs]  # refuses a bad address before anything runs
     with directory.lock:

@@ -31,19 +31,21 @@ from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
+from holdfast.node.opening import FromConfig
 from holdfast.node.sealing import Sealing
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
     from holdfast.node.changes import Changes
     from holdfast.node.others import Others
+    from holdfast.transport.client import Token
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 """Stands for: there is no default, raise."""
 LIST_MAX = 1000
 
 
-class Store:
+class Store(FromConfig):
     """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
 
     Args:
@@ -51,7 +53,7 @@ class Store:
         agent: who writes.
         hub: a hub's address, or several: all are shipped to, the first that answers is read from, the first alone
             decides about cas collections. None: those that `holdfast init` wrote down, if any. An empty list: none.
-        token: what the hub knows this node by; a Path is read anew when the hub refuses what was in it.
+        token: what the hub knows this node by; a Path is read, or a function asked (with True), again once it is refused.
         level: what a returned write survives: basic, advanced or critical.
         cas: collections whose writes the hub decides (compare-and-set among all agents).
         limits: how the node treats its disk.
@@ -70,7 +72,7 @@ class Store:
         agent: str,
         *,
         hub: str | Iterable[str] | None = None,
-        token: str | Path | None = None,
+        token: Token = None,
         level: str = "advanced",
         cas: Iterable[str] = (),
         limits: Limits = DEFAULT_LIMITS,
@@ -422,11 +424,9 @@ class Store:
 
     def close(self) -> None:
         """Syncs and closes; a second close is fine. A hub that answers gets up to a second to take the last records."""
-        if self._closed:
+        if self._closed or os.getpid() != self._directory.pid:  # in a forked child all of it is the parent's
             return
         self._closed = True
-        if os.getpid() != self._directory.pid:
-            return  # a forked child: all of it is the parent's
         if self.hubs and (shipper := self._directory.shipper) is not None:
             shipper.linger(self._opened, self.hubs)
         if self._others is not None:
