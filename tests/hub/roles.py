@@ -215,6 +215,7 @@ EXPECTED: dict[str, Case] = {
     "GET /v1/agents": Case(READING, "/v1/agents"),
     "GET /v1/heads": Case(READING, f"/v1/heads?nonce={'ab' * 16}"),
     "GET /v1/nodes": Case(READING, "/v1/nodes"),
+    "GET /v1/me": Case(READING, "/v1/me"),
     "GET /v1/feed": Case(READING, "/v1/feed"),
     "GET /query/messages": Case(READING, "/query/messages"),
     "POST /relay/query": Case(READING, "/relay/query", lambda house, role: {"table": "t"}),

@@ -73,8 +73,8 @@ def load(
     layers += [Layer(level, source) for level, source in _sources(path, agent, environ, directory)]
     found = Configuration(layers)
     home = store_path(found, environ)
-    layers.append(Layer("store", written(stored(home), str(home / STORED))))
-    return Configuration(layers)
+    wrote = stored(home)
+    return Configuration([*layers, Layer("store", written(wrote, str(home / STORED)))]) if wrote else found
 
 
 def store_path(configuration: Configuration, environ: Mapping[str, str] | None = None) -> Path:
@@ -124,7 +124,7 @@ def read_file(path: Path) -> Source:
 
     try:
         with path.open("rb") as file:
-            return read(file.read(FILE_BYTES_MAX + 1), str(path))
+            return read(file.read(FILE_BYTES_MAX + 1), str(path), os.path.dirname(os.path.abspath(path)))
     except OSError as error:
         source = Source(str(path))
         source.problems.append(Problem(Place(str(path)), "", f"cannot be read: {error.strerror}"))

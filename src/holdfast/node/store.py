@@ -53,7 +53,7 @@ class Store(FromConfig):
         agent: who writes.
         hub: a hub's address, or several: all are shipped to, the first that answers is read from, the first alone
             decides about cas collections. None: those that `holdfast init` wrote down, if any. An empty list: none.
-        token: what the hub knows this node by; a Path is read, or a function asked (with True), again once it is refused.
+        token: what the hub knows this node by; a Path, or what a function gives, is read again once it is refused.
         level: what a returned write survives: basic, advanced or critical.
         cas: collections whose writes the hub decides (compare-and-set among all agents).
         limits: how the node treats its disk.

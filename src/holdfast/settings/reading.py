@@ -6,7 +6,6 @@ tags may not.
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
 from typing import Final
 
@@ -30,17 +29,18 @@ _NO_SECRETS: Final = {
 _WHAT: Final = {yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list", yaml.ScalarNode: "one value"}
 
 
-def read(data: bytes, name: str) -> Source:
+def read(data: bytes, name: str, folder: str = "") -> Source:
     """What a file says.
 
     Args:
         data: its bytes.
-        name: its path, for messages; relative paths in it are relative to its folder.
+        name: its path, for messages.
+        folder: what paths in it are relative to; empty: they stay as they are.
     """
     source = Source(name)
     root = _compose(data, source)
     if root is not None:
-        _File(source, root).walk()
+        _File(source, root, folder).walk()
     source.problems.sort(key=lambda each: (each.place.line, each.place.column))
     if len(source.problems) > PROBLEMS_MAX:
         more = len(source.problems) - PROBLEMS_MAX
@@ -95,10 +95,10 @@ def _at(mark: yaml.Mark | None) -> tuple[int, int]:
 class _File:
     """One file on its way to a `Source`."""
 
-    def __init__(self, source: Source, root: yaml.MappingNode) -> None:
+    def __init__(self, source: Source, root: yaml.MappingNode, folder: str) -> None:
         self._source = source
         self._root = root
-        self._folder = posixpath.dirname(source.name) or "."
+        self._folder = folder
         names = {key.value for key, _ in root.value if isinstance(key, yaml.ScalarNode)}
         self._seed = not names.isdisjoint(seeds.MARKS)
 
