@@ -37,6 +37,7 @@ COMMANDS = Shell(
         },
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
+            "config": ("config", "what is configured, by whom, and what is wrong with it"),
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {

@@ -23,6 +23,30 @@ CONFIG = "config.json"
 T = TypeVar("T")
 
 
+def configured(path: str, *, unless: str = "", suffix: str = "") -> Callable[[], Any]:
+    """A default for an option or argument: what is configured, looked at when the command line does not say it.
+
+    Args:
+        path: the key.
+        unless: an option that excludes this one.
+        suffix: put behind the value.
+    """
+
+    def found() -> Any:
+        import click
+
+        context = click.get_current_context()
+        settings = context.find_root().obj
+        if not isinstance(settings, Settings) or (unless and context.params.get(unless)):
+            return None
+        value = settings.configuration.get(path)
+        if value in (None, ""):
+            return None
+        return f"{round(value)}{suffix}" if suffix else value
+
+    return found
+
+
 class Settings:
     """The global options of one command line, and what follows from them and from the configuration."""
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from holdfast.cli import shell
-from holdfast.cli.settings import Settings
+from holdfast.cli.settings import Settings, configured
 from holdfast.cli.show import clock_text, count_text
 from holdfast.clock import SYSTEM, iso, parse_time
 from holdfast.errors import NoStore, UsageError
@@ -26,8 +26,9 @@ _UNITS: Final = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _SPAN: Final = re.compile(r"(\d{1,6})([hdwy])")
 _SCOPES: Final = "records:read, records:write, records:append, sql:read, inbox:act, metrics:read, admin"
 _OPTIONS: Final = (
-    click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)"),
-    click.option("--database", envvar="HOLDFAST_DATABASE", metavar="URL",
+    click.option("--data", type=click.Path(path_type=Path), default=configured("serve.data", unless="database"),
+                 help="its directory (hub, unless there is a database)"),
+    click.option("--database", metavar="URL", default=configured("serve.database", unless="data"),
                  help="its PostgreSQL database (or HOLDFAST_DATABASE)"),
 )  # fmt: skip
 
@@ -179,7 +180,7 @@ def _store(data: Path | None, database: str | None, *, make: bool = False) -> It
         with tokens_of(database, make=make) as shared:
             yield shared
         return
-    data = data or Path("hub")
+    data = (data or Path("hub")).expanduser()
     if (data / "config.json").exists():
         raise UsageError(f"{data} is a node's directory", hint="--data DIR names the hub's")
     if not make and not (data / "auth.db").exists():

@@ -127,7 +127,9 @@ class Backups:
             words += ["--blobs", options.blobs]
         place = options.database or str(getattr(self._core.home, "path", ""))
         # By the environment: addresses may hold passwords, and everybody can read a command line.
-        environment = {**os.environ, "HOLDFAST_BACKUP": options.backup, "HOLDFAST_BACKUP_FROM": place}
+        # No file is read again: what this hub was told when it started is what its backups are made by.
+        environment = {**os.environ, "HOLDFAST_CONFIG": os.devnull}
+        environment |= {"HOLDFAST_BACKUP": options.backup, "HOLDFAST_BACKUP_FROM": place}
         try:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -58,7 +58,7 @@ def load(
 
     Args:
         path: a file, or a folder with the earlier system's files, in place of the project's; None: what
-            ``HOLDFAST_CONFIG`` names, else the nearest holdfast.yaml.
+            ``HOLDFAST_CONFIG`` names, else the nearest holdfast.yaml. ``/dev/null``: no file is read at all.
         agent: whose file of such a folder; None: whom flags or environment name, or the only one there.
         flags: values by key that are heard before everything else.
         environ: in place of the process's own environment.
@@ -138,6 +138,8 @@ def _sources(
     directory: str | os.PathLike[str] | None,
 ) -> Iterator[tuple[Level, Source]]:
     named = path or environ.get(NAMED)
+    if named and os.fspath(named) == os.devnull:
+        return  # no file at all, as with pip
     if named:
         for each in _named(Path(directory or ".", named).expanduser(), agent):
             yield "project", each
