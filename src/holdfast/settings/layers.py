@@ -190,8 +190,10 @@ class Configuration:
             return "-"
         if key.kind == "size":
             return size_said(value)
-        if key.kind in ("span", "days"):
+        if key.kind == "span":
             return span_said(value)
+        if key.kind == "days":
+            return f"{value / 86_400:g} days"
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, dict):

@@ -21,6 +21,8 @@ PROBLEMS_MAX: Final = 100
 _YAML: Final = "tag:yaml.org,2002:"
 _PLAIN: Final = frozenset(_YAML + each for each in ("str", "int", "float", "bool", "null", "timestamp", "value"))
 _MERGE: Final = _YAML + "merge"
+_LIKE: Final = 0.6
+_SLIP: Final = 0.75
 _NO_SECRETS: Final = {
     "hub.token": "token_file",
     "store.passphrase": "passphrase_file",
@@ -264,7 +266,8 @@ class _File:
         return f"http://{found['host']}" + (f":{found['port']}" if "port" in found else "")
 
     def _unknown(self, name: str, path: str, place: Place, known: tuple[str, ...], hint: str) -> None:
-        near = nearest(name, known)
+        # Among Commander's own names some are a little like ours: model, nodes.
+        near = nearest(name, known, _SLIP if self._seed else _LIKE)
         if self._seed and not near and not hint:
             self._source.ignored.append(Ignored(place, path, seeds.NOT_OURS))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable
 from typing import Any, Final
 
 from holdfast.settings.keys import Key
@@ -206,8 +207,8 @@ def hidden(text: str) -> str:
     return _SECRET_QUERY.sub(r"\1***", PASSWORD.sub(r"\1:***", text))
 
 
-def nearest(word: str, known: Any) -> str:
-    """The known word that was probably meant; empty if none comes near."""
+def nearest(word: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """The known word that was probably meant; empty if none comes so near."""
     from difflib import get_close_matches
 
-    return next(iter(get_close_matches(word, sorted(known), 1, 0.6)), "")
+    return next(iter(get_close_matches(word, sorted(known), 1, likeness)), "")
