@@ -257,7 +257,9 @@ def test_what_is_commanders_own_is_left_to_it_and_a_slip_is_not() -> None:
     assert [each.path for each in found.ignored] == ["model", "storage.vacuum"]
     assert found.problems == []
     assert wrong("agent_id: a\nrol: x") == ["f.yaml:2:1: rol: unknown key; did you mean 'role'?"]
-    assert wrong("agent: {id: a}\nmodel: x") == ["f.yaml:2:1: model: unknown key"], "in a file of ours it is a mistake"
+    assert wrong("agent: {id: a}\ncolour: x") == ["f.yaml:2:1: colour: unknown key"], (
+        "in a file of ours it is a mistake"
+    )
 
 
 def test_machines_that_store_are_hubs() -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from holdfast.hub.options import Options
     from holdfast.settings.layers import Configuration
 
+logger = logging.getLogger(__name__)
+
 _KEYS: Final[Mapping[str, str]] = {
     # the parameter -> the key that says the same
     **{name: f"serve.{name}" for name in ("data", "database", "host", "port", "ready_file", "settle", "follow")},
@@ -38,6 +40,11 @@ _PLAIN: Final[Mapping[str, str]] = {
     **{"backup_preset": "backup.preset", "scan_s": "scan.every"},
     **{"floor_bytes": "limits.floor", "ballast_bytes": "limits.ballast"},
 }
+_AT_START: Final = (
+    *("serve.data", "serve.host", "serve.port", "serve.ready_file", "serve.log_format"),
+    *("serve.token_file", "serve.token_command"),
+)
+"""What is read when a hub starts, besides its `Options`."""
 _FILES: Final[Mapping[str, str]] = {
     "follow_token": "serve.follow_token_file",
     "tls_cert": "serve.tls_cert",
@@ -113,12 +120,15 @@ def serve_command(context: click.Context, /, print_unit: bool, **_: Any) -> None
     configure(found.get("serve.log_format"), _log_level(settings, found))
     # Not the one that init wrote down: that is how a store on this machine asks its hub, and no operator's.
     token = settings.secret("serve", "token")
+    at_start = {path: found.get(path) for path in _AT_START}
 
     def options() -> Options:
         """The options as they are configured now; the log's level is taken up on the way."""
         again = settings.read_configuration(anew=True)
         again.check()
         logging.getLogger("holdfast").setLevel(_log_level(settings, again).upper())
+        if waiting := [path for path, value in at_start.items() if again.get(path) != value]:
+            logger.warning("waits for the next start: %s", ", ".join(waiting))
         return options_in(again, token)
 
     data = None if found.has("serve.database") else Path(found.get("serve.data") or "hub").expanduser()
