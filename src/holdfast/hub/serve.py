@@ -89,20 +89,7 @@ def serve(
     sys.setswitchinterval(SWITCH_S)
     _give_memory_back()
     url = url_of(listener, tls is not None)
-    config = uvicorn.Config(
-        app,
-        http=_connections(),
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nobody here asks who the client is, so nobody can say that he is another
-        ssl_context_factory=(lambda *_: tls) if tls is not None else None,
-        backlog=BACKLOG,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=STOP_S,
-    )
+    config = _config(uvicorn, app, tls)
 
     def on_ready() -> None:
         if ready_file is not None:
@@ -122,6 +109,23 @@ def serve(
             )
         )
     _ended(app.state.core, ready_file)
+
+
+def _config(uvicorn: Any, app: Any, tls: ssl.SSLContext | None) -> Any:
+    return uvicorn.Config(
+        app,
+        http=_connections(),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nobody here asks who the client is, so nobody can say that he is another
+        ssl_context_factory=(lambda *_: tls) if tls is not None else None,
+        backlog=BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=STOP_S,
+    )
 
 
 def _ended(core: Core, ready_file: str | os.PathLike[str] | None) -> None:
