@@ -85,8 +85,8 @@ def check_command(settings: Settings, files: tuple[Path, ...]) -> int:
         problems, ignored, names = found.problems, found.ignored, found.files
         odd = list(strangers(os.environ))
     if settings.as_json:
-        lists = {"problems": problems, "ignored": ignored, "unread": odd}
-        told = {name: list(map(_line, each)) for name, each in lists.items()}
+        told = {"problems": list(map(_line, problems)), "unread": list(map(_line, odd))}
+        told["ignored"] = list(map(_line, ignored))
         settings.show.document({"ok": not problems, "files": names, **told})
         return _code(problems)
     for problem in problems:

@@ -146,8 +146,7 @@ def _sources(
     for level, place, there in places(environ, directory):
         if not there or (named and level == "project"):
             continue
-        source = read_file(place)
-        yield level, _doubted(source, place) if level == "project" else source
+        yield level, _doubted(read_file(place), place, found=level == "project")
 
 
 def _named(path: Path, agent: str | None) -> Iterator[Source]:
@@ -174,19 +173,26 @@ def _named(path: Path, agent: str | None) -> Iterator[Source]:
             yield read_file(beside / name)
 
 
-def _doubted(source: Source, path: Path) -> Source:
-    """A file that was only found: what another user could have put there is refused, and commands are."""
+def _doubted(source: Source, path: Path, *, found: bool) -> Source:
+    """A file that nobody named: what another user could have put there is refused.
+
+    Args:
+        source: what it says.
+        path: where it lies.
+        found: whether it is a project's, where another's file may lie, and from which no command is taken.
+    """
     place = Place(source.name)
     try:
-        found = path.stat()
+        known = path.stat()
     except OSError:
         return source
-    if found.st_uid not in (0, os.geteuid()) or found.st_mode & stat.S_IWOTH:
-        whose = "everybody may write to it" if found.st_mode & stat.S_IWOTH else "it is another user's"
+    anybody = bool(known.st_mode & stat.S_IWOTH)
+    if anybody or (found and known.st_uid not in (0, os.geteuid())):
+        whose = "everybody may write to it" if anybody else "it is another user's"
         refused = Source(source.name)
         refused.problems.append(Problem(place, "", f"not obeyed, since {whose}: name it by --config if you trust it"))
         return refused
-    for said in list(source.said.values()):
+    for said in list(source.said.values()) if found else ():
         if KEYS[said.path].kind == "command":
             what = "a command is not taken from a file that was only found: name the file by --config"
             source.problems.append(Problem(said.place, said.path, what))

@@ -16,6 +16,7 @@ TOP: Final[Mapping[str, str]] = {
     "role": "agent.role",
     "node_id": "agent.node_id",
     "enabled": "agent.enabled",
+    **dict.fromkeys(("context_tokens", "context_window"), "agent.context_tokens"),
     "cache_max_bytes": "cache.max_bytes",
     "agent_storage_dir": "serve.data",
     "enable_storage_sync": "hub.enabled",
