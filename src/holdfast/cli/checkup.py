@@ -184,7 +184,7 @@ def aged(name: str, url: str, oldest_ms: int, most_s: float, fix: str) -> Check:
 
 def _token(settings: Settings) -> Iterator[Check]:
     try:
-        source = settings.secret_source("hub", "token")
+        source = settings.token_path
     except UsageError:
         return
     if source is None:

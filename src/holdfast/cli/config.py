@@ -40,17 +40,28 @@ def show_command(settings: Settings, origin: bool, said: bool) -> int:
       holdfast config show --origin
       holdfast config show --said --config config/agents/recruiter-001.yaml
     """
+    from holdfast.node.configured import store_path
     from holdfast.settings.keys import KEYS
 
     found = _whole(settings)
+    home = str(store_path(found))
     paths = [path for path, key in KEYS.items() if found.has(path) or not (said or key.ignored)]
     if settings.as_json:
         keys = {path: _told(found, path) for path in paths}
+        if "store.path" in keys:
+            keys["store.path"]["value"] = home
         lists = {"ignored": list(map(_line, found.ignored)), "problems": list(map(_line, found.problems))}
         settings.show.document({"keys": keys, "files": found.files, **lists})
         return _code(found.problems)
     head = ("KEY", "VALUE", *(("ORIGIN",) if origin else ()))
-    rows = [(path, found.text(path), *((str(found.place(path) or "default"),) if origin else ())) for path in paths]
+    rows = [
+        (
+            path,
+            home if path == "store.path" else found.text(path),
+            *((str(found.place(path) or "default"),) if origin else ()),
+        )
+        for path in paths
+    ]
     settings.show.table(head, rows)
     for each in found.ignored:
         settings.show.note(str(each))

@@ -70,7 +70,7 @@ def repair_command(
     from holdfast.node import repair
     from holdfast.node.refetch import StoreSource
 
-    token = settings.secret_source("hub", "token") if settings.hub_urls and settings.token else None
+    token = settings.token_path if settings.hub_urls and settings.token else None
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(contextlib.closing(StoreSource(copy))) for copy in copies]
         tools = repair.Tools(hubs=settings.hub_urls, token=token, sources=sources)

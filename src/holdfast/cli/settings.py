@@ -143,6 +143,12 @@ class Settings:
         """
         return self.secret("hub", "token")
 
+    @property
+    def token_path(self) -> Secret:
+        """Where the hub's token comes from, so that one that is changed while we run is read anew: its file, or itself
+        as the environment has it, or what prints it."""
+        return self.secret_source("hub", "token")
+
     def secret(self, section: str, name: str) -> str | None:
         """A secret of the configuration, read or asked for now; None where none is configured.
 
@@ -210,7 +216,7 @@ class Settings:
         known = hub and self.hub_url is not None
         given = store_arguments(self.configuration)
         # Not what is in the file: a token that is changed while we run is read anew.
-        given["token"] = self.secret_source("hub", "token") if known and self.token else None
+        given["token"] = self.token_path if known and self.token else None
         given["hub"] = self.hub_urls if known else ()
         if name == self.me and not self.configuration.get("agent.enabled"):
             place = self.configuration.place("agent.enabled")

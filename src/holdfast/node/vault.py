@@ -375,11 +375,12 @@ class Vault:
         """The key-encryption key, made when there is none yet."""
         with self._lock:
             if self._kek is None and self._engine.one(_WRAPPING) is None:
+                words = self._passphrase() or None  # asked before the transaction: a command may take its time
 
                 def job(_: Any) -> None:
                     execute = self._engine.writer_execute
                     if execute(_WRAPPING).fetchone() is None:
-                        execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", self._new_kek(self._passphrase() or None)[2])
+                        execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", self._new_kek(words)[2])
 
                 self._engine.commits.run(job)
             return self._key()
@@ -417,11 +418,14 @@ class Vault:
         if how != "file":
             words = self._passphrase()
             if not words:
-                raise Sealed("the sealing keys want a passphrase", hint=f"set {PASSPHRASE}")
+                raise Sealed(
+                    "the sealing keys want a passphrase",
+                    hint=f"set {PASSPHRASE}, or name a file or command that has it in the configuration",
+                )
             found = Box(passphrase_key(words, salt, how))
-            hint = f"{PASSPHRASE} holds other words than those that the keys were wrapped with"
+            hint = f"{PASSPHRASE}, or what is configured, has other words than those that the keys were wrapped with"
         else:
-            hint = f"put the key file back, or name it in {KEY_FILE}"
+            hint = f"put the key file back, or name it in {KEY_FILE} or store.key_file"
             try:
                 found = Box(KeyRing.load(self._key_file).key(kek_id))
             except (HoldfastError, OSError) as error:
