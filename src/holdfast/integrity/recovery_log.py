@@ -125,7 +125,8 @@ def mend(case: Case, policy: Policy, ground: Ground, incident: Path) -> list[Pie
     assert case.remains is not None
     newest = [case.facts.newest_hlc]
     folder = case.folder / f".repair-{incident.name}"
-    made = rebuild.build(folder, case.branches, case.remains.meta, _whole(case, ground, newest), case.head)
+    records, kept = _whole(case, ground, newest), case.remains.tags()
+    made = rebuild.build(folder, case.branches, case.remains.meta, records, case.head, kept)
     case.close()
     rebuild.swap(case.folder, made, Stand(case.stream, case.head.seq, case.head.link, newest[0]))
     incidents.thaw(case.folder)
