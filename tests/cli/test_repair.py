@@ -69,6 +69,20 @@ def test_a_rollback_in_json(damaged: Path, empty: Run) -> None:
     assert json.loads(empty("get", "plan", "--store", damaged).text) == {"n": 3}
 
 
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_backup_has_what_is_lost(
+    how: str, damaged: Path, home: Path, empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"file:{home / 'backups'}"
+    assert empty("backup", "create", address, "--from", home / "copy").code == 0
+    if how == "environment":
+        monkeypatch.setenv("HOLDFAST_BACKUP", address)
+    words = ("--backup", address) if how == "option" else ()
+    done = empty("repair", *words, "--store", damaged)
+    assert (done.code, f"main log 5: backup_restore from backup {address}" in done.text) == (0, True), done.text
+    assert json.loads(empty("get", "plan", "--store", damaged).text) == {"n": 4}
+
+
 def test_taking_values_back_to_a_moment(home: Path, empty: Run) -> None:
     store = home / "store"
     empty("init", "--agent", "main", "--store", store)

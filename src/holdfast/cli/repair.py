@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,15 @@ LINES_MAX: Final = 40
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="a copy of this store to take lost bytes from; repeat for several",
 )
+@click.option(
+    "--backup",
+    "backups",
+    multiple=True,
+    metavar="ADDRESS",
+    help="a repository of backups of this node or its hub, to take lost bytes from  [env: HOLDFAST_BACKUP]",
+)
+@click.option("--key", "key_file", metavar="FILE", type=click.Path(path_type=Path), help="the keys of sealed backups")
+@click.option("--signer", metavar="HEX", default="", help="the public key that must have signed the backups")
 @click.option("--rollback", is_flag=True, help="give up what nobody has: keys go back to their last intact version")
 @click.option("--lost-tail", is_flag=True, help="go on behind the last record that is left")
 @click.option("--mass-damage", is_flag=True, help="the disk was looked at: repair many records, or logs, at once")
@@ -40,12 +50,12 @@ LINES_MAX: Final = 40
 @click.pass_obj
 def repair_command(
     settings: Settings, /, file: Path | None, only_plan: bool, copies: tuple[Path, ...], to_time: str | None,
-    yes: bool, **policy: bool,
+    yes: bool, backups: tuple[str, ...], key_file: Path | None, signer: str, **policy: bool,
 ) -> int:  # fmt: skip
     """Put right what is damaged in this store, as far as it can be proven; say why where it cannot.
 
     Nobody may have the store open. Damaged files are copied into quarantine first, and every attempt is noted there,
-    in the log, and through it at the hub. Lost bytes come from the hubs, this machine, and copies of the store.
+    in the log, and through it at the hub. Lost bytes come from hubs, this machine, copies and backups.
 
     With --plan, FILE is where the plan goes; without, it is the plan to keep to: what has changed since is left alone.
     The exit code is 9 when something is damaged still.
@@ -53,7 +63,7 @@ def repair_command(
     \b
       holdfast repair --plan
       holdfast repair --plan today.json && holdfast repair today.json
-      holdfast repair --from /mnt/backup/store
+      holdfast repair --from /mnt/copy/store --backup file:/mnt/backups/laptop
       holdfast repair --to-time 2026-11-20T12:00:00Z
     """
     if (settings.path / "hub.db").is_file():
@@ -70,10 +80,17 @@ def repair_command(
     from holdfast.node import repair
     from holdfast.node.refetch import StoreSource
 
+    given = tuple(filter(None, [os.environ.get("HOLDFAST_BACKUP")]))
+    ring = None
+    if key_file is not None:
+        from holdfast.seal import KeyRing
+
+        ring = KeyRing.load(key_file)
     token = settings.token_path if settings.hub_urls and settings.token else None
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(contextlib.closing(StoreSource(copy))) for copy in copies]
         tools = repair.Tools(hubs=settings.hub_urls, token=token, sources=sources)
+        tools = msgspec.structs.replace(tools, backups=backups or given or None, ring=ring, signer=signer)
         return _run(settings, tools, Policy(**policy), file, only_plan=only_plan)
 
 
