@@ -100,8 +100,8 @@ class Derived:
                 return None
             self._bare.add(pos)
             return set()
-        if mine and record.collection == MESSAGES and (stored.is_blob or record.kind == PUT or record.key_version != 1):
-            return None  # its tags came from what was still in memory; or it was put there, and is no message
+        if mine and not derivable(stored):
+            return None
         if not self._proven and check_payload(stored) is not None:
             return None
         try:
@@ -168,6 +168,15 @@ class Derived:
             if not view.has_tag(row):
                 what = f"the record is not found by {_text(row)}, which it says"
                 yield Finding(STATE, stored.agent, stored.record.seq, what, _ANEW, _text(row), "none")
+
+
+def derivable(stored: Stored) -> bool:
+    """Whether the tags of a record that was written where its file is follow from its payload."""
+    record = stored.record
+    if stored.body is None or record.collection not in (MESSAGES, SESSIONS, METRICS):
+        return False
+    # A large message's tags came from what was still in memory; what was put there is no message.
+    return record.collection != MESSAGES or not (stored.is_blob or record.kind == PUT or record.key_version != 1)
 
 
 def words(view: Snapshot, after: int = 0, until: int = 1 << 62) -> Iterator[Finding]:

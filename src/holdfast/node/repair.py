@@ -25,7 +25,17 @@ from holdfast.integrity.casework import examine
 from holdfast.integrity.checks import Finding
 from holdfast.integrity.mending import blob_steps, bring_blobs, note_recovery
 from holdfast.integrity.moments import Change
-from holdfast.integrity.recovery import MANUAL, REDERIVE, TIMESTAMP_ROLLBACK, Plan, Policy, Refusal, Step, several
+from holdfast.integrity.recovery import (
+    MANUAL,
+    REDERIVE,
+    TIMESTAMP_ROLLBACK,
+    Outcome,
+    Plan,
+    Policy,
+    Refusal,
+    Step,
+    several,
+)
 from holdfast.integrity.recovery_log import Case, Ground, attempt, mend, sweep
 from holdfast.integrity.source import Source
 from holdfast.log.erasure import Erasure
@@ -41,27 +51,6 @@ FILES: Final = {"node.db": "node", "cache.db": "cache"}
 """Files of the node that are made again from nothing: what they hold is asked of the hubs anew."""
 ICE: Final = ("not provable", "mass damage", "lowers the head")
 """Refusals behind which nothing is written to the log until a person decides."""
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    """What a repair did.
-
-    Attributes:
-        plan: what it found, and what stood against it.
-        attempts: the evidence of each attempt, as it was noted.
-        repaired: agents whose logs are whole again.
-        blobs: how many blobs were brought back.
-    """
-
-    plan: Plan
-    attempts: list[dict[str, Any]] = []
-    repaired: list[str] = []
-    blobs: int = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to be repaired."""
-        return not self.plan.refusals
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
