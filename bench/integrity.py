@@ -151,8 +151,12 @@ class Mine:
 
     def bring_back(self, target: Path) -> Path:
         with FileStore(self.repository) as store:
-            restore(Repository(store), target, finish=lambda work, said: finish_node(work, said) and None)
+            restore(Repository(store), target, finish=_finish)
         return target
+
+
+def _finish(work: Path, documents: dict[str, bytes]) -> None:
+    finish_node(work, documents)
 
 
 class Floor:
