@@ -15,7 +15,6 @@ from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.tags import TABLES as tag_tables
 from holdfast.errors import IntegrityError
 from holdfast.records import BLOB, DELETE_PREFIX, SEALED, TOMBSTONE, VALUE
-from holdfast.wire import REDACTED
 
 STEP: Final = 500
 """Rows asked for at once: an engine far away sends all that it is asked for."""
@@ -31,7 +30,7 @@ def references(corpus: SqlCorpus) -> Iterator[bytes]:
 
 
 _INDEXABLE: Final = (
-    f"{_SEARCHED} AND r.why<>{REDACTED} AND r.key<>'' AND r.coll<>coalesce((SELECT id FROM name WHERE s=''), 0)"
+    f"{_SEARCHED} AND r.body IS NOT NULL AND r.key<>'' AND r.coll<>coalesce((SELECT id FROM name WHERE s=''), 0)"
 )
 """What is in the index for certain: of the others some are, by when it was filled."""
 
