@@ -42,6 +42,7 @@ from holdfast.integrity.checks import (
     check_payload,
     check_size,
 )
+from holdfast.integrity.derived import Derived, count_words, own_branches, words
 from holdfast.integrity.orphans import old_files, orphans
 from holdfast.integrity.redactions import Redactions
 from holdfast.log.anchor import Mark
@@ -211,11 +212,15 @@ class _Walk:
         self.blobs: dict[bytes, Stored] = {}
         self.begin: int = view.meta(BEGIN_SEQ) or 0
         self.versions = Versions(self.begin)
+        self.found_by = Derived(
+            corpus, own_branches(corpus, list(self.branches.values())), proven=CHECKSUM in on and full
+        )
         self.redactions = Redactions(self.begin, view.meta(REAPPLIED))
         self.pos = self.bytes = 0
         # What the walk has to do for the checks that are on, looked up once and not for every record.
         self.sizes, self.hashes = SIZE in on, CHECKSUM in on and full
         self.derives, self.follows = bool(on & {STATE, VERSION}), VERSION in on and not corpus.hub
+        self.lists = full and STATE in on
         self.lined = on & {CHAIN, TIME, VERSION, SIGNATURE}
 
     def run(self, anchor: Mark | None, blobs: Blobs | None, outside: Outside) -> None:
@@ -233,6 +238,9 @@ class _Walk:
         if blobs is not None:
             self.take(self.look_for(blobs))
             self.take_notes(files, outside.referred)
+        if INDEX in self.on and self.full:
+            self.take(words(self.view))
+            self.take(count_words(self.view))
 
     # ---- record by record
 
@@ -248,6 +256,8 @@ class _Walk:
         self.pos = stored.pos
         if self.derives and record.flags & (VALUE | TOMBSTONE):
             self.derive(stored)
+        if self.lists:
+            self.found_by.see(stored)
         if seq <= self.begin:
             return  # kept for the value of its key; its neighbours were pruned
         number = stored.branch if self.single is None else self.single
@@ -407,6 +417,8 @@ class _Walk:
         if STATE in self.on:
             for seq, after in self.view.passed_over():
                 yield Finding(STATE, "", seq, f"the record at seq {after} does not know this message before it")
+        if self.lists:
+            yield from self.found_by.findings(self.corpus, self.view)
         if TIME in self.on and outside.now_ms is not None:
             for stored in self.latest.values():
                 if (finding := check_ahead(stored, outside.now_ms)) is not None:

@@ -237,25 +237,52 @@ def crash_state(ops: Sequence[Op], k: int, rng: random.Random, mode: Mode) -> di
     Returns:
         Content by name. Shared memory (``-shm``) is left out: no machine keeps it.
     """
-    past = _past(ops[:k])
-    content: dict[int, bytearray] = defaultdict(bytearray)
-    for i, inode, op in past.changes:
-        durable = i < past.synced.get(inode, 0)
-        if op.kind == "truncate":
-            if durable or rng.random() < 0.5:
-                del content[inode][op.offset :]
-        else:
-            for at, piece in [(0, op.data)] if durable else _survivors(op.data, rng, mode):
-                _put(content[inode], op.offset + at, piece)
-    steps = past.forced if mode == "drop" else rng.randint(past.forced, len(past.names))
-    found: dict[str, int] = {}
-    for name, held, before in past.names[:steps]:
-        found.pop(before, None)
-        if held is None:
-            found.pop(name, None)
-        else:
-            found[name] = held
-    return {name: bytes(content[inode]) for name, inode in found.items()}
+    return PowerCut(ops, k).files(rng, mode)
+
+
+class PowerCut:
+    """One moment at which the power went; `files` gives what a machine may find then, as often as it is asked.
+
+    Args:
+        ops: what was recorded.
+        k: how many of them had happened.
+    """
+
+    def __init__(self, ops: Sequence[Op], k: int) -> None:
+        self._past = past = _past(ops[:k])
+        # Of each file what was synced comes before what was not: it is the same in every state.
+        self._synced: dict[int, bytearray] = defaultdict(bytearray)
+        self._loose: list[tuple[int, Op]] = []
+        for i, inode, op in past.changes:
+            if i >= past.synced.get(inode, 0):
+                self._loose.append((inode, op))
+            elif op.kind == "truncate":
+                del self._synced[inode][op.offset :]
+            else:
+                _put(self._synced[inode], op.offset, op.data)
+
+    def files(self, rng: random.Random, mode: Mode) -> dict[str, bytes]:
+        """One state; see `crash_state`."""
+        past = self._past
+        content: dict[int, bytearray] = defaultdict(bytearray)
+        for inode, op in self._loose:
+            if inode not in content:
+                content[inode] = bytearray(self._synced.get(inode, b""))
+            if op.kind == "truncate":
+                if rng.random() < 0.5:
+                    del content[inode][op.offset :]
+            else:
+                for at, piece in _survivors(op.data, rng, mode):
+                    _put(content[inode], op.offset + at, piece)
+        steps = past.forced if mode == "drop" else rng.randint(past.forced, len(past.names))
+        found: dict[str, int] = {}
+        for name, held, before in past.names[:steps]:
+            found.pop(before, None)
+            if held is None:
+                found.pop(name, None)
+            else:
+                found[name] = held
+        return {name: bytes(content.get(inode, self._synced.get(inode, b""))) for name, inode in found.items()}
 
 
 class _Past(NamedTuple):

@@ -13,11 +13,12 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
-from holdfast.corpus.postgres.transaction import TAG_BYTES_MAX, PostgresTransaction, whose
+from holdfast.corpus.postgres.transaction import PostgresTransaction, whose
 from holdfast.corpus.postgres.words import Look
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
+from holdfast.corpus.tags import TAG_BYTES_MAX
 
 __all__ = ["Database", "PostgresCorpus", "PostgresEngine"]
 
