@@ -12,8 +12,9 @@ docs/agents.md shows each of them, and how to write one of your own.
 
 from __future__ import annotations
 
+from holdfast.agents.commander import CommanderStorage
 from holdfast.agents.keyed import AgentStorage
 from holdfast.agents.recruiter import RecruiterAgentStorage
 from holdfast.agents.storage import BaseStorage, Page
 
-__all__ = ["AgentStorage", "BaseStorage", "Page", "RecruiterAgentStorage"]
+__all__ = ["AgentStorage", "BaseStorage", "CommanderStorage", "Page", "RecruiterAgentStorage"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "table/"
 PAGE: Final = 500
+Order = str | tuple[str, ...]
 LIMIT: Final = 1000
 """Rows that a find returns where nobody says how many."""
 
@@ -73,13 +74,13 @@ class Rows(Protocol):
         ...
 
     def find(
-        self, condition: Condition = EVERYTHING, *, order: str = "id", limit: int = LIMIT, after: str | None = None
+        self, condition: Condition = EVERYTHING, *, order: Order = "id", limit: int = LIMIT, after: str | None = None
     ) -> Found:
         """The rows that meet a condition, in order.
 
         Args:
             condition: such as ``where("skills").has("Python")``.
-            order: the field to sort by, with a minus sign for the greatest first; rows that are equal in it by id.
+            order: the field to sort by, or several; with a minus sign the greatest first. Equal rows: by id.
             limit: the most.
             after: the `cursor` of the page before.
 
@@ -117,7 +118,7 @@ class OwnRows:
         return _deleted(self._store, self._collection, id, expect)
 
     def find(
-        self, condition: Condition = EVERYTHING, *, order: str = "id", limit: int = LIMIT, after: str | None = None
+        self, condition: Condition = EVERYTHING, *, order: Order = "id", limit: int = LIMIT, after: str | None = None
     ) -> Found:
         return picked(self.each(condition), order, limit, after)
 
@@ -157,7 +158,7 @@ class HubRows:
         return _deleted(self._store, self._collection, id, expect)
 
     def find(
-        self, condition: Condition = EVERYTHING, *, order: str = "id", limit: int = LIMIT, after: str | None = None
+        self, condition: Condition = EVERYTHING, *, order: Order = "id", limit: int = LIMIT, after: str | None = None
     ) -> Found:
         page = picked(self._shown(condition), order, limit, after)
         return Found(list(self._fresh(page.rows, condition)), page.cursor)
@@ -177,16 +178,17 @@ class HubRows:
                 yield row
 
 
-def picked(rows: Iterator[Row], order: str, limit: int, after: str | None) -> Found:
+def picked(rows: Iterator[Row], order: Order, limit: int, after: str | None) -> Found:
     """A page of rows that were found in no order."""
-    field, down = order.removeprefix("-"), order.startswith("-")
+    fields = (order,) if isinstance(order, str) else order
 
-    def place(row: Row) -> tuple[bytes, str]:
-        keys = [key for each in members(row.value, field) if (key := sort_key(each)) is not None]
+    def part(row: Row, field: str) -> bytes:
+        down, name = field.startswith("-"), field.removeprefix("-")
+        keys = [key for each in members(row.value, name) if (key := sort_key(each)) is not None]
         at = (max(keys) if down else min(keys)) if keys else ABSENT
-        return (bytes(255 - byte for byte in at) + b"\xff" if down else at), row.id
+        return bytes(255 - byte for byte in at) + b"\xff" if down else at
 
-    placed = sorted(((place(row), row) for row in rows), key=lambda each: each[0])
+    placed = sorted((((*(part(row, field) for field in fields), row.id.encode()), row) for row in rows), key=_first)
     if after is not None:
         behind = _read_cursor(after)
         placed = [each for each in placed if each[0] > behind]
@@ -194,13 +196,17 @@ def picked(rows: Iterator[Row], order: str, limit: int, after: str | None) -> Fo
     return Found([row for _, row in page], _cursor(page[-1][0]) if len(placed) > limit and page else None)
 
 
-def _cursor(place: tuple[bytes, str]) -> str:
+def _first(each: tuple[tuple[bytes, ...], Row]) -> tuple[bytes, ...]:
+    return each[0]
+
+
+def _cursor(place: tuple[bytes, ...]) -> str:
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(place)).decode()
 
 
-def _read_cursor(text: str) -> tuple[bytes, str]:
+def _read_cursor(text: str) -> tuple[bytes, ...]:
     try:
-        return msgspec.msgpack.decode(base64.urlsafe_b64decode(text), type=tuple[bytes, str])
+        return msgspec.msgpack.decode(base64.urlsafe_b64decode(text), type=tuple[bytes, ...])
     except (binascii.Error, ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"no cursor: {text!r:.80}", hint="give the one that came with the page before") from error
 

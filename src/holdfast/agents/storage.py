@@ -65,7 +65,7 @@ class BaseStorage(ABC):
 
     agent: ClassVar[str] = ""
     """The agent's name where a subclass has one of its own."""
-    shared: ClassVar[frozenset[str]] = frozenset()
+    shared: frozenset[str] = frozenset()
     """Names of tables that the hub decides about when the storage is opened for several machines."""
 
     def __init__(
