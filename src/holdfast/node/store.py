@@ -97,7 +97,7 @@ class Store(Collecting):
             if self.hubs:
                 from holdfast.node.ship import start
 
-                start(self._directory, self.hubs, token)
+                start(self._directory, self.hubs, token, agent)
             self._opened = self._directory.open_log(agent, wanted)
             self._log = self._opened.log
             self._redact = redact

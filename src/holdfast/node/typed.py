@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -21,8 +22,9 @@ from holdfast.errors import NodeFull, NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.log.sealing import open_sealed
 from holdfast.log.versions import Version
+from holdfast.node.directory import LOCAL
 from holdfast.node.looking import When
-from holdfast.node.sealing import OPEN
+from holdfast.node.sealing import OPEN, Sealing
 from holdfast.records import SEALED, check_names
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     """A collection of an agent; see `Store.collection`."""
     check_name(name)
     schema = schema_of(what, fields)
+    if schema.local:
+        store = beside(store)
     if schema.sealed:
         store._sealing.declare([name], store._cas)
     if schema.conflict == "cas":
@@ -48,6 +52,16 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     if name not in store._sealed and schema.conflict == "private":
         index.declare(store._log.corpus, name, indexed(declared(schema)), words=schema.text)
     return StoreCollection(name, schema, LogBacking(store, name), store)
+
+
+def beside(store: Store) -> Store:
+    """The same agent's store over a log of its own that is never shipped; it ends with the directory."""
+    made = copy.copy(store)
+    made.agent, made.hubs, made._cas, made._others = f"{store.agent}{LOCAL}", (), frozenset(), None
+    made._opened = store._directory.open_log(made.agent, store._opened.level)
+    made._log = made._opened.log
+    made._sealing = Sealing(store._directory, made._log)
+    return made
 
 
 def check_name(name: str) -> None:
@@ -107,6 +121,8 @@ class BatchCollection(Generic[T]):
     ) -> None:
         """Adds a put; see `Collection.put`."""
         collection = self._collection
+        if collection.schema.local:
+            raise UsageError(f"{collection.name!r} is local: it is in another log than the batch", hint="put it alone")
         raw = collection._shape.write(value, collection._ends(ttl_s))
         with contextlib.suppress(NotFound):
             collection._shape.check_not_newer(key, collection._backing.row(key, None, None).raw)
