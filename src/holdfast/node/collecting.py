@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from holdfast.collections.typed import Schema
+    from holdfast.collections.typed import Collection, Schema
+    from holdfast.node.hub import Hub
     from holdfast.node.store import Store
     from holdfast.node.typed import StoreCollection
-    from holdfast.node.typed_aio import AsyncStoreCollection
+    from holdfast.node.typed_aio import AsyncCollection, AsyncStoreCollection
 
 T = TypeVar("T")
 
@@ -48,3 +49,45 @@ class AsyncCollecting:
         from holdfast.node.typed_aio import AsyncStoreCollection
 
         return AsyncStoreCollection(self._store.collection(name, what, index=index))
+
+
+class HubCollecting:
+    """What a `Hub` is besides."""
+
+    def collection(
+        self,
+        name: str,
+        what: type[T] | Schema[T] | None = None,
+        *,
+        index: Sequence[str] = (),
+        agent: str | None = None,
+    ) -> Collection[T]:
+        """Typed values under a name, as everybody wrote them, or one agent; nothing is asked before its first call.
+
+        Args:
+            name, what, index: see `Store.collection`; they are declared with the first value that is written.
+            agent: whose values, and in whose name they are written; None: everybody's, to be read.
+        """
+        from holdfast.node.typed_hub import hub_collection_of
+
+        hub: Any = self
+        return hub_collection_of(hub, name, what, index, agent)
+
+
+class AsyncHubCollecting:
+    """What an `AsyncHub` is besides."""
+
+    _hub: Hub
+
+    def collection(
+        self,
+        name: str,
+        what: type[T] | Schema[T] | None = None,
+        *,
+        index: Sequence[str] = (),
+        agent: str | None = None,
+    ) -> AsyncCollection[T]:
+        """Typed values under a name; see `Hub.collection`."""
+        from holdfast.node.typed_aio import AsyncCollection
+
+        return AsyncCollection(self._hub.collection(name, what, index=index, agent=agent))

@@ -45,7 +45,7 @@ _CACHE_KIB: Final = 256
 _FILE_NAME_MAX: Final = 255
 
 LOCAL: Final = "~local"
-"""Ends the name under which an agent's local collections have their log: it is scanned and backed up, and not shipped."""
+"""Ends the name of the log of an agent's local collections: it is scanned and backed up, and never shipped."""
 
 _attached: dict[str, Directory] = {}
 _attached_lock = threading.Lock()  # guards _attached and every Directory._users

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from holdfast import clock
 from holdfast.collections.typed import SCHEMAS, Collection, Declared, Schema, declared, schema_of
-from holdfast.collections.typed.asking import Row, Rows
+from holdfast.collections.typed.asking import Row, Rows, row_of
 from holdfast.collections.typed.backing import Asked
-from holdfast.collections.typed.schema import ENDS, VERSION
+from holdfast.collections.typed.schema import check_declared, indexed, is_ours
 from holdfast.collections.typed.sums import Sums, functions, sums_of
 from holdfast.collections.typed.wording import Where, worded
 from holdfast.corpus import Stored, index
@@ -24,12 +23,13 @@ from holdfast.log.sealing import open_sealed
 from holdfast.log.versions import Version
 from holdfast.node.directory import LOCAL
 from holdfast.node.looking import When
-from holdfast.node.sealing import OPEN, Sealing
+from holdfast.node.sealing import Sealing
 from holdfast.records import SEALED, check_names
 
 if TYPE_CHECKING:
     from holdfast.node.batch import Batch
     from holdfast.node.store import Store
+    from holdfast.node.typed_hub import HubBacking
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     declare(store, name, schema)
     if name not in store._sealed and schema.conflict == "private":
         index.declare(store._log.corpus, name, indexed(declared(schema)), words=schema.text)
-    return StoreCollection(name, schema, LogBacking(store, name), store)
+    return StoreCollection(name, schema, LogBacking(store, name, schema))
 
 
 def beside(store: Store) -> Store:
@@ -71,13 +71,14 @@ def check_name(name: str) -> None:
         UsageError: it is one, or no name.
     """
     check_names("put", name, "")
-    if not name or name in OPEN or name == SCHEMAS or name.startswith("table/"):
-        raise UsageError(f"{name!r} is a collection of Holdfast's own", hint="take a name of your own")
+    if is_ours(name):
+        raise UsageError(f"{name!r} is no name for a collection of one's own", hint="another, without a slash")
 
 
 def declare(store: Store, name: str, schema: Schema[Any]) -> None:
     """Tells hubs and other nodes what a collection is, by a record; nothing is written where it says so already."""
     told = declared(schema)
+    check_declared(told)
     known = store.get(name, collection=SCHEMAS, default=None)
     try:
         before = None if known is None else msgspec.convert(known, Declared)
@@ -91,18 +92,18 @@ def declare(store: Store, name: str, schema: Schema[Any]) -> None:
         logger.warning("the schema of %s could not be written down: the disk is full", name)
 
 
-def indexed(told: Declared) -> list[str]:
-    """The fields that an index of a collection holds: those that were named, and ours."""
-    ours = ([VERSION] if told.version > 1 else []) + ([ENDS] if told.expires else [])
-    return [*told.index, *ours]
-
-
 class StoreCollection(Collection[T]):
     """A collection in an agent's own log; what of other agents' is asked for comes from a hub."""
 
-    def __init__(self, name: str, schema: Schema[T], backing: LogBacking, store: Store) -> None:
-        super().__init__(name, schema, backing)
-        self._store = store
+    _backing: LogBacking
+
+    def everybody(self) -> Collection[T]:
+        """The same collection as all agents have it at the hub, to be read.
+
+        Raises:
+            HubUnavailable: this store has no hub.
+        """
+        return Collection(self.name, self.schema, self._backing.at_hub(None))
 
     def into(self, batch: Batch) -> BatchCollection[T]:
         """Writes of this collection for a ``with store.batch() as batch`` block."""
@@ -140,16 +141,18 @@ class BatchCollection(Generic[T]):
 
 
 class LogBacking:
-    """The values of one collection in an agent's log.
+    """The values of one collection in an agent's log; of other agents, and where the hub decides, those at the hub.
 
     Args:
         store: the agent's.
         name: the collection's.
+        schema: what it is.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, schema: Schema[Any]) -> None:
         self._store = store
         self._name = name
+        self._schema = schema
 
     def now_ms(self) -> int:
         """The time, by the node's clock."""
@@ -165,39 +168,66 @@ class LogBacking:
 
     def history(self, key: str, limit: int, agent: str | None) -> list[Version]:
         """See `Store.history`."""
-        return self._store.history(key, agent=agent, collection=self._name, limit=limit)
+        return self._store.history(key, agent=self._named(agent), collection=self._name, limit=limit)
 
     def row(self, key: str, at: When | None, agent: str | None) -> Row:
         """One's own from this machine, another's through the hub, proven."""
         store = self._store
-        other = store._other(agent, self._name)
+        other = store._other(self._named(agent), self._name)
         if other is not None:
             stored = store._reader().record(other, self._name, key, at)
-            return _row(stored, key, store._reader().value(stored))
+            return row_of(stored, key, store._reader().value(stored))
         stored = store._sealing.find(self._name, key, at)
-        return _row(stored, key, store._load(stored))
+        return _shown(row_of(stored, key, store._load(stored)))
 
     def find(self, asked: Asked) -> Rows:
         """A page, of one's own from the index here."""
+        if (hub := self._elsewhere(asked.agent)) is not None:
+            return hub.find(asked)
         page = index.find(self._store._log.corpus, self._query(asked), self._store._load)
         return Rows([self._found(stored, page) for stored in page.found], page.cursor or "")
 
     def count(self, asked: Asked) -> int:
         """How many."""
+        if (hub := self._elsewhere(asked.agent)) is not None:
+            return hub.count(asked)
         return index.count(self._store._log.corpus, self._query(asked), self._store._load)
 
     def sums(self, asked: Asked, by: str | None, of: str | None) -> list[Sums]:
         """What they add up to."""
+        if (hub := self._elsewhere(asked.agent)) is not None:
+            return hub.sums(asked, by, of)
         corpus, load = self._store._log.corpus, self._store._load
         return [sums_of(each) for each in index.aggregate(corpus, self._query(asked), load, group=by, of=functions(of))]
 
     def search(self, words: str, fields: Sequence[str], limit: int, agent: str | None) -> Rows:
         """The newest with these words."""
+        if (hub := self._elsewhere(agent)) is not None:
+            return hub.search(words, fields, limit, agent)
         store, name = self._store, self._name
         if name in store._sealed:
             raise UsageError(f"{name!r} is sealed: no index holds its words", hint='find(where("field").text("words"))')
         found = worded(store._log.corpus, words, fields, limit, Where(name, (store.agent,), store._load))
-        return Rows([_row(stored, stored.record.key, raw) for stored, raw in found])
+        return Rows([_shown(row_of(stored, stored.record.key, raw)) for stored, raw in found])
+
+    def at_hub(self, agent: str | None) -> HubBacking:
+        """The same collection as the hub has it.
+
+        Raises:
+            HubUnavailable: there is no hub.
+        """
+        from holdfast.node.typed_hub import HubBacking
+
+        return HubBacking(self._store._reader().hub, self._name, self._schema, agent)
+
+    def _elsewhere(self, agent: str | None) -> HubBacking | None:
+        """The hub, if what is asked for is not in this log."""
+        other = self._store._other(self._named(agent), self._name)
+        return None if other is None else self.at_hub(other)
+
+    def _named(self, agent: str | None) -> str | None:
+        """Whose values are meant; None: one's own, also under the name that their log has here."""
+        return None if agent is not None and agent == self._store.agent.removesuffix(LOCAL) else agent
 
     def _query(self, asked: Asked) -> index.Query:
         return index.Query(
@@ -214,16 +244,9 @@ class LogBacking:
         key = stored.record.key
         if stored.record.flags & SEALED:
             key = open_sealed(stored, self._store._blobs, self._store._sealing.vault).key
-        return _row(stored, key, raw)
+        return _shown(row_of(stored, key, raw))
 
 
-def _row(stored: Stored, key: str, raw: Any) -> Row:
-    record = stored.record
-    return Row(
-        agent=stored.agent,
-        key=key,
-        raw=raw,
-        version=record.key_version,
-        etag=record.link.hex(),
-        time=clock.millis(record.hlc) / 1000,
-    )
+def _shown(row: Row) -> Row:
+    """The row, under the agent's own name where its log has another here."""
+    return msgspec.structs.replace(row, agent=row.agent.removesuffix(LOCAL)) if row.agent.endswith(LOCAL) else row

@@ -155,6 +155,10 @@ class AsyncStoreCollection(AsyncCollection[T]):
 
     _collection: StoreCollection[T]
 
+    def everybody(self) -> AsyncCollection[T]:
+        """See `StoreCollection.everybody`; nothing is asked before its first call."""
+        return AsyncCollection(self._collection.everybody())
+
     def into(self, batch: Batch) -> BatchCollection[T]:
         """See `StoreCollection.into`; collecting needs no await, the end of the batch does."""
         return self._collection.into(batch)

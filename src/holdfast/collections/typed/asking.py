@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast import clock
+from holdfast.corpus import Stored
 from holdfast.errors import UsageError
 from holdfast.query import check_field
 
@@ -29,6 +31,19 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     etag: str = ""
     time: float = 0.0
+
+
+def row_of(stored: Stored, key: str, raw: Any) -> Row:
+    """A record with its key and its value as a row."""
+    record = stored.record
+    return Row(
+        agent=stored.agent,
+        key=key,
+        raw=raw,
+        version=record.key_version,
+        etag=record.link.hex(),
+        time=clock.millis(record.hlc) / 1000,
+    )
 
 
 class Rows(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast.collections.typed.asking import Rows
+from holdfast.collections.typed.asking import Row, Rows
 from holdfast.collections.typed.sums import Sums
 from holdfast.errors import UsageError
 from holdfast.log.versions import Version
@@ -30,31 +30,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     agent: str | None = None
 
 
-class Backing(Protocol):
-    """The work below a collection. Values are raw here: JSON objects as they are stored."""
+class Finding(Protocol):
+    """What finds the values of a collection. They are raw here: JSON objects as they are stored."""
 
     def now_ms(self) -> int:
         """The time, in ms since 1970."""
-        ...
-
-    def put(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
-        """Writes a value; see `Store.put`."""
-        ...
-
-    def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
-        """Takes it away; see `Store.delete`."""
-        ...
-
-    def row(self, key: str, at: When | None, agent: str | None) -> Any:
-        """The `Row` of a key, now or then.
-
-        Raises:
-            NotFound: it has no value.
-        """
-        ...
-
-    def history(self, key: str, limit: int, agent: str | None) -> list[Version]:
-        """Every version of a key, newest first."""
         ...
 
     def find(self, asked: Asked) -> Rows:
@@ -71,6 +51,30 @@ class Backing(Protocol):
 
     def search(self, words: str, fields: Sequence[str], limit: int, agent: str | None) -> Rows:
         """The newest values with all these words, in these fields; in any if none is named."""
+        ...
+
+
+class Backing(Finding, Protocol):
+    """The work below a collection that is written, too."""
+
+    def put(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
+        """Writes a value; see `Store.put`."""
+        ...
+
+    def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
+        """Takes it away; see `Store.delete`."""
+        ...
+
+    def row(self, key: str, at: When | None, agent: str | None) -> Row:
+        """What a key holds, now or then.
+
+        Raises:
+            NotFound: it has no value.
+        """
+        ...
+
+    def history(self, key: str, limit: int, agent: str | None) -> list[Version]:
+        """Every version of a key, newest first."""
         ...
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.collections.typed.asking import Row, Rows, read_cursor, write_cursor
-from holdfast.collections.typed.backing import Asked, Backing
+from holdfast.collections.typed.backing import Asked, Finding
 from holdfast.collections.typed.schema import ENDS, VERSION, Shape, ends_of
 from holdfast.collections.typed.sums import Sums, add_up
 from holdfast.corpus.index.question import Order, keys_in
@@ -37,7 +37,7 @@ class Mixed:
         backing: where the values lie.
     """
 
-    def __init__(self, shape: Shape, backing: Backing) -> None:
+    def __init__(self, shape: Shape, backing: Finding) -> None:
         self._shape = shape
         self._backing = backing
 

@@ -26,7 +26,10 @@ ENDS: Final = "$ends"
 OURS: Final = (VERSION, ENDS)
 SCHEMAS: Final = "schemas"
 """The collection in which each agent says what its collections are; the key is the collection's name."""
+_TAKEN: Final = ("messages", "sessions", "metrics", "files", "objects", "tables", SCHEMAS)
 FIELDS_MAX: Final = 32
+SCHEMA_BYTES_MAX: Final = 32 << 10
+"""A schema's record stays inline, and is read by whoever wants to know what a collection is."""
 _PATH: Final = re.compile(r" - at `(\$.*?)`$")
 
 T = TypeVar("T")
@@ -108,7 +111,7 @@ class Schema(msgspec.Struct, Generic[T], frozen=True):
 class Declared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A schema as it is told to hubs and other nodes: the value of its record, all of it plain JSON."""
 
-    version: int = 1
+    version: int
     index: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     schema: dict[str, Any] | None = None
@@ -124,6 +127,12 @@ def declared(schema: Schema[Any]) -> Declared:
     """What is told of a schema."""
     same = {name: getattr(schema, name) for name in Declared.__struct_fields__ if name != "schema"}
     return Declared(schema=schema.json_schema(), **same)
+
+
+def indexed(told: Declared) -> list[str]:
+    """The fields that an index of a collection holds: those that were named, and ours."""
+    ours = ([VERSION] if told.version > 1 else []) + ([ENDS] if told.expires else [])
+    return [*told.index, *ours]
 
 
 def schema_of(what: Any, index: Sequence[str] = ()) -> Schema[Any]:
@@ -193,15 +202,7 @@ class Shape:
         Raises:
             UsageError: a newer schema wrote it, and what this one does not know of it would be lost.
         """
-        found = version_of(raw)
-        if found > self.schema.version:
-            raise UsageError(
-                f"{self.name}/{key} was written by version {found} of its schema, this is version "
-                f"{self.schema.version}: writing it would lose what this version does not know",
-                hint=f"open the collection with version {found} of its schema, or delete the key first",
-                version=found,
-                known=self.schema.version,
-            )
+        check_not_newer(self.name, key, version_of(raw), self.schema.version)
 
     def _convert(self, bare: dict[str, Any]) -> Any:
         if self.schema.type is None:
@@ -223,6 +224,22 @@ class Shape:
         return UsageError(f"{self.name}: {path}: {says}", hint="see the schema of the collection", field=path)
 
 
+def check_not_newer(name: str, key: str, found: int, known: int) -> None:
+    """Returns only if what a version of a schema wrote may be written over by who knows another version.
+
+    Raises:
+        UsageError: it is a newer one, and what is not known of it would be lost.
+    """
+    if found > known:
+        raise UsageError(
+            f"{name}/{key} was written by version {found} of its schema, this is version {known}: "
+            "writing it would lose what this version does not know",
+            hint=f"open the collection with version {found} of its schema, or delete the key first",
+            version=found,
+            known=known,
+        )
+
+
 def version_of(raw: Any) -> int:
     """The version of the schema that wrote a stored value."""
     found = raw.get(VERSION, 1) if isinstance(raw, dict) else 1
@@ -242,6 +259,44 @@ def _plain(value: Any, name: str) -> Any:
         raise UsageError(f"{name}: cannot store this {type(value).__name__}: {error}", field="$") from error
 
 
+def is_ours(name: str) -> bool:
+    """Whether a collection of this name is filled by Holdfast itself, or cannot be named in a URL."""
+    return not name or name in _TAKEN or "/" in name
+
+
+def check_declared(told: Declared) -> None:
+    """Returns only if what somebody says of a collection can be gone by.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    fields = Fields(told.schema)
+    for what in ("index", "text"):
+        _check_fields(getattr(told, what), fields, what)
+    _check_numbers(told)
+    if told.schema is not None and len(msgspec.json.encode(told.schema)) > SCHEMA_BYTES_MAX:
+        raise UsageError(f"a JSON Schema of more than {SCHEMA_BYTES_MAX} bytes", hint="leave descriptions out")
+
+
+def _check_fields(paths: Sequence[str], fields: Fields, what: str) -> None:
+    for path in paths:
+        check_field(path)
+    fields.check(paths, f"{what}=")
+    if len(paths) > FIELDS_MAX:
+        raise UsageError(f"{len(paths)} fields in {what}=, the most is {FIELDS_MAX}")
+
+
+def _check_numbers(said: Schema[Any] | Declared) -> None:
+    if isinstance(said.version, bool) or not isinstance(said.version, int) or not 1 <= said.version < 1 << 31:
+        raise UsageError(f"no version: {said.version!r:.80}", hint="1, 2, 3…")
+    for name in ("ttl_s", "keep_versions", "keep_days"):
+        given = getattr(said, name)
+        if given is not None and (
+            isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1e10
+        ):
+            raise UsageError(f"{name}={given!r:.80}", hint="a number above 0, or None")
+
+
 def _check(schema: Schema[Any]) -> None:
     kind: Any = schema.type
     is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
@@ -255,13 +310,8 @@ def _check(schema: Schema[Any]) -> None:
     if is_struct and kind.__struct_config__.array_like:
         raise UsageError(f"{kind.__name__} is array_like: its fields have no names when stored", hint="leave it out")
     for what in ("index", "text"):
-        for path in getattr(schema, what):
-            check_field(path)
-        fields.check(getattr(schema, what), f"{what}=")
-        if len(getattr(schema, what)) > FIELDS_MAX:
-            raise UsageError(f"{len(getattr(schema, what))} fields in {what}=, the most is {FIELDS_MAX}")
-    if isinstance(schema.version, bool) or not isinstance(schema.version, int) or schema.version < 1:
-        raise UsageError(f"no version: {schema.version!r:.80}", hint="1, 2, 3…")
+        _check_fields(getattr(schema, what), fields, what)
+    _check_numbers(schema)
     older = set(range(1, schema.version))
     if set(schema.migrations) != older:
         lack = ", ".join(map(str, sorted(older - set(schema.migrations)))) or "none"
@@ -270,10 +320,6 @@ def _check(schema: Schema[Any]) -> None:
             f"version={schema.version} has a migration from each version before it; missing: {lack}, too many: {more}",
             hint="migrations={1: change}; None where the values of a version fit the next as they are",
         )
-    for name in ("ttl_s", "keep_versions", "keep_days"):
-        given = getattr(schema, name)
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float) or not given > 0):
-            raise UsageError(f"{name}={given!r:.80}", hint="a number above 0, or None")
     if schema.conflict not in ("private", "cas"):
         raise UsageError(f"conflict={schema.conflict!r:.80}", hint="private or cas")
     if schema.conflict == "cas" and (schema.sealed or schema.local):
