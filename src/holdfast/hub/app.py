@@ -187,6 +187,7 @@ def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
         metrics,
+        routes_collections,
         routes_decide,
         routes_docs,
         routes_feed,
@@ -202,7 +203,7 @@ def operations(core: Core) -> list[Operation]:
 
     rooms = (
         *(routes_sync, routes_files, routes_relay, routes_read, routes_decide, routes_feed),
-        *(routes_node, routes_heads, routes_storage, routes_health, metrics),
+        *(routes_node, routes_heads, routes_collections, routes_storage, routes_health, metrics),
     )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)

@@ -27,6 +27,7 @@ from holdfast.hub.own import OwnStreams
 from holdfast.hub.scanning import Scanning
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
 from holdfast.hub.tokens import Tokens
+from holdfast.hub.typed import Schemas
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class Core:
             self.backups = Backups(self, self.options)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.scanning = Scanning(home, self.options.scan_s)
+        self.schemas = Schemas(home.corpus)
         self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
@@ -270,6 +272,7 @@ class Core:
             try:
                 self._shorten()
                 self.writer.erasing.tend()
+                self.schemas.tend()
                 backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
                 self.indexing_failed = ""
             except HoldfastError as error:

@@ -29,6 +29,7 @@ from holdfast.log.drafts import MESSAGES
 from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
+from holdfast.node.collecting import Collecting
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
 from holdfast.node.sealing import Sealing
@@ -43,7 +44,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 LIST_MAX = 1000
 
 
-class Store:
+class Store(Collecting):
     """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
 
     Args:
@@ -96,7 +97,7 @@ class Store:
             if self.hubs:
                 from holdfast.node.ship import start
 
-                start(self._directory, self.hubs, token)
+                start(self._directory, self.hubs, token, agent)
             self._opened = self._directory.open_log(agent, wanted)
             self._log = self._opened.log
             self._redact = redact
@@ -422,11 +423,9 @@ class Store:
 
     def close(self) -> None:
         """Syncs and closes; a second close is fine. A hub that answers gets up to a second to take the last records."""
-        if self._closed:
-            return
-        self._closed = True
-        if os.getpid() != self._directory.pid:
-            return  # a forked child: all of it is the parent's
+        closed, self._closed = self._closed, True
+        if closed or os.getpid() != self._directory.pid:
+            return  # in a forked child all of it is the parent's
         if self.hubs and (shipper := self._directory.shipper) is not None:
             shipper.linger(self._opened, self.hubs)
         if self._others is not None:
