@@ -42,7 +42,7 @@ Change = Callable[[Task, int], Task]
 
 
 class Board:
-    """The board that tasks stand on. Safe to share among threads and processes, and with `HubRows` among machines.
+    """The board that tasks stand on. Safe to share among threads and processes, and with shared rows among machines.
 
     Args:
         rows: where they lie.

@@ -41,6 +41,15 @@ class CommanderStorage(JournalStorage):
     """
 
     agent: ClassVar[str] = "commander"
+    indexes: ClassVar[Mapping[str, Sequence[str]]] = {
+        **JournalStorage.indexes,
+        TASKS: (
+            *("status", "priority", "created_at", "lease.until", "assigned_agent", "parent_task_id", "depends_on"),
+            "history.agent",
+        ),
+        AGENTS: ("role",),
+        GOALS: ("status", "priority", "created_at", "parent_goal_id"),
+    }
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Final
 
 from holdfast import clock as clocks
 from holdfast.agents.notes import COMMUNICATIONS, DECISIONS, KINDS, METRICS, STAMPED, asked, sums, tagged, worded
@@ -19,6 +19,12 @@ from holdfast.query import Condition
 
 class JournalStorage(BaseStorage):
     """An agent's decisions, figures and messages, always taken on this machine, whatever the hub does."""
+
+    indexes: ClassVar[Mapping[str, Sequence[str]]] = {
+        DECISIONS: ("decision_type", "related_task_id", "created_at"),
+        METRICS: ("metric_name", "metric_type", "timestamp"),
+        COMMUNICATIONS: ("from_agent", "to_agent", "related_task_id", "timestamp"),
+    }
 
     def _write_local(self, table: str, data: dict[str, Any], operation: str) -> dict[str, Any]:
         if table not in KINDS:

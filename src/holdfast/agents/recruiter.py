@@ -114,6 +114,12 @@ class RecruiterAgentStorage(BaseStorage):
     """
 
     agent: ClassVar[str] = "recruiter"
+    indexes: ClassVar[Mapping[str, Sequence[str]]] = {
+        CANDIDATES: (FOLDED, "experience_years", "status"),
+        INTERVIEWS: ("candidate_id", "outcome", "interviewer_agent", "job_id", "scheduled_date", "created_at"),
+        JOBS: ("status", "priority"),
+        INTERACTIONS: ("target_agent", "interaction_type", "created_at"),
+    }
 
     def __init__(
         self,

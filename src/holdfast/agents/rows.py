@@ -1,32 +1,29 @@
 """The rows of an agent's tables: JSON objects under their ids, changed only if nobody was faster, found by conditions.
 
-A table is the collection ``table/<name>``, as on the hub (docs/http.md, docs/sql.md): what is written here,
-the hub's tables and its SQL show to everybody. `OwnRows` are the agent's own, decided on this machine inside its log's
-transaction; `HubRows` are everybody's, and the hub decides each write.
+A table is a collection (`Store.collection`) of any objects, so that what is written here everybody finds at the hub,
+from Python and over HTTP. One of an agent's own is decided on this machine, inside its log's transaction; about a
+shared one, ``shared_<table>``, the hub decides each write, for all machines.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.errors import NotFound, UsageError
-from holdfast.log.versions import Version
-from holdfast.query import ABSENT, EVERYTHING, Condition, matches, members, sort_key
+from holdfast.collections.typed import Item, Schema
+from holdfast.collections.typed.schema import is_ours
+from holdfast.errors import HubUnavailable, NotCached, NotFound, UsageError
+from holdfast.query import EVERYTHING, Condition
 
 if TYPE_CHECKING:
-    from holdfast.node.hub import Hub
     from holdfast.node.store import Store
 
-PREFIX: Final = "table/"
-PAGE: Final = 500
 Order = str | tuple[str, ...]
 LIMIT: Final = 1000
-"""Rows that a find returns where nobody says how many."""
+"""Rows that a find returns where nobody says how many, and at most."""
+_AWAY: Final = "what machines share the hub decides: try again when it answers; nothing is claimed twice meanwhile"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -35,6 +32,7 @@ class Row(msgspec.Struct, frozen=True):
     id: str
     value: dict[str, Any]
     version: int
+    agent: str = ""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -44,12 +42,39 @@ class Found(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
-class Rows(Protocol):
-    """One table. Safe to share among threads."""
+class Rows:
+    """One table of an agent. Safe to share among threads.
+
+    Args:
+        store: the agent's.
+        table: its name.
+        index: fields that it is found by quickly; lists by their members.
+        shared: whether the hub decides, for all machines.
+
+    Raises:
+        UsageError: a name that no table can have.
+    """
+
+    def __init__(self, store: Store, table: str, index: Sequence[str] = (), *, shared: bool = False) -> None:
+        self.name = collection_of(f"shared_{table}" if shared else table)
+        self._store = store
+        schema: Schema[Any] = Schema(index=tuple(index), conflict="cas" if shared else "private")
+        self._collection = store.collection(self.name, schema)
+        self._hint = _AWAY if shared else ""
 
     def get(self, id: str) -> Row | None:
-        """The row, or None."""
-        ...
+        """The row, or None.
+
+        Raises:
+            HubUnavailable: the hub decides, and it is away.
+        """
+        try:
+            with _Told(self._hint):
+                return _row(self._collection.item(id))
+        except NotCached:
+            raise  # it exists
+        except NotFound:
+            return None
 
     def put(self, id: str, value: dict[str, Any], expect: int | None = None) -> Row:
         """Sets a row, and returns it.
@@ -63,7 +88,9 @@ class Rows(Protocol):
             Conflict: somebody was faster.
             HubUnavailable: the hub decides, and it is away; nothing was written.
         """
-        ...
+        with _Told(self._hint):
+            made = self._store.put(id, value, collection=self.name, expect=expect)
+        return Row(id, value, made.version)
 
     def delete(self, id: str, expect: int | None = None) -> bool:
         """Takes a row away; False if there is none.
@@ -71,155 +98,78 @@ class Rows(Protocol):
         Raises:
             Conflict: somebody was faster.
         """
-        ...
+        try:
+            with _Told(self._hint):
+                self._store.delete(id, collection=self.name, expect=expect)
+        except NotFound:
+            return False
+        return True
 
     def find(
-        self, condition: Condition = EVERYTHING, *, order: Order = "id", limit: int = LIMIT, after: str | None = None
+        self, condition: Condition = EVERYTHING, *, order: Order = (), limit: int = LIMIT, after: str | None = None
     ) -> Found:
-        """The rows that meet a condition, in order.
+        """The rows that meet a condition.
 
         Args:
             condition: such as ``where("skills").has("Python")``.
-            order: the field to sort by, or several; with a minus sign the greatest first. Equal rows: by id.
-            limit: the most.
+            order: the field to sort by, or several; with a minus sign the greatest first. None, and where they are
+                equal: as they were first written.
+            limit: the most, up to 1,000.
             after: the `cursor` of the page before.
 
         Raises:
-            UsageError: `after` is no cursor.
+            UsageError: what is no condition, or no cursor of this question.
         """
-        ...
+        with _Told(self._hint):
+            page = self._collection.find(condition, order=order, limit=limit, after=after or "")
+        return Found([_row(each) for each in page.found], page.cursor or None)
 
     def each(self, condition: Condition = EVERYTHING) -> Iterator[Row]:
-        """Every row that meets a condition, by id; what is written meanwhile may be among them."""
-        ...
+        """Every row that meets a condition; what is written meanwhile may be among them."""
+        after = None
+        while True:
+            found = self.find(condition, after=after)
+            yield from found.rows
+            after = found.cursor
+            if after is None:
+                return
 
-
-class OwnRows:
-    """A table of an agent's own, on this machine.
-
-    Args:
-        store: the agent's.
-        table: its name.
-    """
-
-    def __init__(self, store: Store, table: str) -> None:
-        self._store = store
-        self._collection = PREFIX + table
-
-    def get(self, id: str) -> Row | None:
-        newest = self._store.history(id, collection=self._collection, limit=1)
-        return _row(newest[0]) if newest else None
-
-    def put(self, id: str, value: dict[str, Any], expect: int | None = None) -> Row:
-        made = self._store.put(id, value, collection=self._collection, expect=expect)
-        return Row(id, value, made.version)
-
-    def delete(self, id: str, expect: int | None = None) -> bool:
-        return _deleted(self._store, self._collection, id, expect)
-
-    def find(
-        self, condition: Condition = EVERYTHING, *, order: Order = "id", limit: int = LIMIT, after: str | None = None
+    def everywhere(
+        self, condition: Condition = EVERYTHING, *, order: Order = (), limit: int = LIMIT, after: str | None = None
     ) -> Found:
-        return picked(self.each(condition), order, limit, after)
+        """The rows of all agents that have such a table, as the hub has them; see `find`.
 
-    def each(self, condition: Condition = EVERYTHING) -> Iterator[Row]:
-        last = ""
-        while names := self._store.keys(collection=self._collection, after=last, limit=PAGE):
-            for last in names:
-                row = self.get(last)
-                if row is not None and matches(condition, row.value):
-                    yield row
+        Raises:
+            HubUnavailable: there is no hub, or it does not answer.
+        """
+        page = self._collection.everybody().find(condition, order=order, limit=limit, after=after or "")
+        return Found([_row(each) for each in page.found], page.cursor or None)
 
 
-class HubRows:
-    """A table that the hub decides about: one for all agents of all machines.
+class _Told:
+    """Says, where the hub is away, what that means for what machines share."""
 
-    Args:
-        store: an agent's, opened with this table's collection among its ``cas``.
-        table: its name.
-        hub: the same hub.
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if self._hint and isinstance(error, HubUnavailable):
+            error.hint = self._hint
+
+
+def collection_of(table: str) -> str:
+    """The collection that a table lies in: of its own name, or of another where that is Holdfast's.
+
+    Raises:
+        UsageError: it is no name, or has a slash in it.
     """
-
-    def __init__(self, store: Store, table: str, hub: Callable[[], Hub]) -> None:
-        self._store = store
-        self._table = table
-        self._collection = PREFIX + table
-        self._hub = hub
-
-    def get(self, id: str) -> Row | None:
-        newest = self._store.history(id, collection=self._collection, limit=1)
-        return _row(newest[0]) if newest else None
-
-    def put(self, id: str, value: dict[str, Any], expect: int | None = None) -> Row:
-        made = self._store.put(id, value, collection=self._collection, expect=expect)
-        return Row(id, value, made.version)
-
-    def delete(self, id: str, expect: int | None = None) -> bool:
-        return _deleted(self._store, self._collection, id, expect)
-
-    def find(
-        self, condition: Condition = EVERYTHING, *, order: Order = "id", limit: int = LIMIT, after: str | None = None
-    ) -> Found:
-        page = picked(self._shown(condition), order, limit, after)
-        return Found(list(self._fresh(page.rows, condition)), page.cursor)
-
-    def each(self, condition: Condition = EVERYTHING) -> Iterator[Row]:
-        return self._fresh(self._shown(condition), condition)
-
-    def _shown(self, condition: Condition) -> Iterator[Row]:
-        """The rows as the hub lists them: without their versions."""
-        rows = self._hub().tables.find(self._table, agent="hub", limit=1 << 30)
-        return (Row(str(row["id"]), row, 0) for row in rows if matches(condition, row))
-
-    def _fresh(self, shown: Iterable[Row], condition: Condition) -> Iterator[Row]:
-        for each in shown:
-            row = self.get(each.id)
-            if row is not None and matches(condition, row.value):
-                yield row
+    if not isinstance(table, str) or not table or "/" in table:
+        raise UsageError(f"a table needs a name without a slash, got {table!r:.80}", hint="such as 'candidates'")
+    return f"{table}_table" if is_ours(table) else table
 
 
-def picked(rows: Iterator[Row], order: Order, limit: int, after: str | None) -> Found:
-    """A page of rows that were found in no order."""
-    fields = (order,) if isinstance(order, str) else order
-
-    def part(row: Row, field: str) -> bytes:
-        down, name = field.startswith("-"), field.removeprefix("-")
-        keys = [key for each in members(row.value, name) if (key := sort_key(each)) is not None]
-        at = (max(keys) if down else min(keys)) if keys else ABSENT
-        return bytes(255 - byte for byte in at) + b"\xff" if down else at
-
-    placed = sorted((((*(part(row, field) for field in fields), row.id.encode()), row) for row in rows), key=_first)
-    if after is not None:
-        behind = _read_cursor(after)
-        placed = [each for each in placed if each[0] > behind]
-    page = placed[:limit]
-    return Found([row for _, row in page], _cursor(page[-1][0]) if len(placed) > limit and page else None)
-
-
-def _first(each: tuple[tuple[bytes, ...], Row]) -> tuple[bytes, ...]:
-    return each[0]
-
-
-def _cursor(place: tuple[bytes, ...]) -> str:
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode(place)).decode()
-
-
-def _read_cursor(text: str) -> tuple[bytes, ...]:
-    try:
-        return msgspec.msgpack.decode(base64.urlsafe_b64decode(text), type=tuple[bytes, ...])
-    except (binascii.Error, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"no cursor: {text!r:.80}", hint="give the one that came with the page before") from error
-
-
-def _row(version: Version) -> Row | None:
-    if version.gone or not isinstance(version.value, dict):
-        return None
-    return Row(version.key, version.value, version.version)
-
-
-def _deleted(store: Store, collection: str, id: str, expect: int | None) -> bool:
-    try:
-        store.delete(id, collection=collection, expect=expect)
-    except NotFound:
-        return False
-    return True
+def _row(item: Item[Any]) -> Row:
+    return Row(item.key, item.value, item.version, item.agent)

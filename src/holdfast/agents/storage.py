@@ -24,7 +24,7 @@ import msgspec
 
 from holdfast import clock as clocks
 from holdfast.agents.place import IGNORED, Options, arguments_in, data_dir_of
-from holdfast.agents.rows import LIMIT, PREFIX, HubRows, OwnRows, Row, Rows
+from holdfast.agents.rows import LIMIT, Order, Row, Rows
 from holdfast.errors import Conflict, HoldfastError, HubUnavailable, NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.node.directory import read_config
@@ -65,8 +65,10 @@ class BaseStorage(ABC):
 
     agent: ClassVar[str] = ""
     """The agent's name where a subclass has one of its own."""
+    indexes: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """By table the fields that rows are found by quickly; lists by their members."""
     shared: frozenset[str] = frozenset()
-    """Names of tables that the hub decides about when the storage is opened for several machines."""
+    """The tables that the hub decides about, for all machines."""
 
     def __init__(
         self,
@@ -92,7 +94,6 @@ class BaseStorage(ABC):
             agent_id,
             hub=htpc_url if enable_htpc else [],
             token=self._token,
-            cas=[PREFIX + name for name in self.shared],
             **given,
         )
         self.htpc_url = self.store.hubs[0] if self.store.hubs else None
@@ -189,10 +190,7 @@ class BaseStorage(ABC):
         """A table's rows, to be read and changed in this thread, past `_write_local`."""
         rows = self._tables.get(name)
         if rows is None:
-            if not isinstance(name, str) or not name:
-                raise UsageError(f"a table needs a name, got {name!r:.80}", hint="such as 'candidates'")
-            of_hub = name in self.shared
-            rows = HubRows(self.store, name, self._reader) if of_hub else OwnRows(self.store, name)
+            rows = Rows(self.store, name, self.indexes.get(name, ()), shared=name in self.shared)
             self._tables[name] = rows
         return rows
 
@@ -208,34 +206,55 @@ class BaseStorage(ABC):
         table: str,
         condition: Condition = EVERYTHING,
         *,
-        order: str = "id",
+        order: Order = (),
         limit: int = LIMIT,
         after: str | None = None,
     ) -> Page:
-        """The rows of one's own that meet a condition, in order, as a list whose `cursor` leads to the next page.
+        """The rows of one's own that meet a condition, as a list whose `cursor` leads to the next page.
 
         Args:
             table: its name.
             condition: such as ``(where("heat") >= 8) & where("city").exists()``.
-            order: the field to sort by; ``"-heat"``: the greatest first.
-            limit: the most.
+            order: the field to sort by, or several; ``"-heat"``: the greatest first. None: as they were first written.
+            limit: the most, up to 1,000.
             after: the `cursor` of the page before.
         """
         rows = self.table(table)
         found = await self.in_thread(rows.find, checked(condition), order=order, limit=limit, after=after)
         return Page((row.value for row in found.rows), found.cursor)
 
+    async def find_network(
+        self,
+        table: str,
+        condition: Condition = EVERYTHING,
+        *,
+        order: Order = (),
+        limit: int = LIMIT,
+        after: str | None = None,
+    ) -> Page:
+        """The rows of all agents, on whatever machine, that meet a condition; each says in ``agent_id`` whose it is.
+
+        Args:
+            table, condition, order, limit, after: see `find`.
+
+        Raises:
+            HubUnavailable: there is no hub, or it does not answer; `find` reads what is here.
+        """
+        call = self.table(table).everywhere
+        found = await self.in_thread(call, checked(condition), order=order, limit=limit, after=after)
+        return Page(({"agent_id": row.agent, **row.value} for row in found.rows), found.cursor)
+
     async def query_network(
         self, query: str, params: Sequence[Any] | Mapping[str, Any] = (), *, limit: int = 1000
     ) -> list[dict[str, Any]]:
-        """The rows that one SELECT finds on the hub, over the tables of all agents (docs/sql.md).
+        """The rows that one SELECT finds on the hub, over what all agents wrote: the views of docs/sql.md.
 
         Args:
             query, params: SQL, and values for its ``?``, or by name for its ``:name``.
             limit: rows, at most.
 
         Raises:
-            HubUnavailable: there is no hub, or it does not answer; `find` reads what is here.
+            HubUnavailable: there is no hub, or it does not answer.
             UsageError: it is no SELECT, or took too long.
         """
         return await self.in_thread(lambda: self._reader().sql(query, params, limit=limit).objects())
@@ -290,7 +309,7 @@ class BaseStorage(ABC):
             "timestamp": clocks.iso(self.clock.now_ms()),
         }
         try:
-            self.store.get("", default=None, collection=PREFIX)  # what is closed, or damaged, says so here
+            self.store.keys(limit=1)  # what is closed, or damaged, says so here
             health = self.store.health()
             found["sync_queue_size"] = self.store.outbox_depth
         except HoldfastError as error:
@@ -379,11 +398,11 @@ class BaseStorage(ABC):
                         if planned is None:
                             continue
                         row, expect = planned
-                        name = PREFIX + table
+                        id, name = str(data["id"]), self.table(table).name
                         if row is None:
-                            batch.delete(str(data["id"]), collection=name, expect=expect)
+                            batch.delete(id, collection=name, expect=expect)
                         else:
-                            batch.put(str(data["id"]), row, collection=name, expect=expect)
+                            batch.put(id, row, collection=name, expect=expect)
                 break
             except Conflict as error:
                 if "current_version" in error.context and "etag" not in error.context:
