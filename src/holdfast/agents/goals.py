@@ -78,7 +78,7 @@ class Goals:
             raise UsageError("a goal stays a part of what it was made for", hint="make a new one there")
         while True:
             row = self._there(id)
-            made = {**row.value, **updates, "id": row.value["id"]}
+            made = self._shaped({**row.value, **updates, "id": row.value["id"]})
             if updates.get("progress") == 1 and "status" not in updates:
                 made["status"] = "completed"
             if made["status"] == "completed":

@@ -40,5 +40,9 @@ class HubTime:
             if asked - self._told_at > LOOK_S:
                 told = parse_time(self._hub().health()["timestamp"])
                 now = self._clock.monotonic()
-                self._told_ms, self._told_at = told + (now - asked) * 500, now
-            return round(self._told_ms + (self._clock.monotonic() - self._told_at) * 1000)
+                # It never runs backwards: a lease that was over stays over.
+                self._told_ms, self._told_at = max(told + (now - asked) * 500, self._at(now)), now
+            return round(self._at(self._clock.monotonic()))
+
+    def _at(self, monotonic: float) -> float:
+        return self._told_ms + (monotonic - self._told_at) * 1000 if self._told_ms else 0.0

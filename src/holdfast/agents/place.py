@@ -86,7 +86,7 @@ def arguments_in(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Raises:
         UsageError: a value that cannot be.
     """
-    storage = config.get("storage") or {}
+    storage = {} if config.get("storage") is None else config["storage"]
     if not isinstance(storage, Mapping):
         raise UsageError(f"storage is a mapping, got {storage!r:.80}", hint="local_data_dir, htpc_url, enable_htpc")
     found: dict[str, Any] = {}

@@ -208,6 +208,8 @@ class RecruiterAgentStorage(BaseStorage):
                 raise UsageError(f"match is all or any, got {match!r:.80}", hint='match="any"')
             tests.append(where(FOLDED).has_all(wanted) if match == "all" else where(FOLDED).is_in(wanted))
         if min_experience is not None:
+            if isinstance(min_experience, bool) or not isinstance(min_experience, int | float):
+                raise UsageError(f"min_experience is a number of years, got {min_experience!r:.80}", hint="3")
             tests.append(where("experience_years") >= min_experience)
         if text is not None:
             tests += [AnyOf(any=tuple(where(name).text(word) for name in _SEARCHED)) for word in _words(text)]

@@ -431,7 +431,10 @@ def _wanted(data: Any, operation: str) -> dict[str, Any]:
         raise UsageError(f"unknown operation {operation!r:.80}", hint=hint)
     if not isinstance(data, Mapping):
         raise UsageError(f"a row is a dict, got {data!r:.80}", hint="its fields by name")
-    row: dict[str, Any] = msgspec.to_builtins(dict(data))
+    try:
+        row: dict[str, Any] = msgspec.to_builtins(dict(data), str_keys=True)
+    except TypeError as error:
+        raise UsageError(f"a row cannot hold this: {error}", hint="text, numbers, lists, dicts, dates") from error
     id = row.get("id")
     if id is None:
         if operation not in ("insert", "upsert"):
