@@ -362,7 +362,7 @@ def test_figures_add_up(opened: Callable[..., Any], clock: SettableClock) -> Non
     assert len(run(commander.query_metrics("claim", until=late, tags={"host": "a"}))) == 45
     assert run(commander.aggregate_metrics("nothing")) == []
     with pytest.raises(UsageError, match="value"):
-        run(commander.record_metric("latency", "claim", "fast"))  # type: ignore[arg-type]
+        run(commander.record_metric("latency", "claim", "fast"))
 
 
 def test_messages_are_sent_and_communications_noted(opened: Callable[..., Any]) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -26,7 +26,7 @@ ROOMY = Limits(floor_bytes=0, ballast_bytes=0)
 class LeadStorage(BaseStorage):
     """Leads, each with a company."""
 
-    indexes = {"leads": ("heat",)}
+    indexes: ClassVar = {"leads": ("heat",)}
 
     def _write_local(self, table: str, data: dict[str, Any], operation: str) -> dict[str, Any] | None:
         if table != "leads":
@@ -67,7 +67,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(leads: LeadStorage) ->
     run(leads.write_data("leads", {"id": "l-1", "company": "ACME"}))
     run(leads.write_data("leads", {"id": "l-1", "company": "ACME"}))  # the same once more is no conflict
     before = leads.store.health()["head"]["seq"]
-    for refused, call in (
+    refusals: tuple[tuple[type[Exception], Callable[[], Any]], ...] = (
         (Conflict, lambda: leads.write_data("leads", {"id": "l-1", "company": "Other"})),
         (UsageError, lambda: leads.write_data("leads", {"id": "l-2"})),
         (NotFound, lambda: leads.write_data("leads", {"id": "l-2", "company": "x"}, "update")),
@@ -76,7 +76,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(leads: LeadStorage) ->
         (UsageError, lambda: leads.write_data("leads", {"id": True, "company": "x"})),
         (UsageError, lambda: leads.write_data("a/b", {"id": "x"})),
         (UsageError, lambda: leads.batch_write([{"table": "leads", "data": {"id": 1, "company": "x"}}] * 2)),
-    ):
+    )
+    for refused, call in refusals:
         with pytest.raises(refused):
             run(call())
     with pytest.raises(UsageError) as caught:
@@ -185,16 +186,17 @@ def test_the_seeds_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert storage.data_dir == tmp_path / "node"
             assert not storage.enable_htpc
             assert storage.health_check()["ignored"] == ["storage.sync", "storage.retry_max"]
-    options = {"sync_interval": 5, "batch_size": 500, "retry_max": 10, "retry_backoff_base": 2, "timeout": 3}
+    options: Any = {"sync_interval": 5, "batch_size": 500, "retry_max": 10, "retry_backoff_base": 2, "timeout": 3}
     with AgentStorage("a", tmp_path / "node", limits=ROOMY, **options) as storage:
         assert storage.ignored == ["sync_interval", "batch_size", "retry_max", "retry_backoff_base"]
         assert storage.timeout == 3
-    for wrong in (
+    wrongs: tuple[dict[str, Any], ...] = (
         {"storage": []},
         {"storage": {"local_data_dir": 7}},
         {"storage": {"local_data_dir": "x", "enable_htpc": "no"}},
         {"storage": {"local_data_dir": "x", "htpc_url": 7}},
-    ):
+    )
+    for wrong in wrongs:
         with pytest.raises(UsageError, match="storage"):
             AgentStorage.from_config(wrong, agent_id="a")
     with pytest.raises(UsageError, match="whose storage"):

@@ -137,9 +137,9 @@ def test_a_counter_keeps_its_time_and_begins_anew_behind_it(keyed: AgentStorage,
     assert keyed.increment("n", 3) == 3
     assert keyed.ttl("n") is None
     keyed.set("text", "abc")
-    for wrong in (lambda: keyed.increment("text"), lambda: keyed.increment("n", float("nan"))):
+    for key, by in (("text", 1), ("n", float("nan"))):
         with pytest.raises(UsageError):
-            wrong()
+            keyed.increment(key, by)
     assert keyed.get("text") == "abc"
 
 
