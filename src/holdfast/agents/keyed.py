@@ -66,7 +66,9 @@ class AgentStorage(BaseStorage):
             IntegrityError: the bytes are not what was set.
             HubUnavailable: it is another agent's, and no hub answers.
         """
-        found = self._live(key, agent)
+        if agent is not None and agent != self.agent_id:
+            return self._of_another(key, default, agent)
+        found = self._live(key)
         return default if found is None else found.value
 
     def set(self, key: str, value: Any, ttl: float | None = None) -> int:
@@ -192,27 +194,36 @@ class AgentStorage(BaseStorage):
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _newest(self, key: str, agent: str | None = None) -> Version | None:
-        found = self.store.history(key, agent=agent, limit=1)
+    def _of_another(self, key: str, default: Any, agent: str) -> Any:
+        """Another agent's value, proven to be what it wrote; what has expired there is gone here."""
+        told = self.store.get(key, agent=agent, collection=EXPIRY, default=None)
+        if told is not None and told["at"] <= self.clock.now_ms():
+            newest = self.store.history(key, agent=agent, limit=1)
+            if newest and newest[0].version == told["version"]:
+                return default
+        return self.store.get(key, agent=agent, default=default)
+
+    def _newest(self, key: str) -> Version | None:
+        found = self.store.history(key, limit=1)
         return found[0] if found else None
 
-    def _live(self, key: str, agent: str | None = None) -> Version | None:
-        found = self._newest(key, agent)
+    def _live(self, key: str) -> Version | None:
+        found = self._newest(key)
         if found is None or found.gone:
             return None
-        if self._over(found, agent):
-            if agent is None and len(self._due) < SWEEP_KEYS:
+        if self._over(found):
+            if len(self._due) < SWEEP_KEYS:
                 self._due[key] = found.version
             return None
         return found
 
-    def _over(self, found: Version, agent: str | None = None) -> bool:
-        at = self._expiry(found, agent)
+    def _over(self, found: Version) -> bool:
+        at = self._expiry(found)
         return found.gone or (at is not None and at <= self.clock.now_ms())
 
-    def _expiry(self, found: Version, agent: str | None = None) -> int | None:
+    def _expiry(self, found: Version) -> int | None:
         """When this version of a value is to go, in ms since 1970."""
-        told = self.store.get(found.key, agent=agent, collection=EXPIRY, default=None)
+        told = self.store.get(found.key, collection=EXPIRY, default=None)
         return told["at"] if told is not None and told["version"] == found.version else None
 
     def _until(self, seconds: float) -> int:
