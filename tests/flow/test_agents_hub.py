@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 
 from holdfast.agents import AgentStorage, BaseStorage, CommanderStorage, RecruiterAgentStorage
+from holdfast.clock import SYSTEM
 from holdfast.errors import HubUnavailable
 from holdfast.node.directory import Limits
 from holdfast.node.hub import Hub
 from holdfast.query import where
+from holdfast.testing.clock import SettableClock
 from tests.flow.hubs import HubProcess, until
 
 JOHN = {"name": "John Doe", "email": "john@example.com", "skills": ["Python", "Django"], "experience_years": 5}
@@ -66,6 +68,8 @@ def test_what_one_node_writes_every_other_finds(opened: Callable[..., Any], hub:
     other = opened(AgentStorage, "deck", "looker")
     assert other.get("config", agent="my-agent") == {"setting": "value"}
     assert (other.get("brief", agent="my-agent"), other.get("none", 7, agent="my-agent")) == (1, 7)
+    later = SettableClock(SYSTEM.now_ms() + 3_601_000)
+    assert opened(AgentStorage, "deck", "late", clock=later).get("brief", "gone", agent="my-agent") == "gone"
     found = run(other.find_network("candidates", where("skills_folded").has("python")))
     assert [(row["agent_id"], row["id"], row["name"]) for row in found] == [("recruiter", john, "John Doe")]
     assert run(other.find("candidates")) == []  # its own

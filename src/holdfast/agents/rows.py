@@ -7,6 +7,8 @@ shared one, ``shared_<table>``, the hub decides each write, for all machines.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +21,7 @@ from holdfast.query import EVERYTHING, Condition
 
 if TYPE_CHECKING:
     from holdfast.node.store import Store
+    from holdfast.node.typed import StoreCollection
 
 Order = str | tuple[str, ...]
 LIMIT: Final = 1000
@@ -58,9 +61,13 @@ class Rows:
     def __init__(self, store: Store, table: str, index: Sequence[str] = (), *, shared: bool = False) -> None:
         self.name = collection_of(f"shared_{table}" if shared else table)
         self._store = store
-        schema: Schema[Any] = Schema(index=tuple(index), conflict="cas" if shared else "private")
-        self._collection = store.collection(self.name, schema)
-        self._hint = _AWAY if shared else ""
+        self._schema: Schema[Any] = Schema(index=tuple(index), conflict="cas" if shared else "private")
+        self._shared = shared
+
+    @functools.cached_property
+    def _collection(self) -> StoreCollection[Any]:
+        # Not before somebody needs it: what a collection is, is a record of its own.
+        return self._store.collection(self.name, self._schema)
 
     def get(self, id: str) -> Row | None:
         """The row, or None.
@@ -69,8 +76,8 @@ class Rows:
             HubUnavailable: the hub decides, and it is away.
         """
         try:
-            with _Told(self._hint):
-                return _row(self._collection.item(id))
+            with self._asking() as collection:
+                return _row(collection.item(id))
         except NotCached:
             raise  # it exists
         except NotFound:
@@ -88,7 +95,7 @@ class Rows:
             Conflict: somebody was faster.
             HubUnavailable: the hub decides, and it is away; nothing was written.
         """
-        with _Told(self._hint):
+        with self._asking():
             made = self._store.put(id, value, collection=self.name, expect=expect)
         return Row(id, value, made.version)
 
@@ -99,7 +106,7 @@ class Rows:
             Conflict: somebody was faster.
         """
         try:
-            with _Told(self._hint):
+            with self._asking():
                 self._store.delete(id, collection=self.name, expect=expect)
         except NotFound:
             return False
@@ -120,8 +127,8 @@ class Rows:
         Raises:
             UsageError: what is no condition, or no cursor of this question.
         """
-        with _Told(self._hint):
-            page = self._collection.find(condition, order=order, limit=limit, after=after or "")
+        with self._asking() as collection:
+            page = collection.find(condition, order=order, limit=limit, after=after or "")
         return Found([_row(each) for each in page.found], page.cursor or None)
 
     def each(self, condition: Condition = EVERYTHING) -> Iterator[Row]:
@@ -145,19 +152,15 @@ class Rows:
         page = self._collection.everybody().find(condition, order=order, limit=limit, after=after or "")
         return Found([_row(each) for each in page.found], page.cursor or None)
 
-
-class _Told:
-    """Says, where the hub is away, what that means for what machines share."""
-
-    def __init__(self, hint: str) -> None:
-        self._hint = hint
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._hint and isinstance(error, HubUnavailable):
-            error.hint = self._hint
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[StoreCollection[Any]]:
+        """The collection, declared; where the hub decides and is away, its error says what that means."""
+        try:
+            yield self._collection
+        except HubUnavailable as error:
+            if self._shared:
+                error.hint = _AWAY
+            raise
 
 
 def collection_of(table: str) -> str:
