@@ -408,8 +408,8 @@ class Collections:
             if before is not None and (known.expires or len(known.versions) > 1):
                 there = self._raw(desk, before)
                 check_not_newer(name, key, version_of(there), version)
-                if ends_of(there) <= self._core.home.wall.now_ms():
-                    before = None
+                if ends_of(there) <= self._core.home.wall.now_ms() and not wanted.match:
+                    before = None  # to who expects nothing there is nothing; who knows the version may go by it
             wanted.check(before, f"{name}/{key}")
             return desk.append(ready)
 
