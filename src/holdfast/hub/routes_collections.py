@@ -87,6 +87,9 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="how many at most")] = 100
     after: Annotated[str, Meta(max_length=4096, description="`next` of the page before")] = ""
     agent: Whose | None = None
+    ended: Annotated[bool, Meta(description="what has ended and was not deleted yet, in place of what is there")] = (
+        False
+    )
 
 
 class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -313,6 +316,7 @@ class Collections:
             after=asked.after,
             limit=asked.limit,
             agent=asked.agent,
+            ended=asked.ended,
         )
 
         def work(place: Everybody) -> bytes:
@@ -512,10 +516,14 @@ def _item(row: Row) -> ItemShown:
 
 def _page(place: Everybody, wanted: Asked) -> bytes:
     """The JSON of a page, cut where its bytes are too many."""
-    found = place.mixed.find(wanted)
+    if wanted.ended:
+        over = query.where(ENDS) <= place.now_ms()
+        wanted = msgspec.structs.replace(wanted, condition=wanted.condition & over)
+    find = place.find if wanted.ended else place.mixed.find
+    found = find(wanted)
     rows = _fitting(found.rows)
     if len(rows) < len(found.rows):
-        found = place.mixed.find(msgspec.structs.replace(wanted, limit=len(rows)))
+        found = find(msgspec.structs.replace(wanted, limit=len(rows)))
     return b'{"items":[%b],"next":%b}' % (b",".join(rows), encode_json(found.cursor or None))
 
 
