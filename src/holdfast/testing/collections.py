@@ -110,6 +110,7 @@ class CollectionContract:
             yield ground, name, ground.collection(name, schema)
 
     def test_a_value_comes_back_as_what_it_was(self, tmp_path: Path) -> None:
+        """Types, nested values and times are what they were, and are found by what is in them."""
         with self.opened(tmp_path, Schema(Firm, index=("boss.name", "staff.skills"))) as (_, _, firms):
             founded = datetime(1999, 12, 31, 23, 59, tzinfo=UTC)
             acme = Firm("ACME", PEOPLE["ada"], founded, (PEOPLE["bob"], PEOPLE["cid"]), {"a": 1})
@@ -125,6 +126,7 @@ class CollectionContract:
             assert firms.count(fullName="Other") == 1
 
     def test_versions_are_kept_and_a_deletion_takes_the_value_alone(self, tmp_path: Path) -> None:
+        """The past of a key stays, deletions included."""
         with self.opened(tmp_path, OLD) as (_, _, people):
             people.put("ada", PEOPLE["ada"], expect=0)
             people.update("ada", {"years": 6})
@@ -142,6 +144,7 @@ class CollectionContract:
             assert people.find().items == []
 
     def test_what_does_not_fit_is_refused_by_the_name_of_its_field(self, tmp_path: Path) -> None:
+        """The error names the place; nothing is written."""
         with self.opened(tmp_path, OLD) as (_, _, people):
             people.put("ada", PEOPLE["ada"])
             wrong: list[tuple[Any, str]] = [
@@ -163,6 +166,7 @@ class CollectionContract:
             assert people.item("ada").version == 1
 
     def test_fields_that_are_not_there_are_refused_and_the_near_one_is_named(self, tmp_path: Path) -> None:
+        """In conditions, orders, sums and indexes."""
         with self.opened(tmp_path, OLD) as (_, _, people):
             for ask in (
                 lambda: people.find(where("skill").has("Python")),
@@ -180,6 +184,7 @@ class CollectionContract:
                 assert getattr(caught[0], "hint", "") == "did you mean 'skills'?"
 
     def test_of_those_who_write_at_once_none_is_lost(self, tmp_path: Path) -> None:
+        """`update` and `expect` decide between them."""
         with self.opened(tmp_path, OLD) as (_, _, people):
 
             def older(person: Person) -> None:
@@ -203,6 +208,7 @@ class CollectionContract:
             people.put("ada", PEOPLE["ada"], expect=people.item("ada").etag)
 
     def test_values_are_found_ordered_counted_and_added_up(self, tmp_path: Path) -> None:
+        """What is found is what Python would find."""
         with self.opened(tmp_path, OLD) as (_, _, people):
             for key, person in PEOPLE.items():
                 people.put(key, person)
@@ -236,6 +242,7 @@ class CollectionContract:
             ]
 
     def test_words_are_looked_for_in_the_fields_that_are_named_for_it(self, tmp_path: Path) -> None:
+        """Both by condition and by search, the newest first."""
         with self.opened(tmp_path, Schema(Person, text=("bio",))) as (_, _, people):
             for key, person in PEOPLE.items():
                 people.put(key, person)
@@ -249,6 +256,7 @@ class CollectionContract:
             assert [key for key, _ in people.search("python", limit=1)] == ["bob"]
 
     def test_what_has_ended_is_gone_and_may_be_written_anew(self, tmp_path: Path) -> None:
+        """For every reader at once, whether or not anybody has deleted it."""
         with self.opened(tmp_path, Schema(Person, index=("years",), expires=True)) as (ground, _, people):
             for key in ("ada", "bob", "dan"):
                 people.put(key, PEOPLE[key], ttl_s=ground.ttl_s)
@@ -269,6 +277,7 @@ class CollectionContract:
             assert [(each.gone, each.version) for each in people.history("dan")] == [(True, 2), (False, 1)]
 
     def test_a_change_leaves_a_value_its_end(self, tmp_path: Path) -> None:
+        """Unless it says otherwise; and only where values may end."""
         with self.opened(tmp_path, Schema(Person, expires=True)) as (ground, _, people):
             people.put("ada", PEOPLE["ada"], ttl_s=ground.ttl_s)
             people.put("bob", PEOPLE["bob"], ttl_s=ground.ttl_s)
@@ -281,6 +290,7 @@ class CollectionContract:
         assert "do not expire" in str(caught[0])
 
     def test_older_values_are_read_found_and_ordered_as_newer_ones(self, tmp_path: Path) -> None:
+        """Whatever the page's size; writing brings them up to date."""
         with self.opened(tmp_path, OLD) as (ground, name, people):
             for key, person in PEOPLE.items():
                 people.put(key, person)
@@ -311,6 +321,7 @@ class CollectionContract:
             assert workers.get("bob", at=1) == Worker("Bob", "Ross", 36, ["Rust"])
 
     def test_what_a_newer_version_wrote_is_never_written_over_by_an_older(self, tmp_path: Path) -> None:
+        """It is read as far as it fits; what does not fit is named."""
         with self.opened(tmp_path, OLD) as (ground, name, people):
             more: Schema[Any] = Schema(None, version=2, migrations={1: None})
             loose = ground.collection(name, more)
