@@ -147,7 +147,7 @@ def create_app(
 
     guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
     app = Hub(
-        routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(guarded).items()],
+        routes=[Route(each.pattern, each, methods=list(each.allowed)) for each in by_path(guarded).values()],
         middleware=[Middleware(Door, core=core)],
         exception_handlers={HTTPException: _refuse},
         lifespan=life,
@@ -160,6 +160,7 @@ def create_app(
 
 class Methods:
     """What one path answers to, each method with its own guard; HEAD is GET unless it is an operation of its own.
+    `pattern` is the path as Starlette matches it.
 
     Args:
         guarded: the operations of this path.
@@ -167,6 +168,8 @@ class Methods:
 
     def __init__(self, guarded: list[Guarded]) -> None:
         self.allowed = {each.operation.method: each for each in guarded}
+        first = guarded[0].operation
+        self.pattern = first.path.replace(f"{{{first.deep}}}", f"{{{first.deep}:path}}") if first.deep else first.path
         if "GET" in self.allowed:
             self.allowed.setdefault("HEAD", self.allowed["GET"])
 

@@ -8,10 +8,9 @@ it is; in a collection that the hub decides (``conflict: cas``), in the one of i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta
 
 from holdfast import clock, query
 from holdfast.collections.typed.asking import Row, row_of
@@ -27,10 +26,27 @@ from holdfast.collections.typed.schema import (
     is_ours,
     version_of,
 )
-from holdfast.collections.typed.sums import Sums
 from holdfast.corpus import Stored
 from holdfast.errors import HoldfastError, NotFound, UsageError
 from holdfast.hub.api import Call, Operation, Reply, typed
+from holdfast.hub.collection_shapes import (
+    Adding,
+    AsAgent,
+    Asking,
+    CollectionShown,
+    CollectionsShown,
+    Counted,
+    Counting,
+    Groups,
+    ItemKey,
+    Items,
+    ItemShown,
+    Name,
+    NewItem,
+    OfAgent,
+    SchemaShown,
+    Searching,
+)
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import encode_json
 from holdfast.hub.judge import HUB_AGENT
@@ -38,162 +54,17 @@ from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import READ, WRITE
 from holdfast.hub.routes_sessions import ONLY_IF, wanted_of
 from holdfast.hub.sessions import author_of
-from holdfast.hub.shapes import INT64_MAX, PRINTED, Agent, Iso, Version, Writer
+from holdfast.hub.shapes import Version
 from holdfast.hub.storage_shapes import Version as IF_MATCH
 from holdfast.hub.typed import Everybody, Known, unknown
 from holdfast.log import drafts, load
 from holdfast.log.versions import frame
-from holdfast.records import KEY_BYTES_MAX, NAME_BYTES_MAX, check_names
-from holdfast.wire import PAGE_MAX
+from holdfast.records import check_names
 
 T = TypeVar("T")
 ANSWER_BYTES_MAX: Final = 8 << 20
 SUMS_MAX: Final = 10_000
 _PATH: Final = "/v1/collections"
-
-Name = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=NAME_BYTES_MAX,
-        description="the collection's",
-        examples=["candidates"],
-        extra_json_schema={"pattern": "^[^/\\u0000-\\u001f\\u007f]+$"},
-    ),
-]
-ItemKey = Annotated[
-    str,
-    Meta(
-        max_length=KEY_BYTES_MAX, description="of the value", examples=["ada"], extra_json_schema={"pattern": PRINTED}
-    ),
-]
-Field = Annotated[str, Meta(min_length=1, max_length=query.FIELD_CHARS_MAX, examples=["experience_years"])]
-Said = Annotated[
-    dict[str, Any],
-    Meta(
-        description='`{"field", "op", "value"}`, where op is one of eq in lt le gt ge starts exists text; or'
-        ' `{"all": […]}`, `{"any": […]}`, `{"not": …}` of such; none: every value',
-        examples=[{"field": "skills", "op": "eq", "value": "Python"}],
-    ),
-]
-Whose = Annotated[Agent, Meta(description="only this agent's values")]
-
-
-class Asking(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which values are wanted."""
-
-    condition: Said | None = None
-    order: Annotated[tuple[Field, ...], Meta(max_length=4, description="fields; with a minus the largest first")] = ()
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="how many at most")] = 100
-    after: Annotated[str, Meta(max_length=4096, description="`next` of the page before")] = ""
-    agent: Whose | None = None
-
-
-class Counting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which values are counted."""
-
-    condition: Said | None = None
-    agent: Whose | None = None
-
-
-class Adding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which values are added up, and what of them."""
-
-    condition: Said | None = None
-    of: Annotated[Field, Meta(description="the field that is added up")] | None = None
-    by: Annotated[Field, Meta(description="the field that groups them")] | None = None
-    agent: Whose | None = None
-
-
-class Searching(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Words that are looked for."""
-
-    words: Annotated[str, Meta(min_length=1, description="as /v1/search takes them", examples=["python engines"])]
-    fields: Annotated[tuple[Field, ...], Meta(max_length=32, description="where; none: where the schema says")] = ()
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX, description="how many at most")] = 50
-    agent: Whose | None = None
-
-
-class NewItem(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A value to set."""
-
-    value: dict[str, Any]
-    schema: (
-        Annotated[int, Meta(ge=1, le=INT64_MAX, description="the version that it fits; none: the newest")] | None
-    ) = None
-    ttl_s: Annotated[float, Meta(gt=0, le=1e10, description="seconds after which it is gone")] | None = None
-
-
-class OfAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose value."""
-
-    agent: Agent
-
-
-class AsAgent(msgspec.Struct, frozen=True, kw_only=True):
-    """In whose name."""
-
-    agent: Writer
-
-
-class ItemShown(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of a collection, as it is stored."""
-
-    agent: str
-    key: str
-    value: Any
-    version: int
-    etag: str
-    time: Iso
-
-
-class Items(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of values in the order asked for; `next` goes into `after`, null is the end."""
-
-    items: list[ItemShown]
-    next: str | None
-
-
-class Counted(msgspec.Struct, frozen=True):
-    """How many values there are."""
-
-    count: int
-
-
-class Groups(msgspec.Struct, frozen=True):
-    """What the groups add up to, in the order of what they have in common; `truncated` when there are more."""
-
-    groups: list[Sums]
-    truncated: bool
-
-
-class CollectionShown(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a collection, and how many values it has."""
-
-    name: str
-    version: int
-    index: list[str]
-    text: list[str]
-    conflict: str
-    expires: bool
-    sealed: bool
-    agents: dict[str, int]
-    count: int | None
-
-
-class CollectionsShown(msgspec.Struct, frozen=True):
-    """The collections that agents have declared, by name."""
-
-    collections: list[CollectionShown]
-
-
-class SchemaShown(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest version of a schema, which version each agent goes by, and the JSON Schema of each version."""
-
-    name: str
-    declared: Declared
-    agents: dict[str, int]
-    versions: dict[str, dict[str, Any] | None]
 
 
 def operations(core: Core) -> Iterator[Operation]:
@@ -202,8 +73,9 @@ def operations(core: Core) -> Iterator[Operation]:
 
     def each(method: str, path: str, summary: str, does: Any, **more: Any) -> Operation:
         where = {"name": Name} if "{name}" in path else {}
-        if "{key:path}" in path:
+        if "{key}" in path:
             where["key"] = ItemKey
+            more["deep"] = "key"
         finds = method == "GET" or path.endswith(("find", "count", "aggregate", "search"))
         return Operation(
             method=method,
@@ -229,7 +101,7 @@ def operations(core: Core) -> Iterator[Operation]:
     yield each("POST", "/{name}/count", "How many values meet a condition", work.count, body=Counting, answer=Counted)
     yield each("POST", "/{name}/aggregate", "What values add up to", work.aggregate, body=Adding, answer=Groups)
     yield each("POST", "/{name}/search", "Values that hold words", work.search, body=Searching, answer=Items)
-    item = "/{name}/items/{key:path}"
+    item = "/{name}/items/{key}"
     yield each("GET", item, "One value", work.get, query=OfAgent, answer=ItemShown, errors=(404,))
     yield each(
         *("PUT", item, "Set a value", work.put),
@@ -313,6 +185,7 @@ class Collections:
             after=asked.after,
             limit=asked.limit,
             agent=asked.agent,
+            ended=asked.ended,
         )
 
         def work(place: Everybody) -> bytes:
@@ -408,8 +281,8 @@ class Collections:
             if before is not None and (known.expires or len(known.versions) > 1):
                 there = self._raw(desk, before)
                 check_not_newer(name, key, version_of(there), version)
-                if ends_of(there) <= self._core.home.wall.now_ms():
-                    before = None
+                if ends_of(there) <= self._core.home.wall.now_ms() and not wanted.match:
+                    before = None  # to who expects nothing there is nothing; who knows the version may go by it
             wanted.check(before, f"{name}/{key}")
             return desk.append(ready)
 
@@ -512,10 +385,14 @@ def _item(row: Row) -> ItemShown:
 
 def _page(place: Everybody, wanted: Asked) -> bytes:
     """The JSON of a page, cut where its bytes are too many."""
-    found = place.mixed.find(wanted)
+    if wanted.ended:
+        over = query.where(ENDS) <= place.now_ms()
+        wanted = msgspec.structs.replace(wanted, condition=wanted.condition & over)
+    find = place.find if wanted.ended else place.mixed.find
+    found = find(wanted)
     rows = _fitting(found.rows)
     if len(rows) < len(found.rows):
-        found = place.mixed.find(msgspec.structs.replace(wanted, limit=len(rows)))
+        found = find(msgspec.structs.replace(wanted, limit=len(rows)))
     return b'{"items":[%b],"next":%b}' % (b",".join(rows), encode_json(found.cursor or None))
 
 

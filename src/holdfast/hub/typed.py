@@ -8,7 +8,8 @@ and takes the newest version where nobody names one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -30,6 +31,7 @@ from holdfast.records import DELETE_PREFIX
 
 LOT: Final = 200
 DECLARED_MAX: Final = 1000
+PAST_MAX: Final = 20
 FIELDS_MAX: Final = 64
 """So many fields of one collection the hub indexes, whoever names them."""
 
@@ -40,8 +42,8 @@ class Known(msgspec.Struct, frozen=True):
     Attributes:
         name: its name.
         newest: what its newest version is.
-        versions: the JSON Schema of each version that anybody goes by; None: any object.
-        agents: which version each agent goes by.
+        versions: the JSON Schema of each version that anybody goes by, or went by; None: any object.
+        agents: which version each agent declared last.
         index, text: the fields that anybody named.
         expires: whether values of it may.
     """
@@ -149,28 +151,38 @@ class Schemas:
         return sorted(self._known.values(), key=lambda known: known.name)
 
     def _learn(self, name: str) -> None:
-        found = self._corpus.page(Filter(collection=SCHEMAS, key=name, current=True, limit=DECLARED_MAX))
-        told = [(stored.agent, each) for stored in found if (each := _read(stored)) is not None]
+        current = self._corpus.page(Filter(collection=SCHEMAS, key=name, current=True, limit=DECLARED_MAX))
+        told = [(each.agent, found) for each in current for found in self._past(each.agent, name)]
         if not told or is_ours(name) or (name not in self._known and len(self._known) >= DECLARED_MAX):
             self._known.pop(name, None)
             return
         newest = max(told, key=lambda each: each[1].version)[1]  # of equals the first: the newest record
         versions: dict[int, dict[str, Any] | None] = {}
-        for _, each in told:
+        agents: dict[str, int] = {}
+        for agent, each in told:
             versions.setdefault(each.version, each.schema)
+            agents.setdefault(agent, each.version)
         fields = dict.fromkeys(field for _, each in told for field in indexed(each))
         words = dict.fromkeys(field for _, each in told for field in each.text)
         known = self._known[name] = Known(
             name,
             newest,
             versions,
-            {agent: each.version for agent, each in told},
+            agents,
             tuple(fields)[:FIELDS_MAX],
             tuple(words)[:FIELDS_MAX],
             any(each.expires for _, each in told),
         )
         if not newest.sealed:
             index.declare(self._corpus, name, known.index, words=known.text)
+
+    def _past(self, agent: str, name: str) -> Iterator[Declared]:
+        """What an agent declares of a collection, and what it declared before: its older programs may still run."""
+        for stored in islice(self._corpus.versions(agent, SCHEMAS, name), PAST_MAX):
+            if stored.gone:
+                return
+            if (found := _read(stored)) is not None:
+                yield found
 
 
 def _read(stored: Stored) -> Declared | None:

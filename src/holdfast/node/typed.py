@@ -18,6 +18,7 @@ from holdfast.collections.typed.sums import Sums, functions, sums_of
 from holdfast.collections.typed.wording import Where, worded
 from holdfast.corpus import Stored, index
 from holdfast.errors import NodeFull, NotFound, UsageError
+from holdfast.log import drafts
 from holdfast.log.drafts import new_id
 from holdfast.log.sealing import open_sealed
 from holdfast.log.versions import Version
@@ -79,15 +80,15 @@ def declare(store: Store, name: str, schema: Schema[Any]) -> None:
     """Tells hubs and other nodes what a collection is, by a record; nothing is written where it says so already."""
     told = declared(schema)
     check_declared(told)
-    known = store.get(name, collection=SCHEMAS, default=None)
+    stored = store._log.newest(SCHEMAS, name)
     try:
-        before = None if known is None else msgspec.convert(known, Declared)
+        before = None if stored is None else msgspec.convert(store._load(stored), Declared)
     except msgspec.ValidationError:
         before = None  # of a newer Holdfast: ours says less, but is what this program goes by
     if before is not None and (before == told or before.version > told.version):
         return
     try:
-        store.put(name, msgspec.to_builtins(told), collection=SCHEMAS)
+        store._append((drafts.value(SCHEMAS, name, msgspec.to_builtins(told)),), False)  # what it names is no secret
     except NodeFull:  # reads go on
         logger.warning("the schema of %s could not be written down: the disk is full", name)
 
@@ -124,6 +125,7 @@ class BatchCollection(Generic[T]):
         collection = self._collection
         if collection.schema.local:
             raise UsageError(f"{collection.name!r} is local: it is in another log than the batch", hint="put it alone")
+        self._batch._refuse_cas(collection.name)
         raw = collection._shape.write(value, collection._ends(ttl_s))
         with contextlib.suppress(NotFound):
             collection._shape.check_not_newer(key, collection._backing.row(key, None, None).raw)

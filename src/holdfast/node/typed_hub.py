@@ -119,7 +119,13 @@ class HubBacking(Part):
 
     def find(self, asked: Asked) -> Rows:
         """A page; of several hubs, of the first that answers."""
-        body = {**self._which(asked), "order": asked.order, "limit": asked.limit, "after": asked.after}
+        body = {
+            **self._which(asked),
+            "order": asked.order,
+            "limit": asked.limit,
+            "after": asked.after,
+            "ended": asked.ended,
+        }
         return _rows(decode(self._read("find", body), _Page))
 
     def count(self, asked: Asked) -> int:

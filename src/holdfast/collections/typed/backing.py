@@ -20,7 +20,8 @@ When = Any
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """One question: values of a collection that meet a condition, in an order, behind a cursor.
 
-    `agent` says whose: None for those that this backing is about.
+    `agent` says whose: None for those that this backing is about. `ended` asks for what has ended, which is otherwise
+    left out.
     """
 
     condition: Condition
@@ -28,6 +29,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     after: str = ""
     limit: int = 100
     agent: str | None = None
+    ended: bool = False
 
 
 class Finding(Protocol):

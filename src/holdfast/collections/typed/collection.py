@@ -217,7 +217,7 @@ class Collection(Generic[T]):
             return 0
         over = where(ENDS) <= self._backing.now_ms()
         count = 0
-        for row in self._backing.find(Asked(condition=over, limit=max(1, min(most, LIST_MAX)))).rows:
+        for row in self._backing.find(Asked(condition=over, limit=max(1, min(most, LIST_MAX)), ended=True)).rows:
             try:
                 self._backing.delete(row.key, "expired", row.version)
             except (Conflict, NotFound):
