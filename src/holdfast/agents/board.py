@@ -26,6 +26,7 @@ from holdfast.agents.tasks import (
     ended,
     is_over,
     put_back,
+    queue_of,
     refuse_managed,
     renewed,
     shown,
@@ -34,7 +35,9 @@ from holdfast.errors import Conflict, NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.query import AllOf, AnyOf, Condition, where
 
-PAGE: Final = 32
+PAGE: Final = 16
+MEND_MS: Final = 1000
+"""So seldom somebody who finds nothing to do looks for tasks that wait for what is completed."""
 _ORDER: Final = ("-priority", "created_at")
 Task = dict[str, Any]
 Change = Callable[[Task, int], Task]
@@ -52,6 +55,7 @@ class Board:
     def __init__(self, rows: Rows, now_ms: Callable[[], int]) -> None:
         self._rows = rows
         self._now_ms = now_ms
+        self._mended_ms = -MEND_MS
 
     # -- making -------------------------------------------------------------------------------------------------
 
@@ -78,7 +82,8 @@ class Board:
             if needed == id:
                 raise UsageError(f"task {id} would wait for itself", hint="leave it out of depends_on")
             self._there(needed)
-        self._rows.put(id, row, 0)
+        self._rows.put(id, checked_task({**row, "waits_for": self._open(row)}, now_ms), 0)
+        self._look_again(id)
         return id
 
     def update(self, id: str, updates: Mapping[str, Any]) -> Task:
@@ -106,14 +111,20 @@ class Board:
         def wait(task: Task, _: int) -> Task:
             if task["status"] not in WAITING:
                 raise Conflict(f"task {id} is {task['status']}: it waits for nothing any more", hint="make a new one")
-            return {**task, "depends_on": list(dict.fromkeys([*task["depends_on"], needed]))}
+            more = {**task, "depends_on": list(dict.fromkeys([*task["depends_on"], needed]))}
+            return {**more, "waits_for": self._open(more)}
+
+        def unwait(task: Task, _: int) -> Task:
+            less = {**task, "depends_on": [each for each in task["depends_on"] if each != needed]}
+            return {**less, "waits_for": self._open(less)}
 
         made = self._change(id, wait)
         try:
             self._refuse_cycle(id, needed)  # somebody may have closed the circle at its other end meanwhile
         except UsageError:
-            self._change(id, lambda task, _: {**task, "depends_on": [x for x in task["depends_on"] if x != needed]})
+            self._change(id, unwait)
             raise
+        self._look_again(id)
         return made
 
     def assign(self, id: str, agent: str) -> Task:
@@ -200,7 +211,7 @@ class Board:
                     continue
                 if taken["status"] == "in_progress":
                     return shown(taken)
-            if not beaten:
+            if not beaten and not self._mend():
                 return None
 
     def renew(self, task: Mapping[str, Any], lease_s: float | None) -> Task:
@@ -232,8 +243,11 @@ class Board:
             return {**kept, "status": "completed", "result": result, "error": None, "completed_at": clocks.iso(now_ms)}
 
         if isinstance(task, str):
-            return self._change(task, lambda found, now_ms: done(_unclaimed(found), now_ms))
-        return self._held(task, done, outcome="completed")
+            made = self._change(task, lambda found, now_ms: done(_unclaimed(found), now_ms))
+        else:
+            made = self._held(task, done, outcome="completed")
+        self._free(str(made["id"]))
+        return made
 
     def fail(self, task: Mapping[str, Any], error: str, retry: bool) -> Task:
         """Says that an attempt failed: the task waits a while and is tried again, until its attempts are used up.
@@ -271,8 +285,7 @@ class Board:
         row = self._rows.get(str(id))
         if row is None:
             return None
-        waits = [each for each in row.value["depends_on"] if not self._is_done(each, {})]
-        return {**shown(row.value), "waits_for": waits}
+        return {**shown(row.value), "waits_for": self._open(row.value)}
 
     def page(self, condition: Condition, limit: int, cursor: str | None) -> tuple[list[Task], str | None]:
         """Tasks, the most urgent first, and where the next page begins."""
@@ -347,22 +360,50 @@ class Board:
             return shown(done.task)
 
     def _claimable(self, agent: str) -> Iterator[Row]:
-        """Tasks that wait, or whose lease is over, the most urgent first; which wait for others is not looked at."""
+        """Tasks that could be begun, or whose lease is over, the most urgent first."""
         now = clocks.iso(self._now_ms())
-        mine = AnyOf(any=(where("reserved_for") == None, where("reserved_for") == agent))  # noqa: E711 - a condition
-        ripe = AnyOf(any=(where("not_before") == None, where("not_before") <= now))  # noqa: E711
-        waiting = AllOf(all=(where("status").is_in(WAITING), mine, ripe))
-        over = AllOf(all=(where("status") == "in_progress", where("lease.until") <= now, mine))
-        return heapq.merge(self._pages(waiting), self._pages(over), key=_urgency)
+        ripe = AnyOf(any=(where("not_before") == None, where("not_before") <= now))  # noqa: E711 - a condition
+        queues = [where("queue").starts(queue_of(whose)) & ripe for whose in (None, agent)]
+        mine = AnyOf(any=(where("reserved_for") == None, where("reserved_for") == agent))  # noqa: E711
+        over = sorted(self._pages((where("lease.until") <= now) & mine, "lease.until"), key=_urgency)
+        return heapq.merge(over, *(self._pages(queue, "queue") for queue in queues), key=_urgency)
 
-    def _pages(self, condition: Condition) -> Iterator[Row]:
+    def _pages(self, condition: Condition, order: str) -> Iterator[Row]:
         cursor = None
         while True:
-            found = self._rows.find(condition, order=_ORDER, limit=PAGE, after=cursor)
+            found = self._rows.find(condition, order=order, limit=PAGE, after=cursor)
             yield from found.rows
             cursor = found.cursor
             if cursor is None:
                 return
+
+    # Whoever completes a task frees what waited for it, and whoever has made one wait looks again behind its write:
+    # one of both sees the other. What a crash leaves between the two is found by who has nothing else to do.
+
+    def _free(self, done: str) -> None:
+        """Puts those in the queue that waited for this last."""
+        for row in self._rows.each(where("waits_for") == done):
+            self._look_again(row.id)
+
+    def _look_again(self, id: str) -> None:
+        row = self._rows.get(id)
+        if row is not None and self._open(row.value, "waits_for") != row.value["waits_for"]:
+            self._change(id, lambda task, _: {**task, "waits_for": self._open(task, "waits_for")})
+
+    def _mend(self) -> bool:
+        """Whether something was waiting for what is completed already."""
+        now_ms = self._now_ms()
+        if 0 <= now_ms - self._mended_ms < MEND_MS:
+            return False
+        self._mended_ms = now_ms
+        late = [each for each in self._rows.members("waits_for") if self._is_done(str(each), {})]
+        for each in late:
+            self._free(str(each))
+        return bool(late)
+
+    def _open(self, task: Task, field: str = "depends_on") -> list[str]:
+        """What of that is not completed."""
+        return [each for each in task[field] if not self._is_done(each, {})]
 
     def _is_done(self, id: str, known: dict[str, bool]) -> bool:
         if id not in known:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Unpack
 
 from holdfast.agents.board import Board
@@ -16,7 +18,7 @@ from holdfast.agents.place import Options
 from holdfast.agents.rows import LIMIT
 from holdfast.agents.storage import Page
 from holdfast.agents.tasks import ACTIVE, TASKS
-from holdfast.errors import UsageError
+from holdfast.errors import Conflict, HubUnavailable, UsageError
 from holdfast.query import AllOf, where
 
 LEASE_S: Final = 60.0
@@ -44,8 +46,8 @@ class CommanderStorage(JournalStorage):
     indexes: ClassVar[Mapping[str, Sequence[str]]] = {
         **JournalStorage.indexes,
         TASKS: (
-            *("status", "priority", "created_at", "lease.until", "assigned_agent", "parent_task_id", "depends_on"),
-            "history.agent",
+            *("queue", "lease.until", "waits_for", "depends_on"),
+            *("status", "priority", "created_at", "assigned_agent", "parent_task_id", "history.agent"),
         ),
         AGENTS: ("role",),
         GOALS: ("status", "priority", "created_at", "parent_goal_id"),
@@ -172,6 +174,31 @@ class CommanderStorage(JournalStorage):
             Conflict: the lease is lost; whatever was done for it is to be dropped.
         """
         return await self.in_thread(self._board.renew, task, lease_s)
+
+    @contextlib.asynccontextmanager
+    async def working_on(self, task: Mapping[str, Any]) -> AsyncIterator[None]:
+        """A block during which the lease is renewed, each time a third of it is over.
+
+        A lease that is lost all the same is told by `complete_task` at the end; a hub that is away is asked again.
+
+        Args:
+            task: what `claim_task` returned.
+        """
+
+        async def renew() -> None:
+            with contextlib.suppress(Conflict):
+                while True:
+                    await asyncio.sleep(task["lease"]["seconds"] / 3)
+                    with contextlib.suppress(HubUnavailable):
+                        await self.renew_lease(task)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
 
     async def complete_task(self, task: Mapping[str, Any] | str, result: Any = None) -> dict[str, Any]:
         """Says that a task is done, and keeps its result.

@@ -17,7 +17,7 @@ import msgspec
 from holdfast.collections.typed import Item, Schema
 from holdfast.collections.typed.schema import is_ours
 from holdfast.errors import HubUnavailable, NotCached, NotFound, UsageError
-from holdfast.query import EVERYTHING, Condition
+from holdfast.query import EVERYTHING, Condition, where
 
 if TYPE_CHECKING:
     from holdfast.node.store import Store
@@ -140,6 +140,11 @@ class Rows:
             after = found.cursor
             if after is None:
                 return
+
+    def members(self, field: str) -> list[Any]:
+        """What there is in a field of any row, each once: of lists their members."""
+        with self._asking() as collection:
+            return [each.by for each in collection.aggregate(by=field, condition=where(field).exists())]
 
     def everywhere(
         self, condition: Condition = EVERYTHING, *, order: Order = (), limit: int = LIMIT, after: str | None = None

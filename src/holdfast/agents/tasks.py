@@ -35,7 +35,11 @@ class Lease(msgspec.Struct, kw_only=True):
 
 
 class Task(msgspec.Struct, kw_only=True):
-    """Something to be done."""
+    """Something to be done.
+
+    `waits_for` are those of `depends_on` that are not known to be completed. `queue` is there only while it could be
+    begun: whose queue it stands in, and where, as a text that sorts.
+    """
 
     id: str | int
     title: Name
@@ -49,6 +53,8 @@ class Task(msgspec.Struct, kw_only=True):
     complexity: Scale = 5
     estimated_duration: float | int | None = None
     depends_on: list[str] = []
+    waits_for: list[str] = []
+    queue: str | None = None
     capabilities: list[str] = []
     payload: Any = None
     max_attempts: Annotated[int, Meta(ge=1)] = 3
@@ -93,10 +99,17 @@ def checked_task(task: Mapping[str, Any], now_ms: int) -> dict[str, Any]:
     Raises:
         UsageError: one is not; the message names it.
     """
-    row = shaped(TASKS, Task, {**task, "updated_at": clocks.iso(now_ms)})
+    row = shaped(TASKS, Task, {**task, "queue": None, "updated_at": clocks.iso(now_ms)})
     if "not_before" in row:
         row["not_before"] = clocks.iso(clocks.parse_time(row["not_before"]))  # one form, so that texts sort by time
+    if row["status"] in WAITING and not row["waits_for"]:
+        row["queue"] = f"{queue_of(row.get('reserved_for'))}{10 - row['priority']} {row['created_at']}"
     return row
+
+
+def queue_of(agent: str | None) -> str:
+    """How the places of a queue begin: of what is kept for an agent, or (None) of what is for everybody."""
+    return "*/" if agent is None else f"@{agent}/"
 
 
 def shown(task: Mapping[str, Any]) -> dict[str, Any]:
