@@ -3,38 +3,63 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 
 from holdfast.collections.typed import Collection, Schema
+from holdfast.corpus.space import Reserve
+from holdfast.hub.app import create_app
+from holdfast.hub.database import HubDatabase
+from holdfast.hub.directory import HubDirectory
+from holdfast.hub.home import Home
+from holdfast.hub.serve import listen
 from holdfast.node.directory import Limits
 from holdfast.node.hub import Hub
 from holdfast.node.store import Store
 from holdfast.testing.clock import SettableClock
 from holdfast.testing.collections import CollectionContract
-from tests.flow.hubs import HubProcess
+from tests.flow.hubs import until
 from tests.services import shared_postgres
+
+CLOCK = SettableClock()
+"""The time of all hubs here."""
 
 
 @pytest.fixture(scope="module")
 def in_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One hub for all of them."""
-    process = HubProcess(tmp_path_factory.mktemp("collections") / "hub")
-    yield process.url
-    process.kill()
+    where = tmp_path_factory.mktemp("collections")
+    reserve = Reserve(where, floor_bytes=0, ballast_bytes=0)
+    with served(HubDirectory(where / "hub", settle="acked", reserve=reserve, wall=CLOCK)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def in_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def in_database() -> Iterator[str]:
     """One hub for all of them, in a database."""
-    where = tmp_path_factory.mktemp("collections") / "hub"
-    process = HubProcess(where, database=shared_postgres().database())
-    yield process.url
-    process.kill()
+    with served(HubDatabase(shared_postgres().database(), settle="acked", wall=CLOCK)) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def served(home: Home) -> Iterator[str]:
+    """A hub in a thread of this process, whose clock a test can set; its address."""
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(create_app(home), lifespan="on", ws="none", log_config=None))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    until(lambda: server.started or not thread.is_alive(), "the hub listens")
+    assert server.started, "the hub did not start"
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 class OnNode:
@@ -57,22 +82,22 @@ class OnNode:
 
 
 class AtHub:
-    """The same through a hub; its clock is its own, so what is to end is put for a moment only."""
+    """The same through a hub."""
 
-    ttl_s = 0.05
+    ttl_s = 60.0
 
     def __init__(self, url: str) -> None:
         self.hub = Hub(url)
 
     def collection(self, name: str, schema: Schema[Any]) -> Collection[Any]:
         """One of ada's."""
-        return self.hub.collection(name, schema, agent="ada")
+        found = self.hub.collection(name, schema, agent="ada")
+        found._backing.wall = CLOCK  # type: ignore[attr-defined]
+        return found
 
     def let_end(self) -> None:
-        """A moment later."""
-        end = time.time() + 2 * self.ttl_s
-        while time.time() < end:
-            time.sleep(self.ttl_s / 4)
+        """A minute later."""
+        CLOCK.advance(60)
 
 
 class TestOnNode(CollectionContract):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from holdfast import clock
-from holdfast.clock import SYSTEM
+from holdfast.clock import SYSTEM, Clock
 from holdfast.collections.typed import Collection, Schema, declared, schema_of
 from holdfast.collections.typed.asking import Row, Rows, row_of
 from holdfast.collections.typed.backing import Asked
@@ -75,12 +75,13 @@ class HubBacking(Part):
         self._name = name
         self._schema = schema
         self._agent = agent
+        self.wall: Clock = SYSTEM
         self._path = name_in_path(name)
         self._declared = False
 
     def now_ms(self) -> int:
         """The time, by this machine's clock."""
-        return SYSTEM.now_ms()
+        return self.wall.now_ms()
 
     # -- one ------------------------------------------------------------------------------------------------------
 

@@ -106,7 +106,7 @@ class Collection(Generic[T]):
         self._shape = Shape(name, schema)
         self._backing = backing
         self._mixed = Mixed(self._shape, backing)
-        self._swept_ms = 0
+        self._swept_ms = backing.now_ms()
 
     # -- writing ------------------------------------------------------------------------------------------------
 
