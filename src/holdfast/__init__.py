@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.collections import Message
+    from holdfast.collections.typed import Collection, Schema
     from holdfast.errors import (
         Conflict,
         HoldfastError,
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from holdfast.node.objects import open_store
     from holdfast.node.secrets import redact_secrets
     from holdfast.node.store import Store
+    from holdfast.query import where
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncHub",
     "AsyncStore",
+    "Collection",
     "Conflict",
     "HoldfastError",
     "Hub",
@@ -45,24 +48,29 @@ __all__ = [
     "Message",
     "NodeFull",
     "NotFound",
+    "Schema",
     "Store",
     "UsageError",
     "Version",
     "__version__",
     "open_store",
     "redact_secrets",
+    "where",
 ]
 
 _WHERE = {
     "AsyncHub": "holdfast.node.aio_hub",
     "AsyncStore": "holdfast.node.aio",
+    "Collection": "holdfast.collections.typed",
     "Hub": "holdfast.node.hub",
     "Limits": "holdfast.node.directory",
     "Message": "holdfast.collections",
+    "Schema": "holdfast.collections.typed",
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",
     "open_store": "holdfast.node.objects",
     "redact_secrets": "holdfast.node.secrets",
+    "where": "holdfast.query",
 }
 
 

@@ -90,7 +90,7 @@ def test_every_route_is_on_a_page(tmp_path: Path) -> None:
     home.close()
     page = "\n".join(each.read_text("utf-8") for each in PAGES)
     for route in app.routes:
-        path = route.path  # type: ignore[attr-defined]
+        path = route.path.replace(":path}", "}")  # type: ignore[attr-defined]
         for method in route.methods - {"HEAD"} if path != "/v1/blobs/{digest}" else route.methods:  # type: ignore[attr-defined]
             named = re.search(rf"\b{method} {re.escape(path)}(?![\w/])", page)
             assert named or f"`{path}`" in page, f"{method} {path}"

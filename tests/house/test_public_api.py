@@ -16,7 +16,7 @@ from pathlib import Path
 
 import holdfast
 
-MODULES = ("holdfast", "holdfast.errors")
+MODULES = ("holdfast", "holdfast.agents", "holdfast.errors")
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 
 

@@ -21,6 +21,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("src/holdfast/corpus/search.py", "parameters"): "a search's filters are what a client names; all optional",
     ("src/holdfast/node/hub.py", "parameters"): "messages() has the same filters as Store.messages",
     ("src/holdfast/node/aio_hub.py", "parameters"): "the same signatures as node/hub.py",
+    ("src/holdfast/agents/recruiter.py", "parameters"): "a search's criteria are what a recruiter names; all optional",
     (
         "tests/flow/test_aos_seed.py",
         "code_from_data",

@@ -105,7 +105,7 @@ def search(
             and (not readable or fits(record.collection, readable))
         )
 
-    return _search(corpus, _terms(text), wanted, limit, agents)
+    return _search(corpus, terms_of(text), wanted, limit, agents)
 
 
 def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, prefix: str, *, limit: int = 50) -> Hits:
@@ -121,7 +121,7 @@ def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, pref
         record = stored.record
         return stored.agent == agent and record.collection == collection and record.key.startswith(prefix)
 
-    return _search(corpus, [*_terms(text), under], wanted, limit, (agent,))
+    return _search(corpus, [*terms_of(text), under], wanted, limit, (agent,))
 
 
 def _search(
@@ -195,7 +195,12 @@ class Term(msgspec.Struct, frozen=True):
         return False
 
 
-def _terms(text: str) -> list[Term]:
+def terms_of(text: str) -> list[Term]:
+    """What a text asks for.
+
+    Raises:
+        UsageError: nothing to look for, or too much.
+    """
     terms = []
     for phrase, word in _TERM.findall(text):
         words = words_of(phrase or word)

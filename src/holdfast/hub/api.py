@@ -72,6 +72,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         summary: one line; the endpoint's or the work's docstring says the rest.
         tag: under which heading it is shown.
         where: the annotated type of each parameter in its path.
+        deep: the parameter in its path that may hold slashes, as its last part; empty: none.
         query, body: the structs that its parameters and its body are decoded into; bytes for a body that is not JSON.
         shown: describes the body in place of `body`, which is decoded item by item.
         headers: the annotated type of each header that it reads.
@@ -95,6 +96,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     summary: str = ""
     tag: str = ""
     where: Mapping[str, Any] = {}
+    deep: str = ""
     query: type | None = None
     body: Any = None
     shown: Any = None

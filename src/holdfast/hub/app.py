@@ -147,7 +147,7 @@ def create_app(
 
     guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
     app = Hub(
-        routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(guarded).items()],
+        routes=[Route(each.pattern, each, methods=list(each.allowed)) for each in by_path(guarded).values()],
         middleware=[Middleware(Door, core=core)],
         exception_handlers={HTTPException: _refuse},
         lifespan=life,
@@ -160,6 +160,7 @@ def create_app(
 
 class Methods:
     """What one path answers to, each method with its own guard; HEAD is GET unless it is an operation of its own.
+    `pattern` is the path as Starlette matches it.
 
     Args:
         guarded: the operations of this path.
@@ -167,6 +168,8 @@ class Methods:
 
     def __init__(self, guarded: list[Guarded]) -> None:
         self.allowed = {each.operation.method: each for each in guarded}
+        first = guarded[0].operation
+        self.pattern = first.path.replace(f"{{{first.deep}}}", f"{{{first.deep}:path}}") if first.deep else first.path
         if "GET" in self.allowed:
             self.allowed.setdefault("HEAD", self.allowed["GET"])
 
@@ -187,6 +190,7 @@ def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
         metrics,
+        routes_collections,
         routes_decide,
         routes_docs,
         routes_feed,
@@ -203,7 +207,7 @@ def operations(core: Core) -> list[Operation]:
 
     rooms = (
         *(routes_sync, routes_files, routes_relay, routes_read, routes_decide, routes_feed),
-        *(routes_node, routes_heads, routes_me, routes_storage, routes_health, metrics),
+        *(routes_node, routes_heads, routes_me, routes_collections, routes_storage, routes_health, metrics),
     )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)

@@ -20,6 +20,7 @@ from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
 from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
+from holdfast.node.collecting import AsyncCollecting
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
 from holdfast.node.looking import When
 from holdfast.node.opening import FromConfig
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from holdfast.transport.client import Token
 
 
-class AsyncStore(FromConfig):
+class AsyncStore(AsyncCollecting, FromConfig):
     """One agent's storage on this machine, for asyncio; see `Store`, whose arguments it takes.
 
     Opening happens in the constructor (a few milliseconds, once). Use it on one event loop.

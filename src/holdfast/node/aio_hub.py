@@ -18,6 +18,7 @@ from holdfast.log.versions import Version
 from holdfast.node.aio import AsyncChanges
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins
+from holdfast.node.collecting import AsyncHubCollecting
 from holdfast.node.files import Files, Source
 from holdfast.node.hub import Hub
 from holdfast.node.looking import When
@@ -27,7 +28,7 @@ from holdfast.node.tables import SqlRows, Tables, Verdict
 from holdfast.transport.client import Credential, Token
 
 
-class AsyncHub:
+class AsyncHub(AsyncHubCollecting):
     """A hub as a reader sees it, for asyncio; see `Hub`, whose arguments it takes."""
 
     def __init__(

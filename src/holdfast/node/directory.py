@@ -44,6 +44,9 @@ _CONFIG: Final = "config.json"
 _CACHE_KIB: Final = 256
 _FILE_NAME_MAX: Final = 255
 
+LOCAL: Final = "~local"
+"""Ends the name of the log of an agent's local collections: it is scanned and backed up, and never shipped."""
+
 _attached: dict[str, Directory] = {}
 _attached_lock = threading.Lock()  # guards _attached and every Directory._users
 
@@ -341,6 +344,11 @@ def folder_of(agent: str) -> str:
     check_agent(agent)
     name = quote(agent, safe="")
     return f"%2E{name[1:]}" if name.startswith(".") else name
+
+
+def is_local(agent: str) -> bool:
+    """Whether a log of this name stays on this machine."""
+    return agent.endswith(LOCAL)
 
 
 def check_agent(agent: str) -> None:

@@ -25,6 +25,7 @@ from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, shown
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
+from holdfast.node.collecting import HubCollecting
 from holdfast.node.hubs import Hubs
 from holdfast.node.looking import When
 from holdfast.node.proof import Proven, prove
@@ -58,7 +59,7 @@ def _of_each(method: Callable[Concatenate[Hub, P], T]) -> Callable[Concatenate[H
     return call
 
 
-class Hub:
+class Hub(HubCollecting):
     """Reads, searches and follows what every node ships to a hub. Safe to share among threads.
 
     With several addresses the first hub that answers is asked; one that did not is passed over for a while. Decisions

@@ -76,22 +76,26 @@ class Others:
 
     def get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
         """Another agent's value; see `Store.get`."""
+        return self.value(self.record(agent, collection, key, at))
+
+    def record(self, agent: str, collection: str, key: str, at: When | None) -> Stored:
+        """The record behind it."""
         name = self._directory.vault.name(collection, key)
         try:
-            return self._get(agent, collection, name, at)
+            return self._record(agent, collection, name, at)
         except NotFound:
             if name == key:
                 raise
-            return self._get(agent, collection, key, at)  # it may be sealed here alone
+            return self._record(agent, collection, key, at)  # it may be sealed here alone
 
-    def _get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
+    def _record(self, agent: str, collection: str, key: str, at: When | None) -> Stored:
         with self._beside(agent) as log:
             if log is not None:
-                return self._open(_read(log, collection, key, at))
+                return _read(log, collection, key, at)
         if isinstance(at, int) and not isinstance(at, bool):
             kept = self.cache.version(agent, collection, key, at)
             if kept is not None:
-                return self._value(kept)
+                return kept
         try:
             found = self._ask(lambda hub: hub.prove(agent, collection, key, at))
         except HubUnavailable:
@@ -99,9 +103,9 @@ class Others:
             kept = self.cache.newest(agent, collection, key, until=until)
             if kept is None:
                 raise
-            return self._value(kept)
+            return kept
         self.cache.keep(found)
-        return self._value(as_stored(found))
+        return as_stored(found)
 
     def history(self, agent: str, collection: str, key: str, limit: int) -> list[Version]:
         """Every version of another agent's key, newest first."""
@@ -147,7 +151,7 @@ class Others:
         try:
             if stored.body is None:
                 stored = as_stored(self._ask(lambda hub: self._same(hub, stored)))
-            return self._value(stored)
+            return self.value(stored)
         except HubUnavailable as error:
             raise NotCached(
                 f"the bytes of {where} are not on this machine, and no hub answers", hint="try again when one does"
@@ -193,7 +197,8 @@ class Others:
             raise IntegrityError(f"the hub's version {record.key_version} of {record.key} is another than this node's")
         return found
 
-    def _value(self, stored: Stored) -> Any:
+    def value(self, stored: Stored) -> Any:
+        """What a record holds; a blob that is not on this machine is fetched."""
         if stored.record.flags & BLOB and stored.body is not None:
             digest, size = read_blob_reference(stored.payload())
             if not self._directory.blobs.has(digest):
@@ -205,7 +210,7 @@ class Others:
         at = version.agent, version.collection, version.key, version.version
         found = self._ask(lambda hub: hub.prove(*at))
         with contextlib.suppress(Sealed):
-            return msgspec.structs.replace(version, value=self._value(as_stored(found)), key=name, missing="")
+            return msgspec.structs.replace(version, value=self.value(as_stored(found)), key=name, missing="")
         return version
 
     def _open(self, stored: Stored) -> Any:

@@ -29,7 +29,7 @@ from holdfast import seal, wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, HubUnavailable, NotFound, StoreClosed, UsageError
 from holdfast.log import OpenLog
-from holdfast.node.directory import Directory
+from holdfast.node.directory import Directory, is_local
 from holdfast.node.knock import Address
 from holdfast.node.outbox_store import LogsOutbox, depth
 from holdfast.node.tally import Tally, hub_status
@@ -53,8 +53,14 @@ STOP_S: Final = 5.0
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
 
 
-def start(directory: Directory, hubs: Sequence[str], token: Token) -> None:
-    """Sees to it that this process ships to these hubs, or stands by to; returns at once."""
+def start(directory: Directory, hubs: Sequence[str], token: Token, agent: str) -> None:
+    """Sees to it that this process ships to these hubs, or stands by to; returns at once.
+
+    Raises:
+        UsageError: a bad address, or an agent whose name says that its log stays here.
+    """
+    if is_local(agent):
+        raise UsageError(f"the log of {agent!r} is never shipped: so its name says", hint="another name, or hub=[]")
     lines = [HubClient(url, token) for url in hubs]  # refuses a bad address before anything runs
     with directory.lock:
         if directory.shipper is None:

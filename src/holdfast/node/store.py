@@ -29,6 +29,7 @@ from holdfast.log.drafts import MESSAGES
 from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
+from holdfast.node.collecting import Collecting
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
 from holdfast.node.opening import FromConfig
@@ -45,7 +46,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 LIST_MAX = 1000
 
 
-class Store(FromConfig):
+class Store(Collecting, FromConfig):
     """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
 
     Args:
@@ -98,7 +99,7 @@ class Store(FromConfig):
             if self.hubs:
                 from holdfast.node.ship import start
 
-                start(self._directory, self.hubs, token)
+                start(self._directory, self.hubs, token, agent)
             self._opened = self._directory.open_log(agent, wanted)
             self._log = self._opened.log
             self._redact = redact
