@@ -9,6 +9,7 @@ from typing import Any, Final
 import apsw
 import msgspec
 
+from holdfast.corpus.index.proving import differences
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import INDEXED
 from holdfast.corpus.sql import SqlCorpus
@@ -211,6 +212,10 @@ class Snapshot:
     def _indexed(self) -> int:
         """Up to where the search index is filled; -1 where the engine looks after it by itself."""
         return (self.meta(INDEXED) or 0) if self._corpus.index_is_exact else -1
+
+    def index(self) -> Iterator[tuple[str, str]]:
+        """What of the index does not follow from the records: whose, and what, in words."""
+        return differences(self._corpus, self._query)
 
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""
