@@ -12,12 +12,12 @@ import msgspec
 
 from holdfast.collections.typed import SCHEMAS, Collection, Declared, Schema, declared, schema_of
 from holdfast.collections.typed.asking import Row, Rows, row_of
-from holdfast.collections.typed.backing import Asked
+from holdfast.collections.typed.backing import UNKNOWN, Asked
 from holdfast.collections.typed.schema import check_declared, indexed, is_ours
 from holdfast.collections.typed.sums import Sums, functions, sums_of
 from holdfast.collections.typed.wording import Where, worded
 from holdfast.corpus import Stored, index
-from holdfast.errors import NodeFull, NotFound, UsageError
+from holdfast.errors import IntegrityError, NodeFull, NotFound, UsageError
 from holdfast.log import drafts
 from holdfast.log.drafts import new_id
 from holdfast.log.sealing import open_sealed
@@ -50,8 +50,6 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
             raise UsageError(f"{name!r} is sealed: the hub could not decide what it cannot read", hint="choose one")
         store._cas |= {name}
     declare(store, name, schema)
-    if name not in store._sealed and schema.conflict == "private":
-        index.declare(store._log.corpus, name, indexed(declared(schema)), words=schema.text)
     return StoreCollection(name, schema, LogBacking(store, name, schema))
 
 
@@ -77,20 +75,28 @@ def check_name(name: str) -> None:
 
 
 def declare(store: Store, name: str, schema: Schema[Any]) -> None:
-    """Tells hubs and other nodes what a collection is, by a record; nothing is written where it says so already."""
+    """Tells hubs and other nodes what a collection is, by a record, and has the index hold its fields.
+
+    Nothing is written where both is so already. Where nothing can be written, reads go on without.
+    """
     told = declared(schema)
     check_declared(told)
     stored = store._log.newest(SCHEMAS, name)
+    before = None if stored is None else _declared_in(store, stored)
     try:
-        before = None if stored is None else msgspec.convert(store._load(stored), Declared)
+        if before is None or (before != told and before.version <= told.version):
+            store._append((drafts.value(SCHEMAS, name, msgspec.to_builtins(told)),), False)  # it names no secret
+        if name not in store._sealed and schema.conflict == "private":
+            index.declare(store._log.corpus, name, indexed(told), words=told.text)
+    except (NodeFull, IntegrityError) as error:
+        logger.warning("the schema of %s could not be written down: %s", name, error)
+
+
+def _declared_in(store: Store, stored: Stored) -> Declared | None:
+    try:
+        return msgspec.convert(store._load(stored), Declared)
     except msgspec.ValidationError:
-        before = None  # of a newer Holdfast: ours says less, but is what this program goes by
-    if before is not None and (before == told or before.version > told.version):
-        return
-    try:
-        store._append((drafts.value(SCHEMAS, name, msgspec.to_builtins(told)),), False)  # what it names is no secret
-    except NodeFull:  # reads go on
-        logger.warning("the schema of %s could not be written down: the disk is full", name)
+        return None  # of a newer Holdfast: ours says less, but is what this program goes by
 
 
 class StoreCollection(Collection[T]):
@@ -127,8 +133,9 @@ class BatchCollection(Generic[T]):
             raise UsageError(f"{collection.name!r} is local: it is in another log than the batch", hint="put it alone")
         self._batch._refuse_cas(collection.name)
         raw = collection._shape.write(value, collection._ends(ttl_s))
-        with contextlib.suppress(NotFound):
-            collection._shape.check_not_newer(key, collection._backing.row(key, None, None).raw)
+        if collection._backing.newest_version() > collection.schema.version:
+            with contextlib.suppress(NotFound):
+                collection._shape.check_not_newer(key, collection._backing.row(key, None, None).raw)
         self._batch.put(key, raw, collection=collection.name, expect=expect)
 
     def add(self, value: T | Mapping[str, Any], *, ttl_s: float | None = None) -> str:
@@ -155,6 +162,7 @@ class LogBacking:
         self._store = store
         self._name = name
         self._schema = schema
+        self._told = b"", 0  # the link of the record that was read last, and the version that it says
 
     def now_ms(self) -> int:
         """The time, by the node's clock."""
@@ -167,6 +175,18 @@ class LogBacking:
     def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
         """See `Store.delete`."""
         return self._store.delete(key, reason=reason, collection=self._name, expect=expect)
+
+    def newest_version(self) -> int:
+        """Whoever writes with a schema has said so in this log before; what the hub decides, others write too."""
+        if self._name in self._store._cas:
+            return UNKNOWN
+        stored = self._store._log.newest(SCHEMAS, self._name)
+        if stored is None:
+            return 0
+        if stored.record.link != self._told[0]:
+            told = _declared_in(self._store, stored)
+            self._told = stored.record.link, UNKNOWN if told is None else told.version
+        return self._told[1]
 
     def history(self, key: str, limit: int, agent: str | None) -> list[Version]:
         """See `Store.history`."""

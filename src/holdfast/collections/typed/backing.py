@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -15,6 +15,9 @@ from holdfast.query import Condition
 
 When = Any
 """A version number, or a time."""
+
+
+UNKNOWN: Final = 1 << 62
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +76,10 @@ class Backing(Finding, Protocol):
         Raises:
             NotFound: it has no value.
         """
+        ...
+
+    def newest_version(self) -> int:
+        """The newest version of the schema that may have written here; `UNKNOWN` if each value must be asked."""
         ...
 
     def history(self, key: str, limit: int, agent: str | None) -> list[Version]:

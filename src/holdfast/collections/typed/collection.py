@@ -394,14 +394,23 @@ class Collection(Generic[T]):
 
     def _write(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
         """Writes, unless what is there is of a newer schema, which a later look would not notice."""
+        newer = self._backing.newest_version() > self.schema.version
+        if not newer and not (expect == 0 and self.schema.expires):
+            return self._backing.put(key, raw, expect, durable)
         while True:
+            there: int | None = 0
+            wanted = expect
             try:
                 row = self._backing.row(key, None, None)
                 self._shape.check_not_newer(key, row.raw)
                 there = row.version
-                wanted = there if expect == 0 and ends_of(row.raw) <= self._backing.now_ms() else expect
-            except NotFound:
-                there, wanted = 0, expect
+                if expect == 0 and ends_of(row.raw) <= self._backing.now_ms():
+                    wanted = there
+            except NotFound as error:
+                if error.retryable:
+                    raise  # it is there, and nobody here knows of which version it is
+                if error.code != NotFound.code:
+                    there = None  # it was erased: a version without a value
             try:
                 return self._backing.put(key, raw, there if wanted is None else wanted, durable)
             except Conflict:
