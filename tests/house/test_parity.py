@@ -14,6 +14,7 @@ IN_PLACE: dict[str, str] = {
     "collection": "it opens one, as the constructor opens the store: some milliseconds, once",
     "everybody": "it names another place to ask, and asks nothing",
     "into": "it collects what a batch will write when it ends",
+    "inbox": "the same",
 }
 DOORS = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 
@@ -35,7 +36,9 @@ def pairs() -> list[tuple[type, type]]:
     """Each plain class with its mirror."""
     from holdfast.node import aio_hub, files, sessions, tables, typed, typed_aio
     from holdfast.node.aio import AsyncStore
+    from holdfast.node.aio_mail import AsyncMail
     from holdfast.node.hub import Hub
+    from holdfast.node.inbox import Mail
     from holdfast.node.store import Store
 
     plain = [sessions.Sessions, sessions.Artifacts, sessions.Metrics, sessions.HubCache, files.Files, tables.Tables]
@@ -44,7 +47,7 @@ def pairs() -> list[tuple[type, type]]:
         (typed.Collection, typed_aio.AsyncCollection),
         (typed.StoreCollection, typed_aio.AsyncStoreCollection),
     ]
-    return [(Store, AsyncStore), (Hub, aio_hub.AsyncHub), *groups, *values]
+    return [(Store, AsyncStore), (Mail, AsyncMail), (Hub, aio_hub.AsyncHub), *groups, *values]
 
 
 each_pair = pytest.mark.parametrize(("plain", "mirror"), pairs(), ids=lambda cls: cls.__name__)

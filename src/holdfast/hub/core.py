@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from holdfast.clock import iso
+from holdfast.collections import mailbox
 from holdfast.corpus import index, search
 from holdfast.errors import HoldfastError
 from holdfast.hub.cache import cache_of
@@ -284,6 +285,8 @@ class Core:
                 self.writer.erasing.tend()
                 self.schemas.tend()
                 backlog = not self._stop_trail.is_set() and self._index() > 0
+                if not self._stop_trail.is_set():
+                    backlog = mailbox.fill(self.corpus, self.home.blobs) == mailbox.LOT or backlog
                 self.indexing_failed = ""
             except HoldfastError as error:
                 backlog = False
