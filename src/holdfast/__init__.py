@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from holdfast.node.secrets import redact_secrets
     from holdfast.node.store import Store
     from holdfast.query import where
+    from holdfast.retention import Retention
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "Message",
     "NodeFull",
     "NotFound",
+    "Retention",
     "Schema",
     "Store",
     "Unanswered",
@@ -77,6 +79,7 @@ _WHERE = {
     "Mail": "holdfast.node.inbox",
     "Message": "holdfast.collections",
     "Schema": "holdfast.collections.typed",
+    "Retention": "holdfast.retention",
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",
     "open_store": "holdfast.node.objects",

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from holdfast import clock
-from holdfast.collections import Message, message_in
+from holdfast.collections import Message
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.search import search
 from holdfast.errors import NodeFull, NotCached, NotFound, UsageError
@@ -31,6 +31,7 @@ from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
 from holdfast.node.collecting import Collecting
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
+from holdfast.node.keeping import listed, message_listed, watched
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
 from holdfast.node.mailing import MailCalls
 from holdfast.node.opening import FromConfig
@@ -108,6 +109,7 @@ class Store(Collecting, MailCalls, FromConfig):
             self._sealed = self._sealing.collections
             if sealed:
                 self._sealing.declare(sealed, self._cas)
+            self._room = watched(self._directory, self._opened, limits.retention, self.hubs, token)
             if limits.scan_s:
                 from holdfast.node.scanning import start as scan
 
@@ -298,7 +300,7 @@ class Store(Collecting, MailCalls, FromConfig):
             found = self._reader().messages(which)
             newest_known = max((each.seq for each in found if each.agent == self.agent), default=0)
             return [*found, *(each for each in own if each.seq > newest_known)][-limit:]
-        return [message_in(stored, self._load(stored)) for stored in messages_in(self._log, which)][::-1]
+        return [self._message(stored) for stored in messages_in(self._log, which)][::-1]
 
     def changes(
         self,
@@ -381,6 +383,23 @@ class Store(Collecting, MailCalls, FromConfig):
 
         return verify(self._directory, self._opened)
 
+    def pin(self, key: str, *, collection: str = STATE) -> None:
+        """Has a key's current value stay on this machine whatever the budget; it is fetched if it had left.
+
+        Raises:
+            NotFound: it has no value.
+            NotCached: it had left, and no hub answers.
+        """
+        from holdfast.node.keeping import pin
+
+        pin(self, collection, key)
+
+    def unpin(self, key: str, *, collection: str = STATE) -> None:
+        """Lets a pinned value leave again as any other; one that was not pinned is fine."""
+        from holdfast.node.keeping import unpin
+
+        unpin(self, collection, key)
+
     def rotate(self) -> str:
         """Puts a new signing key in force for the whole node directory; returns its public half in hex.
 
@@ -415,6 +434,8 @@ class Store(Collecting, MailCalls, FromConfig):
     def _append(self, made: Sequence[Draft], durable: bool) -> list[Stored]:
         try:
             self._reserve.check(len(made[0].payload))
+            if self._room is not None:
+                self._room.enter(made)
             stored = self._log.append(made, durable=durable)
         except NodeFull:
             self._directory.make_room()
@@ -437,23 +458,26 @@ class Store(Collecting, MailCalls, FromConfig):
             return CAS_AGENT
         return None if agent is None or agent == self.agent else agent
 
-    def _load(self, stored: Stored) -> Any:
+    def _load(self, stored: Stored, *, keep: bool = False) -> Any:
         try:
             return value_in(stored, self._blobs, self._sealing.vault)
         except NotCached:
             if not self.hubs:
                 raise
-            return self._reader().fetch_back(stored)
+            return self._reader().fetch_back(stored, self._opened.corpus, None if keep else self._room)
 
     def _version(self, stored: Stored) -> Version:
         try:
             return told(stored, self._blobs, self._sealing.vault)
         except NotCached:
-            return version_of(stored, None, self._load(stored))
+            return listed(stored, self._load)
+
+    def _message(self, stored: Stored) -> Message:
+        return message_listed(stored, self._load)
 
     def _unshipped(self, which: Filter) -> list[Message]:
         """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
-        return [message_in(each, self._load(each)) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
+        return [self._message(each) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
 
     def _reader(self) -> Others:
         with self._directory.lock:
