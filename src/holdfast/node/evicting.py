@@ -32,11 +32,10 @@ from holdfast.wire import MEDIA, Mark
 
 if TYPE_CHECKING:
     from logging import Logger
-    from pathlib import Path
 
     from holdfast.log import OpenLog
     from holdfast.node.directory import Directory
-    from holdfast.transport.client import HubClient
+    from holdfast.transport.client import HubClient, Token
 
 LOOK_S: Final = 0.25
 STAND_BY_S: Final = 1.0
@@ -429,7 +428,7 @@ def room_of(directory: Directory, opened: OpenLog, retention: Retention) -> Room
 
 
 def start(
-    directory: Directory, opened: OpenLog, given: Retention | None, hubs: Sequence[str], token: str | Path | None
+    directory: Directory, opened: OpenLog, given: Retention | None, hubs: Sequence[str], token: Token
 ) -> Room | None:
     """The guard of an agent's budget, with what makes room running beside it; None where everything may stay.
 
