@@ -12,12 +12,12 @@ import msgspec
 
 from holdfast.collections.typed import SCHEMAS, Collection, Declared, Schema, declared, schema_of
 from holdfast.collections.typed.asking import Row, Rows, row_of
-from holdfast.collections.typed.backing import UNKNOWN, Asked
+from holdfast.collections.typed.backing import UNKNOWN, Asked, one_by_one
 from holdfast.collections.typed.schema import check_declared, indexed, is_ours
 from holdfast.collections.typed.sums import Sums, functions, sums_of
 from holdfast.collections.typed.wording import Where, worded
 from holdfast.corpus import Stored, index
-from holdfast.errors import IntegrityError, NodeFull, NotFound, UsageError
+from holdfast.errors import Conflict, IntegrityError, NodeFull, NotFound, UsageError
 from holdfast.log import drafts
 from holdfast.log.drafts import new_id
 from holdfast.log.sealing import open_sealed
@@ -171,6 +171,18 @@ class LogBacking:
     def put(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
         """See `Store.put`."""
         return self._store.put(key, raw, collection=self._name, expect=expect, durable=durable)
+
+    def replace(self, values: Sequence[tuple[str, Any, int]]) -> int:
+        """In one commit; where that cannot be, each by itself."""
+        if self._name not in self._store._cas:
+            try:
+                with self._store.batch() as batch:
+                    for key, raw, version in values:
+                        batch.put(key, raw, collection=self._name, expect=version)
+                return len(values)
+            except (Conflict, UsageError):  # somebody was faster with one of them, or all together are too large
+                logger.debug("%s: %d values are written one by one", self._name, len(values))
+        return one_by_one(self, values)
 
     def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
         """See `Store.delete`."""
