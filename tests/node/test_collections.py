@@ -191,11 +191,19 @@ def test_the_same_awaited(tmp_path: Path) -> None:
                 await people.get("dan")
             assert [each.version for each in await people.history("ada")] == [2, 1]
             assert (await people.item("bob")).version == 1
+            with pytest.raises(Conflict):
+                await people.put("bob", PEOPLE["bob"], expect=0)
+            with pytest.raises(UsageError, match=r"\$\.years"):
+                await people.put("bob", {"name": "Bob", "years": "3"})
             key = await people.add(Person("Eve"))
             await people.delete(key)
             assert await people.search("rust") == [("bob", PEOPLE["bob"])]
             workers = store.collection("people", NEW)
             assert await workers.get("bob") == Worker("Bob", "Ross", 36, ["Rust"])
-            assert (await workers.migrate(), await workers.sweep()) == (3, 0)
+            await workers.put("ada", Worker("Ada", "Byron", 1))
+            with pytest.raises(UsageError, match="version 3"):
+                await people.put("ada", PEOPLE["ada"])
+            assert (await workers.migrate(), await workers.sweep()) == (2, 0)
+            assert await workers.get("ada", at=2) == Worker("Ada", "Byron", 72, ["Python", "SQL"])
 
     asyncio.run(work())

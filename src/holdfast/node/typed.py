@@ -104,6 +104,12 @@ class StoreCollection(Collection[T]):
 
     _backing: LogBacking
 
+    @property
+    def _in_log(self) -> bool:
+        """Whether the store's own log alone holds and decides it, as it is."""
+        store = self._backing._store
+        return not self.schema.local and self.name not in store._cas and self.name not in store._sealed
+
     def everybody(self) -> Collection[T]:
         """The same collection as all agents have it at the hub, to be read.
 

@@ -404,8 +404,7 @@ class Collection(Generic[T]):
 
     def _write(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
         """Writes, unless what is there is of a newer schema, which a later look would not notice."""
-        newer = self._backing.newest_version() > self.schema.version
-        if not newer and not (expect == 0 and self.schema.expires):
+        if self._at_once(expect):
             return self._backing.put(key, raw, expect, durable)
         while True:
             there: int | None = 0
@@ -426,6 +425,11 @@ class Collection(Generic[T]):
             except Conflict:
                 if expect is not None:
                     raise
+
+    def _at_once(self, expect: int | str | None) -> bool:
+        """Whether a write need not look at what is there: nothing newer is, and nothing that has ended matters."""
+        newer = self._backing.newest_version() > self.schema.version
+        return not newer and not (expect == 0 and self.schema.expires)
 
     def _live(self, key: str, at: When | None, agent: str | None = None) -> Row | None:
         try:
@@ -465,12 +469,16 @@ class Collection(Generic[T]):
             logger.warning("%s: %d values do not fit the schema, such as: %s", self.name, len(unfit), unfit[0].why)
         return Page(found=found, cursor=cursor, unfit=unfit)
 
+    def _is_due(self) -> bool:
+        """Whether it is time to sweep."""
+        if not self.schema.expires:
+            return False
+        return not 0 <= self._backing.now_ms() - self._swept_ms < SWEEP_EVERY_MS
+
     def _sweep_sometimes(self) -> None:
-        if self.schema.expires:
-            now = self._backing.now_ms()
-            if not 0 <= now - self._swept_ms < SWEEP_EVERY_MS:
-                self._swept_ms = now
-                self.sweep(SWEEP_LOT)
+        if self._is_due():
+            self._swept_ms = self._backing.now_ms()
+            self.sweep(SWEEP_LOT)
 
     def _nothing(self, key: str, at: When | None = None) -> NotFound:
         when = "" if at is None else f" at {at if isinstance(at, int) else clock.iso(clock.parse_time(at))}"
