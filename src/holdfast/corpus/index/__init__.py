@@ -10,7 +10,8 @@ sooner. It is filled behind a watermark, so no write waits for it; whoever asks 
 
 from __future__ import annotations
 
-from holdfast.corpus.index.filling import declare, declared, fill
+from holdfast.corpus.index.fields import declare, declared, drop, reset
+from holdfast.corpus.index.filling import fill
 from holdfast.corpus.index.finding import aggregate, count, find
 from holdfast.corpus.index.question import LIMIT_MAX, Func, Group, Load, Page, Query
 
@@ -25,6 +26,8 @@ __all__ = [
     "count",
     "declare",
     "declared",
+    "drop",
     "fill",
     "find",
+    "reset",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Sequence
-from typing import Any
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 from holdfast import query
-from holdfast.corpus.index import scanning
+from holdfast.corpus.index.looking import Again, IndexLook, Look, looking
 from holdfast.corpus.index.question import (
     FUNCS,
     Func,
@@ -18,13 +18,19 @@ from holdfast.corpus.index.question import (
     Query,
     checked,
     cursor_of,
-    keys_in,
     keys_of,
     read_cursor,
     value_of,
 )
 from holdfast.corpus.sql import SqlCorpus
-from holdfast.errors import UsageError
+from holdfast.errors import IntegrityError, UsageError
+from holdfast.query import ABSENT
+
+T = TypeVar("T")
+
+_TRIES: Final = 10
+_LEAST: Final = b"\x10"
+"""What stands before it in the order of keys is nothing, or nothing with an order."""
 
 
 def find(corpus: SqlCorpus, asked: Query, load: Load) -> Page:
@@ -46,26 +52,26 @@ def find(corpus: SqlCorpus, asked: Query, load: Load) -> Page:
     """
     order, cursor = checked(asked), read_cursor(asked)
     start = None if cursor is None else Place(order, cursor.keys, cursor.id)
-    placed = []
-    for number, stored, value in scanning.candidates(corpus, asked, load):
-        place = Place(order, keys_in(order, value), number)
-        if start is None or start < place:
-            placed.append((place, stored, value))
-    first = heapq.nsmallest(asked.limit + 1, placed, key=lambda each: each[0])
-    page = first[: asked.limit]
-    more = len(first) > len(page)
-    return Page(
-        found=[each[1] for each in page],
-        cursor=cursor_of(asked, page[-1][0].keys, page[-1][0].number) if more else None,
-        values={each[1].pos: each[2] for each in page},
-        way="scan",
-    )
+
+    def page(look: Look) -> Page:
+        found = list(itertools.islice(look.ranked(order, start), asked.limit + 1))
+        these = [each.number for each in found[: asked.limit]]
+        records = look.records(these)
+        last = found[len(these) - 1] if len(found) > len(these) else None
+        return Page(
+            found=[records[number] for number in these],
+            cursor=None if last is None else cursor_of(asked, last.keys, last.number),
+            values={records[number].pos: look.values[number] for number in these if number in look.values},
+            way=look.way,
+        )
+
+    return _answered(corpus, asked, load, [each.field for each in order], page)
 
 
 def count(corpus: SqlCorpus, asked: Query, load: Load) -> int:
-    """How many values meet the condition; its order, limit and cursor do not matter."""
+    """How many values meet the condition, as of such a moment; order, limit and cursor do not matter."""
     query.checked(asked.condition)
-    return sum(1 for _ in scanning.candidates(corpus, asked, load))
+    return _answered(corpus, asked, load, [], lambda look: look.count())
 
 
 def aggregate(
@@ -80,8 +86,8 @@ def aggregate(
 
     A value with several members in the field grouped by counts in the group of each. Of a field to be reckoned with,
     each different member of a value counts once: ``count`` counts members, ``distinct`` different ones among all;
-    ``sum`` and ``avg`` are of numbers; ``min`` and ``max`` of what has an order. Numbers are those that the index
-    keeps: whole ones up to 2⁵³ exactly.
+    ``sum`` and ``avg`` are of numbers; ``min`` and ``max`` of what has an order. Members are told apart as the index
+    does it: texts by their first 200 bytes, whole numbers up to 2⁵³ exactly.
 
     Args:
         corpus, asked, load: as for `find`; order, limit and cursor do not matter.
@@ -92,22 +98,53 @@ def aggregate(
         UsageError: a function or a field that is none.
     """
     query.checked(asked.condition)
-    check_functions(group, of)
-    sums: dict[Any, list[Sum]] = {}
-    if group is None:
-        sums[None] = [Sum(func) for func, _ in of]
-    for _, _, value in scanning.candidates(corpus, asked, load):
-        for key in [None] if group is None else keys_of(value, group):
+    _check_functions(group, of)
+    by = [] if group is None else [group]
+    fields = list(dict.fromkeys(field for _, field in of))
+
+    def reckoned(look: Look) -> list[Group]:
+        sums: dict[bytes, list[Sum]] = {}
+
+        def add(key: bytes, field: str | None, found: Sequence[bytes], times: int = 1) -> None:
+            if key < _LEAST:
+                key = ABSENT
             each = sums.setdefault(key, [Sum(func) for func, _ in of])
-            for total, (_, field) in zip(each, of, strict=True):
-                total.add(keys_of(value, field) if field else [b""])
-    return [
-        Group(None if key is None else value_of(key), tuple(each.result() for each in found))
-        for key, found in sorted(sums.items(), key=lambda each: each[0] or b"")
-    ]
+            for total, (_, name) in zip(each, of, strict=True):
+                if name == field:
+                    total.add(found, times)
+
+        values = look.every()
+        if group is None:
+            add(ABSENT, None, ())
+        if isinstance(look, IndexLook) and look.adds_up([*by, *filter(None, fields)]):
+            values = look.looked()
+            for field in [*fields, *([""] if group is not None and "" not in fields else [])]:
+                for keys, times in look.sums([*by, *([field] if field else [])]):
+                    add(keys[0] if by else ABSENT, field, [keys[-1] if field else b""], times)
+        for value in values:
+            for key in [ABSENT] if group is None else keys_of(value, group):
+                add(key, None, ())
+                for field in fields:
+                    add(key, field, keys_of(value, field) if field else [b""])
+        return [Group(value_of(key), tuple(each.result() for each in sums[key])) for key in sorted(sums)]
+
+    return _answered(corpus, asked, load, [*by, *filter(None, fields)], reckoned)
 
 
-def check_functions(group: str | None, of: Sequence[tuple[Func, str]]) -> None:
+def _answered(corpus: SqlCorpus, asked: Query, load: Load, fields: Sequence[str], answer: Callable[[Look], T]) -> T:
+    for attempt in itertools.count(1):
+        try:
+            with looking(corpus, asked, load, fields) as look:
+                return answer(look)
+        except Again:
+            if attempt >= _TRIES:
+                raise IntegrityError(
+                    f"the index of {asked.collection} names records that are not there", hint="holdfast verify"
+                ) from None
+    raise AssertionError
+
+
+def _check_functions(group: str | None, of: Sequence[tuple[Func, str]]) -> None:
     """Returns if these can be reckoned.
 
     Raises:
@@ -141,7 +178,7 @@ class Sum:
             self._take(key, times)
 
     def _take(self, key: bytes, times: int) -> None:
-        if key and key[:1] < b"\x10":
+        if key and key < _LEAST:
             return  # nothing is there, or nothing with an order
         if self._func in ("sum", "avg"):
             if key[:1] != b"\x20":

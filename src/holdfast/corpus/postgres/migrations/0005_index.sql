@@ -7,6 +7,6 @@ CREATE TABLE item(
   coll integer NOT NULL, id bigint NOT NULL, agent integer NOT NULL, key text COLLATE "C" NOT NULL, pos bigint NOT NULL,
   bare smallint NOT NULL, PRIMARY KEY(coll, id), UNIQUE(coll, agent, key)
 );
-CREATE INDEX item_bare ON item(coll) WHERE bare<>0;
+CREATE INDEX item_bare ON item(coll) WHERE bare>0;
 CREATE TABLE entry(field integer NOT NULL, v bytea NOT NULL, item bigint NOT NULL, PRIMARY KEY(field, v, item));
 CREATE INDEX entry_item ON entry(item, field, v);
