@@ -79,7 +79,7 @@ def old_file(path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "script"), [("agent", "0003_added.sql"), ("hub", "0003_added.sql"), ("hub", "hub_0003_added.sql")]
+    ("role", "script"), [("agent", "0004_added.sql"), ("hub", "0004_added.sql"), ("hub", "hub_0004_added.sql")]
 )
 def test_an_older_file_is_brought_up_to_date_and_the_newer_one_is_refused(
     tmp_path: Path, role: str, script: str
@@ -103,11 +103,11 @@ def test_a_script_of_the_agents_part_runs_on_a_hub_whose_own_script_has_run(tmp_
     """The count in a hub's file must mean the same scripts after any role has got another one."""
     names = [text.splitlines()[0] for text in migrations(("", "hub"))]
     assert sorted(names) == sorted(text.splitlines()[0] for role in ("", "hub") for text in migrations((role,)))
-    root = next_version(tmp_path, "0003_added.sql", "-- next\n")
+    root = next_version(tmp_path, "0004_added.sql", "-- next\n")
     code = "from holdfast.corpus.scripts import migrations; print(migrations(('', 'hub')).index('-- next\\n'))"
     environment = os.environ | {"PYTHONPATH": str(root)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert result.stdout == "3\n", result.stderr
+    assert result.stdout == "4\n", result.stderr
 
 
 def test_scripts_that_share_a_file_have_numbers_of_their_own() -> None:
@@ -128,7 +128,7 @@ def test_scripts_that_share_a_file_have_numbers_of_their_own() -> None:
 def test_a_script_that_fails_leaves_the_file_as_it_was(tmp_path: Path, sql: str) -> None:
     path = tmp_path / "log.db"
     old_file(path, "agent")
-    root = next_version(tmp_path, "0002_added.sql", sql)
+    root = next_version(tmp_path, "0004_added.sql", sql)
     assert set(use(root, path, "agent")) == {"error"}
     corpus = SqliteCorpus(path)
     assert corpus.engine.query("SELECT name FROM sqlite_schema WHERE name='added'") == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from holdfast.clock import iso
-from holdfast.corpus import search
+from holdfast.corpus import index, search
 from holdfast.errors import HoldfastError
 from holdfast.hub.cache import cache_of
 from holdfast.hub.directory import PARTIAL_BLOB_S, WAL_PAGES_BESIDE
@@ -27,6 +27,7 @@ from holdfast.hub.own import OwnStreams
 from holdfast.hub.scanning import Scanning
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
 from holdfast.hub.tokens import Tokens
+from holdfast.log import load
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ class Core:
         logger.info("collected blobs", extra=msgspec.to_builtins(done))
 
     def _trail(self) -> None:
-        """What follows the commits at a distance: the WAL goes into the file, and the search index is filled.
+        """What follows the commits at a distance: the WAL goes into the file, and the indexes are filled.
 
         Neither is done where it would hold up an acknowledgement. While the writer is in full flow the index all but
         stands (whoever searches scans the tail, and is told that there is more); it catches up when the flow ends.
@@ -270,15 +271,19 @@ class Core:
             try:
                 self._shorten()
                 self.writer.erasing.tend()
-                backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
+                backlog = not self._stop_trail.is_set() and self._index() > 0
                 self.indexing_failed = ""
             except HoldfastError as error:
                 backlog = False
                 self.indexing_failed = str(error)
                 if not self._stop_trail.is_set():
-                    logger.error("the search index cannot be filled", exc_info=error)
+                    logger.error("the indexes cannot be filled", exc_info=error)
             if backlog and self.writer.records != before:
                 self._give_way()
+
+    def _index(self) -> int:
+        """Fills the next lot of both indexes; how much that was."""
+        return search.fill(self.corpus) + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs))
 
     def _give_way(self) -> None:
         """Returns soon when little comes, and after `TRAIL_FLOW_S` or the end of it when the writer is in full flow."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.corpus import Branch, SqliteCorpus
+from holdfast.corpus.index.fields import MARK
 from holdfast.corpus.rows import COLUMNS, unbind
 from holdfast.corpus.search import INDEXED
 from holdfast.errors import HoldfastError
@@ -137,7 +138,9 @@ class Remains:
 
     def _meta(self) -> dict[str, Any]:
         try:
-            rows = self.corpus.query("SELECT k, v FROM meta WHERE k<>?", (INDEXED,)) if self.corpus else []
+            rows = (
+                self.corpus.query("SELECT k, v FROM meta WHERE k NOT IN (?,?)", (INDEXED, MARK)) if self.corpus else []
+            )
         except HoldfastError:
             return {}
         return dict(rows)

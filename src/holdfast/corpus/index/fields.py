@@ -129,8 +129,8 @@ def declare(corpus: SqlCorpus, collection: str, fields: Iterable[str] = (), *, w
     def job(tx: SqlTransaction) -> None:
         new = not tx.sql("SELECT 1 FROM name WHERE s=?", (collection,)).fetchone()
         coll = tx.name(collection)
-        if read_mark(tx.meta(MARK)) is None:
-            set_mark(tx, Mark(tx.last()))
+        if read_mark(tx.meta(MARK)) is None:  # the first that is declared, or what there was is worth nothing
+            reset(tx)
         there = {tuple(row) for row in tx.sql("SELECT path, words FROM field WHERE coll=?", (coll,)).fetchall()}
         bare = not tx.sql("SELECT 1 FROM item WHERE coll=? LIMIT 1", (coll,)).fetchone()
         (newest,) = tx.sql("SELECT coalesce(max(id), 0) FROM field").fetchone()

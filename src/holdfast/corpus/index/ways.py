@@ -1,4 +1,7 @@
-"""The ways to the items that pass the tests a condition makes in SQL, each with its keys in the order asked for."""
+"""The ways to the items that pass the tests a condition makes in SQL, each with its keys in the order asked for.
+
+Tests bring a table ``e`` of their own: what they test must have another name.
+"""
 
 from __future__ import annotations
 
@@ -144,7 +147,7 @@ class Ways:
         elif choice is not None and choice.point is not None:
             self.way, self._straight = f"walk:{choice.name}", True
             span = choice.point
-            yield from self._along("entry e", "e.item", "e.field=? AND e.v=?", (span.field, span.low), start)
+            yield from self._along("entry w", "w.item", "w.field=? AND w.v=?", (span.field, span.low), start)
         else:
             self.way = "walk"
             yield from self._along("item i", "i.id", "i.coll=? AND i.bare=0", (self._coll,), start)
@@ -178,20 +181,20 @@ class Ways:
         """
         field, down = fields[0], order[0].down
         low, high = bounds(self._asked.condition, field, down, self._kept)
-        tests, more = self._tests("e.item", among=True)
+        tests, more = self._tests("w.item", among=True)
         if field.many:
             sign = ">" if down else "<"
-            tests += f" AND (SELECT 1 FROM entry s WHERE s.item=e.item AND s.field=? AND s.v{sign}e.v LIMIT 1) IS NULL"
+            tests += f" AND (SELECT 1 FROM entry s WHERE s.item=w.item AND s.field=? AND s.v{sign}w.v LIMIT 1) IS NULL"
             more = (*more, field.id)
-        columns, keys = _columns(order[1:], fields[1:], "e.item", 1)
+        columns, keys = _columns(order[1:], fields[1:], "w.item", 1)
         by = [f"k{n}{_way(each.down)}" for n, each in enumerate(order)] + [f"id{_tail(order)}"]
         for chunk in _chunks():
             if start is not None:
                 low, high = (low, min(high, start.keys[0] + b"\0")) if down else (max(low, start.keys[0]), high)
             if low >= high:
                 return
-            where = "e.field=? AND e.v>=? AND e.v<?"
-            sql = f"SELECT e.v FROM entry e WHERE {where} ORDER BY e.v{_way(down)}, e.item{_way(down)} LIMIT 1 OFFSET ?"
+            where = "w.field=? AND w.v>=? AND w.v<?"
+            sql = f"SELECT w.v FROM entry w WHERE {where} ORDER BY w.v{_way(down)}, w.item{_way(down)} LIMIT 1 OFFSET ?"
             row = self._execute(sql, (field.id, low, high, chunk - 1)).fetchone()
             edge = bytes(row[0]) if row else (low if down else high)
             near, far = (edge, high) if down else (low, edge + b"\0" if row else high)
@@ -199,11 +202,11 @@ class Ways:
             while full:
                 if len(order) == 1:
                     where, bound = _from(down, near, far, start)
-                    sql = f"SELECT e.item AS id, e.v AS k0 FROM entry e WHERE e.field=? AND {where} AND {tests}"
+                    sql = f"SELECT w.item AS id, w.v AS k0 FROM entry w WHERE w.field=? AND {where} AND {tests}"
                     args = (field.id, *bound, *more)
-                    sql += f" ORDER BY e.v{_way(down)}, e.item{_way(down)} LIMIT ?"
+                    sql += f" ORDER BY w.v{_way(down)}, w.item{_way(down)} LIMIT ?"
                 else:
-                    inner = f"SELECT e.item AS id, e.v AS k0{columns} FROM entry e WHERE {where} AND {tests}"
+                    inner = f"SELECT w.item AS id, w.v AS k0{columns} FROM entry w WHERE {where} AND {tests}"
                     behind, bound = _behind(order, [f"k{n}" for n in range(len(order))], "id", start)
                     sql = f"SELECT * FROM ({inner}) f WHERE {behind} ORDER BY {', '.join(by)} LIMIT ?"
                     args = (*keys, field.id, near, far, *more, *bound)
@@ -227,10 +230,10 @@ def _chunks() -> Iterator[int]:
 def _from(down: bool, near: bytes, far: bytes, start: Place | None) -> tuple[str, tuple[Any, ...]]:
     """The test of entries between two values (below the second), behind a place: as one, for an index begins there."""
     if start is None:
-        return "e.v>=? AND e.v<?", (near, far)
+        return "w.v>=? AND w.v<?", (near, far)
     if down:
-        return "e.v>=? AND (e.v, e.item)<(?,?)", (near, start.keys[0], start.number)
-    return "e.v<? AND (e.v, e.item)>(?,?)", (far, start.keys[0], start.number)
+        return "w.v>=? AND (w.v, w.item)<(?,?)", (near, start.keys[0], start.number)
+    return "w.v<? AND (w.v, w.item)>(?,?)", (far, start.keys[0], start.number)
 
 
 def _columns(order: Sequence[Order], fields: Sequence[Field], item: str, first: int) -> tuple[str, tuple[Any, ...]]:
