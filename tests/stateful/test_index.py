@@ -227,9 +227,10 @@ class IndexMachine(RuleBasedStateMachine):
     # -- what is found ------------------------------------------------------------------------------------------
 
     def wanted(self, condition: Condition, agents: tuple[str, ...]) -> list[tuple[int, str, Any]]:
-        """What the model says: when a key began, the key, and what it holds."""
+        """What the model says: when a key began (undeclared: was last written), the key, and what it holds."""
+        declared = bool(self.corpus.query("SELECT 1 FROM field"))
         return sorted(
-            (begun, key, held)
+            (begun if declared else self.logs[who].newest(PEOPLE, key).pos, key, held)
             for (who, key), (begun, held) in self.model.items()
             if (not agents or who in agents) and isinstance(held, dict) and query.matches(condition, held)
         )
@@ -252,9 +253,6 @@ class IndexMachine(RuleBasedStateMachine):
         asked = index.Query(collection=PEOPLE, agents=agents, condition=condition, order=order, limit=limit)
         known = question.checked(asked)
         wanted = self.wanted(condition, agents)
-        declared = bool(self.corpus.query("SELECT 1 FROM field"))
-        if not declared:  # then the records' own positions stand for their ids
-            wanted = [(self.logs_newest(key, held), key, held) for _, key, held in wanted]
         wanted.sort(key=lambda each: question.Place(known, question.keys_in(known, each[2]), each[0]))
         found: list[str] = []
         after = None
@@ -268,17 +266,6 @@ class IndexMachine(RuleBasedStateMachine):
             assert len(page.found) == limit
         assert found == [key for _, key, _ in wanted]
         assert index.count(self.corpus, asked, self.load) == len(wanted)
-
-    def logs_newest(self, key: str, held: Any) -> int:
-        """The position of the record that holds this."""
-        for log in self.logs.values():
-            stored = log.newest(PEOPLE, key)
-            if stored is not None and stored.body is not None and not stored.record.flags & SEALED:
-                if self.load(stored) == held:
-                    return stored.pos
-            elif stored is not None and stored.why == wire.EVICTED and self.load(stored) == held:
-                return stored.pos
-        raise AssertionError(key)
 
     @rule(condition=CONDITIONS, group=st.none() | st.sampled_from(FIELDS), field=st.sampled_from(FIELDS))
     def add_up(self, condition: Condition, group: str | None, field: str) -> None:

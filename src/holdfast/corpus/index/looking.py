@@ -204,7 +204,7 @@ class IndexLook(Look):
                     del self.values[number]
 
     def _bare(self) -> list[int]:
-        whose, args = "", ()
+        whose, args = "", tuple[int, ...]()
         if self.agents is not None:
             whose, args = f" AND agent IN ({','.join('?' * len(self.agents)) or 'NULL'})", tuple(self.agents)
         assert self.kept is not None
@@ -291,7 +291,7 @@ def settle(corpus: SqlCorpus, kept: Kept, load: Load) -> None:
             return
         after = rows[-1][0]
         drops = read_mark(corpus.meta(MARK))
-        made = {}
+        made: dict[int, tuple[int, list[tuple[int, bytes]], int]] = {}
         for number, *row in rows:
             value = read(stored := corpus.stored(tuple(row)), load)
             if not isinstance(value, dict):
