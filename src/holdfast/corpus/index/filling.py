@@ -32,8 +32,8 @@ from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError
 from holdfast.records import DELETE_PREFIX, SEALED, TOMBSTONE, VALUE
 
-LOT: Final = 500
-"""Records, or values, in one transaction: up to some 20 ms that a writer may have to wait."""
+LOT: Final = 200
+"""Records, or values, in one transaction: some 10 ms that a writer may have to wait."""
 WINDOW: Final = 20_000
 """Positions that are looked through for them."""
 NOTHING: Final = -1
