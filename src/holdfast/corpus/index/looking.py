@@ -218,9 +218,11 @@ class IndexLook(Look):
         found: dict[int, Stored] = {}
         for first in range(0, len(numbers), LOT):
             lot = numbers[first : first + LOT]
+            # One by one: without statistics PostgreSQL takes a list of ids for a reason to read the collection.
             sql = (
-                f"SELECT i.id, {COLUMNS} FROM item i CROSS JOIN rec r ON r.pos=i.pos"
-                f" WHERE i.coll=? AND i.id IN ({','.join('?' * len(lot))})"
+                f"SELECT q.id, {COLUMNS} FROM (SELECT v.column1 AS id, (SELECT i.pos FROM item i WHERE i.coll=? AND"
+                f" i.id=v.column1) AS pos FROM (VALUES {','.join(['(?)'] * len(lot))}) v) q"
+                " CROSS JOIN rec r ON r.pos=q.pos"
             )
             rows = self.execute(sql, (self.kept.own.coll, *lot)).fetchall()
             found |= {row[0]: self.corpus.stored(row[1:]) for row in rows}
