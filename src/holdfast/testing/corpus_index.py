@@ -5,7 +5,6 @@ See `holdfast.testing.corpus`. A model that does everything at random is in test
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +98,8 @@ class Indexes(CorpusContract):
             for fields, words in (((), ()), (FIELDS[:2], ()), (FIELDS, ("bio",)), ((*FIELDS, "hobby"), ("bio",))):
                 if words or fields:
                     index.declare(log.corpus, PEOPLE, fields, words=words)
-                for condition, order in itertools.product(_CONDITIONS, _ORDERS):
+                for number, condition in enumerate(_CONDITIONS):
+                    order = _ORDERS[number % len(_ORDERS)]
                     wanted = [key for key, held in people.items() if query.matches(condition, held)]
                     found = keys_found(log.corpus, read, condition, *order)
                     assert sorted(found) == wanted, (condition, order, fields)
