@@ -205,6 +205,20 @@ class Indexes(CorpusContract):
             assert keys_found(log.corpus, self.reader(log), where("skills").has("Python")) == python
             assert verify_corpus(log.corpus).sound
 
+    def test_a_deletion_by_prefix_is_taken_out_lot_by_lot(self, tmp_path: Path) -> None:
+        with self.one_log(tmp_path) as log:
+            index.declare(log.corpus, PEOPLE, ["years"])
+            log.append([value(PEOPLE, f"a/{n}", {"years": n}) for n in range(9)] + [value(PEOPLE, "b", {"years": 1})])
+            read = self.reader(log)
+            assert len(keys_found(log.corpus, read)) == 10
+            log.append([remove(PEOPLE, "a/", prefix=True), value(PEOPLE, "a/3", {"years": 30})])
+            items = [10]
+            while index.fill(log.corpus, lot=2):
+                items.append(log.corpus.one("SELECT count(*) FROM item")[0])
+            assert items[:5] == [10, 8, 6, 4, 2], "no transaction takes long"
+            assert keys_found(log.corpus, read) == ["b", "a/3"], "a key that begins anew stands behind the others"
+            assert verify_corpus(log.corpus).sound
+
     def test_what_is_sealed_is_never_written_down_and_found_by_who_has_the_key(self, tmp_path: Path) -> None:
         with self.one_log(tmp_path) as log:
             index.declare(log.corpus, PEOPLE, FIELDS)
