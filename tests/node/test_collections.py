@@ -84,6 +84,16 @@ def test_a_local_collection_is_in_a_log_of_its_own(open_store: Callable[..., Sto
         Store(tmp_path / "node", "ada~local", hub="http://127.0.0.1:9")
 
 
+def test_agents_of_one_directory_find_each_others_values_without_a_hub(open_store: Callable[..., Store]) -> None:
+    mine = open_store().collection("people", OLD)
+    open_store("bob").collection("people", OLD).put("bob", PEOPLE["bob"])
+    assert (mine.find().items, mine.get("bob", agent="bob")) == ([], PEOPLE["bob"])
+    assert [(row.agent, row.key) for row in mine.find(years=3, agent="bob").found] == [("bob", "bob")]
+    assert (mine.count(agent="bob"), mine.search("rust", agent="bob")) == (1, [("bob", PEOPLE["bob"])])
+    with pytest.raises(HubUnavailable):
+        mine.find(agent="cid")
+
+
 def test_what_a_hub_decides_is_not_decided_without_one(store: Store) -> None:
     claims = store.collection("claims", Schema(None, conflict="cas"))
     for ask in (lambda: claims.put("t-1", {"by": "ada"}), lambda: claims.get("t-1"), lambda: claims.find(by="ada")):

@@ -12,7 +12,7 @@ import msgspec
 
 from holdfast.collections.typed import SCHEMAS, Collection, Declared, Schema, declared, schema_of
 from holdfast.collections.typed.asking import Row, Rows, row_of
-from holdfast.collections.typed.backing import UNKNOWN, Asked, one_by_one
+from holdfast.collections.typed.backing import UNKNOWN, Asked, Finding, one_by_one
 from holdfast.collections.typed.schema import check_declared, indexed, is_ours
 from holdfast.collections.typed.sums import Sums, functions, sums_of
 from holdfast.collections.typed.wording import Where, worded
@@ -22,6 +22,7 @@ from holdfast.log import drafts
 from holdfast.log.drafts import new_id
 from holdfast.log.sealing import open_sealed
 from holdfast.log.versions import Version
+from holdfast.node.batch import CAS_AGENT
 from holdfast.node.directory import LOCAL
 from holdfast.node.looking import When
 from holdfast.node.sealing import Sealing
@@ -42,7 +43,7 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     check_name(name)
     schema = schema_of(what, fields)
     if schema.local:
-        store = beside(store)
+        store = beside(store, f"{store.agent}{LOCAL}")
     if schema.sealed:
         store._sealing.declare([name], store._cas)
     if schema.conflict == "cas":
@@ -53,11 +54,11 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     return StoreCollection(name, schema, LogBacking(store, name, schema))
 
 
-def beside(store: Store) -> Store:
-    """The same agent's store over a log of its own that is never shipped; it ends with the directory."""
+def beside(store: Store, agent: str) -> Store:
+    """The store over another log of its directory, without a hub; it ends with the directory."""
     made = copy.copy(store)
-    made.agent, made.hubs, made._cas, made._others = f"{store.agent}{LOCAL}", (), frozenset(), None
-    made._opened = store._directory.open_log(made.agent, store._opened.level)
+    made.agent, made.hubs, made._cas, made._others = agent, (), frozenset(), None
+    made._opened = store._directory.open_log(agent, store._opened.level)
     made._log = made._opened.log
     made._sealing = Sealing(store._directory, made._log)
     return made
@@ -168,6 +169,7 @@ class LogBacking:
         self._store = store
         self._name = name
         self._schema = schema
+        self._beside: dict[str, LogBacking] = {}
         self._told = b"", 0  # the link of the record that was read last, and the version that it says
 
     def now_ms(self) -> int:
@@ -222,28 +224,28 @@ class LogBacking:
 
     def find(self, asked: Asked) -> Rows:
         """A page, of one's own from the index here."""
-        if (hub := self._elsewhere(asked.agent)) is not None:
-            return hub.find(asked)
+        if (place := self._elsewhere(asked.agent)) is not None:
+            return place.find(asked)
         page = index.find(self._store._log.corpus, self._query(asked), self._store._load)
         return Rows([self._found(stored, page) for stored in page.found], page.cursor or "")
 
     def count(self, asked: Asked) -> int:
         """How many."""
-        if (hub := self._elsewhere(asked.agent)) is not None:
-            return hub.count(asked)
+        if (place := self._elsewhere(asked.agent)) is not None:
+            return place.count(asked)
         return index.count(self._store._log.corpus, self._query(asked), self._store._load)
 
     def sums(self, asked: Asked, by: str | None, of: str | None) -> list[Sums]:
         """What they add up to."""
-        if (hub := self._elsewhere(asked.agent)) is not None:
-            return hub.sums(asked, by, of)
+        if (place := self._elsewhere(asked.agent)) is not None:
+            return place.sums(asked, by, of)
         corpus, load = self._store._log.corpus, self._store._load
         return [sums_of(each) for each in index.aggregate(corpus, self._query(asked), load, group=by, of=functions(of))]
 
     def search(self, words: str, fields: Sequence[str], limit: int, agent: str | None) -> Rows:
         """The newest with these words."""
-        if (hub := self._elsewhere(agent)) is not None:
-            return hub.search(words, fields, limit, agent)
+        if (place := self._elsewhere(agent)) is not None:
+            return place.search(words, fields, limit, agent)
         store, name = self._store, self._name
         if name in store._sealed:
             raise UsageError(f"{name!r} is sealed: no index holds its words", hint='find(where("field").text("words"))')
@@ -260,10 +262,16 @@ class LogBacking:
 
         return HubBacking(self._store._reader().hub, self._name, self._schema, agent)
 
-    def _elsewhere(self, agent: str | None) -> HubBacking | None:
-        """The hub, if what is asked for is not in this log."""
-        other = self._store._other(self._named(agent), self._name)
-        return None if other is None else self.at_hub(other)
+    def _elsewhere(self, agent: str | None) -> Finding | None:
+        """Who finds it, if what is asked for is not in this log: without a hub, another log of this directory."""
+        store, other = self._store, self._store._other(self._named(agent), self._name)
+        if other is None:
+            return None
+        if store.hubs or other == CAS_AGENT or not store._directory.has_agent(other):
+            return self.at_hub(other)
+        if other not in self._beside:
+            self._beside[other] = LogBacking(beside(store, other), self._name, self._schema)
+        return self._beside[other]
 
     def _named(self, agent: str | None) -> str | None:
         """Whose values are meant; None: one's own, also under the name that their log has here."""
