@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
@@ -16,6 +16,7 @@ from holdfast import codec, query, wire
 from holdfast.corpus import SqlCorpus, SqliteCorpus, Stored, index
 from holdfast.corpus.index import looking, question, ways
 from holdfast.corpus.index.fields import MARK
+from holdfast.corpus.postgres import PostgresCorpus
 from holdfast.integrity import verify_corpus
 from holdfast.log import load as read_log
 from holdfast.log import remove, value
@@ -24,6 +25,7 @@ from holdfast.log.erasure import erase, mark_of
 from holdfast.query import AllOf, AnyOf, Condition, Not, Test
 from holdfast.records import INLINE_BYTES_MAX, SEALED, VALUE
 from holdfast.testing.corpus import log_of
+from tests.services import shared_postgres
 
 PEOPLE = "people"
 FIELDS = ["skills", "years", "name", "past.firm", "odd"]
@@ -169,16 +171,19 @@ class IndexMachine(RuleBasedStateMachine):
         with pytest.raises(Abandon):
             self.corpus.write(job)
 
-    @rule(agent=st.integers(0, 1), key=KEYS, back=st.integers(0, 2))
-    def redact(self, agent: int, key: str, back: int) -> None:
+    @rule(agent=st.integers(0, 1), key=KEYS, back=st.integers(0, 2), known=st.booleans())
+    def redact(self, agent: int, key: str, back: int, known: bool) -> None:
         """A version that was erased is not found by what it held."""
         who = self.agents[agent % len(self.agents)]
+        if known:
+            self.find_one(AllOf(), (), 4, 9)
         versions = [each for each in self.logs[who].versions(PEOPLE, key) if not each.gone][back : back + 1]
         for stored in versions:
             current = self.logs[who].newest(PEOPLE, key)
             erase(self.logs[who], [], [mark_of(stored.record)])
             if current is not None and current.pos == stored.pos:
                 self.model[who, key] = (self.model[who, key][0], None)
+        self.find_one(AllOf(), (), 4, 9)
 
     @rule(agent=st.integers(0, 1), key=KEYS)
     def evict(self, agent: int, key: str) -> None:
@@ -319,15 +324,25 @@ def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(looking, "_STEP", 2)
 
 
-@pytest.mark.parametrize("machine", [IndexMachine, HubMachine])
-def test_the_index_says_what_a_dict_says(machine: type[IndexMachine], small: None) -> None:
+class DatabaseMachine(HubMachine):
+    """The same of a database."""
+
+    def make(self) -> SqlCorpus:
+        """The corpus that the file in `home` names."""
+        where = self.home / "database"
+        if not where.exists():
+            where.write_text(shared_postgres().database())
+        return PostgresCorpus(where.read_text())
+
+
+@pytest.mark.parametrize(("machine", "many"), [(IndexMachine, 25), (HubMachine, 25), (DatabaseMachine, 3)])
+def test_the_index_says_what_a_dict_says(machine: type[IndexMachine], many: int, small: None) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=many,
             stateful_step_count=25,
             deadline=None,
-            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # DEBUG
             suppress_health_check=[*HealthCheck],
         ),
     )

@@ -12,16 +12,17 @@ import msgspec
 
 from holdfast.collections.typed import SCHEMAS, Collection, Declared, Schema, declared, schema_of
 from holdfast.collections.typed.asking import Row, Rows, row_of
-from holdfast.collections.typed.backing import UNKNOWN, Asked
+from holdfast.collections.typed.backing import UNKNOWN, Asked, Finding, one_by_one
 from holdfast.collections.typed.schema import check_declared, indexed, is_ours
 from holdfast.collections.typed.sums import Sums, functions, sums_of
 from holdfast.collections.typed.wording import Where, worded
 from holdfast.corpus import Stored, index
-from holdfast.errors import IntegrityError, NodeFull, NotFound, UsageError
+from holdfast.errors import Conflict, IntegrityError, NodeFull, NotFound, UsageError
 from holdfast.log import drafts
 from holdfast.log.drafts import new_id
 from holdfast.log.sealing import open_sealed
 from holdfast.log.versions import Version
+from holdfast.node.batch import CAS_AGENT
 from holdfast.node.directory import LOCAL
 from holdfast.node.looking import When
 from holdfast.node.sealing import Sealing
@@ -42,7 +43,7 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     check_name(name)
     schema = schema_of(what, fields)
     if schema.local:
-        store = beside(store)
+        store = beside(store, f"{store.agent}{LOCAL}")
     if schema.sealed:
         store._sealing.declare([name], store._cas)
     if schema.conflict == "cas":
@@ -53,11 +54,11 @@ def collection_of(store: Store, name: str, what: Any, fields: Sequence[str]) -> 
     return StoreCollection(name, schema, LogBacking(store, name, schema))
 
 
-def beside(store: Store) -> Store:
-    """The same agent's store over a log of its own that is never shipped; it ends with the directory."""
+def beside(store: Store, agent: str) -> Store:
+    """The store over another log of its directory, without a hub; it ends with the directory."""
     made = copy.copy(store)
-    made.agent, made.hubs, made._cas, made._others = f"{store.agent}{LOCAL}", (), frozenset(), None
-    made._opened = store._directory.open_log(made.agent, store._opened.level)
+    made.agent, made.hubs, made._cas, made._others = agent, (), frozenset(), None
+    made._opened = store._directory.open_log(agent, store._opened.level)
     made._log = made._opened.log
     made._sealing = Sealing(store._directory, made._log)
     return made
@@ -103,6 +104,12 @@ class StoreCollection(Collection[T]):
     """A collection in an agent's own log; what of other agents' is asked for comes from a hub."""
 
     _backing: LogBacking
+
+    @property
+    def _in_log(self) -> bool:
+        """Whether the store's own log alone holds and decides it, as it is."""
+        store = self._backing._store
+        return not self.schema.local and self.name not in store._cas and self.name not in store._sealed
 
     def everybody(self) -> Collection[T]:
         """The same collection as all agents have it at the hub, to be read.
@@ -162,6 +169,7 @@ class LogBacking:
         self._store = store
         self._name = name
         self._schema = schema
+        self._beside: dict[str, LogBacking] = {}
         self._told = b"", 0  # the link of the record that was read last, and the version that it says
 
     def now_ms(self) -> int:
@@ -171,6 +179,18 @@ class LogBacking:
     def put(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
         """See `Store.put`."""
         return self._store.put(key, raw, collection=self._name, expect=expect, durable=durable)
+
+    def replace(self, values: Sequence[tuple[str, Any, int]]) -> int:
+        """In one commit; where that cannot be, each by itself."""
+        if self._name not in self._store._cas:
+            try:
+                with self._store.batch() as batch:
+                    for key, raw, version in values:
+                        batch.put(key, raw, collection=self._name, expect=version)
+                return len(values)
+            except (Conflict, UsageError):  # somebody was faster with one of them, or all together are too large
+                logger.debug("%s: %d values are written one by one", self._name, len(values))
+        return one_by_one(self, values)
 
     def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
         """See `Store.delete`."""
@@ -204,28 +224,28 @@ class LogBacking:
 
     def find(self, asked: Asked) -> Rows:
         """A page, of one's own from the index here."""
-        if (hub := self._elsewhere(asked.agent)) is not None:
-            return hub.find(asked)
+        if (place := self._elsewhere(asked.agent)) is not None:
+            return place.find(asked)
         page = index.find(self._store._log.corpus, self._query(asked), self._store._load)
         return Rows([self._found(stored, page) for stored in page.found], page.cursor or "")
 
     def count(self, asked: Asked) -> int:
         """How many."""
-        if (hub := self._elsewhere(asked.agent)) is not None:
-            return hub.count(asked)
+        if (place := self._elsewhere(asked.agent)) is not None:
+            return place.count(asked)
         return index.count(self._store._log.corpus, self._query(asked), self._store._load)
 
     def sums(self, asked: Asked, by: str | None, of: str | None) -> list[Sums]:
         """What they add up to."""
-        if (hub := self._elsewhere(asked.agent)) is not None:
-            return hub.sums(asked, by, of)
+        if (place := self._elsewhere(asked.agent)) is not None:
+            return place.sums(asked, by, of)
         corpus, load = self._store._log.corpus, self._store._load
         return [sums_of(each) for each in index.aggregate(corpus, self._query(asked), load, group=by, of=functions(of))]
 
     def search(self, words: str, fields: Sequence[str], limit: int, agent: str | None) -> Rows:
         """The newest with these words."""
-        if (hub := self._elsewhere(agent)) is not None:
-            return hub.search(words, fields, limit, agent)
+        if (place := self._elsewhere(agent)) is not None:
+            return place.search(words, fields, limit, agent)
         store, name = self._store, self._name
         if name in store._sealed:
             raise UsageError(f"{name!r} is sealed: no index holds its words", hint='find(where("field").text("words"))')
@@ -242,10 +262,16 @@ class LogBacking:
 
         return HubBacking(self._store._reader().hub, self._name, self._schema, agent)
 
-    def _elsewhere(self, agent: str | None) -> HubBacking | None:
-        """The hub, if what is asked for is not in this log."""
-        other = self._store._other(self._named(agent), self._name)
-        return None if other is None else self.at_hub(other)
+    def _elsewhere(self, agent: str | None) -> Finding | None:
+        """Who finds it, if what is asked for is not in this log: without a hub, another log of this directory."""
+        store, other = self._store, self._store._other(self._named(agent), self._name)
+        if other is None:
+            return None
+        if store.hubs or other == CAS_AGENT or not store._directory.has_agent(other):
+            return self.at_hub(other)
+        if other not in self._beside:
+            self._beside[other] = LogBacking(beside(store, other), self._name, self._schema)
+        return self._beside[other]
 
     def _named(self, agent: str | None) -> str | None:
         """Whose values are meant; None: one's own, also under the name that their log has here."""
