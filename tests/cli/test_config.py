@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
+from holdfast.hub.backups import Backups
+from holdfast.hub.options import Options
 from holdfast.hub.tokens import has_tokens
 from tests.cli.conftest import Run, wait_for
 from tests.cli.test_hub import Server, server
@@ -223,3 +226,18 @@ def test_backups_go_where_the_file_says(hf: Run, project: Path) -> None:
     assert (project.parent / "kept").is_dir()
     project.unlink()
     assert hf("backup", "ls").code == 2
+
+
+def test_a_pause_between_backups_ends_by_the_schedule_as_it_is_then() -> None:
+    async def work() -> None:
+        backups = Backups(None, Options(backup="file:x", backup_every=3600.0))  # type: ignore[arg-type]
+        backups.verified = 2
+        pause = asyncio.create_task(backups._rest())
+        await asyncio.sleep(0)
+        backups.retune(Options(backup="file:x", backup_every=7200.0))
+        await asyncio.sleep(0)
+        assert not pause.done()
+        backups.retune(Options(backup="file:x", backup_every=0.001))
+        await asyncio.wait_for(pause, 30)
+
+    asyncio.run(work())
