@@ -76,9 +76,7 @@ class Derived:
         self._sum = self._count = 0
 
     def see(self, stored: Stored) -> None:
-        """The next record."""
-        if not self._hub and stored.record.collection != MESSAGES:
-            return
+        """The next record; of an agent's file only messages need to be shown."""
         tags = self.tags(stored)
         if tags is None:
             self._blind.add(stored.pos)

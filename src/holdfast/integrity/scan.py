@@ -15,6 +15,7 @@ import msgspec
 from holdfast import records, seal
 from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
+from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import HoldfastError
 from holdfast.integrity.checks import (
     ANCHOR,
@@ -48,7 +49,7 @@ from holdfast.integrity.redactions import Redactions
 from holdfast.log.anchor import Mark
 from holdfast.log.erasure import REAPPLIED
 from holdfast.log.prune import BEGIN_SEQ, Begin
-from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
+from holdfast.records import DELETE_PREFIX, PRUNE, REDACT, ROTATE, TOMBSTONE, VALUE
 from holdfast.sqlite.doctor import Diagnosis
 
 BLOB: Final = BLOB_SCRUB
@@ -187,7 +188,7 @@ def _note(scan: Scan, finding: Finding) -> None:
         scan.left_out += 1
 
 
-class _Key(msgspec.Struct):
+class _Key(msgspec.Struct, gc=False):
     """What the log says of a key: its newest version, what hides it, and the stamps of both."""
 
     pos: int
@@ -250,7 +251,8 @@ class _Walk:
     def see(self, stored: Stored) -> None:
         record, hub, seq = stored.record, self.corpus.hub, stored.record.seq
         self.bytes += record.payload_len
-        self.redactions.see(stored)
+        if stored.body is None or record.kind == REDACT:
+            self.redactions.see(stored)
         self.look_at_body(stored)
         if stored.pos != (self.pos + 1 if hub else seq) and VERSION in self.on:
             self.note(
@@ -259,7 +261,7 @@ class _Walk:
         self.pos = stored.pos
         if self.derives and record.flags & (VALUE | TOMBSTONE):
             self.derive(stored)
-        if self.lists:
+        if self.lists and (hub or record.collection == MESSAGES):  # in an agent's file only those have any
             self.found_by.see(stored)
         if seq <= self.begin:
             return  # kept for the value of its key; its neighbours were pruned
