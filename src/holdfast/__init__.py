@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.collections import Message
+    from holdfast.collections.delivery import Delivery
     from holdfast.errors import (
         Conflict,
         HoldfastError,
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
         IntegrityError,
         NodeFull,
         NotFound,
+        Unanswered,
         UsageError,
     )
     from holdfast.log.versions import Version
     from holdfast.node.aio import AsyncStore
     from holdfast.node.aio_hub import AsyncHub
+    from holdfast.node.aio_mail import AsyncMail
     from holdfast.node.directory import Limits
     from holdfast.node.hub import Hub
+    from holdfast.node.inbox import Mail
     from holdfast.node.objects import open_store
     from holdfast.node.secrets import redact_secrets
     from holdfast.node.store import Store
@@ -35,17 +39,21 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncHub",
+    "AsyncMail",
     "AsyncStore",
     "Conflict",
+    "Delivery",
     "HoldfastError",
     "Hub",
     "HubUnavailable",
     "IntegrityError",
     "Limits",
+    "Mail",
     "Message",
     "NodeFull",
     "NotFound",
     "Store",
+    "Unanswered",
     "UsageError",
     "Version",
     "__version__",
@@ -55,9 +63,12 @@ __all__ = [
 
 _WHERE = {
     "AsyncHub": "holdfast.node.aio_hub",
+    "AsyncMail": "holdfast.node.aio_mail",
     "AsyncStore": "holdfast.node.aio",
+    "Delivery": "holdfast.collections.delivery",
     "Hub": "holdfast.node.hub",
     "Limits": "holdfast.node.directory",
+    "Mail": "holdfast.node.inbox",
     "Message": "holdfast.collections",
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",

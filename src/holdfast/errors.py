@@ -11,6 +11,7 @@
     │   ├── NotCached                    not_cached       503    7    it exists; its bytes are not here, the hub is away
     │   └── Erased                       erased           410    5    it was there, and was erased for good
     ├── Conflict                         conflict         409    6    somebody was faster
+    ├── Unanswered       (TimeoutError)  unanswered       504    1    nobody has answered a question yet; it stays open
     ├── CapacityError    (OSError)       full             507    8    no room
     │   ├── NodeFull                     node_full        507    8    this machine's disk; reads go on
     │   └── HubFull                      hub_full         507    8    the hub's disk; the outbox keeps it all
@@ -69,6 +70,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "StoreClosed",
+    "Unanswered",
     "Unauthenticated",
     "UsageError",
     "from_wire",
@@ -169,6 +171,12 @@ class Conflict(HoldfastError):
     """The version you expected is not the current one."""
 
     code, status, exit_code = "conflict", 409, 6
+
+
+class Unanswered(HoldfastError, TimeoutError):
+    """Nobody has answered a question in time; it stays open, and its id is in the context."""
+
+    code, status, retryable = "unanswered", 504, True
 
 
 class CapacityError(HoldfastError, OSError):

@@ -23,13 +23,15 @@ UNFINISHED: Final = "migrating"
 """In `meta` of a corpus that is not all there yet: what it is to become, see `Origin`."""
 HISTORY: Final = "history"
 """In `meta` of a database: the course of events that its positions belong to."""
+MAILED: Final = "mail_pos"
+"""In `meta`: the newest message, or word of its reader, that the tables of mail hold."""
 STEP: Final = 500
 """Rows read at once: 32 MB of bodies at most."""
 ANOTHER: Final = "nothing was overwritten: give a new directory, or an empty database"
 LOT: Final = 1_000
 LOT_BYTES: Final = 4 << 20
-ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED)
-"""What `meta` says of its own file alone; the index of words is filled anew."""
+ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED, MAILED)
+"""What `meta` says of its own file alone; the index of words and the tables of mail are filled anew."""
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -193,6 +193,7 @@ def operations(core: Core) -> list[Operation]:
         routes_files,
         routes_heads,
         routes_health,
+        routes_mail,
         routes_node,
         routes_read,
         routes_relay,
@@ -201,7 +202,7 @@ def operations(core: Core) -> list[Operation]:
     )
 
     rooms = (
-        *(routes_sync, routes_files, routes_relay, routes_read, routes_decide, routes_feed),
+        *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_feed),
         *(routes_node, routes_heads, routes_storage, routes_health, metrics),
     )
     found = [operation for room in rooms for operation in room.operations(core)]

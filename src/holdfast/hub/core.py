@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from holdfast.clock import iso
+from holdfast.collections import mailbox
 from holdfast.corpus import search
 from holdfast.errors import HoldfastError
 from holdfast.hub.cache import cache_of
@@ -271,6 +272,8 @@ class Core:
                 self._shorten()
                 self.writer.erasing.tend()
                 backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
+                if not self._stop_trail.is_set():
+                    backlog = mailbox.fill(self.corpus, self.home.blobs) == mailbox.LOT or backlog
                 self.indexing_failed = ""
             except HoldfastError as error:
                 backlog = False

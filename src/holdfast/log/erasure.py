@@ -274,7 +274,7 @@ def _take(tx: SqlTransaction, rows: Sequence[Any]) -> Gone:
         lot = told[first : first + LOT]
         # Only what quotes the body: an id stays taken, else a client that repeats itself would bring all of it back.
         tx.sql(f"DELETE FROM tag WHERE k IN (1, 2, 3, 6) AND pos IN ({_places(lot)})", lot)
-        for table in ("session", "sample") if tx.many_branches else ():
+        for table in ("session", "sample", "mail") if tx.many_branches else ():
             tx.sql(f"DELETE FROM {table} WHERE pos IN ({_places(lot)})", lot)
     return gone
 

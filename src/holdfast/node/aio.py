@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from holdfast.collections import Message, envelope, message_in
+from holdfast.collections import Message
 from holdfast.corpus import Stored
-from holdfast.errors import Conflict, NodeFull
+from holdfast.errors import NodeFull
 from holdfast.log import Draft, drafts
-from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
+from holdfast.node.aio_mail import AsyncMailCalls
 from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
 
 
-class AsyncStore:
+class AsyncStore(AsyncMailCalls):
     """One agent's storage on this machine, for asyncio; see `Store`, whose arguments it takes.
 
     Opening happens in the constructor (a few milliseconds, once). Use it on one event loop.
@@ -108,28 +108,6 @@ class AsyncStore:
         if made.drafts:
             stored = await self._append(made.drafts, durable)
             made.versions = [store._version(each) for each in stored]
-
-    async def post(
-        self,
-        body: Any,
-        *,
-        to: str | None = None,
-        kind: str = "message",
-        priority: str = "normal",
-        task: str | None = None,
-        thread: str | None = None,
-        role: str | None = None,
-        msg_id: str = "",
-    ) -> Message:
-        """Posts a message; see `Store.post`."""
-        if self._store._redact is not None:
-            body = self._store._redact(MESSAGES, msg_id, body)
-        words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
-        draft = drafts.message(words, msg_id=msg_id, kind=kind)
-        try:
-            return message_in((await self._append((draft,), False))[0], words)
-        except Conflict:
-            return self._store._posted(draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 

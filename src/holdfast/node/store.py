@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from holdfast import clock
-from holdfast.collections import Message, envelope, message_in
+from holdfast.collections import Message, message_in
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.search import search
-from holdfast.errors import Conflict, NodeFull, NotCached, NotFound, UsageError
+from holdfast.errors import NodeFull, NotCached, NotFound, UsageError
 from holdfast.log import Draft, drafts
 from holdfast.log import level as level_named
 from holdfast.log.drafts import MESSAGES
@@ -31,6 +31,7 @@ from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
+from holdfast.node.mailing import MailCalls
 from holdfast.node.sealing import Sealing
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 LIST_MAX = 1000
 
 
-class Store:
+class Store(MailCalls):
     """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
 
     Args:
@@ -198,38 +199,6 @@ class Store:
         yield made
         if made.drafts:
             made.versions = [self._version(each) for each in self._append(made.drafts, durable)]
-
-    def post(
-        self,
-        body: Any,
-        *,
-        to: str | None = None,
-        kind: str = "message",
-        priority: str = "normal",
-        task: str | None = None,
-        thread: str | None = None,
-        role: str | None = None,
-        msg_id: str = "",
-    ) -> Message:
-        """Posts a message, and returns it once it is durable here; posting its `msg_id` again changes nothing.
-
-        Args:
-            body: text or JSON values.
-            to: an agent, ``people``, or None for whoever looks.
-            kind: message, report (for people), or a word of your own.
-            priority: low, normal, high or hot.
-            task, thread: what it belongs to.
-            role: user, assistant, system or tool, in conversations.
-            msg_id: unique for ever; made here if empty.
-        """
-        if self._redact is not None:
-            body = self._redact(MESSAGES, msg_id, body)
-        words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
-        draft = drafts.message(words, msg_id=msg_id, kind=kind)
-        try:
-            return message_in(self._append((draft,), False)[0], words)
-        except Conflict:
-            return self._posted(draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -456,12 +425,6 @@ class Store:
         shipper = self._directory.shipper
         if shipper is not None and not shipper.poked:
             shipper.poke()
-
-    def _posted(self, msg_id: str) -> Message:
-        stored = self._log.newest(MESSAGES, msg_id)
-        if stored is not None:
-            return message_in(stored, self._load(stored))
-        raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
 
     def _check_there(self, collection: str, key: str, prefix: bool, expect: int | str | None) -> None:
         if not prefix and expect is None:
