@@ -217,6 +217,7 @@ EXPECTED: dict[str, Case] = {
     "GET /v1/nodes": Case(READING, "/v1/nodes"),
     "GET /v1/feed": Case(READING, "/v1/feed"),
     "GET /query/messages": Case(READING, "/query/messages"),
+    "GET /v1/inbox": Case(READING, "/v1/inbox?for=ada"),
     "POST /relay/query": Case(READING, "/relay/query", lambda house, role: {"table": "t"}),
     "HEAD /v1/blobs/{digest}": Case(READING, f"/v1/blobs/{DIGEST}"),
     "GET /v1/blobs/{digest}": Case(READING, f"/v1/blobs/{DIGEST}"),
@@ -224,6 +225,11 @@ EXPECTED: dict[str, Case] = {
     "POST /sync/message": Case(WRITING, "/sync/message", message),
     "POST /sync/messages": Case(
         WRITING, "/sync/messages", lambda house, role: {"messages": [message(house, f"batch-{role}")]}
+    ),
+    "GET /v1/messages/{id}": Case(READING, "/v1/messages/m-owner"),
+    "GET /v1/messages/{id}/delivery": Case(READING, "/v1/messages/m-owner/delivery"),
+    "POST /v1/messages/{id}/state": Case(
+        WRITING, "/v1/messages/m-owner/state", lambda house, role: {"state": "read", "reader": "ada"}
     ),
     "POST /relay/immediate": Case(WRITING, "/relay/immediate", change),
     "POST /relay/batch": Case(WRITING, "/relay/batch", lambda house, role: [change(house, f"batch-{role}")]),

@@ -22,6 +22,11 @@ ROOT = Path(__file__).parents[2]
 BEYOND_SCHEMA = {
     # What a JSON schema cannot say, so a request that keeps to it may still be refused, with these statuses.
     "GET /v1/latest": ([400], "a version and a time at once"),
+    "GET /v1/inbox": ([400], "a cursor's generations are this hub's own"),
+    "POST /v1/messages/{id}/state": (
+        [400],
+        "only what is snoozed has an end, and what is done a result; names have bytes, not letters; undo needs a word",
+    ),
     "GET /v1/search": ([400], "what a word is, is for Unicode to say; at most 32 of them"),
     "GET /query/messages": ([400], "page × limit is at most 10,000"),
     "GET /v1/feed": ([400], "a cursor's generations are this hub's own"),

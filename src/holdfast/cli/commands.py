@@ -34,6 +34,15 @@ COMMANDS = Shell(
         "Messages": {
             "send": ("talk", "post a message to people or an agent"),
             "inbox": ("talk", "read messages"),
+            "ack": ("mail", "take messages on"),
+            "done": ("mail", "say that a message is done, and what came of it"),
+            "reply": ("mail", "answer a message, in its thread"),
+            "snooze": ("mail", "have messages come back later"),
+            "archive": ("mail", "put messages away; they stay findable"),
+            "reopen": ("mail", "take back whatever was said of messages"),
+            "ask": ("mail", "ask people or an agent, and wait for the answer"),
+            "answer": ("mail", "answer a question"),
+            "sent": ("mail", "what you sent, and what became of it"),
         },
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,17 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from holdfast.cli import shell
+from holdfast.cli import shell, values
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text
-from holdfast.clock import SYSTEM, iso, parse_time
+from holdfast.clock import SYSTEM, iso
 from holdfast.errors import NoStore, UsageError
 
 if TYPE_CHECKING:
     from holdfast.hub.tokens import Token, TokenStore
 
-_UNITS: Final = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_SPAN: Final = re.compile(r"(\d{1,6})([hdwy])")
 _SCOPES: Final = "records:read, records:write, records:append, sql:read, inbox:act, metrics:read, admin"
 _OPTIONS: Final = (
     click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)"),
@@ -73,7 +70,7 @@ def create_command(
     """
     from holdfast.hub import tokens
 
-    ends_ms = None if expires is None else _end(expires)
+    ends_ms = None if expires is None else round(values.moment(expires) * 1000)
     wish["collections"] = wish["collections"] or ("*",)
     if settings.agent:
         raise UsageError("--agent before the command's name is another option", hint="token create … --agent GLOB")
@@ -191,17 +188,6 @@ def _store(data: Path | None, database: str | None, *, make: bool = False) -> It
         yield store
     finally:
         store.close()
-
-
-def _end(text: str) -> int:
-    """When a token ends, in ms since 1970."""
-    found = _SPAN.fullmatch(text)
-    if found:
-        return SYSTEM.now_ms() + int(found[1]) * _UNITS[found[2]] * 1000
-    try:
-        return parse_time(text)
-    except UsageError as error:
-        raise UsageError(f"not a time: {text!r:.80}", hint="90d, 12h, 2w, 1y, or a date such as 2027-06-30") from error
 
 
 def _shown(token: Token) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Everything here is SQL that SQLite and PostgreSQL both understand.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -248,7 +248,7 @@ def _key(note: _New | _Acted) -> Key:
 
 def _place(mail: Mail, said: dict[str, Said]) -> None:
     """Puts a message where its readers' acts say that it lies."""
-    reading = in_box(mail.box, said)
+    reading = in_box(mail.box, {reader: each.reading for reader, each in said.items()})
     by_sender = said.get(mail.sender)
     mail.tab, mail.was = lies(reading, by_sender is not None and by_sender.reading.is_withdrawn)
     if TABS[mail.tab] == "snoozed":
@@ -257,11 +257,15 @@ def _place(mail: Mail, said: dict[str, Said]) -> None:
         mail.due_ms = mail.expires_ms if mail.tab in OPEN else None
 
 
-def in_box(box: str, said: dict[str, Said]) -> Reading:
+def in_box(box: str, said: Mapping[str, Reading]) -> Reading:
     """What counts in an inbox: of an agent's its own word alone; people share one, so there it is everybody's."""
-    if box in ("", PEOPLE):
-        return together(each.reading for each in said.values())
-    return said[box].reading if box in said else NOTHING
+    return together(said.values()) if box in ("", PEOPLE) else said.get(box, NOTHING)
+
+
+def tabs_of(view: str) -> tuple[frozenset[str], bool]:
+    """The tabs of a view, and whether only what wants a person counts."""
+    cells = _cells(view)
+    return frozenset(TABS[tab] for tab, _ in cells), {needs for _, needs in cells} == {1}
 
 
 # -- what moves by itself -----------------------------------------------------------------------------------------

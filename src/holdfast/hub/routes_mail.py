@@ -47,7 +47,7 @@ from holdfast.hub.api import Call, Operation, typed
 from holdfast.hub.core import Core
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import INBOX, READ, WRITE, Principal
-from holdfast.hub.shapes import Agent, Hex, Limit, Number, Time, Writer, time_ms
+from holdfast.hub.shapes import Agent, Hex, Limit, Number, Time, Told, Writer
 from holdfast.log import drafts, load
 from holdfast.records import KEY_BYTES_MAX, read_blob_reference
 from holdfast.wire import Cursor
@@ -93,9 +93,9 @@ class Says(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ]
     reader: Annotated[Writer, Meta(description="who says so; whoever asks, unless said")] | None = None
     sender: _SENDER | None = None
-    until: Annotated[Time, Meta(description="of snoozed: when it comes back; never by itself, unless said")] | None = (
-        None
-    )
+    until: (
+        Annotated[Told | Time, Meta(description="of snoozed: when it comes back; never by itself, unless said")] | None
+    ) = None
     result: Annotated[Any, Meta(description="of done: what came of it")] = None
 
 
@@ -356,8 +356,8 @@ class Speak:
                 raise UsageError("undo takes neither until nor a result", hint="say undo alone")
             said = await core.read(lambda: self._undo(reader, mail))
         else:
-            until = time_ms(asked.until)
-            said = act_for(asked.state, mail.sender, until=None if until is None else until / 1000, result=asked.result)
+            until = None if asked.until is None else clock.parse_time(asked.until) / 1000
+            said = act_for(asked.state, mail.sender, until=until, result=asked.result)
         await self._write(reader, mail.msg, said, call.size)
         await _ready(core, mail.box, core.home.wall.now_ms())
         return await core.read(lambda: _delivery(core, mail))
@@ -458,7 +458,8 @@ def _shape(core: Core, mail: Mail, stored: Stored, now_ms: int) -> tuple[dict[st
     if said or (mail.due_ms is not None and mail.due_ms <= now_ms):
         by_sender = said.get(mail.sender)
         withdrawn = by_sender is not None and by_sender.reading.is_withdrawn
-        tab = tab_at(mailbox.in_box(mail.box, said), withdrawn, mail.expires_ms, now_ms)
+        readings = {reader: each.reading for reader, each in said.items()}
+        tab = tab_at(mailbox.in_box(mail.box, readings), withdrawn, mail.expires_ms, now_ms)
     shape: dict[str, Any] = {
         "msg_id": mail.msg,
         "sender": mail.sender,

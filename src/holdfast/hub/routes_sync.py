@@ -23,7 +23,7 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, check_json, parse_json
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.hub.principal import READ, WRITE, Principal, principal_of
-from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, When, time_ms
+from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, Told, When, time_ms
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
 from holdfast.records import KIND_BYTES_MAX, MESSAGE, read_blob_reference
@@ -38,9 +38,7 @@ ANSWER_BYTES_MAX: Final = 16 << 20
 _SEED = ("msg_id", "timestamp", "task_id", "sender", "recipient", "role", "content")
 _RESERVED = frozenset({"body", "to", "task", "dedupe"})
 
-_SECONDS = Meta(description="seconds since 1970", extra_json_schema={"minimum": 0, "maximum": clock.MILLIS_MAX // 1000})
 _SENDER: Final = {"pattern": PRINTED, "not": {"const": "hub"}}
-Told = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
 
 
 class Message(msgspec.Struct, kw_only=True):

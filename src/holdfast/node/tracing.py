@@ -16,11 +16,15 @@ from holdfast.collections.delivery import (
     Reader,
     reader_of,
     state_of,
+    tab_at,
 )
+from holdfast.collections.mailbox import in_box, tabs_of
+from holdfast.collections.messages import Message, expiry_ms, needs_you
 from holdfast.errors import Conflict, HubError, HubUnavailable, NotFound
 from holdfast.node.inbox import Mail, letter_of, only, readable
 from holdfast.node.local_mail import Letter, LocalMail
 from holdfast.node.parts import name_in_path
+from holdfast.wire import PAGE_MAX
 
 if TYPE_CHECKING:
     from holdfast.node.hub import Hub
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def _beside(store: Store) -> Iterator[LocalMail]:
-    local = LocalMail(store._directory, None)
+def _beside(store: Store, box: str | None = None) -> Iterator[LocalMail]:
+    local = LocalMail(store._directory, box)
     try:
         yield local
     finally:
@@ -67,6 +71,46 @@ def _asked(store: Store, msg: str, sender: str | None) -> Letter:
         return letter_of(hub, shown)
 
     return store._reader().hub.ask(ask)
+
+
+def listed(store: Store, box: str, view: str, limit: int) -> list[tuple[Message, str]]:
+    """The newest messages of an inbox in one view (`mailbox.VIEWS`), oldest of them first, each with its tab.
+
+    Raises:
+        HubUnavailable: a hub is configured and does not answer.
+    """
+    if not store.hubs:
+        return _listed_beside(store, box, view, limit)
+
+    def pages(hub: Hub) -> list[tuple[Message, str]]:
+        out: list[tuple[Message, str]] = []
+        after = None
+        while len(out) < limit:
+            query = {"for": box, "state": view, "after": after, "limit": min(PAGE_MAX, limit - len(out))}
+            page = hub.client.want("GET", "/v1/inbox", query=query).json()
+            out += [(letter_of(hub, each).message, each["state"]) for each in page["mail"] if readable(each)]
+            after = page["next"]
+            if after is None:
+                break
+        return out[::-1]
+
+    return store._reader().hub.ask(pages)
+
+
+def _listed_beside(store: Store, box: str, view: str, limit: int) -> list[tuple[Message, str]]:
+    tabs, only_needing = tabs_of(view)
+    now = store._directory.wall.now_ms()
+    out: list[tuple[Message, str]] = []
+    with _beside(store, box) as local:
+        while found := local.pull():
+            for message in (each.message for each in found):
+                said = {who: Events(acts).reading for who, acts in local.acts(message.id, message.agent).items()}
+                withdrawn = message.agent in said and said[message.agent].is_withdrawn
+                tab = tab_at(in_box(box, said), withdrawn, expiry_ms(message.expires_at), now)
+                if tab in tabs and (not only_needing or needs_you(message.kind, message.priority)):
+                    out.append((message, tab))
+    out.sort(key=lambda each: (each[0].time, each[0].agent, each[0].seq))
+    return out[-limit:]
 
 
 def delivery(store: Store, msg: str, sender: str | None) -> Delivery:
