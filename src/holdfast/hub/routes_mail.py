@@ -345,9 +345,9 @@ class Speak:
     async def __call__(self, call: Call) -> dict[str, Any]:
         """The answer to one request."""
         core, asked = self._core, call.body
-        reader = asked.reader or call.principal.name or PEOPLE
-        check_reader(call.principal, reader)
+        reader = (call.principal.name or PEOPLE) if asked.reader is None else asked.reader
         check_agent(reader, hub=False)
+        check_reader(call.principal, reader)
         mail = await _find(core, call, asked.sender)
         if asked.state in ("withdrawn", "asked") and reader != mail.sender:
             raise Denied(f"{reader} did not send this message", hint=f"only {mail.sender} can withdraw it")

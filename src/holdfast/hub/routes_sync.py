@@ -26,7 +26,7 @@ from holdfast.hub.principal import READ, WRITE, Principal, principal_of
 from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, Told, When, time_ms
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
-from holdfast.records import KIND_BYTES_MAX, MESSAGE, read_blob_reference
+from holdfast.records import KEY_BYTES_MAX, KIND_BYTES_MAX, MESSAGE, read_blob_reference
 from holdfast.wire import RECORDS_MAX
 
 ANONYMOUS: Final = "anonymous"
@@ -38,6 +38,7 @@ ANSWER_BYTES_MAX: Final = 16 << 20
 _SEED = ("msg_id", "timestamp", "task_id", "sender", "recipient", "role", "content")
 _RESERVED = frozenset({"body", "to", "task", "dedupe"})
 
+Named = Annotated[str, Meta(max_length=KEY_BYTES_MAX // 2)]
 _SENDER: Final = {"pattern": PRINTED, "not": {"const": "hub"}}
 
 
@@ -53,9 +54,9 @@ class Message(msgspec.Struct, kw_only=True):
     role: Annotated[Text, Meta(examples=["assistant"])] | None = None
     priority: Literal["", "low", "normal", "high", "hot"] | None = None
     thread: Text | None = None
-    in_reply_to: Annotated[MessageId, Meta(description="the message that it answers")] | None = None
+    in_reply_to: Annotated[Named, Meta(description="the id of the message that it answers")] | None = None
     dedupe_key: (
-        Annotated[MessageId, Meta(description="in place of msg_id: of one sender and key there is one message")] | None
+        Annotated[Named, Meta(description="in place of msg_id: of one sender and key there is one message")] | None
     ) = None
     expires_at: Annotated[Told | Time, Meta(description="when nobody needs it any more")] | None = None
     options: (

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.collections.delivery import DELIVERY, act
-from holdfast.collections.messages import PEOPLE, QUESTION, Message, message_of
+from holdfast.collections.messages import PEOPLE, QUESTION, Message, id_of, message_of
 from holdfast.corpus import Filter
 from holdfast.errors import CapacityError, HubError, Unanswered, UsageError
 from holdfast.log import drafts
@@ -46,6 +46,8 @@ class Asking:
             raise UsageError(f"a question has no field {unknown[0]!r}", hint=f"known are: {', '.join(_FIELDS)}")
         given = dict(fields)
         msg_id, priority = given.pop("msg_id", ""), given.pop("priority", "normal")
+        if dedupe is not None:
+            dedupe = _standing(store, dedupe)
         words = {**given, "to": to, "options": options, "dedupe": dedupe}
         self._store = store
         self._stop = threading.Event()
@@ -164,3 +166,12 @@ class Asking:
         )
         said = [message_of(each) for each in self._store._reader().hub.records(which) if not each.gone]
         return next((each for each in said if self._answers(each)), None)
+
+
+def _standing(store: Store, dedupe: str) -> str:
+    """The key, or the next one like it whose question was not withdrawn: nobody looks at that one any more."""
+    key, number = dedupe, 1
+    while said_here(store, id_of(store.agent, key), store.agent).reading.is_withdrawn:
+        number += 1
+        key = f"{dedupe} ({number})"
+    return key

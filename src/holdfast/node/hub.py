@@ -428,7 +428,7 @@ class Hub:
             body: text or JSON values.
             agent: who says it.
             to, kind, msg_id: see `Store.post`; the same `msg_id` again changes nothing.
-            fields: priority, task, thread, role.
+            fields: priority, task, thread, role, dedupe, expires_at, in_reply_to, options.
 
         Raises:
             HubUnavailable: the hub does not answer; with a `msg_id` of your own it is safe to try again.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,7 +21,7 @@ from holdfast import clock, codec
 from holdfast.collections.delivery import DELIVERY, INBOX, NOTHING, READ, Act, Events, Reading, act
 from holdfast.collections.mailbox import acts_in
 from holdfast.collections.messages import ANSWER, QUESTION, Message, message_of
-from holdfast.errors import CapacityError, HoldfastError, HubError, UsageError
+from holdfast.errors import CapacityError, HoldfastError, HubError, HubUnavailable, UsageError
 from holdfast.log import drafts
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from holdfast.node.store import Store
 
 PAGE: Final = 100
+LOOK_S: Final = 10.0
+"""How often a live inbox looks at what is not new and waits again: it was snoozed, or somebody took his word back."""
 POLL_S: Final = 0.05
 _encode = msgspec.json.Encoder().encode
 _kept = msgspec.json.Decoder(Letter).decode
@@ -171,7 +174,9 @@ class Inbox:
         self.offline = False
         self._store, self._box = store, box
         self._unread, self._live, self._peek = unread, live, peek
+        self._since = self.cursor
         self._seen = Seen()
+        self._turned: dict[tuple[str, str], int] = {}  # when what was handed out had last come back
         self._page: list[tuple[str, Mail]] = []
         self._stop = threading.Event()
         self._feed: _MailFeed | None = None
@@ -233,7 +238,7 @@ class Inbox:
         fresh = [
             (cursor, Mail(self._store, letter.message))
             for letter, cursor in zip(letters, cursors, strict=True)
-            if self._seen.add(letter.stream, letter.seq, letter.etag) and self._waits(letter.message)
+            if self._is_due(letter)
         ]
         if self._left is not None and len(fresh) >= self._left:
             fresh, behind = fresh[: self._left], ""
@@ -247,18 +252,26 @@ class Inbox:
             self.cursor = behind
         return True
 
-    def _waits(self, message: Message) -> bool:
+    def _is_due(self, letter: Letter) -> bool:
+        """Whether it is to be handed out: it waits, and has not been handed out since it came, or came back."""
+        message, first = letter.message, self._seen.add(letter.stream, letter.seq, letter.etag)
         if not self._unread:
-            return True
+            return first
         reading = said_here(self._store, message.id, message.agent).reading
-        if reading.rank >= READ:
-            return False
         now = self._store._directory.wall.now_ms()
-        if message.expired(now):
-            self.expired += 1
-            return False
         _, place, until = reading.place
-        return place == INBOX or 0 < until <= now
+        if reading.rank >= READ or not (place == INBOX or 0 < until <= now):
+            return False
+        if message.expired(now):
+            self.expired += first
+            return False
+        turned = max(reading.undone[0], reading.place[0])
+        key = (message.agent, message.id)
+        if not first and turned <= self._turned.get(key, 0):
+            return False
+        if turned:
+            self._turned[key] = turned
+        return True
 
     def _fetched(self, mail: Sequence[Mail]) -> None:
         """Tells the senders; in one commit, and only once."""
@@ -281,6 +294,7 @@ class Inbox:
             self._local.close()
 
     def _beside(self) -> Generator[tuple[list[Letter], list[str], str]]:
+        looked = time.monotonic()
         while not self._stop.is_set():
             before = self._local.cursor
             found = self._local.pull()
@@ -290,8 +304,14 @@ class Inbox:
                 yield found, cursors, self._local.cursor
             elif not self._live:
                 return
-            else:
+            elif time.monotonic() - looked < LOOK_S:
                 self._stop.wait(POLL_S)
+            else:
+                looked = time.monotonic()
+                again = LocalMail(self._store._directory, self._box, self._since)
+                with contextlib.closing(again):
+                    while found := again.pull():
+                        yield found, [before] * len(found), ""
 
     def _through_the_hub(self) -> Generator[tuple[list[Letter], list[str], str]]:
         backoff = Backoff(random.SystemRandom())
@@ -346,6 +366,7 @@ class Inbox:
         feed = self._feed = _MailFeed(hub, self._box, at, self._local.pull)
         if self._stop.is_set():
             return
+        looked = time.monotonic()
         while (page := feed.pull()) is not None:
             self.offline = feed.away
             rows = [(_letter(each), cursor) for cursor, each in page if not each.gone and not each.missing]
@@ -353,6 +374,16 @@ class Inbox:
             if not feed.away:
                 self._keep([letter for letter, _ in mine])
             yield [letter for letter, _ in mine], [cursor for _, cursor in mine], feed.cursor
+            if time.monotonic() - looked >= LOOK_S:  # there is a page at least as often: an empty one
+                looked = time.monotonic()
+                yield from self._look_again(feed.cursor)
+
+    def _look_again(self, cursor: str) -> Generator[tuple[list[Letter], list[str], str]]:
+        after, more = self._since, True
+        with contextlib.suppress(HubUnavailable):  # the feed has noticed, too
+            while more:
+                rows, after, more = self._ask(after)
+                yield [letter for letter, _ in rows], [cursor] * len(rows), ""
 
     def _keep(self, letters: Sequence[Letter]) -> None:
         if letters and not self._peek:

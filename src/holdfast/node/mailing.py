@@ -45,6 +45,7 @@ class Posting:
             self.id = self.id or new_id("msg")
             self.words.setdefault("thread", self.id)
         self.draft = drafts.message(self.words, msg_id=self.id, kind=kind)
+        self.id = self.draft.key
 
     def message(self, store: Store) -> Message:
         """The message that was posted under this id before."""
