@@ -207,6 +207,26 @@ def test_agents_of_one_directory_need_no_hub(tmp_path: Path, on_node: On) -> Non
     assert bodies(bob)[0] == "one"
 
 
+@pytest.mark.parametrize("through", ["the hub", "the logs"])
+def test_what_comes_back_while_somebody_listens_is_handed_out_again(
+    monkeypatch: pytest.MonkeyPatch, on_node: On, hub: HubProcess, through: str
+) -> None:
+    monkeypatch.setattr("holdfast.node.inbox.LOOK_S", 0.0)
+    address = hub.url if through == "the hub" else []
+    ada, bob = on_node("n1", "ada", hub=address), on_node("n1", "bob", hub=address)
+    ada.post("one", to="bob")
+    live = bob.inbox(live=True)
+    first = next(live)
+    first.ack()
+    ada.post("two", to="bob")
+    assert next(live).body == "two"
+    first.unread()
+    assert bob.flush(30)
+    ada.post("three", to="bob")
+    assert {next(live).body for _ in range(2)} == {"three", "one"}
+    live.close()
+
+
 def test_what_has_expired_is_counted_and_not_handed_out(on_node: On) -> None:
     ada, bob = on_node("n1", "ada", hub=[]), on_node("n1", "bob", hub=[])
     clock = bob._directory.wall = SettableClock(1_000_000)

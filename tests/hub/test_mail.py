@@ -12,6 +12,7 @@ from holdfast.collections import mailbox
 from holdfast.collections.delivery import TABS
 from holdfast.corpus.moving import MAILED
 from holdfast.hub.home import Home
+from holdfast.log.erasure import drafts_of, mark_of
 from holdfast.testing.clock import SettableClock
 from tests.hub.conftest import Room
 from tests.hub.pens import Pen
@@ -218,6 +219,20 @@ def test_a_word_that_comes_before_its_message_counts_and_so_does_all_of_it_made_
     while mailbox.fill(room.core.corpus, room.core.home.blobs, lot=1):
         pass
     assert tables() == before
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_what_is_erased_is_in_no_inbox(room: Room, looked: bool) -> None:
+    ada = Pen("ada")
+    secret = ada.message("m1", "secret", to="bob-whose-name-is-secret-too")
+    room.append(ada.segment())
+    if looked:
+        assert ids(room, to="bob-whose-name-is-secret-too") == ["m1"]
+    for draft in drafts_of([], [mark_of(secret)], "asked to"):
+        ada.write("", draft.fmt, draft.payload, kind=records.REDACT, flags=0)
+    room.append(ada.segment(2))
+    assert ids(room, "all", to="bob-whose-name-is-secret-too") == []
+    assert room.core.corpus.query("SELECT * FROM mail") == []
 
 
 def test_the_feed_of_one_recipient_brings_his_messages_alone(room: Room) -> None:

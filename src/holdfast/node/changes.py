@@ -212,6 +212,7 @@ class HubFeed:
         self._pulling = threading.Lock()  # held while a thread pulls; guards _line
 
     def pull(self) -> Page | None:
+        """The next records with their cursors; empty when only the cursor moved, None at the end."""
         with self._pulling:
             try:
                 while not self._stop.is_set():
@@ -234,6 +235,7 @@ class HubFeed:
                     self._drop()
 
     def close(self) -> None:
+        """Ends a `pull` that waits, in whatever thread."""
         self._stop.set()
         line = self._line
         if line is not None:
