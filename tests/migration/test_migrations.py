@@ -79,7 +79,7 @@ def old_file(path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "script"), [("agent", "0003_added.sql"), ("hub", "0003_added.sql"), ("hub", "hub_0003_added.sql")]
+    ("role", "script"), [("agent", "0090_added.sql"), ("hub", "0090_added.sql"), ("hub", "hub_0090_added.sql")]
 )
 def test_an_older_file_is_brought_up_to_date_and_the_newer_one_is_refused(
     tmp_path: Path, role: str, script: str

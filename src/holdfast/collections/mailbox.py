@@ -81,14 +81,7 @@ class Said(msgspec.Struct, frozen=True):
 
 
 _MAIL: Final = "pos, box, msg, sender, needs, tab, was, due_ms, expires_ms"
-_PUT: Final = (
-    f"INSERT INTO mail({_MAIL}) VALUES(?,?,?,?,?,?,?,?,?)"
-    " ON CONFLICT(pos) DO UPDATE SET tab=excluded.tab, was=excluded.was, due_ms=excluded.due_ms"
-)
-_SAY: Final = (
-    "INSERT INTO delivery(msg, sender, reader, reading, done_pos) VALUES(?,?,?,?,?)"
-    " ON CONFLICT(msg, sender, reader) DO UPDATE SET reading=excluded.reading, done_pos=excluded.done_pos"
-)
+_SAID: Final = "msg, sender, reader, reading, done_pos"
 _encode = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(Reading).decode
 
@@ -156,6 +149,8 @@ def _noted(stored: Stored, blobs: BlobReader | None) -> _Note | None:
     """What a record means here; None for nothing."""
     record = stored.record
     who = record.author or stored.agent
+    if "\0" in record.key + who:
+        return None  # no name that any writer of ours lets through
     if record.flags & TOMBSTONE:
         if record.collection == MESSAGES and record.kind in (DELETE, DELETE_PREFIX):
             return _Gone(record.key, who, record.kind == DELETE_PREFIX)
@@ -194,26 +189,39 @@ class _Lot:
     def write(self, notes: Sequence[_Note]) -> None:
         """Takes up what came, in its order."""
         self._learn({_key(each) for each in notes if not isinstance(each, _Gone)})
+        there = set(self._mail)
         touched: dict[Key, None] = {}
-        spoken: dict[tuple[Key, str], None] = {}
+        spoken: set[str] = set()
         for note in notes:
             if isinstance(note, _Gone):
                 self._remove(note)
             elif isinstance(note, _Acted):
                 self._say(note)
-                spoken[note.key, note.reader] = None
+                spoken.add(note.key[0])
                 touched[note.key] = None
             elif _key(note) not in self._mail:  # an id that comes twice is one message: the first
                 self._mail[_key(note)] = note.mail
                 touched[_key(note)] = None
-        for key, reader in spoken:
-            said = self._said[key][reader]
-            self._tx.sql(_SAY, (*key, reader, _encode(said.reading).decode(), said.done_pos))
-        for key in touched:
-            mail = self._mail.get(key)
-            if mail is not None:
-                _place(mail, self._said.get(key, {}))
-                self._tx.sql(_PUT, msgspec.structs.astuple(mail))
+        placed = [self._mail[key] for key in touched if key in self._mail]
+        for mail in placed:
+            _place(mail, self._said.get((mail.msg, mail.sender), {}))
+        # Taken out and put back: engines differ in how many rows they replace at once, not in how they add them.
+        self._replace("mail", _MAIL, "pos", [m.pos for m in placed if (m.msg, m.sender) in there], placed)
+        said = [
+            (*key, each.reader, _encode(each.reading).decode(), each.done_pos)
+            for key, readers in self._said.items()
+            if key[0] in spoken
+            for each in readers.values()
+        ]
+        self._replace("delivery", _SAID, "msg", sorted(spoken), said)
+
+    def _replace(self, table: str, columns: str, by: str, gone: Sequence[Any], rows: Sequence[Any]) -> None:
+        for first in range(0, len(gone), _KEYS):
+            lot = gone[first : first + _KEYS]
+            self._tx.sql(f"DELETE FROM {table} WHERE {by} IN ({','.join('?' * len(lot))})", lot)
+        if rows:
+            tuples = [msgspec.structs.astuple(row) if isinstance(row, Mail) else row for row in rows]
+            self._tx.fill(table, columns, tuples)
 
     def _learn(self, keys: set[Key]) -> None:
         ids = sorted({msg for msg, _ in keys})
@@ -223,7 +231,7 @@ class _Lot:
             for row in self._tx.sql(f"SELECT {_MAIL} FROM mail WHERE msg IN ({marks})", lot).fetchall():
                 mail = Mail(*row)
                 self._mail[mail.msg, mail.sender] = mail
-            sql = f"SELECT msg, sender, reader, reading, done_pos FROM delivery WHERE msg IN ({marks})"
+            sql = f"SELECT {_SAID} FROM delivery WHERE msg IN ({marks})"
             for msg, sender, reader, reading, done_pos in self._tx.sql(sql, lot).fetchall():
                 self._said.setdefault((msg, sender), {})[reader] = Said(reader, _read(reading), done_pos)
 
