@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,13 @@ import pytest
 from holdfast import codec, records
 from holdfast.collections import mailbox
 from holdfast.collections.delivery import TABS
+from holdfast.corpus import SqliteCorpus
 from holdfast.corpus.moving import MAILED
 from holdfast.hub.home import Home
-from holdfast.log.erasure import drafts_of, mark_of
+from holdfast.log import drafts
+from holdfast.log.erasure import drafts_of, erase, mark_of
 from holdfast.testing.clock import SettableClock
+from holdfast.testing.corpus import log_of
 from tests.hub.conftest import Room
 from tests.hub.pens import Pen
 from tests.hub.roles import House
@@ -233,6 +237,25 @@ def test_what_is_erased_is_in_no_inbox(room: Room, looked: bool) -> None:
     room.append(ada.segment(2))
     assert ids(room, "all", to="bob-whose-name-is-secret-too") == []
     assert room.core.corpus.query("SELECT * FROM mail") == []
+
+
+def test_what_is_erased_while_it_is_taken_up_is_in_no_inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = SqliteCorpus(tmp_path / "c.db", hub=True)
+    log = log_of(corpus, tmp_path)
+    draft = drafts.message({"body": "secret", "to": "bob"})
+    (stored,) = log.append([draft])
+    write, erased = corpus.write, list[int]()
+
+    def between(job: Any) -> Any:
+        if not erased:
+            erased.append(stored.pos)
+            erase(log, [], [mark_of(stored.record)])
+        return write(job)
+
+    monkeypatch.setattr(corpus, "write", between)
+    assert mailbox.fill(corpus, log.blobs) == 1
+    assert corpus.query("SELECT * FROM mail") == []
+    corpus.close()
 
 
 def test_the_feed_of_one_recipient_brings_his_messages_alone(room: Room) -> None:

@@ -81,6 +81,9 @@ class Said(msgspec.Struct, frozen=True):
 
 
 _MAIL: Final = "pos, box, msg, sender, needs, tab, was, due_ms, expires_ms"
+_ERASED: Final = (
+    "SELECT pos FROM rec WHERE coll=(SELECT id FROM name WHERE s='messages') AND pos>? AND pos<=? AND body IS NULL"
+)
 _SAID: Final = "msg, sender, reader, reading, done_pos"
 _encode = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(Reading).decode
@@ -99,9 +102,12 @@ def fill(corpus: SqlCorpus, blobs: BlobReader | None, lot: int = LOT) -> int:
     last = batch[-1].pos
 
     def job(tx: SqlTransaction) -> None:
-        if (tx.meta(MAILED) or 0) == mark:  # else another process has taken them up
-            _Lot(tx).write([each for each in notes if each is not None])
-            tx.set_meta(MAILED, last)
+        if (tx.meta(MAILED) or 0) != mark:
+            return  # another process has taken them up
+        # What was erased since it was read must not be taken up now: nobody would look for it here again.
+        gone = {pos for (pos,) in tx.sql(_ERASED, (mark, last)).fetchall()}
+        _Lot(tx).write([each for each in notes if each and not (isinstance(each, _New) and each.mail.pos in gone)])
+        tx.set_meta(MAILED, last)
 
     corpus.write(job)
     return len(batch)
