@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from holdfast.node.objects import open_store
     from holdfast.node.secrets import redact_secrets
     from holdfast.node.store import Store
+    from holdfast.retention import Retention
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "Message",
     "NodeFull",
     "NotFound",
+    "Retention",
     "Store",
     "UsageError",
     "Version",
@@ -59,6 +61,7 @@ _WHERE = {
     "Hub": "holdfast.node.hub",
     "Limits": "holdfast.node.directory",
     "Message": "holdfast.collections",
+    "Retention": "holdfast.retention",
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",
     "open_store": "holdfast.node.objects",

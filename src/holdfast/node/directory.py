@@ -35,6 +35,7 @@ from holdfast.node.batch import CAS_AGENT
 from holdfast.node.keys import Keyring
 from holdfast.objects import BlobFiles
 from holdfast.records import NAME_BYTES_MAX, check_names
+from holdfast.retention import Retention
 
 if TYPE_CHECKING:
     from holdfast.node.positions import Positions
@@ -55,11 +56,14 @@ class Limits(msgspec.Struct, frozen=True):
         floor_bytes: free bytes on the disk below which nothing new is written.
         ballast_bytes: kept aside, to be given back when the disk is full; 0 for none.
         scan_s: seconds between two turns of the scan in the background, which reads all of it in a day; 0 for none.
+        retention: how much of the agent's log stays here, and for how long; it is written down for whoever opens the
+            node next. None: as it was written down, or everything.
     """
 
     floor_bytes: int = FLOOR_BYTES
     ballast_bytes: int = BALLAST_BYTES
     scan_s: float = 300.0
+    retention: Retention | None = None
 
 
 DEFAULT_LIMITS: Final = Limits()
