@@ -24,7 +24,7 @@ from holdfast.errors import UsageError
 KB: Final = 1 << 10
 MB: Final = 1 << 20
 GB: Final = 1 << 30
-LEAST_BYTES: Final = 2 * MB
+LEAST_BYTES: Final = 4 * MB
 """A smaller budget could not hold a log's own tables, its WAL and one batch."""
 WAIT_S: Final = 2.0
 
@@ -90,7 +90,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.max_bytes and self.max_bytes < LEAST_BYTES:
             raise UsageError(
-                f"a budget of {self.max_bytes} bytes is too small", hint=f"at least {LEAST_BYTES} (2 MB), or 0 for none"
+                f"a budget of {self.max_bytes} bytes is too small", hint=f"at least {LEAST_BYTES} (4 MB), or 0 for none"
             )
         if not (math.isfinite(self.wait_s) and self.wait_s >= 0):
             raise UsageError(f"wait_s is a number of seconds, got {self.wait_s!r}", hint="such as 2.0")

@@ -50,7 +50,7 @@ class Hits(msgspec.Struct, frozen=True):
 def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     """Indexes the next lot and returns how many records it covered; 0 when nothing is left."""
     mark = corpus.meta(INDEXED) or 0
-    batch = corpus.feed(mark, lot)
+    batch = corpus.feed(mark, lot, corpus.lot_bytes)
     if not batch:
         return 0
     rows = [(each.pos, text, each.agent, each.record.kind) for each in batch if (text := text_of(each))]

@@ -53,6 +53,9 @@ class SqlCorpus:
     scour: Callable[..., bool]
     """Lets go of what is still kept of rows as they were, with ``index=`` of their words; False while one is read."""
 
+    lot_bytes = 1 << 20
+    """Of bodies, as they are stored, that are indexed in one transaction: all of a lot's words lie in the WAL first."""
+
     def __init__(self, *, hub: bool) -> None:
         self.hub = hub
         # Caches of what never changes once committed; a rollback may undo what was learnt inside it.

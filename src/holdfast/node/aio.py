@@ -129,7 +129,7 @@ class AsyncStore:
         try:
             return message_in((await self._append((draft,), False))[0], words)
         except Conflict:
-            return self._store._posted(draft.key)
+            return await asyncio.to_thread(self._store._posted, draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -147,7 +147,7 @@ class AsyncStore:
         special = collection in store._cas or collection in store._sealed
         if at is None and not special and (agent is None or agent == self.agent):
             stored = store._log.newest(collection, key)
-            if stored is None or not stored.is_blob:
+            if stored is None or not (stored.is_blob or stored.body is None):
                 return store.get(key, default=default, collection=collection)
         return await asyncio.to_thread(store.get, key, agent=agent, at=at, default=default, collection=collection)
 
@@ -230,6 +230,14 @@ class AsyncStore:
         """Proves this agent's whole log; see `Store.verify`."""
         return await asyncio.to_thread(self._store.verify)
 
+    async def pin(self, key: str, *, collection: str = STATE) -> None:
+        """Has a key's current value stay on this machine; see `Store.pin`."""
+        await asyncio.to_thread(self._store.pin, key, collection=collection)
+
+    async def unpin(self, key: str, *, collection: str = STATE) -> None:
+        """Lets a pinned value leave again; see `Store.unpin`."""
+        await asyncio.to_thread(self._store.unpin, key, collection=collection)
+
     async def rotate(self) -> str:
         """Puts a new signing key in force; see `Store.rotate`."""
         return await asyncio.to_thread(self._store.rotate)
@@ -254,6 +262,8 @@ class AsyncStore:
         future: asyncio.Future[list[Stored]] = loop.create_future()
         try:
             store._reserve.check(len(made[0].payload))
+            if store._room is not None and not store._room.passes(made):
+                await asyncio.to_thread(store._room.enter, made)
             # One sink a loop, so that a batch of many tasks' writes wakes the loop once.
             store._log.submit(made, _sink(loop), future)
             stored = await future

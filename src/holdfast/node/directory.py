@@ -1,11 +1,11 @@
 """A node directory: who this node is, its keys, its agents' logs, its blobs and its room on the disk.
 
-    config.json          hubs and level, written by init; its presence makes the directory a node's
+    config.json          hubs, level and retention; its presence makes the directory a node's
     node.db  keys.db     how far each hub is · the Ed25519 keys
     cache.db             other agents' records, fetched and verified; may be deleted
     agents/<agent>/      log.db, log.anchor: one agent's log
     blobs/  ballast      payloads above 64 KiB · room to get out of a full disk
-    ship.lock  scan.lock whoever holds it ships, or scans, for everybody
+    ship.lock  scan.lock evict.lock    whoever holds it ships, scans or makes room, for everybody
 
 In one process all stores of a directory share one `Directory` (`attach`), and so its open logs. It refuses to know
 the network: shipping takes a Directory and is started by the store.
@@ -18,7 +18,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -91,7 +91,9 @@ class Directory:
         self.reserve = Reserve(path, ballast_bytes=limits.ballast_bytes, floor_bytes=limits.floor_bytes, clock=wall)
         self.shipper: Any = None  # the process's one Shipper, once a store with a hub was opened
         self.scanner: Any = None  # the process's one Scanning, once a store was opened
-        self.lock = threading.RLock()  # guards what follows, `shipper` and `scanner`
+        self.evictor: Any = None  # the process's one Evictor, once a store with a budget and a hub was opened
+        self.rooms: dict[tuple[str, str], Any] = {}  # the guards of budgets, by agent and level
+        self.lock = threading.RLock()  # guards what follows, and the three above
         self._keyring: Keyring | None = None
         self._vault: Vault | None = None
         self._node: Engine | None = None
@@ -277,18 +279,20 @@ class Directory:
 
     def close(self) -> None:
         """Stops shipping and closes every file; a second close is fine."""
-        if self.scanner is not None:
-            self.scanner.stop()
+        for each in (self.scanner, self.evictor):
+            if each is not None:
+                each.stop()
         if self.shipper is not None:
             self.shipper.stop()
         with self.lock:
             self.shipper = None
             logs = [opened for opened, _ in self._logs.values()]
             self._logs.clear()
+            self.rooms.clear()
             engines: list[Any] = [each for each in (self._keyring, self._node) if each is not None]
             self._keyring = self._node = self._vault = None
-        for each in (*logs, *engines):
-            each.close()
+        for other in (*logs, *engines):
+            other.close()
 
 
 def attach(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS, make: bool = True) -> Directory:
@@ -391,6 +395,19 @@ def write_config(home: Path, config: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     os.replace(partial, home / _CONFIG)
     sync_directory(home)
+
+
+def change_config(home: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes config.json as a whole; of two who do so at once, one comes after the other.
+
+    Args:
+        home: the node directory.
+        change: changes what the file says, in place.
+    """
+    with _locked(home):
+        config = read_config(home)
+        change(config)
+        write_config(home, config)
 
 
 @contextlib.contextmanager

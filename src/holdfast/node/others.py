@@ -11,14 +11,15 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from holdfast import clock
 from holdfast.collections import Message
-from holdfast.corpus import Filter, Stored
-from holdfast.errors import HubUnavailable, IntegrityError, NotCached, NotFound, Sealed, UsageError
+from holdfast.corpus import Filter, SqliteCorpus, Stored
+from holdfast.corpus.eviction import take_back
+from holdfast.errors import HubUnavailable, IntegrityError, NodeFull, NotCached, NotFound, Sealed, UsageError
 from holdfast.log import Log
 from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told
@@ -28,9 +29,12 @@ from holdfast.node.directory import Directory
 from holdfast.node.hub import Hub
 from holdfast.node.looking import When, as_of, newest
 from holdfast.node.proof import Proven
-from holdfast.node.proven import as_stored
+from holdfast.node.proven import HubBlobs, as_stored
 from holdfast.records import BLOB, read_blob_reference
 from holdfast.transport.blobs import download
+
+if TYPE_CHECKING:
+    from holdfast.node.room import Room
 
 T = TypeVar("T")
 SEALED: Final = "sealed"
@@ -48,7 +52,7 @@ class Others:
 
     def __init__(self, directory: Directory, agent: str, hubs: Sequence[str], token: str | Path | None) -> None:
         self._directory = directory
-        self._agent = agent
+        self._agent, self._hubs = agent, hubs
         self._lock = threading.Lock()  # guards _cache
         self._cache: Cache | None = None
         self._hub = Hub(hubs, token, pins=self.cache) if hubs else None
@@ -135,22 +139,40 @@ class Others:
         """Everybody's values and messages with these words."""
         return self._ask(lambda hub: hub.search(q, agent=agent, collection=collection, limit=limit))
 
-    def fetch_back(self, stored: Stored) -> Any:
-        """The value of a record whose bytes are not on this machine, from a hub that holds them; kept, if a blob.
+    def fetch_back(self, stored: Stored, corpus: SqliteCorpus, room: Room | None) -> Any:
+        """The value of a record of this log whose bytes are not on this machine, from a hub that holds them.
+
+        Args:
+            stored: the record.
+            corpus: the log, which keeps the bytes again.
+            room: where that must stay within a budget: without room for them they are only returned.
 
         Raises:
-            NotCached: no hub answers.
+            NotCached: no hub answers; it says where the bytes are.
             IntegrityError: what came is something else.
         """
         record = stored.record
-        where = f"{record.collection}/{record.key} seq {record.seq} of {stored.agent}"
         try:
-            if stored.body is None:
-                stored = as_stored(self._ask(lambda hub: self._same(hub, stored)))
-            return self._value(stored)
+            if stored.body is not None:
+                return self._value(stored)
+            found = self._ask(lambda hub: self._same(hub, stored))
+            item = found.item
+            back = msgspec.structs.replace(stored, codec=item.codec, body=item.body, why=item.why)
+            beside = read_blob_reference(back.payload())[1] if record.flags & BLOB and item.body is not None else 0
+            if item.body is not None and (room is None or room.has_for(len(item.body), beside)):
+                value = self._value(back)  # its blob first: what the row then refers to is here
+                with contextlib.suppress(NodeFull):
+                    take_back(corpus, stored.pos, record.link, item.codec, item.body)
+                return value
+            return self._ask(lambda hub: value_in(back, HubBlobs(hub.client, found), self._directory.vault))
         except HubUnavailable as error:
+            where = ", ".join(self._hubs)
             raise NotCached(
-                f"the bytes of {where} are not on this machine, and no hub answers", hint="try again when one does"
+                f"{record.collection}/{record.key} seq {record.seq} of {stored.agent} is not on this machine but at"
+                f" {where}, which does not answer",
+                hint="try again when it does; what has to stay here can be pinned",
+                hub=where,
+                payload_hash=record.payload_hash.hex(),
             ) from error
 
     # -- writing ------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
+from holdfast.node.keeping import listed, message_listed, watched
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
 from holdfast.node.sealing import Sealing
 
@@ -104,6 +105,7 @@ class Store:
             self._sealed = self._sealing.collections
             if sealed:
                 self._sealing.declare(sealed, self._cas)
+            self._room = watched(self._directory, self._opened, limits.retention, self.hubs, token)
             if limits.scan_s:
                 from holdfast.node.scanning import start as scan
 
@@ -326,7 +328,7 @@ class Store:
             found = self._reader().messages(which)
             newest_known = max((each.seq for each in found if each.agent == self.agent), default=0)
             return [*found, *(each for each in own if each.seq > newest_known)][-limit:]
-        return [message_in(stored, self._load(stored)) for stored in messages_in(self._log, which)][::-1]
+        return [self._message(stored) for stored in messages_in(self._log, which)][::-1]
 
     def changes(
         self,
@@ -409,6 +411,23 @@ class Store:
 
         return verify(self._directory, self._opened)
 
+    def pin(self, key: str, *, collection: str = STATE) -> None:
+        """Has a key's current value stay on this machine whatever the budget; it is fetched if it had left.
+
+        Raises:
+            NotFound: it has no value.
+            NotCached: it had left, and no hub answers.
+        """
+        from holdfast.node.keeping import pin
+
+        pin(self, collection, key)
+
+    def unpin(self, key: str, *, collection: str = STATE) -> None:
+        """Lets a pinned value leave again as any other; one that was not pinned is fine."""
+        from holdfast.node.keeping import unpin
+
+        unpin(self, collection, key)
+
     def rotate(self) -> str:
         """Puts a new signing key in force for the whole node directory; returns its public half in hex.
 
@@ -445,6 +464,8 @@ class Store:
     def _append(self, made: Sequence[Draft], durable: bool) -> list[Stored]:
         try:
             self._reserve.check(len(made[0].payload))
+            if self._room is not None:
+                self._room.enter(made)
             stored = self._log.append(made, durable=durable)
         except NodeFull:
             self._directory.make_room()
@@ -473,23 +494,26 @@ class Store:
             return CAS_AGENT
         return None if agent is None or agent == self.agent else agent
 
-    def _load(self, stored: Stored) -> Any:
+    def _load(self, stored: Stored, *, keep: bool = False) -> Any:
         try:
             return value_in(stored, self._blobs, self._sealing.vault)
         except NotCached:
             if not self.hubs:
                 raise
-            return self._reader().fetch_back(stored)
+            return self._reader().fetch_back(stored, self._opened.corpus, None if keep else self._room)
 
     def _version(self, stored: Stored) -> Version:
         try:
             return told(stored, self._blobs, self._sealing.vault)
         except NotCached:
-            return version_of(stored, None, self._load(stored))
+            return listed(stored, self._load)
+
+    def _message(self, stored: Stored) -> Message:
+        return message_listed(stored, self._load)
 
     def _unshipped(self, which: Filter) -> list[Message]:
         """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
-        return [message_in(each, self._load(each)) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
+        return [self._message(each) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
 
     def _reader(self) -> Others:
         with self._directory.lock:
