@@ -424,7 +424,7 @@ def room_of(directory: Directory, opened: OpenLog, retention: Retention) -> Room
         at = (opened.agent, opened.level.name)
         known = directory.rooms.get(at)
         if known is None or known.retention != retention or known._opened is not opened:
-            known = directory.rooms[at] = Room(directory, opened, retention)
+            known = directory.rooms[at] = Room(directory, opened, retention).begin()
         return known
 
 

@@ -118,6 +118,11 @@ class Need(msgspec.Struct, frozen=True):
     inline: int = 0
     beside: int = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return self.inline + self.beside
+
     @classmethod
     def of(cls, made: Sequence[Draft]) -> Need:
         """What these drafts may take at most, before they are packed."""
@@ -152,9 +157,14 @@ class Room:
         self._again = float("-inf")
         self._told = -1  # the `at_ms` of the standing that the blobs were counted from
         self._upto = self._blobs = 0
-        if retention.max_bytes:
-            opened.corpus.engine.keep_wal(self.lines.wal)
-            opened.corpus.lot_bytes = min(opened.corpus.lot_bytes, self.lines.wal // 16)
+
+    def begin(self) -> Room:
+        """Has the log's own background work keep to its part too: the WAL, and what the index takes at once."""
+        if self.retention.max_bytes:
+            corpus = self._opened.corpus
+            corpus.engine.keep_wal(self.lines.wal)
+            corpus.lot_bytes = min(corpus.lot_bytes, self.lines.wal // 16)
+        return self
 
     @property
     def agent(self) -> str:
@@ -166,7 +176,7 @@ class Room:
         if not self.retention.max_bytes:
             return True
         with self._lock:
-            size = need.inline + need.beside
+            size = need.size
             if size <= self._left and self._directory.wall.monotonic() < self._again:
                 self._left -= size
                 return True
@@ -197,7 +207,8 @@ class Room:
             return
         wall = self._directory.wall
         until = wall.monotonic() + self.retention.wait_s
-        write_want(self._directory, self.agent, need)
+        if want_of(self._directory, self.agent) != need:
+            write_want(self._directory, self.agent, need)
         while True:
             evictor = self._directory.evictor
             if evictor is not None:
@@ -221,7 +232,7 @@ class Room:
             more, self._upto = eviction.blob_bytes(corpus, self._upto)
             self._blobs += more
             blobs = self._blobs
-        wal = max(found.wal, 2 * lines.wal)
+        wal = max(found.wal, 2 * lines.wal)  # what it may have at any moment is nobody else's
         free = found.file - found.live
         beside = lines.stop - found.file - wal - blobs
         inline = min(lines.log - found.file, beside) + free
@@ -279,13 +290,25 @@ class Room:
             "used": figures.used,
             "budget": self.retention.max_bytes,
             "unsettled": held,
-            "size": need.inline + need.beside,
+            "size": need.size,
         }
         return NodeFull(f"{said}; {why}", hint=hint, **context)
 
     def _hubs(self) -> Sequence[str]:
         evictor = self._directory.evictor
         return evictor.hubs if evictor is not None else ()
+
+
+def cache(directory: Directory, opened: OpenLog) -> dict[str, Any]:
+    """How an agent's log stands to its budget, as JSON values; `full` while writes are refused."""
+    retention, standing = retention_of(directory, opened.agent), standing_of(directory, opened.agent)
+    figures = Room(directory, opened, retention).figures()
+    found: dict[str, Any] = {"used": figures.used, "budget": retention.max_bytes, "days": retention.days}
+    if retention.limits:
+        found |= {"evicted": standing.evicted, "unsettled": unsettled(opened, standing), "pinned": standing.pinned}
+    found["full"] = not max(Need(ROW_BYTES), want_of(directory, opened.agent), key=lambda need: need.size).fits(figures)
+    found["trouble"] = standing.trouble
+    return found
 
 
 def unsettled(opened: OpenLog, standing: Standing) -> int:
