@@ -24,7 +24,7 @@ NAMES = sorted(COMMANDS.commands)
 def test_the_commands_are_the_documented_ones() -> None:
     first = "init demo serve status put get ls rm history diff rollback"
     then = "send inbox watch export import verify doctor version"
-    last = "completion metrics token migrate scan erase keys backup repair quarantine"
+    last = "completion metrics token migrate scan erase keys backup repair quarantine retention compact archive"
     assert {*first.split(), *then.split(), *last.split()} == set(NAMES)
 
 

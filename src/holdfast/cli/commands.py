@@ -37,6 +37,9 @@ COMMANDS = Shell(
         },
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
+            "retention": ("retention", "how much of each agent's log stays on this machine"),
+            "compact": ("retention", "give free room in the files back to the disk"),
+            "archive": ("archive", "old records in compressed files that anybody can read"),
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {

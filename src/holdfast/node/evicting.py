@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.25
 STAND_BY_S: Final = 1.0
 AGAIN_S: Final = 0.1
-AGAIN_S_MAX: Final = 5.0
+AGAIN_S_MAX: Final = 2.0
 DAYS_EVERY_S: Final = 600.0
 STOP_S: Final = 10.0
 INDEX_SHARE: Final = 8
