@@ -61,7 +61,11 @@ def create_command(settings: Settings, /, address: str, **how: Any) -> None:
     """
     from holdfast.integrity.backup import create
 
-    with _opened(address, how["key_file"]) as repository, _source(settings, how) as source, Line(settings) as line:
+    with (
+        _opened(address, how["key_file"]) as repository,
+        opened_source(settings, how) as source,
+        Line(settings) as line,
+    ):
         made = create(repository, source, anew=how["anew"], told=line.told)
     if made.missing:
         what = count_text(made.missing, "body", "bodies")
@@ -162,7 +166,11 @@ def drill_command(settings: Settings, /, address: str, names: tuple[str, ...], *
     """
     from holdfast.integrity.backup import drill
 
-    with _opened(address, how["key_file"]) as repository, _source(settings, how) as source, Line(settings) as line:
+    with (
+        _opened(address, how["key_file"]) as repository,
+        opened_source(settings, how) as source,
+        Line(settings) as line,
+    ):
         chosen = [_named(repository, name) for name in names]
         signer = source.signer(repository.keys[0])
         if signer is None:
@@ -304,7 +312,7 @@ def run_command(settings: Settings, /, address: str, **how: Any) -> int:
     from holdfast.integrity.backup import PRESETS, create, drill, prune
 
     every = milliseconds(how["drill_every"])
-    with _opened(address, how["key_file"]) as repository, _source(settings, how) as source:
+    with _opened(address, how["key_file"]) as repository, opened_source(settings, how) as source:
         made = create(repository, source)
         drills = repository.drills()
         drilled = pruned = None
@@ -372,7 +380,8 @@ def _opened(address: str, key_file: Path | None, signer: str = "") -> Iterator[R
 
 
 @contextlib.contextmanager
-def _source(settings: Settings, how: dict[str, Any]) -> Iterator[Source]:
+def opened_source(settings: Settings, how: dict[str, Any]) -> Iterator[Source]:
+    """What `--from` names, open to be read: a hub in either engine, or a node; the store if it names nothing."""
     place, with_keys = how["source"], how.get("with_keys", False)
     if with_keys and how["key_file"] is None:
         raise UsageError("private keys go only into a sealed repository", hint="--key FILE")

@@ -175,7 +175,7 @@ def compact_command(settings: Settings, data: Path | None) -> int:
     if data is not None:
         if not (data / "hub.db").exists():
             raise UsageError(f"there is no hub in {data}", hint="give the directory that serve --data was given")
-        files = [(data / "hub.db", ("", "hub"))]
+        files: list[tuple[Path, tuple[str, ...]]] = [(data / "hub.db", ("", "hub"))]
     else:
         home = settings.need_store()
         agents = [settings.agent] if settings.agent else agents_in(home)

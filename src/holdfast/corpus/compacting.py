@@ -1,4 +1,4 @@
-"""Gives back to the disk what a file no longer holds: a copy without the free pages takes its place, or nothing changes.
+"""Gives back to the disk what a file no longer holds: a copy without free pages takes its place, or nothing changes.
 
 SQLite's own VACUUM in place writes the whole file through the WAL; a copy beside it takes half the room, and is looked
 at before it counts. Nobody else may have the file open: who wants to open it waits at its door. Killed anywhere, the
@@ -43,7 +43,7 @@ class _Gone:
 
 
 class Sole(Engine):
-    """An engine whose process alone has the file open, and stays alone until it is closed; `sole` says whether it is."""
+    """An engine whose process alone has the file open, and stays alone until it closes; `sole` says whether it is."""
 
     sole = False
 
@@ -134,7 +134,9 @@ class _Descriptor:
 def _facts(execute: Any) -> list[Any]:
     """What must be the same in both: every table's length, and what the file says of its format."""
     # (What a virtual table keeps is in its shadow tables, which are among them.)
-    names = "SELECT name FROM sqlite_schema WHERE type='table' AND name<>'fts' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    names = (
+        "SELECT name FROM sqlite_schema WHERE type='table' AND name<>'fts' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+    )
     tables = [row[0] for row in execute(names).fetchall()]
     counts = [(name, execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]) for name in tables]
     return [execute("PRAGMA user_version").fetchone()[0], *counts]

@@ -25,6 +25,7 @@ from holdfast.hub.options import Settle
 from holdfast.hub.order import CommonOrder
 from holdfast.hub.sqlroom import Workers
 from holdfast.hub.tokens_database import DatabaseTokens
+from holdfast.integrity.shelf import shelve
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class HubDatabase(Home):
         corpus = PostgresCorpus(database, **options)
         try:
             self._keep(corpus)
+            self._shelf = shelve(corpus)
             self.blobs = BlobTable(corpus.engine)
             self.signer, self.lineage = corpus.write(self._begin)
             self.gen = self.lineage[-1][0]
@@ -132,3 +134,4 @@ class HubDatabase(Home):
     def close(self, *, clean: bool = True) -> None:
         """Closes the connections."""
         self.corpus.close()
+        self._shelf.close()
