@@ -79,7 +79,7 @@ def old_file(path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "script"), [("agent", "0003_added.sql"), ("hub", "0003_added.sql"), ("hub", "hub_0003_added.sql")]
+    ("role", "script"), [("agent", "0009_added.sql"), ("hub", "0009_added.sql"), ("hub", "hub_0009_added.sql")]
 )
 def test_an_older_file_is_brought_up_to_date_and_the_newer_one_is_refused(
     tmp_path: Path, role: str, script: str
@@ -103,7 +103,7 @@ def test_a_script_of_the_agents_part_runs_on_a_hub_whose_own_script_has_run(tmp_
     """The count in a hub's file must mean the same scripts after any role has got another one."""
     names = [text.splitlines()[0] for text in migrations(("", "hub"))]
     assert sorted(names) == sorted(text.splitlines()[0] for role in ("", "hub") for text in migrations((role,)))
-    root = next_version(tmp_path, "0003_added.sql", "-- next\n")
+    root = next_version(tmp_path, "0009_added.sql", "-- next\n")
     code = "from holdfast.corpus.scripts import migrations; print(migrations(('', 'hub')).index('-- next\\n'))"
     environment = os.environ | {"PYTHONPATH": str(root)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -19,6 +19,7 @@ from holdfast.errors import Conflict, NodeFull
 from holdfast.log import Draft, drafts
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
+from holdfast.node import keeping
 from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
@@ -129,7 +130,7 @@ class AsyncStore:
         try:
             return message_in((await self._append((draft,), False))[0], words)
         except Conflict:
-            return await asyncio.to_thread(self._store._posted, draft.key)
+            return await asyncio.to_thread(keeping.posted, self._store, draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -260,10 +261,10 @@ class AsyncStore:
             return await asyncio.to_thread(store._append, made, durable)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Stored]] = loop.create_future()
+        if store._room is not None and not store._room.passes(made):
+            await asyncio.to_thread(store._room.enter, made)
         try:
             store._reserve.check(len(made[0].payload))
-            if store._room is not None and not store._room.passes(made):
-                await asyncio.to_thread(store._room.enter, made)
             # One sink a loop, so that a batch of many tasks' writes wakes the loop once.
             store._log.submit(made, _sink(loop), future)
             stored = await future

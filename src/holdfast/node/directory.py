@@ -18,7 +18,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -395,6 +395,16 @@ def write_config(home: Path, config: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     os.replace(partial, home / _CONFIG)
     sync_directory(home)
+
+
+def addressed(
+    config: dict[str, Any], hub: str | Iterable[str] | None, token: str | Path | None
+) -> tuple[tuple[str, ...], str | Path | None]:
+    """The hubs that a store ships to, and what they know it by: as it was opened, else as config.json says."""
+    if hub is None and token is None and config.get("token_file"):
+        token = Path(config["token_file"])
+    given = config.get("hubs", ()) if hub is None else [hub] if isinstance(hub, str) else hub
+    return tuple(url.rstrip("/") for url in given), token
 
 
 def change_config(home: Path, change: Callable[[dict[str, Any]], None]) -> None:

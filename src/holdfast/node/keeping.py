@@ -9,7 +9,8 @@ import msgspec
 
 from holdfast.collections import Message, message_in
 from holdfast.corpus import Stored
-from holdfast.errors import NotCached, NotFound
+from holdfast.errors import Conflict, NotCached, NotFound
+from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
 
 if TYPE_CHECKING:
@@ -50,12 +51,29 @@ def listed(stored: Stored, load: Callable[[Stored], Any]) -> Version:
         return msgspec.structs.replace(version_of(stored, None, None), missing=EVICTED)
 
 
-def message_listed(stored: Stored, load: Callable[[Stored], Any]) -> Message:
-    """A message of a list; one whose body has left while no hub answers is there without it, and `extra` says so."""
+def messages(found: Sequence[Stored], load: Callable[[Stored], Any]) -> list[Message]:
+    """Messages, oldest first of what comes newest first; one whose body has left while no hub answers is there without
+    it, and `extra` says so."""
+    return [_message(stored, load) for stored in reversed(found)]
+
+
+def _message(stored: Stored, load: Callable[[Stored], Any]) -> Message:
     try:
         return message_in(stored, load(stored))
     except NotCached:
         return msgspec.structs.replace(message_in(stored, {"body": None}), extra={"missing": EVICTED})
+
+
+def posted(store: Store, msg_id: str) -> Message:
+    """The message that was posted under an id before.
+
+    Raises:
+        Conflict: it was deleted since.
+    """
+    stored = store._log.newest(MESSAGES, msg_id)
+    if stored is None:
+        raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
+    return message_in(stored, store._load(stored))
 
 
 def unpin(store: Store, collection: str, key: str) -> None:

@@ -28,9 +28,9 @@ from holdfast.log import level as level_named
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told, version_of
+from holdfast.node import keeping
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
-from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
-from holdfast.node.keeping import listed, message_listed, watched
+from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, addressed, attach, check_agent, detach
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
 from holdfast.node.sealing import Sealing
 
@@ -88,16 +88,11 @@ class Store:
         try:
             self._blobs = self._directory.blobs
             self._reserve = self._directory.reserve
-            written = self._directory.config
-            if hub is None and token is None and written.get("token_file"):
-                token = Path(written["token_file"])
-            self._token = token
-            given = written.get("hubs", ()) if hub is None else [hub] if isinstance(hub, str) else hub
-            self.hubs: tuple[str, ...] = tuple(url.rstrip("/") for url in given)
+            self.hubs, self._token = addressed(self._directory.config, hub, token)
             if self.hubs:
                 from holdfast.node.ship import start
 
-                start(self._directory, self.hubs, token)
+                start(self._directory, self.hubs, self._token)
             self._opened = self._directory.open_log(agent, wanted)
             self._log = self._opened.log
             self._redact = redact
@@ -105,7 +100,7 @@ class Store:
             self._sealed = self._sealing.collections
             if sealed:
                 self._sealing.declare(sealed, self._cas)
-            self._room = watched(self._directory, self._opened, limits.retention, self.hubs, token)
+            self._room = keeping.watched(self._directory, self._opened, limits.retention, self.hubs, self._token)
             if limits.scan_s:
                 from holdfast.node.scanning import start as scan
 
@@ -231,7 +226,7 @@ class Store:
         try:
             return message_in(self._append((draft,), False)[0], words)
         except Conflict:
-            return self._posted(draft.key)
+            return keeping.posted(self, draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -324,11 +319,13 @@ class Store:
         narrow: dict[str, Any] = {"agents": (agent,) if agent else (), "kinds": (kind,) if kind else (), "since": begin}
         which = Filter(collection=MESSAGES, to=to, task=task, thread=thread, limit=limit, **narrow)
         if self.hubs and agent != self.agent:
-            own = self._unshipped(which) if agent is None else []  # before asking, since it may be shipped meanwhile
+            # Before asking, since it may be shipped meanwhile: whoever has posted sees it at once.
+            here = unshipped(self._log, which, self.outbox_depth) if agent is None else []
+            own = keeping.messages(here, self._load)
             found = self._reader().messages(which)
             newest_known = max((each.seq for each in found if each.agent == self.agent), default=0)
             return [*found, *(each for each in own if each.seq > newest_known)][-limit:]
-        return [self._message(stored) for stored in messages_in(self._log, which)][::-1]
+        return keeping.messages(messages_in(self._log, which), self._load)
 
     def changes(
         self,
@@ -382,10 +379,9 @@ class Store:
     def flush(self, timeout: float = 10.0) -> bool:
         """Waits until what this agent has written is safe on the hubs; False when `timeout` seconds were not enough.
 
-        Safe is what a hub has on its disk, and no hub that answers lacks. So with several hubs it is True while one of
-        them is away, if another has all of it; what waits for the one that is away is counted by `outbox_depth`.
-        Without a hub there is nothing to wait for, and it returns True. A hub that has acknowledged everything is asked
-        whether it still has it (it may have been put back to an older copy), unless it cannot be reached.
+        Safe is what a hub has on its disk, and no hub that answers lacks: what waits for one that is away is counted by
+        `outbox_depth`. Without a hub it returns True. A hub that has acknowledged everything is asked whether it still
+        has it (it may have been put back to an older copy), unless it cannot be reached.
         """
         return not self.hubs or bool(self._directory.shipper.flush(self._opened, self.hubs, timeout))
 
@@ -396,11 +392,8 @@ class Store:
         return health(self._directory, self._opened, self.hubs)
 
     def metrics(self, *, seed_names: bool = True) -> str:
-        """The figures of this node and all its agents, as text that Prometheus reads; docs/operations.md names them.
-
-        Args:
-            seed_names: show them under the names of the earlier systems too.
-        """
+        """The figures of this node and all its agents, as text that Prometheus reads (docs/operations.md names them);
+        with `seed_names` under the names of the earlier systems too."""
         from holdfast.node.metrics import metrics
 
         return metrics(self._directory, self.hubs or None, seed_names=seed_names)
@@ -418,15 +411,11 @@ class Store:
             NotFound: it has no value.
             NotCached: it had left, and no hub answers.
         """
-        from holdfast.node.keeping import pin
-
-        pin(self, collection, key)
+        keeping.pin(self, collection, key)
 
     def unpin(self, key: str, *, collection: str = STATE) -> None:
         """Lets a pinned value leave again as any other; one that was not pinned is fine."""
-        from holdfast.node.keeping import unpin
-
-        unpin(self, collection, key)
+        keeping.unpin(self, collection, key)
 
     def rotate(self) -> str:
         """Puts a new signing key in force for the whole node directory; returns its public half in hex.
@@ -462,10 +451,10 @@ class Store:
     # -- inside -------------------------------------------------------------------------------------------------
 
     def _append(self, made: Sequence[Draft], durable: bool) -> list[Stored]:
+        if self._room is not None:
+            self._room.enter(made)
         try:
             self._reserve.check(len(made[0].payload))
-            if self._room is not None:
-                self._room.enter(made)
             stored = self._log.append(made, durable=durable)
         except NodeFull:
             self._directory.make_room()
@@ -477,12 +466,6 @@ class Store:
         shipper = self._directory.shipper
         if shipper is not None and not shipper.poked:
             shipper.poke()
-
-    def _posted(self, msg_id: str) -> Message:
-        stored = self._log.newest(MESSAGES, msg_id)
-        if stored is not None:
-            return message_in(stored, self._load(stored))
-        raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
 
     def _check_there(self, collection: str, key: str, prefix: bool, expect: int | str | None) -> None:
         if not prefix and expect is None:
@@ -506,14 +489,7 @@ class Store:
         try:
             return told(stored, self._blobs, self._sealing.vault)
         except NotCached:
-            return listed(stored, self._load)
-
-    def _message(self, stored: Stored) -> Message:
-        return message_listed(stored, self._load)
-
-    def _unshipped(self, which: Filter) -> list[Message]:
-        """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
-        return [self._message(each) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
+            return keeping.listed(stored, self._load)
 
     def _reader(self) -> Others:
         with self._directory.lock:
