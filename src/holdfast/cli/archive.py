@@ -35,7 +35,7 @@ def archive_command() -> None:
 @_address
 @click.option("--from", "source", metavar="PLACE", default="", envvar="HOLDFAST_ARCHIVE_FROM",
               help="a node's or hub's directory, or a hub's database  [default: the store]")  # fmt: skip
-@click.option("--older-than", default="90d", metavar="TIME", help="written so long ago: 90d, 12w, 36h  [default: 90d]")
+@click.option("--older-than", default="90d", metavar="TIME", help="written so long ago: 90d, 12w, 36h; 0: all  [default: 90d]")
 @click.option("--blobs", metavar="ADDRESS", default="", help="where a hub's blobs are, if it was told: as of serve")
 @click.option("--drop", is_flag=True, help="a hub's: let the archived bodies go, and read them from there")
 @click.pass_obj
@@ -55,7 +55,8 @@ def run_command(settings: Settings, address: str, source: str, older_than: str, 
     from holdfast.integrity.backup import HUB
 
     lasting()
-    before = SYSTEM.now_ms() - milliseconds(older_than)
+    # A clock of ours may be up to a minute ahead of the wall.
+    before = SYSTEM.now_ms() + 61_000 if older_than == "0" else SYSTEM.now_ms() - milliseconds(older_than)
     if drop and "@" in address:
         raise UsageError("the hub would keep this address, and a secret in it", hint="leave user and password out")
     total = Made()
