@@ -35,7 +35,9 @@ def archive_command() -> None:
 @_address
 @click.option("--from", "source", metavar="PLACE", default="", envvar="HOLDFAST_ARCHIVE_FROM",
               help="a node's or hub's directory, or a hub's database  [default: the store]")  # fmt: skip
-@click.option("--older-than", default="90d", metavar="TIME", help="written so long ago: 90d, 12w, 36h; 0: all  [default: 90d]")
+@click.option(
+    "--older-than", default="90d", metavar="TIME", help="written so long ago: 90d, 12w, 36h; 0: all  [default: 90d]"
+)
 @click.option("--blobs", metavar="ADDRESS", default="", help="where a hub's blobs are, if it was told: as of serve")
 @click.option("--drop", is_flag=True, help="a hub's: let the archived bodies go, and read them from there")
 @click.pass_obj

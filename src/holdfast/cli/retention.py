@@ -192,7 +192,12 @@ def compact_command(settings: Settings, data: Path | None) -> int:
     before, after = sum(each.before for each in done), sum(each.after for each in done)
     if settings.as_json:
         settings.show.document(
-            {"before": before, "after": after, "files": [msgspec.to_builtins(each) for each in done], "busy": busy}
+            {
+                "before": before,
+                "after": after,
+                "files": [msgspec.structs.asdict(each) | {"path": str(each.path)} for each in done],
+                "busy": busy,
+            }
         )
     else:
         for each in done:
