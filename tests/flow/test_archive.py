@@ -20,6 +20,7 @@ from holdfast.hub.backup import finish_hub, hub_source
 from holdfast.integrity import verify_corpus
 from holdfast.integrity.archive import Archive, prove, select
 from holdfast.integrity.backup import Repository, create, restore
+from holdfast.node.directory import Limits
 from holdfast.node.erase import erase_key
 from holdfast.node.evicting import Asking, asked
 from holdfast.node.hub import Hub
@@ -29,6 +30,7 @@ from holdfast.objects.files.store import FileStore
 from holdfast.objects.memory import MemoryStore
 from holdfast.transport.client import HubClient
 from tests.flow.hubs import HubProcess
+from tests.services import shared_postgres
 
 LATER = 1 << 43
 VALUES: dict[str, Any] = {
@@ -240,3 +242,27 @@ def test_an_archive_is_one_hubs_and_a_node_has_its_own(
         # What is newer than the limit stays out of it.
         early = Archive(files, "early/").run(store._log.corpus, store._directory.blobs, before_ms=1)
         assert (early.records, early.files) == (0, 0)
+
+
+def test_a_hub_on_postgresql_reads_from_its_archive_too(tmp_path: Path) -> None:
+    address, place = shared_postgres().database(), f"file:{tmp_path / 'archive'}"
+    hub = HubProcess(tmp_path / "hub", database=address)
+    reader = Hub(hub.url)
+    try:
+        with Store(tmp_path / "node", "ada", hub=hub.url, limits=Limits(floor_bytes=0, ballast_bytes=0)) as store:
+            fill(store)
+            with hub_source(address) as source, FileStore(tmp_path / "archive") as files:
+                archive, corpus = Archive(files), source.parts[0].corpus
+                made = archive.run(corpus, source.parts[0].blobs, before_ms=LATER >> 1)
+                assert archive.drop(corpus, place, before_ms=LATER >> 1) == made.records - 1
+            for key, value in VALUES.items():
+                assert reader.get(key, agent="ada") == value
+            assert len(reader.messages(to="bob", limit=40)) == 30
+            asking, client = Asking(store._directory), HubClient(hub.url)
+            spare = asked([client], asking, store._directory.node_id)[store._log.branch.stream]
+            asking.close()
+            client.close()
+            assert (spare.mark.seq, spare.kept) == (made.records, frozenset())
+    finally:
+        reader.close()
+        hub.kill()

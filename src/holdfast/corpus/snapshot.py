@@ -43,7 +43,7 @@ class Snapshot:
 
     def records(self, after: int = 0, until: int = 1 << 62) -> Iterator[Stored]:
         """Every record (behind one position, up to another), in commit order."""
-        stored = self._corpus.stored
+        stored = self._corpus.bare  # what an archive holds, the archive's own proof is for
         sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? AND r.pos<=? ORDER BY r.pos LIMIT ?"
         while rows := self._query(sql, (after, until, STEP)).fetchall():
             yield from map(stored, rows)

@@ -329,6 +329,11 @@ class SqlCorpus:
             found = unbind(row, self._name, self._stream)
         return found if found.why != ARCHIVED else self._brought(found)
 
+    def bare(self, row: tuple[Any, ...]) -> Stored:
+        """The same without what an archive holds: for who looks at all of a file, and not beyond it."""
+        found = unbind(row, self._name, self._stream)
+        return found if found.why != ARCHIVED else msgspec.structs.replace(found, why=EVICTED)
+
     def _brought(self, found: Stored) -> Stored:
         back = self.elsewhere(found) if self.elsewhere is not None else None
         return msgspec.structs.replace(found, why=EVICTED) if back is None else back

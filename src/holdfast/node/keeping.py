@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.collections import Message, message_in
 from holdfast.corpus import Stored
-from holdfast.errors import Conflict, NotCached, NotFound
+from holdfast.errors import Conflict, NodeFull, NotCached, NotFound
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
 
@@ -94,6 +94,6 @@ def pin(store: Store, collection: str, key: str) -> None:
     eviction.pin(corpus, collection, name, True)  # before it is fetched: what comes back stays
     try:
         store._load(stored, keep=True)
-    except NotCached:
+    except (NotCached, NodeFull):
         eviction.pin(corpus, collection, name, False)
         raise

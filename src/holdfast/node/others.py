@@ -30,6 +30,7 @@ from holdfast.node.hub import Hub
 from holdfast.node.looking import When, as_of, newest
 from holdfast.node.proof import Proven
 from holdfast.node.proven import HubBlobs, as_stored
+from holdfast.node.room import ROW_BYTES, Need
 from holdfast.records import BLOB, read_blob_reference
 from holdfast.transport.blobs import download
 
@@ -139,15 +140,17 @@ class Others:
         """Everybody's values and messages with these words."""
         return self._ask(lambda hub: hub.search(q, agent=agent, collection=collection, limit=limit))
 
-    def fetch_back(self, stored: Stored, corpus: SqliteCorpus, room: Room | None) -> Any:
+    def fetch_back(self, stored: Stored, corpus: SqliteCorpus, room: Room | None, *, keep: bool = False) -> Any:
         """The value of a record of this log whose bytes are not on this machine, from a hub that holds them.
 
         Args:
             stored: the record.
             corpus: the log, which keeps the bytes again.
             room: where that must stay within a budget: without room for them they are only returned.
+            keep: they must be kept: room is made for them.
 
         Raises:
+            NodeFull: they must be kept, and do not fit.
             NotCached: no hub answers; it says where the bytes are.
             IntegrityError: what came is something else.
         """
@@ -159,7 +162,9 @@ class Others:
             item = found.item
             back = msgspec.structs.replace(stored, codec=item.codec, body=item.body, why=item.why)
             beside = read_blob_reference(back.payload())[1] if record.flags & BLOB and item.body is not None else 0
-            if item.body is not None and (room is None or room.has_for(len(item.body), beside)):
+            if keep and room is not None:
+                room.claim(Need(len(item.body or b"") + ROW_BYTES, beside))
+            if item.body is not None and (keep or room is None or room.has_for(len(item.body), beside)):
                 value = self._value(back)  # its blob first: what the row then refers to is here
                 with contextlib.suppress(NodeFull):
                     take_back(corpus, stored.pos, record.link, item.codec, item.body)

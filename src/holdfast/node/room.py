@@ -202,7 +202,14 @@ class Room:
         Raises:
             NodeFull: it does not fit, and nothing that would make room can leave.
         """
-        need = Need.of(made)
+        self.claim(Need.of(made))
+
+    def claim(self, need: Need) -> None:
+        """Returns once there is that much room.
+
+        Raises:
+            NodeFull: as `enter` says.
+        """
         if self.fits(need):
             return
         wall = self._directory.wall

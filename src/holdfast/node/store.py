@@ -409,7 +409,7 @@ class Store:
 
         Raises:
             NotFound: it has no value.
-            NotCached: it had left, and no hub answers.
+            NodeFull, NotCached: it had left, and there is no room for it, or no hub that answers.
         """
         keeping.pin(self, collection, key)
 
@@ -483,7 +483,7 @@ class Store:
         except NotCached:
             if not self.hubs:
                 raise
-            return self._reader().fetch_back(stored, self._opened.corpus, None if keep else self._room)
+            return self._reader().fetch_back(stored, self._opened.corpus, self._room, keep=keep)
 
     def _version(self, stored: Stored) -> Version:
         try:
