@@ -135,6 +135,19 @@ def test_a_backup_of_somebody_else_and_a_damaged_one_do_not_help(world: World, b
     assert repair.repair(home, Tools(hubs=(), backups=[f"file:{spoilt}", f"file:{backup}"])).repaired == ["a"]
 
 
+def test_while_the_newest_list_is_rotten_nobody_knows_what_was_erased_and_nothing_is_given(
+    world: World, memory_path: Path
+) -> None:
+    home = shutil.copytree(world.root / "closed", memory_path / "home")
+    backed_up(home, memory_path / "backups")
+    made = backed_up(home, memory_path / "backups")
+    (memory_path / "backups" / "backups" / made.backup).write_bytes(b"rotten")
+    flip_in(b"value 61 ", 3)(home)
+    found = repair.plan(home, Tools(hubs=(), backups=[f"file:{memory_path / 'backups'}"]))
+    assert [each.rule for each in found.refusals] == ["loses a value"]
+    assert made.backup in found.away[f"backup file:{memory_path / 'backups'}"]
+
+
 def test_sealed_backups_are_read_with_their_keys(world: World, memory_path: Path) -> None:
     ring = KeyRing.generate()
     home = shutil.copytree(world.root / "closed", memory_path / "home")

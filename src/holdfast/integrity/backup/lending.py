@@ -150,14 +150,23 @@ class BackupSource:
         return self._order
 
     def _gone(self) -> set[bytes]:
-        """The links of the records that were erased, as far as any of the backups that can be read knows."""
+        """The links of the records that were erased, as far as any of the backups that can be read knows.
+
+        Raises:
+            IntegrityError: the newest cannot be read: nobody can say what was erased since the others.
+        """
         if self._erased is None:
-            self._erased = set()
+            newest = self._repository.names()[-1]
+            found = self._links(newest)
             for name in self._names():
                 with contextlib.suppress(IntegrityError):
-                    for part in self._repository.backup(name).parts:
-                        self._erased.update(self._repository.document(part.tables, Tables).erased)
+                    found |= self._links(name) if name != newest else set()
+            self._erased = found
         return self._erased
+
+    def _links(self, name: str) -> set[bytes]:
+        parts = self._repository.backup(name).parts
+        return {link for part in parts for link in self._repository.document(part.tables, Tables).erased}
 
     def _part(self, manifest: Manifest, stream: bytes) -> _Part | None:
         for entry in manifest.parts:
