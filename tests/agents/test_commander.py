@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from holdfast.agents import CommanderStorage
+from holdfast.clock import iso
 from holdfast.errors import Conflict, NotFound, UsageError
 from holdfast.testing.clock import SettableClock
 
@@ -144,16 +145,15 @@ def test_a_lease_is_renewed_while_somebody_works(opened: Callable[..., Any], clo
         async with one.working_on(task):
             for _ in range(3):
                 clock.advance(0.05)
-                before = await until()
                 async with asyncio.timeout(30):
-                    while await until() == before:
+                    while await until() != iso(clock.now_ms() + 60):
                         pass
                 assert await other.claim_task("w2") is None
         clock.advance(0.07)
         taken = await other.claim_task("w2", 60)
         assert taken is not None
         async with one.working_on(task):  # is lost, and what is done for it is refused at the end
-            await asyncio.sleep(0.03)
+            assert await until() > iso(clock.now_ms() + 59_000)
         with pytest.raises(Conflict):
             await one.complete_task(task)
         assert await other.complete_task(taken)
