@@ -12,8 +12,18 @@ import pytest
 
 from holdfast.errors import HoldfastError, Sealed, UsageError
 from holdfast.node.aio import AsyncStore
-from holdfast.node.configured import Command, load, reveal, secret
+from holdfast.node.configured import (
+    Command,
+    attached,
+    load,
+    retention_of,
+    reveal,
+    secret,
+    store_arguments,
+    stored,
+)
 from holdfast.node.store import Store
+from holdfast.retention import Retention
 from holdfast.transport.client import Credential
 
 AGENT = 'agent_id: "recruiter-001"\nrole: recruiter\nenabled: true\nsync: {retry_max: 10}\n'
@@ -270,3 +280,48 @@ def test_a_token_from_the_environment_is_itself(write: Write, monkeypatch: pytes
     assert reveal(secret(load(), "hub", "token"), "token") == "t0"
     monkeypatch.setenv("HOLDFAST_TOKEN_FILE", "x")
     assert "not both" in load().problems[0].what
+
+
+# -- budgets ----------------------------------------------------------------------------------------------------------
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("role", "total_mb"),
+    [("commander", 116), ("recruiter", 2112), ("reasoner", 628), ("coder", 1120), ("synthesizer", 324)],
+)
+def test_a_role_has_the_seeds_budget(write: Write, role: str, total_mb: int) -> None:
+    found = retention_of(load(write("a.yaml", f"agent_id: a\nrole: {role.title()}\n")))
+    assert found is not None
+    assert found.max_bytes == total_mb * MB
+
+
+def test_what_is_said_of_a_cache_overrides_the_role(write: Write) -> None:
+    text = "agent_id: a\nrole: coder\n%s"
+    found = retention_of(load(write("a.yaml", text % "context_window: 128k")))
+    assert found is not None
+    assert found.max_bytes == 1024 * MB + 128 * 3 * MB // 2
+    found = retention_of(load(write("b.yaml", text % "cache_max_bytes: 2147483648\ncache: {retention_days: 30}")))
+    assert found is not None
+    assert (found.max_bytes, found.days) == (2 << 30, 30.0)
+    more = "cache: {max_bytes: 0, collection_days: {'log-*': 7}, keep: [tasks], wait: 500ms, keep_fetched: false}"
+    assert retention_of(load(write("c.yaml", text % more))) == Retention(
+        collection_days={"log-*": 7.0}, keep=("tasks",), wait_s=0.5, keep_fetched=False
+    )
+    assert retention_of(load(write("d.yaml", "agent_id: a\nrole: gardener"))) is None
+    (ignored,) = load("d.yaml").ignored
+    assert (ignored.path, ignored.place.line) == ("agent.role", 2)
+    with pytest.raises(UsageError, match=r"e.yaml:3:20: cache.max_bytes: must be 0 \(no budget\), or at least \d MiB"):
+        Store.from_config(write("e.yaml", "store: {path: ./n}\nagent: {id: a}\ncache: {max_bytes: 1 MB}"))
+
+
+def test_a_store_keeps_to_the_budget_of_its_file_and_no_other_agent_does(write: Write) -> None:
+    path = write("holdfast.yaml", "store: {path: ./node}\nagent: {id: ada, role: commander}\n")
+    with Store.from_config(path) as store:
+        store.put("k", 1)
+    written = stored(Path("node"))["retention"]
+    assert written["ada"]["max_bytes"] == 116 * MB
+    with attached(load(path), make=False):
+        bob = store_arguments(load(path), agent=False)
+        assert bob["limits"].retention is None

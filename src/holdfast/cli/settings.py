@@ -214,7 +214,7 @@ class Settings:
 
         name = agent or self.who
         known = hub and self.hub_url is not None
-        given = store_arguments(self.configuration)
+        given = store_arguments(self.configuration, agent=name == self.me)
         # Not what is in the file: a token that is changed while we run is read anew.
         given["token"] = self.token_path if known and self.token else None
         given["hub"] = self.hub_urls if known else ()

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from holdfast.errors import UsageError
-from holdfast.settings.keys import KEYS
+from holdfast.settings.keys import DAY_S, KEYS
 from holdfast.settings.layers import Configuration, Layer, Level, environment, told, written
-from holdfast.settings.said import Place, Problem, Source
+from holdfast.settings.said import Ignored, Place, Problem, Source
 from holdfast.settings.seeds import AGENTS, BESIDE
+from holdfast.settings.units import size_said
 
 if TYPE_CHECKING:
     from holdfast.node.directory import Directory, Limits
     from holdfast.node.vault import Unsealing
+    from holdfast.retention import Retention
 
 NAMED: Final = "HOLDFAST_CONFIG"
 PROJECT: Final = "holdfast.yaml"
@@ -37,6 +39,7 @@ MEND: Final = """put it right; the least that it needs is {"format": 1}"""
 COMMAND_S: Final = 20.0
 SECRET_BYTES_MAX: Final = 16 << 10
 _SUFFIX: Final = ".yaml"
+_RETENTION: Final = tuple(path for path, key in KEYS.items() if key.section == "cache" and not key.ignored)
 
 T = TypeVar("T")
 Secret = str | Path | Callable[[bool], str] | None
@@ -73,8 +76,24 @@ def load(
     layers += [Layer(level, source) for level, source in _sources(path, agent, environ, directory)]
     found = Configuration(layers)
     home = store_path(found, environ)
-    wrote = stored(home)
-    return Configuration([*layers, Layer("store", written(wrote, str(home / STORED)))]) if wrote else found
+    if wrote := stored(home):
+        found = Configuration([*layers, Layer("store", written(wrote, str(home / STORED)))])
+    _look_at_budget(found)
+    return found
+
+
+def _look_at_budget(found: Configuration) -> None:
+    """Notes a budget that no log could keep to, and a role that has none."""
+    from holdfast.retention import LEAST_BYTES, ROLES
+
+    budget, place = found.get("cache.max_bytes"), found.place("cache.max_bytes")
+    if place is not None and 0 < budget < LEAST_BYTES:
+        what = f"must be 0 (no budget), or at least {size_said(LEAST_BYTES)}"
+        found.problems.append(Problem(place, "cache.max_bytes", what))
+    role, where = found.get("agent.role"), found.place("agent.role")
+    if where is not None and place is None and role.strip().lower() not in ROLES:
+        why = f"a budget is known for {', '.join(ROLES)}; cache.max_bytes sets another"
+        found.ignored.append(Ignored(where, "agent.role", why))
 
 
 def store_path(configuration: Configuration, environ: Mapping[str, str] | None = None) -> Path:
@@ -301,12 +320,47 @@ def reveal(given: Secret, what: str) -> str | None:
 # -- opening ----------------------------------------------------------------------------------------------------------
 
 
-def limits_of(configuration: Configuration) -> Limits:
-    """How a node is to treat its disk."""
+def limits_of(configuration: Configuration, *, agent: bool = False) -> Limits:
+    """How a node is to treat its disk.
+
+    Args:
+        configuration: what holds.
+        agent: also how much of the agent that it names is kept here.
+    """
     from holdfast.node.directory import Limits
 
     names = {"floor_bytes": "limits.floor", "ballast_bytes": "limits.ballast", "scan_s": "scan.every"}
-    return Limits(**{field: configuration.get(path) for field, path in names.items()})
+    retention = retention_of(configuration) if agent else None
+    return Limits(**{field: configuration.get(path) for field, path in names.items()}, retention=retention)
+
+
+def retention_of(configuration: Configuration) -> Retention | None:
+    """How much of its agent is to be kept here; None where nobody says, and what was written down holds.
+
+    A role that is none of `holdfast.retention.ROLES` has no budget of its own.
+    """
+    from holdfast.retention import ROLES, Retention
+
+    role = str(configuration.get("agent.role") or "").strip().lower()
+    said = [path for path in _RETENTION if configuration.has(path)]
+    if not said and role not in ROLES:
+        return None
+    given = {
+        "max_bytes": configuration.get("cache.max_bytes"),
+        "days": configuration.get("cache.retention_days") / DAY_S,
+    }
+    if role in ROLES:
+        tokens = configuration.get("agent.context_tokens")
+        found = Retention.of(role, context_tokens=tokens, max_bytes=given["max_bytes"] or 0, days=given["days"])
+        if given["max_bytes"] == 0:
+            found = msgspec.structs.replace(found, max_bytes=0)
+    else:
+        found = Retention(max_bytes=given["max_bytes"] or 0, days=given["days"])
+    days = {name: seconds / DAY_S for name, seconds in dict(configuration.get("cache.collection_days")).items()}
+    more: dict[str, Any] = {"collection_days": days, "wait_s": configuration.get("cache.wait")}
+    if configuration.has("cache.keep"):
+        more["keep"] = configuration.get("cache.keep")
+    return msgspec.structs.replace(found, keep_fetched=configuration.get("cache.keep_fetched"), **more)
 
 
 def unsealing_of(configuration: Configuration) -> Unsealing:
@@ -321,8 +375,13 @@ def unsealing_of(configuration: Configuration) -> Unsealing:
     )
 
 
-def store_arguments(configuration: Configuration) -> dict[str, Any]:
-    """What `Store` and `AsyncStore` are opened with, besides the directory and the agent."""
+def store_arguments(configuration: Configuration, *, agent: bool = True) -> dict[str, Any]:
+    """What `Store` and `AsyncStore` are opened with, besides the directory and the agent.
+
+    Args:
+        configuration: what holds.
+        agent: whether it is opened for the agent that the configuration names: a budget is for no other.
+    """
     from holdfast.node.secrets import redact_secrets
 
     hubs = configuration.hubs
@@ -331,7 +390,7 @@ def store_arguments(configuration: Configuration) -> dict[str, Any]:
         "token": secret(configuration, "hub", "token") if hubs else None,
         "level": configuration.get("store.level"),
         "cas": configuration.get("store.cas"),
-        "limits": limits_of(configuration),
+        "limits": limits_of(configuration, agent=agent),
         "sealed": configuration.get("store.sealed"),
         "redact": redact_secrets if configuration.get("store.redact") else None,
     }

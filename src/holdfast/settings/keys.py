@@ -205,7 +205,7 @@ for _key in _ROWS:
 OTHERS: Final = frozenset(
     {
         *("HOLDFAST_CONFIG", "HOLDFAST_NEW_PASSPHRASE", "HOLDFAST_AUDIT_FILE", "HOLDFAST_STORAGE", "HOLDFAST_DATA"),
-        *("HOLDFAST_SNAPSHOT", "HOLDFAST_COUNTS"),
+        *("HOLDFAST_SNAPSHOT", "HOLDFAST_COUNTS", "HOLDFAST_ARCHIVE", "HOLDFAST_ARCHIVE_FROM"),
     }
 )
 """Variables that say something else than a key; so do those that begin with `STORAGE_PREFIX` (docs/objects.md)."""
