@@ -95,6 +95,8 @@ def write_history(room: Room, more: int = 0) -> Pen:
         for first in range(1, bob.head.seq + 1, 500):
             room.append(bob.segment(first, min(first + 499, bob.head.seq)))
     assert client.post("/sync/message", json=MESSAGE).json()["status"] == "stored"
+    said = {"state": "done", "reader": "bob", "result": {"foxes": 1}}
+    assert client.post("/v1/messages/from-ada/state", json=said).json()["state"] == "done"
     (session,) = [client.post("/storage/sessions", json={"agent_name": "ada", "user_id": "u"}).json()["id"]]
     for text in ("first", "second fox"):
         said = {"session_id": session, "role": "user", "content": text}
@@ -138,6 +140,11 @@ def everything(room: Room, each: int = 1) -> dict[str, Any]:
     for path in ("/v1/agents", "/storage/metrics", "/storage/sessions"):
         found[path] = room.get(path)
     found["inbox"] = room.get("/query/messages", agent="ada")
+    for box in ("ada", "bob"):
+        mail = room.get("/v1/inbox", **{"for": box, "state": "all"})["mail"]
+        assert mail
+        found[f"mail of {box}"] = [{name: said for name, said in each.items() if name != "cursor"} for each in mail]
+    found["delivery"] = room.get("/v1/messages/from-ada/delivery")
     found["search"] = [each["key"] for each in room.get("/v1/search", q="fox")["records"]]
     assert len(found["search"]) >= 3
     for session in found["/storage/sessions"]:

@@ -202,6 +202,12 @@ def test_a_word_that_comes_before_its_message_counts_and_so_does_all_of_it_made_
     bob.put("m2", {"of": "ada", "state": "bogus"}, collection="delivery")
     bob.put("m2", {"of": "ada", "place": "archived", "until": -1}, collection="delivery")
     bob.put("m2", ["no", "act"], collection="delivery")
+    for _ in range(2):
+        bob.put("m\1\0", {"of": "ada", "state": "read"}, collection="delivery")
+    bob.put("m3", {"of": "a\0da", "state": "read"}, collection="delivery")
+    bob.message("n\1\0", "hello", to="bob")
+    bob.message("n1", "hello", to="b\0b")
+    bob.message("n2", "hello", to=["bob"])
     room.append(bob.segment())
     for name in ("m1", "m2"):
         ada.message(name, "hello", to="bob")

@@ -9,6 +9,7 @@ Everything here is SQL that SQLite and PostgreSQL both understand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -36,13 +37,15 @@ from holdfast.corpus.sql import MESSAGES
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log.reading import BlobReader, load
-from holdfast.records import DELETE, DELETE_PREFIX, NAME_BYTES_MAX, TOMBSTONE
+from holdfast.records import DELETE, DELETE_PREFIX, NAME_BYTES_MAX, TOMBSTONE, read_blob_reference
 
 LOT: Final = 200
 """Records that one transaction takes up: 10 ms that a writer may have to wait."""
 LOTS_MAX: Final = 20
 """What a reader fills by himself: beyond, he is told to come again."""
 COUNT_MAX: Final = 1000
+VALUE_BYTES_MAX: Final = 64 << 20
+"""Of a larger message nobody is told by an inbox: it would be read as a whole to learn whose it is."""
 _EXPIRED: Final = TABS.index("expired")
 _KEYS: Final = 400
 _FOR_SHOW: Final = {
@@ -84,6 +87,7 @@ _MAIL: Final = "pos, box, msg, sender, needs, tab, was, due_ms, expires_ms"
 _ERASED: Final = (
     "SELECT pos FROM rec WHERE coll=(SELECT id FROM name WHERE s='messages') AND pos>? AND pos<=? AND body IS NULL"
 )
+_CONTROL: Final = re.compile("[\0-\x1f\x7f]")
 _SAID: Final = "msg, sender, reader, reading, done_pos"
 _encode = msgspec.json.Encoder().encode
 _read = msgspec.json.Decoder(Reading).decode
@@ -155,14 +159,15 @@ def _noted(stored: Stored, blobs: BlobReader | None) -> _Note | None:
     """What a record means here; None for nothing."""
     record = stored.record
     who = record.author or stored.agent
-    if "\0" in record.key + who:
-        return None  # no name that any writer of ours lets through
+    if _CONTROL.search(record.key) or _CONTROL.search(who):
+        return None  # no name that any writer of ours lets through, and one that engines keep in different ways
     if record.flags & TOMBSTONE:
         if record.collection == MESSAGES and record.kind in (DELETE, DELETE_PREFIX):
             return _Gone(record.key, who, record.kind == DELETE_PREFIX)
         return None
     try:
-        value = load(stored, blobs)
+        huge = stored.is_blob and stored.body is not None and read_blob_reference(stored.payload())[1] > VALUE_BYTES_MAX
+        value = None if huge else load(stored, blobs)
     except HoldfastError:
         value = None  # erased, sealed or damaged: nobody can be told whose it is
     if record.collection == DELIVERY:
@@ -180,8 +185,8 @@ def _noted(stored: Stored, blobs: BlobReader | None) -> _Note | None:
 
 
 def _fits(name: str) -> bool:
-    # A column of text cannot hold NUL on every engine, nor an index a text of any length.
-    return "\0" not in name and len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX
+    # An index holds no text of any length.
+    return not _CONTROL.search(name) and len(name.encode("utf-8", "replace")) <= NAME_BYTES_MAX
 
 
 class _Lot:
