@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.corpus.search import pending
 from holdfast.errors import NodeFull, NotCached, NotFound, UsageError
 from holdfast.hub.backup import hub_source
 from holdfast.integrity.backup import Repository, create, drill
@@ -52,7 +53,7 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(0.002):
+        while not self._stop.wait(0.01):
             self.most = max(self.most, sum(map(taken, self._roots)))
             self.looks += 1
 
@@ -83,8 +84,8 @@ class Flow:
         rng, chance = self._rng, self._rng.random()
         key = f"k{rng.randrange(2000)}"
         if chance < 0.6:
-            self._put(store, key, rng.randbytes(rng.randrange(8_000, 60_000)))
-        elif chance < 0.75:
+            self._put(store, key, rng.randbytes(rng.randrange(20_000, 65_000)))
+        elif chance < 0.8:
             self._put(store, key, rng.randbytes(rng.randrange(70_000, 250_000)))
         elif chance < 0.9:
             self._put(store, key, {"text": " ".join(rng.choices(self._words, k=rng.randrange(300)))})
@@ -329,6 +330,7 @@ def test_the_least_useful_leaves_first_and_what_is_pinned_never(on_node: Callabl
     with pytest.raises(NotFound):
         store.pin("nothing")
     assert store.flush()
+    until(lambda: not pending(store._log.corpus), "all of it is in the index")
     order = left_in_order(store)
     ranks = {seq: kind for kind, seqs in kinds.items() for seq in seqs}
     classes = [ranks[seq] for seq in order if seq in ranks]

@@ -21,6 +21,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.engine import PAGE_BYTES
 from holdfast.corpus.rows import COLUMNS, INSERT_OWN
+from holdfast.corpus.search import INDEXED
 from holdfast.corpus.sqlite import SqliteCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import IntegrityError
@@ -145,6 +146,8 @@ def look(corpus: SqliteCorpus, wanted: Wanted) -> Looked:
     """Reads the place and length of every body here, and says which should go."""
     names: Mapping[int, str] = {row[0]: row[1] for row in corpus.query("SELECT id, s FROM name")}
     pins, found, head = pinned(corpus), Looked(), corpus.last()
+    # What is not in the index yet has to be read for it first.
+    settled = min(wanted.settled, corpus.meta(INDEXED) or 0)
     inline, beside = _Choice(wanted.inline), _Choice(wanted.beside)
     old: list[Body] = []
     after = 0
@@ -154,7 +157,7 @@ def look(corpus: SqliteCorpus, wanted: Wanted) -> Looked:
             if body.digest:
                 found.blobs += 0 if body.digest in found.refs else body.blob
                 found.refs[body.digest] = found.refs.get(body.digest, 0) + 1
-            if body.pos > wanted.settled or body.pos in wanted.kept:
+            if body.pos > settled or body.pos in wanted.kept:
                 found.held += body.size
                 continue
             if not collection or flags & TOMBSTONE or body.size < LEAST_BYTES:
@@ -274,10 +277,22 @@ def lots(bodies: Sequence[Body], most: int) -> Iterator[list[Body]]:
         yield lot
 
 
-def refers(corpus: SqliteCorpus, digest: bytes, after: int = 0) -> bool:
-    """Whether a body that is here, behind a position, refers to a blob."""
-    sql = "SELECT 1 FROM rec WHERE pos>? AND flags & ? AND body IS NOT NULL AND substr(body, 1, 32)=? LIMIT 1"
-    return corpus.one(sql, (after, BLOB, digest)) is not None
+def referred(query: Callable[..., list[Any]], digests: Sequence[bytes], after: int) -> set[bytes]:
+    """Those of these blobs to which a body that is here refers, behind a position.
+
+    Args:
+        query: runs a statement.
+        digests: at most some hundreds.
+        after: a position; 0: all of the log.
+    """
+    if not digests:
+        return set()
+    marks = ",".join("?" * len(digests))
+    sql = (
+        "SELECT DISTINCT substr(body, 1, 32) FROM rec WHERE pos>? AND flags & ? AND body IS NOT NULL"
+        f" AND substr(body, 1, 32) IN ({marks})"
+    )
+    return {bytes(row[0]) for row in query(sql, (after, BLOB, *digests))}
 
 
 def blob_bytes(corpus: SqliteCorpus, after: int) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from holdfast import seal, wire
 from holdfast.clock import SYSTEM
 from holdfast.corpus import eviction
 from holdfast.errors import HoldfastError, HubUnavailable, StoreClosed, UsageError
+from holdfast.node.dropping import drop_blobs
 from holdfast.node.outbox_store import LogsOutbox
 from holdfast.node.room import Figures, Need, Room, Standing, retention_of, standing_of, write_retention, write_standing
 from holdfast.protocol.actions import SendHello
@@ -46,8 +47,6 @@ DAYS_EVERY_S: Final = 600.0
 STOP_S: Final = 10.0
 INDEX_SHARE: Final = 8
 """Of a budget the search index may take one part in so many; then the words of what left go too."""
-BLOB_REST_MS: Final = 2_000
-"""A blob's file that was written, or asked for again, so lately stays: its record may be on its way."""
 _DAY_MS: Final = 86_400_000
 
 
@@ -319,13 +318,12 @@ def _round(
             if stop is not None and stop.is_set():
                 break
             assert spare is not None
-            lot = [each for each in lot if not _is_wanted_again(directory, each, now)]
             gone = eviction.evict(corpus, spare.mark, lot)
-            if lot and not gone:
+            if not gone:
                 break  # another log lies here by now: the hubs are asked again
             count += gone
             size += sum(each.size for each in lot)
-            blobs += _drop_blobs(directory, opened.agent, found, lot)
+            blobs += drop_blobs(directory, _unreferred(found, lot))
             corpus.engine.checkpoint()
             freed()
         if retention.max_bytes and eviction.index_bytes(corpus) > retention.max_bytes // INDEX_SHARE:
@@ -378,44 +376,16 @@ def _wanted(retention: Retention, spare: Spare | None, lacks: Need, now: int) ->
     )
 
 
-def _is_wanted_again(directory: Directory, body: eviction.Body, now: int) -> bool:
-    """Whether somebody has just put the bytes of a blob again, whose record may not be here yet.
-
-    (If it came between this look and the removal, it is fetched back: every hub holds these bytes.)
-    """
-    if not body.digest:
-        return False
-    try:
-        touched = int(os.stat(directory.blobs.path(body.digest)).st_mtime * 1000)
-    except FileNotFoundError:
-        return False
-    return touched > body.ms + BLOB_REST_MS and now - touched < BLOB_REST_MS
-
-
-def _drop_blobs(directory: Directory, agent: str, found: eviction.Looked, lot: Sequence[eviction.Body]) -> int:
-    """Removes the files of blobs that no body here refers to any more; their records have just left."""
-    gone = 0
+def _unreferred(found: eviction.Looked, lot: Sequence[eviction.Body]) -> list[bytes]:
+    """The blobs to which no body of this log refers any more, now that these have left."""
+    gone = []
     for each in lot:
-        if not each.digest:
-            continue
-        found.refs[each.digest] -= 1
-        if not found.refs[each.digest]:
-            found.blobs -= each.blob
-            if not _referred(directory, agent, each.digest, found.upto):
-                gone += directory.blobs.delete(each.digest)
+        if each.digest:
+            found.refs[each.digest] -= 1
+            if not found.refs[each.digest]:
+                found.blobs -= each.blob
+                gone.append(each.digest)
     return gone
-
-
-def _referred(directory: Directory, agent: str, digest: bytes, upto: int) -> bool:
-    """Whether a body refers to a blob: of this log behind what was looked at, or of any other log here."""
-    for name in directory.agents():
-        opened = directory.open_log(name, None)
-        try:
-            if eviction.refers(opened.corpus, digest, upto if name == agent else 0):
-                return True
-        finally:
-            directory.release_log(opened)
-    return False
 
 
 def room_of(directory: Directory, opened: OpenLog, retention: Retention) -> Room:

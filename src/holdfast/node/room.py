@@ -33,6 +33,7 @@ WANT_MS: Final = 10_000
 ROW_BYTES: Final = 8192
 """What a record takes besides its body, at most: a page of its own, and its share of those above it."""
 _WAL_LEAST: Final = 512 << 10
+_MARGIN_LEAST: Final = 320 << 10
 _WAL_MOST: Final = 16 << 20
 _SLACK_MOST: Final = 64 * MB
 SHM_BYTES: Final = 64 << 10
@@ -87,7 +88,7 @@ class Lines(msgspec.Struct, frozen=True):
         if not budget:
             return cls(0, 0, 1 << 62, 1 << 62, 0)
         wal = max(_WAL_LEAST, min(budget // 16, _WAL_MOST))
-        stop = budget - SHM_BYTES - max(budget // 64, 64 << 10)
+        stop = budget - SHM_BYTES - max(budget // 32, _MARGIN_LEAST)
         return cls(budget, wal, stop, (stop - 2 * wal) * 3 // 4, min(budget // 16, _SLACK_MOST))
 
 

@@ -61,8 +61,6 @@ class BlobFiles:
             digest = hashlib.sha256(source).digest()
             if expect in (None, digest) and self._same(digest, len(source)):
                 self._settle(digest)  # whoever wrote it may not have come to that yet
-                with contextlib.suppress(FileNotFoundError):
-                    os.utime(self.path(digest))  # a record that refers to it is on its way: it may not leave now
                 return digest, len(source)
         name = f"{os.getpid():x}-{os.urandom(8).hex()}.put"
         with self._open_partial(name) as (fd, path):
