@@ -178,7 +178,7 @@ class CapacityError(HoldfastError, OSError):
 
 
 class NodeFull(CapacityError):
-    """This machine's disk is full: writes stop, reads go on."""
+    """This machine's disk, or an agent's budget of it, is full: writes stop, reads go on."""
 
     code = "node_full"
 

@@ -309,14 +309,22 @@ class Room:
 
 def cache(directory: Directory, opened: OpenLog) -> dict[str, Any]:
     """How an agent's log stands to its budget, as JSON values; `full` while writes are refused."""
-    retention, standing = retention_of(directory, opened.agent), standing_of(directory, opened.agent)
-    figures = Room(directory, opened, retention).figures()
-    found: dict[str, Any] = {"used": figures.used, "budget": retention.max_bytes, "days": retention.days}
-    if retention.limits:
-        found |= {"evicted": standing.evicted, "unsettled": unsettled(opened, standing), "pinned": standing.pinned}
-    found["full"] = not max(Need(ROW_BYTES), want_of(directory, opened.agent), key=lambda need: need.size).fits(figures)
-    found["trouble"] = standing.trouble
-    return found
+    retention = retention_of(directory, opened.agent)
+    found: dict[str, Any] = {"budget": retention.max_bytes, "days": retention.days, "full": False, "trouble": ""}
+    if not retention.limits:
+        return {"used": opened.corpus.size_bytes(), **found}
+    standing, known = standing_of(directory, opened.agent), directory.rooms.get((opened.agent, opened.level.name))
+    figures = (known or Room(directory, opened, retention)).figures()
+    want = max(Need(ROW_BYTES), want_of(directory, opened.agent), key=lambda need: need.size)
+    return {
+        **found,
+        "used": figures.used,
+        "evicted": standing.evicted,
+        "unsettled": unsettled(opened, standing),
+        "pinned": standing.pinned,
+        "full": bool(retention.max_bytes) and not want.fits(figures),
+        "trouble": standing.trouble,
+    }
 
 
 def unsettled(opened: OpenLog, standing: Standing) -> int:

@@ -134,7 +134,7 @@ class Store:
 
         Raises:
             Conflict: somebody was faster than `expect`.
-            NodeFull: this machine's disk is full; nothing was written, reads go on.
+            NodeFull: this machine's disk, or the budget, is full; nothing was written, reads go on.
             UsageError: a value that JSON cannot say, an impossible name.
             HubUnavailable: only in a cas collection: the hub decides, and it is away; nothing was written.
         """
