@@ -89,7 +89,8 @@ class Ways:
         """
         self._step = min(STEP, max(want, 1)) if self._part.exact else STEP
         choice = self._least()
-        if choice is not None and choice.count <= FEW:
+        straight = not order and choice is not None and choice.point is not None
+        if choice is not None and choice.count <= FEW and not straight:  # these lie in their order
             yield from self._collect(choice, order, fields, start, want)
             return
         walked = hits = 0
@@ -101,10 +102,11 @@ class Ways:
             walked += many
             if choice is None or not many or self._straight or hits >= want:
                 continue
-            # Was that the wrong way? All that is left to walk, by what was found so far, against all candidates.
-            left = (want - hits) * walked // max(1, hits)
+            # Was that the wrong way? All that is left to walk, by what was found so far, against all candidates, of
+            # which each costs some four steps: the pages of its entries are its own.
+            left = (want - hits) * walked // max(1, hits) // 4
             choice = Chooser(self._execute, self._kept, min(left, 100 * FEW)).best(self._asked.condition)
-            if choice is not None and choice.count <= left // 2:
+            if choice is not None and choice.count <= left:
                 # From the newest that was found: what lies between it and here was seen, and did not pass.
                 yield from self._collect(choice, order, fields, start, want)
                 return
