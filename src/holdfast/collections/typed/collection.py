@@ -20,6 +20,7 @@ import msgspec
 from holdfast import clock
 from holdfast.collections.typed.asking import Row, field_of, order_of
 from holdfast.collections.typed.backing import Asked, Backing, When, check_limit
+from holdfast.collections.typed.found import Item, Page, Unfit
 from holdfast.collections.typed.mixed import Mixed
 from holdfast.collections.typed.schema import ENDS, Schema, Shape, ends_of
 from holdfast.collections.typed.sums import Sums
@@ -38,58 +39,6 @@ SWEEP_LOT: Final = 100
 MIGRATED_LOT: Final = 100
 LIST_MAX: Final = 1000
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
-
-
-class Item(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """A value that was found, and what it is a version of.
-
-    Attributes:
-        agent: whose it is.
-        key, value: as it was put.
-        version, etag: of its key; good for ``expect=``.
-        time: when it was written, in seconds since 1970 by its writer's clock.
-    """
-
-    agent: str
-    key: str
-    value: T
-    version: int
-    etag: str = ""
-    time: float = 0.0
-
-
-class Unfit(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored value that does not fit the schema, and why; `Store.get` (or `Hub.get`) reads it as it is."""
-
-    agent: str
-    key: str
-    version: int
-    why: str
-
-
-class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """Some of what was found, in order; as an iterator, its (key, value) pairs.
-
-    Attributes:
-        found: each value with its version, and whose it is.
-        cursor: goes into ``after=`` for the next page; empty at the end.
-        unfit: what met the condition and is left out, because it does not fit the schema.
-    """
-
-    found: list[Item[T]]
-    cursor: str = ""
-    unfit: list[Unfit] = []
-
-    @property
-    def items(self) -> list[tuple[str, T]]:
-        """The (key, value) pairs."""
-        return [(each.key, each.value) for each in self.found]
-
-    def __iter__(self) -> Iterator[tuple[str, T]]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.found)
 
 
 class Collection(Generic[T]):
