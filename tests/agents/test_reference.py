@@ -10,7 +10,7 @@ import pytest
 from holdfast import agents
 
 PAGE = (Path(__file__).parents[2] / "docs" / "agents.md").read_text("utf-8")
-DATA = {"agent", "indexes", "shared"}
+DATA = {"agent", "indexes", "words", "shared"}
 """What a subclass says of itself."""
 
 

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, get_args
 
+import msgspec
+
 from holdfast import clock as clocks
 from holdfast.agents.rows import Row, Rows
 from holdfast.agents.shapes import folded_all
@@ -42,6 +44,14 @@ _ORDER: Final = ("-priority", "created_at")
 Task = dict[str, Any]
 Change = Callable[[Task, int], Task]
 """What a change makes of a task, at a time in ms since 1970."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """How an agent's work went: tasks that it completed, and in how many seconds on average; that it failed or lost."""
+
+    completed: int = 0
+    failed: int = 0
+    average_s: float | None = None
 
 
 class Board:
@@ -294,26 +304,33 @@ class Board:
 
     def counts(self) -> dict[str, int]:
         """How many tasks there are in each state, and of those in work how many with a lease that is over."""
-        found, now_ms = dict.fromkeys((*get_args(Status), "lease_over"), 0), self._now_ms()
-        for row in self._rows.each():
-            found[row.value["status"]] += 1
-            found["lease_over"] += row.value["status"] == "in_progress" and is_over(row.value, now_ms)
-        return found
+        found = dict.fromkeys(get_args(Status), 0)
+        found |= {state: group.count for state, group in self._rows.sums("status").items() if state is not None}
+        return found | {"lease_over": self._rows.count(where("lease.until") <= clocks.iso(self._now_ms()))}
 
     def in_work(self) -> dict[str, list[str]]:
         """By agent the ids of the tasks that it works on, under leases that are not over."""
         found: dict[str, list[str]] = {}
-        now_ms = self._now_ms()
-        for row in self._rows.each(where("status") == "in_progress"):
-            if not is_over(row.value, now_ms):
-                found.setdefault(row.value["lease"]["agent"], []).append(row.id)
+        for row in self._rows.each(where("lease.until") > clocks.iso(self._now_ms())):
+            found.setdefault(row.value["lease"]["agent"], []).append(row.id)
         return found
 
-    def attempts(self, agent: str | None = None) -> Iterator[Task]:
-        """The attempts that have ended: of one agent, or all (of a task, its newest 20)."""
-        about = where("history.agent").exists() if agent is None else where("history.agent") == agent
-        for row in self._rows.each(about):
-            yield from (each for each in row.value["history"] if agent is None or each["agent"] == agent)
+    def records(self, agent: str | None = None) -> dict[str, Record]:
+        """By agent how its work went: of one, or of all that have ended an attempt."""
+        tests = [where("status") == "completed"] + ([] if agent is None else [where("assigned_agent") == agent])
+        done = AllOf(all=tuple(tests))
+        failed = where("failed_by").exists() if agent is None else where("failed_by") == agent
+        ended = self._rows.sums("assigned_agent", of="duration_s", condition=done)
+        broken = self._rows.sums("failed_by", condition=failed)
+        return {
+            each: Record(
+                completed=ended[each].count if each in ended else 0,
+                failed=broken[each].count if each in broken else 0,
+                average_s=ended[each].avg if each in ended else None,
+            )
+            for each in ended | broken
+            if each is not None and agent in (None, each)
+        }
 
     # -- inside -------------------------------------------------------------------------------------------------
 
@@ -396,7 +413,8 @@ class Board:
         if 0 <= now_ms - self._mended_ms < MEND_MS:
             return False
         self._mended_ms = now_ms
-        late = [each for each in self._rows.members("waits_for") if self._is_done(str(each), {})]
+        waited_for = self._rows.sums("waits_for", condition=where("waits_for").exists())
+        late = [each for each in waited_for if self._is_done(str(each), {})]
         for each in late:
             self._free(str(each))
         return bool(late)

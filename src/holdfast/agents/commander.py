@@ -47,7 +47,7 @@ class CommanderStorage(JournalStorage):
         **JournalStorage.indexes,
         TASKS: (
             *("queue", "lease.until", "waits_for", "depends_on"),
-            *("status", "priority", "created_at", "assigned_agent", "parent_task_id", "history.agent"),
+            *("status", "priority", "created_at", "assigned_agent", "parent_task_id", "failed_by", "duration_s"),
         ),
         AGENTS: ("role",),
         GOALS: ("status", "priority", "created_at", "parent_goal_id"),

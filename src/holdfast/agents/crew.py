@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from holdfast import clock as clocks
-from holdfast.agents.board import Board
+from holdfast.agents.board import Board, Record
 from holdfast.agents.rows import Row, Rows
 from holdfast.agents.shapes import blank, folded_all, shaped
 from holdfast.errors import Conflict, NotFound, UsageError
@@ -93,7 +93,7 @@ class Crew:
         if row is None:
             return None
         working = self._board.in_work().get(id, [])
-        return self._told(row, working) | performance(self._board.attempts(id), row.value.get("performance_score"))
+        return self._told(row, working) | told(self._board.records(id).get(id, NOTHING), row.value)
 
     def listed(self, role: str | None, status: str | None) -> list[dict[str, Any]]:
         """The agents of a role, or in a state, by id."""
@@ -105,9 +105,9 @@ class Crew:
     def available(self, role: str | None, capabilities: Any, stale_after_s: float) -> list[dict[str, Any]]:
         """The agents that could begin something now, the best first."""
         able = set(folded_all(capabilities or ()))
-        records = self._records()
+        records = self._board.records()
         found = [
-            each | performance(records.get(each["id"], ()), each["performance_score"])
+            each | told(records.get(each["id"], NOTHING), each)
             for each in self.listed(role, None)
             if each["status"] in FREE
             and each["silent_s"] <= stale_after_s
@@ -123,11 +123,10 @@ class Crew:
     def summary(self, stale_after_s: float) -> dict[str, Any]:
         """How all agents stand, and how their work went."""
         listed = self.listed(None, None)
-        records = self._records()
-        done = {id: performance(ended, None) for id, ended in records.items()}
-        scores = [
-            performance(records.get(each["id"], ()), each["performance_score"])["performance_score"] for each in listed
-        ]
+        records = self._board.records()
+        known = {each["id"]: each for each in listed}
+        done = {id: told(records.get(id, NOTHING), known.get(id, {})) for id in sorted(known | records)}
+        scores = [done[id]["performance_score"] for id in known]
         gone = sum(each["silent_s"] > stale_after_s for each in listed)
         states = Counter(each["status"] for each in listed if each["silent_s"] <= stale_after_s)
         return {
@@ -172,34 +171,20 @@ class Crew:
             found["status"] = "busy"
         return found
 
-    def _records(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
-        for each in self._board.attempts():
-            found.setdefault(each["agent"], []).append(each)
-        return found
 
-
-def performance(ended: Iterable[Mapping[str, Any]], score: float | None) -> dict[str, Any]:
-    """What an agent's attempts say of it.
-
-    Args:
-        ended: its attempts.
-        score: what somebody said of it, from 0 to 10; None: 5 to begin with, nearer to 10 with each task completed and
-            nearer to 0 with each that it failed or lost.
+def told(record: Record, agent: Mapping[str, Any]) -> dict[str, Any]:
+    """How an agent's work went, and its score: what somebody said of it; else 5 to begin with, nearer to 10 with each
+    task completed and nearer to 0 with each that it failed or lost.
     """
-    completed = failed = 0
-    took = 0.0
-    for each in ended:
-        completed += each["outcome"] == "completed"
-        failed += each["outcome"] in ("failed", "lost")
-        took += each["duration_s"] if each["outcome"] == "completed" else 0.0
-    rate = 10 * (completed + 1) / (completed + failed + 2)
+    rate = 10 * (record.completed + 1) / (record.completed + record.failed + 2)
+    given = agent.get("performance_score")
     return {
-        "tasks_completed": completed,
-        "tasks_failed": failed,
-        "average_task_duration_s": round(took / completed, 3) if completed else None,
-        "performance_score": round(rate, 2) if score is None else score,
+        "tasks_completed": record.completed,
+        "tasks_failed": record.failed,
+        "average_task_duration_s": None if record.average_s is None else round(record.average_s, 3),
+        "performance_score": round(rate, 2) if given is None else given,
     }
 
 
+NOTHING: Final = Record()
 _BLANK: Final = blank(Agent)

@@ -6,7 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from holdfast import clock as clocks
-from holdfast.agents.notes import COMMUNICATIONS, DECISIONS, KINDS, METRICS, STAMPED, asked, sums, tagged, worded
+from holdfast.agents.notes import (
+    COMMUNICATIONS,
+    DECISIONS,
+    KINDS,
+    METRICS,
+    SEARCHED,
+    STAMPED,
+    asked,
+    sums,
+    tagged,
+    worded,
+)
 from holdfast.agents.rows import LIMIT
 from holdfast.agents.shapes import blank, shaped
 from holdfast.agents.storage import BaseStorage, Page
@@ -25,6 +36,7 @@ class JournalStorage(BaseStorage):
         METRICS: ("metric_name", "metric_type", "timestamp"),
         COMMUNICATIONS: ("from_agent", "to_agent", "related_task_id", "timestamp"),
     }
+    words: ClassVar[Mapping[str, Sequence[str]]] = {DECISIONS: SEARCHED}
 
     def _write_local(self, table: str, data: dict[str, Any], operation: str) -> dict[str, Any]:
         if table not in KINDS:

@@ -19,7 +19,7 @@ COMMUNICATIONS: Final = "communications"
 PERCENTILES: Final = (50, 95, 99)
 Name = Annotated[str, Meta(min_length=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-_SEARCHED: Final = ("reasoning", "decision_type", "chosen_option", "outcome")
+SEARCHED: Final = ("reasoning", "decision_type", "chosen_option", "outcome")
 _WORDS_MAX: Final = 12
 
 
@@ -96,7 +96,7 @@ def worded(text: str) -> AllOf:
     words = words_of(text) if isinstance(text, str) else []
     if not words or len(words) > _WORDS_MAX:
         raise UsageError(f"nothing to look for: {text!r:.80}", hint=f"one to {_WORDS_MAX} words")
-    return AllOf(all=tuple(AnyOf(any=tuple(where(name).text(word) for name in _SEARCHED)) for word in words))
+    return AllOf(all=tuple(AnyOf(any=tuple(where(name).text(word) for name in SEARCHED)) for word in words))
 
 
 def tagged(tags: Mapping[str, Any] | None) -> dict[str, Any]:

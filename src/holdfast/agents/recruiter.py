@@ -15,6 +15,7 @@ from holdfast.agents.place import Options
 from holdfast.agents.rows import LIMIT
 from holdfast.agents.shapes import blank, folded_all, shaped
 from holdfast.agents.storage import BaseStorage, Page
+from holdfast.collections.typed import Sums
 from holdfast.errors import NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.query import AllOf, AnyOf, Condition, where, words_of
@@ -116,10 +117,11 @@ class RecruiterAgentStorage(BaseStorage):
     agent: ClassVar[str] = "recruiter"
     indexes: ClassVar[Mapping[str, Sequence[str]]] = {
         CANDIDATES: (FOLDED, "experience_years", "status"),
-        INTERVIEWS: ("candidate_id", "outcome", "interviewer_agent", "job_id", "scheduled_date", "created_at"),
+        INTERVIEWS: ("candidate_id", "outcome", "interviewer_agent", "job_id", "scheduled_date", "created_at", "score"),
         JOBS: ("status", "priority"),
         INTERACTIONS: ("target_agent", "interaction_type", "created_at"),
     }
+    words: ClassVar[Mapping[str, Sequence[str]]] = {CANDIDATES: _SEARCHED}
 
     def __init__(
         self,
@@ -397,41 +399,43 @@ class RecruiterAgentStorage(BaseStorage):
         return Page((_shown(table, row) for row in found), found.cursor)
 
     def _stats(self) -> dict[str, Any]:
-        candidates, skills, years = Counter[str](), Counter[str](), 0.0
-        for row in self.table(CANDIDATES).each():
-            candidates[row.value["status"]] += 1
-            skills.update(row.value[FOLDED])
-            years += row.value["experience_years"]
-        interviews, scores = Counter[str](), list[int]()
-        for row in self.table(INTERVIEWS).each():
-            interviews[row.value["outcome"]] += 1
-            scores += [row.value["score"]] if "score" in row.value else []
-        jobs, waiting = Counter[str](), Counter[int]()
-        for row in self.table(JOBS).each():
-            jobs[row.value["status"]] += 1
-            waiting[row.value["priority"]] += row.value["status"] == "open"
-        total = candidates.total()
-        decided = interviews.total() - interviews["pending"]
+        candidates, interviews, jobs = self.table(CANDIDATES), self.table(INTERVIEWS), self.table(JOBS)
+        states, outcomes, positions = (
+            _counts(rows.sums(by)) for rows, by in ((candidates, "status"), (interviews, "outcome"), (jobs, "status"))
+        )
+        skills = Counter(_counts(candidates.sums(FOLDED)))
+        years = candidates.sums(of="experience_years").get(None)
+        score = interviews.sums(of="score").get(None)
+        waiting = _counts(jobs.sums("priority", condition=where("status") == "open"))
+        decided = sum(outcomes.values()) - outcomes.get("pending", 0)
         return {
             "candidates": {
-                "total": total,
-                "by_status": dict(candidates),
-                "average_experience_years": round(years / total, 2) if total else None,
+                "total": sum(states.values()),
+                "by_status": states,
+                "average_experience_years": _rounded(years),
                 "top_skills": dict(skills.most_common(10)),
             },
             "interviews": {
-                "total": interviews.total(),
-                "by_outcome": dict(interviews),
-                "pass_rate": round(interviews["passed"] / decided, 4) if decided else None,
-                "average_score": round(sum(scores) / len(scores), 2) if scores else None,
+                "total": sum(outcomes.values()),
+                "by_outcome": outcomes,
+                "pass_rate": round(outcomes.get("passed", 0) / decided, 4) if decided else None,
+                "average_score": _rounded(score),
             },
             "job_requisitions": {
-                "total": jobs.total(),
-                "by_status": dict(jobs),
-                "open_by_priority": {str(level): count for level, count in sorted(waiting.items()) if count},
+                "total": sum(positions.values()),
+                "by_status": positions,
+                "open_by_priority": {str(level): count for level, count in sorted(waiting.items())},
             },
-            "agent_interactions": sum(1 for _ in self.table(INTERACTIONS).each()),
+            "agent_interactions": self.table(INTERACTIONS).count(),
         }
+
+
+def _counts(groups: Mapping[Any, Sums]) -> dict[Any, int]:
+    return {name: group.count for name, group in groups.items() if name is not None}
+
+
+def _rounded(group: Sums | None) -> float | None:
+    return None if group is None or group.avg is None else round(group.avg, 2)
 
 
 def _equal(asked: Mapping[str, Any]) -> AllOf:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.collections.typed import Item, Schema
+from holdfast.collections.typed import Item, Schema, Sums
 from holdfast.collections.typed.schema import is_ours
 from holdfast.errors import HubUnavailable, NotCached, NotFound, UsageError
-from holdfast.query import EVERYTHING, Condition, where
+from holdfast.query import EVERYTHING, Condition
 
 if TYPE_CHECKING:
     from holdfast.node.store import Store
@@ -52,16 +52,21 @@ class Rows:
         store: the agent's.
         table: its name.
         index: fields that it is found by quickly; lists by their members.
+        words: fields whose words are looked for.
         shared: whether the hub decides, for all machines.
 
     Raises:
         UsageError: a name that no table can have.
     """
 
-    def __init__(self, store: Store, table: str, index: Sequence[str] = (), *, shared: bool = False) -> None:
+    def __init__(
+        self, store: Store, table: str, index: Sequence[str] = (), words: Sequence[str] = (), *, shared: bool = False
+    ) -> None:
         self.name = collection_of(f"shared_{table}" if shared else table)
         self._store = store
-        self._schema: Schema[Any] = Schema(index=tuple(index), conflict="cas" if shared else "private")
+        self._schema: Schema[Any] = Schema(
+            index=tuple(index), text=tuple(words), conflict="cas" if shared else "private"
+        )
         self._shared = shared
 
     @functools.cached_property
@@ -141,10 +146,23 @@ class Rows:
             if after is None:
                 return
 
-    def members(self, field: str) -> list[Any]:
-        """What there is in a field of any row, each once: of lists their members."""
+    def sums(
+        self, by: str | None = None, *, of: str | None = None, condition: Condition = EVERYTHING
+    ) -> dict[Any, Sums]:
+        """How many rows there are, and what a field of theirs adds up to, by what is in another one.
+
+        Args:
+            by: the field that groups them, lists by their members; None: one group, under None.
+            of: the field whose numbers are added up.
+            condition: which rows.
+        """
         with self._asking() as collection:
-            return [each.by for each in collection.aggregate(by=field, condition=where(field).exists())]
+            return {each.by: each for each in collection.aggregate(of, by=by, condition=condition)}
+
+    def count(self, condition: Condition = EVERYTHING) -> int:
+        """How many rows meet a condition."""
+        with self._asking() as collection:
+            return collection.count(condition)
 
     def everywhere(
         self, condition: Condition = EVERYTHING, *, order: Order = (), limit: int = LIMIT, after: str | None = None

@@ -67,6 +67,8 @@ class BaseStorage(ABC):
     """The agent's name where a subclass has one of its own."""
     indexes: ClassVar[Mapping[str, Sequence[str]]] = {}
     """By table the fields that rows are found by quickly; lists by their members."""
+    words: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """By table the fields whose words are looked for quickly: ``where("notes").text("python engines")``."""
     shared: frozenset[str] = frozenset()
     """The tables that the hub decides about, for all machines."""
 
@@ -190,7 +192,8 @@ class BaseStorage(ABC):
         """A table's rows, to be read and changed in this thread, past `_write_local`."""
         rows = self._tables.get(name)
         if rows is None:
-            rows = Rows(self.store, name, self.indexes.get(name, ()), shared=name in self.shared)
+            index, words = self.indexes.get(name, ()), self.words.get(name, ())
+            rows = Rows(self.store, name, index, words, shared=name in self.shared)
             self._tables[name] = rows
         return rows
 

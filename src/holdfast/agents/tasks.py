@@ -64,6 +64,7 @@ class Task(msgspec.Struct, kw_only=True):
     token: int = 0
     lease: Lease | None = None
     history: list[dict[str, Any]] = []
+    failed_by: list[str] = []
     result: Any = None
     error: str | None = None
     created_at: str | None = None
@@ -189,7 +190,14 @@ def ended(task: dict[str, Any], outcome: str, now_ms: int, error: str | None = N
     }
     if error is not None:
         entry["error"] = error
-    return {**task, "lease": None, "history": [*task["history"], entry][-HISTORY_MAX:], "duration_s": took}
+    failed = {*task["failed_by"], lease["agent"]} if outcome in ("failed", "lost") else task["failed_by"]
+    return {
+        **task,
+        "lease": None,
+        "history": [*task["history"], entry][-HISTORY_MAX:],
+        "failed_by": sorted(failed),
+        "duration_s": took,
+    }
 
 
 def _later(now_ms: int, seconds: float) -> str:
