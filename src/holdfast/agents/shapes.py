@@ -37,7 +37,12 @@ def shaped(table: str, kind: type[msgspec.Struct], row: Mapping[str, Any]) -> di
 
 
 def blank(kind: type[msgspec.Struct]) -> dict[str, Any]:
-    """Every field of a kind, with None where there is no value: what a row is shown on."""
+    """Every field of a kind, with None where there is no value: what a row is shown on. To be called at import.
+
+    msgspec makes out a type when it is first used, and two threads that do so at once end the process (0.22: a
+    segmentation fault); the decoder that is made here has it done while there is one.
+    """
+    msgspec.json.Decoder(kind)
     return dict.fromkeys(_fields(kind))
 
 
