@@ -37,6 +37,9 @@ Ask = Callable[[random.Random, int], str]
 class OnSqlite(holdfast_hub.Server):
     """The hub with its own file."""
 
+    def rest(self) -> None:
+        """Nothing is left to be done once its index is filled."""
+
 
 class OnPostgres(holdfast_hub.Server):
     """The hub on a database server of its own, with the settings that PostgreSQL comes with."""
@@ -50,12 +53,16 @@ class OnPostgres(holdfast_hub.Server):
             self.database.process.stop()
             raise
 
+    def rest(self) -> None:
+        """Waits for what the filling left to the server: it stalls reads for up to a second, on a slow disk."""
+        self.database.rest()
+
     def __exit__(self, *exc: object) -> None:
         super().__exit__(*exc)
         self.database.process.stop()
 
 
-HUBS = {"SQLite": OnSqlite, "PostgreSQL": OnPostgres}
+HUBS: dict[str, type[OnSqlite] | type[OnPostgres]] = {"SQLite": OnSqlite, "PostgreSQL": OnPostgres}
 
 
 class Asker:
@@ -88,7 +95,7 @@ class Asker:
 # -- taking ----------------------------------------------------------------------------------------------------------
 
 
-def take(hub: type[holdfast_hub.Server], scale: float) -> Figures:
+def take(hub: type[OnSqlite] | type[OnPostgres], scale: float) -> Figures:
     """Messages a second from one plain client, by how many it posts at once, each batch answered from the disk."""
     figures: Figures = {}
     with scratch() as folder, hub(folder, {}) as running:
@@ -119,8 +126,8 @@ def _lots(size: int, count: int) -> Iterator[list[dict[str, object]]]:
 # -- answering -------------------------------------------------------------------------------------------------------
 
 
-def answer(hub: type[holdfast_hub.Server], count: int, asked: int) -> Figures:
-    """Fills a hub from a node, then asks it many times each way."""
+def answer(hub: type[OnSqlite] | type[OnPostgres], count: int, asked: int) -> Figures:
+    """Fills a hub from a node, lets it come to rest, then asks it many times each way."""
     with scratch() as folder, hub(folder, {}) as running, ExitStack() as stack:
         began = time.perf_counter()
         times = _fill(running.address, folder / "node", count)
@@ -128,6 +135,7 @@ def answer(hub: type[holdfast_hub.Server], count: int, asked: int) -> Figures:
         asker = Asker(running.address)
         stack.callback(asker.close)
         _wait_for_index(asker)
+        running.rest()
         rng = random.Random(11)
         for name, ask in _questions(count, times).items():
             late = []

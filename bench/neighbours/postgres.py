@@ -79,6 +79,11 @@ class Cluster:
             self.process.stop()
             raise
 
+    def rest(self) -> None:
+        """Returns when it has done what it would do by itself in the minutes after much was written."""
+        for sql in ("VACUUM ANALYZE", "CHECKPOINT"):
+            self._ask(sql)
+
     def _ask(self, sql: str) -> None:
         import psycopg
 

@@ -13,6 +13,7 @@ from holdfast.clock import pack
 from holdfast.corpus import Filter, SqliteCorpus
 from holdfast.log import message, remove
 from holdfast.testing import corpus as laws
+from holdfast.testing import corpus_index as indexes
 from holdfast.testing import corpus_many as many
 from holdfast.testing.clock import SettableClock
 from holdfast.testing.corpus import log_of, names, put
@@ -59,6 +60,9 @@ class TestAgentConcurrency(AgentFile, many.Concurrency): ...
 class TestAgentTransactions(AgentFile, many.Transactions): ...
 
 
+class TestAgentIndexes(AgentFile, indexes.Indexes): ...
+
+
 class TestHubBasic(HubFile, laws.Basic): ...
 
 
@@ -84,6 +88,9 @@ class TestHubConcurrency(HubFile, many.Concurrency): ...
 
 
 class TestHubTransactions(HubFile, many.Transactions): ...
+
+
+class TestHubIndexes(HubFile, indexes.Indexes): ...
 
 
 def test_a_hub_keeps_its_agents_apart(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import pytest
-
 from holdfast.objects import ObjectStore, open_store
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
 from holdfast.testing.objects_many import Races
@@ -44,7 +42,3 @@ class TestAzureConditions(Azure, Conditions): ...
 
 class TestAzureRaces(Azure, Races):
     ROUNDS = 6
-
-
-@pytest.mark.long
-class TestAzureRacesAtLength(Azure, Races): ...

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import pytest
-
 from holdfast.objects import ObjectStore, open_store
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
 from holdfast.testing.objects_many import Races
@@ -42,7 +40,3 @@ class TestS3Conditions(S3, Conditions): ...
 
 class TestS3Races(S3, Races):
     ROUNDS = 6
-
-
-@pytest.mark.long
-class TestS3RacesAtLength(S3, Races): ...

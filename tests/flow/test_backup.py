@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +49,26 @@ RESTORE = (
 )
 
 
-def back_up(home: Path, repository: Repository, **how: Any) -> Created:
-    """A backup of a node's directory."""
+@contextlib.contextmanager
+def attached(home: Path) -> Iterator[Any]:
+    """A node's directory."""
     directory = attach(home, limits=LIMITS, make=False)
     try:
-        with node_source(directory, **how) as source:
-            return create(repository, source)
+        yield directory
     finally:
         detach(directory)
+
+
+def back_up(home: Path, repository: Repository, **how: Any) -> Created:
+    """A backup of a node's directory."""
+    with attached(home) as directory, node_source(directory, **how) as source:
+        return create(repository, source)
 
 
 def signer_of(home: Path) -> Signer:
     """The key of a node."""
-    directory = attach(home, limits=LIMITS, make=False)
-    try:
+    with attached(home) as directory:
         return directory.keyring.signer(directory.keyring.current())
-    finally:
-        detach(directory)
 
 
 def bring(repository: Repository, target: Path, moment: Moment = Moment(), keys: Path | None = None) -> Any:  # noqa: B008
@@ -261,6 +265,44 @@ def test_a_missing_or_changed_object_is_a_typed_error_and_never_another_state(tm
     assert verify(repository).sound
     assert drill(repository, signer).ok
     assert repository.verified() == set(repository.names())
+
+
+def test_a_damaged_backup_stops_neither_the_next_one_nor_an_older_one(tmp_path: Path) -> None:
+    """Whose newest list is rotten still gets what is there, and is told what is not known any more."""
+    home, store = tmp_path / "home", MemoryStore()
+    repository = Repository(store)
+    with Store(home, agent="ada", limits=LIMITS) as ada:
+        for n in range(3):
+            ada.put("k", n)
+            back_up(home, repository)
+    names = repository.names()
+    store.put(f"backups/{names[-1]}", b"rotten")
+    store.put("backups/notes.txt", b"somebody's")
+    assert repository.names() == names
+    assert repository.readable()[1] == names[-1:]
+    with pytest.raises(IntegrityError) as refused:
+        bring(repository, tmp_path / "none")
+    assert "--backup" in refused.value.hint
+    with pytest.raises(IntegrityError, match="what was erased since") as refused:
+        bring(repository, tmp_path / "none", Moment(backup=names[0]))
+    assert "--unknown-erasures" in refused.value.hint
+    assert not (tmp_path / "none").exists()
+    restore(repository, tmp_path / "old", Moment(backup=names[1]), finish=lambda *_: None, unknown_erasures=True)
+    assert state(tmp_path / "old") == {"k": 1}
+    with pytest.raises(IntegrityError, match="cannot be built on") as refused:
+        back_up(home, repository)
+    assert "--anew" in refused.value.hint
+    with attached(home) as directory, node_source(directory) as source:
+        made = create(repository, source, anew=True)
+    assert (made.records, made.new_records) == (3, 3)
+    bring(repository, tmp_path / "back", keys=home)
+    assert state(tmp_path / "back") == {"k": 2}
+    back_up(home, repository)
+    assert drill(repository, signer_of(home)).ok
+    with pytest.raises(IntegrityError):
+        prune(repository, Policy(last=1))
+    repository.forget(names[-1])
+    assert prune(repository, Policy(last=1)).removed[:2] == names[:2]
 
 
 def test_sealed_backups_show_nothing_and_open_with_their_key_alone(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from holdfast import AsyncHub, Conflict, Hub, HubUnavailable, NotFound, Schema, Store, UsageError, where
+from holdfast.collections.typed import SCHEMAS
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.tokens import SqliteTokens, Wish, create
 from holdfast.testing.collections import NEW, OLD, PEOPLE, Person, Worker, in_months
@@ -128,6 +129,17 @@ def test_a_store_finds_what_others_have(hub: HubProcess, on_node: Callable[..., 
     assert mine.find().items == [("ada", PEOPLE["ada"])]
     with pytest.raises(HubUnavailable):
         mine.everybody().find()
+    hub.start()  # what collections are stands in the records, so a hub that starts knows it
+    with Hub(hub.url) as client:
+        (known,) = client.client.want("GET", "/v1/collections").json()["collections"]
+        assert (known["name"], known["count"], sorted(known["agents"])) == ("people", 3, ["ada", "bob", "cid"])
+        bob.delete("people", collection=SCHEMAS)
+        ada.delete("pe", prefix=True, collection=SCHEMAS)
+        client.collection("people", OLD, agent="cid").delete("cid")
+        assert ada.flush()
+        assert bob.flush()
+        (known,) = client.client.want("GET", "/v1/collections").json()["collections"]
+        assert (known["count"], sorted(known["agents"])) == (2, ["cid"])
 
 
 @both

@@ -16,6 +16,7 @@ from holdfast import codec, records
 from holdfast.corpus.space import Reserve
 from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
+from holdfast.hub.erasing import Erasing
 from holdfast.integrity.scan import verify_corpus
 from holdfast.log.erasure import Erasure, drafts_of, erasures, mark_of, reapply
 from holdfast.records import Record
@@ -108,6 +109,9 @@ def test_nobody_erases_what_is_anothers_and_a_redact_record_that_says_nothing_do
     eve.put("redact", {"kids": [KID.hex()]}, kind=records.REDACT)
     assert room.append(eve.segment()).verdicts[0].state == "ack"
     assert missing(room) == {"k": "sealed", "redact": None}
+    # Whoever starts again, or backs up, reads all of them anew.
+    assert [len(each.kids) for each in erasures(room.core.corpus)] == [1, 0]
+    Erasing(room.core.home)
 
 
 def test_no_byte_stays_in_a_hubs_directory_and_a_restored_one_is_erased_again(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from holdfast.corpus import SqliteCorpus, search
 from holdfast.errors import UsageError
 from holdfast.log import load, message, remove, value
+from holdfast.log.erasure import erase, mark_of
 
 
 @pytest.fixture(params=["tail", "index", "both"])
@@ -29,6 +30,24 @@ def corpus(request, open_log):
 def _fill(corpus):
     while search.fill(corpus):
         pass
+
+
+def test_what_is_erased_while_it_is_read_for_the_index_is_not_indexed(open_log, monkeypatch):
+    opened = open_log()
+    log, corpus = opened.log, opened.corpus
+    log.append([value("state", "kept", "axolotl stays")])
+    erased = log.append([value("state", "gone", "quagga goes")])[0].record
+    read = search.text_of
+
+    def text_of(stored):
+        if stored.record.key == "gone":
+            erase(log, [], [mark_of(erased)])
+        return read(stored)
+
+    monkeypatch.setattr(search, "text_of", text_of)
+    _fill(corpus)
+    assert corpus.query("SELECT rowid FROM fts WHERE fts MATCH ?", ("axolotl",)) == [(1,)]
+    assert corpus.query("SELECT rowid FROM fts WHERE fts MATCH ?", ("quagga",)) == []
 
 
 def _keys(corpus, text, **narrow):

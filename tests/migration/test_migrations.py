@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqliteCorpus, index
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.scripts import migrations
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.integrity import verify_corpus
+from holdfast.query import where
 from holdfast.testing.corpus import content, log_of, put
 
 PACKAGE = Path(holdfast.__file__).parent
@@ -33,7 +34,7 @@ ROLES = {"agent": ("", "agent"), "hub": ("", "hub")}
 USE = """
 import json, sys
 from pathlib import Path
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqliteCorpus, index
 from holdfast.errors import HoldfastError
 from holdfast.integrity import verify_corpus
 from holdfast.testing.corpus import log_of, put
@@ -135,6 +136,31 @@ def test_a_script_that_fails_leaves_the_file_as_it_was(tmp_path: Path, sql: str)
     assert corpus.last() == 10
     assert verify_corpus(corpus).sound
     corpus.close()
+
+
+@pytest.mark.parametrize(("role", "before"), [("agent", 2), ("hub", 3)])
+def test_a_file_from_before_there_was_an_index_gets_one_and_is_found_by_it(
+    tmp_path: Path, role: str, before: int
+) -> None:
+    path = tmp_path / "old.db"
+    corpus = SqliteCorpus(path, hub=role == "hub")
+    log = log_of(corpus, tmp_path)
+    for number in range(10):
+        put(log, f"k{number}", {"n": number}, "numbers")
+    for table in ("entry", "item", "field"):
+        corpus.write(lambda tx, table=table: tx.execute(f"DROP TABLE {table}"))
+    corpus.write(lambda tx: tx.execute(f"PRAGMA user_version={before}"))
+    corpus.close()
+    corpus = SqliteCorpus(path, hub=role == "hub")
+    assert corpus.engine.one("PRAGMA user_version")[0] == len(migrations(ROLES[role]))
+    index.declare(corpus, "numbers", ["n"])
+    page = index.find(corpus, index.Query(collection="numbers", condition=where("n") > 6, order=("-n",)), content)
+    assert ([stored.record.key for stored in page.found], page.way) == (["k9", "k8", "k7"], "collect:n")
+    corpus.close()
+    beheld = SqliteCorpus(path, hub=role == "hub", read_only=True)
+    asked = index.Query(collection="numbers", condition=where("n") > 6, order=("-n",))
+    assert [stored.record.key for stored in index.find(beheld, asked, content).found] == ["k9", "k8", "k7"]
+    beheld.close()
 
 
 def test_every_shipped_role_makes_a_file(tmp_path: Path) -> None:

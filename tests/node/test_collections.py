@@ -84,6 +84,16 @@ def test_a_local_collection_is_in_a_log_of_its_own(open_store: Callable[..., Sto
         Store(tmp_path / "node", "ada~local", hub="http://127.0.0.1:9")
 
 
+def test_agents_of_one_directory_find_each_others_values_without_a_hub(open_store: Callable[..., Store]) -> None:
+    mine = open_store().collection("people", OLD)
+    open_store("bob").collection("people", OLD).put("bob", PEOPLE["bob"])
+    assert (mine.find().items, mine.get("bob", agent="bob")) == ([], PEOPLE["bob"])
+    assert [(row.agent, row.key) for row in mine.find(years=3, agent="bob").found] == [("bob", "bob")]
+    assert (mine.count(agent="bob"), mine.search("rust", agent="bob")) == (1, [("bob", PEOPLE["bob"])])
+    with pytest.raises(HubUnavailable):
+        mine.find(agent="cid")
+
+
 def test_what_a_hub_decides_is_not_decided_without_one(store: Store) -> None:
     claims = store.collection("claims", Schema(None, conflict="cas"))
     for ask in (lambda: claims.put("t-1", {"by": "ada"}), lambda: claims.get("t-1"), lambda: claims.find(by="ada")):
@@ -191,11 +201,19 @@ def test_the_same_awaited(tmp_path: Path) -> None:
                 await people.get("dan")
             assert [each.version for each in await people.history("ada")] == [2, 1]
             assert (await people.item("bob")).version == 1
+            with pytest.raises(Conflict):
+                await people.put("bob", PEOPLE["bob"], expect=0)
+            with pytest.raises(UsageError, match=r"\$\.years"):
+                await people.put("bob", {"name": "Bob", "years": "3"})
             key = await people.add(Person("Eve"))
             await people.delete(key)
             assert await people.search("rust") == [("bob", PEOPLE["bob"])]
             workers = store.collection("people", NEW)
             assert await workers.get("bob") == Worker("Bob", "Ross", 36, ["Rust"])
-            assert (await workers.migrate(), await workers.sweep()) == (3, 0)
+            await workers.put("ada", Worker("Ada", "Byron", 1))
+            with pytest.raises(UsageError, match="version 3"):
+                await people.put("ada", PEOPLE["ada"])
+            assert (await workers.migrate(), await workers.sweep()) == (2, 0)
+            assert await workers.get("ada", at=2) == Worker("Ada", "Byron", 72, ["Python", "SQL"])
 
     asyncio.run(work())

@@ -13,11 +13,16 @@ import pytest
 
 from holdfast.corpus import search
 from holdfast.errors import Erased, IntegrityError, NotFound, Sealed, UsageError
+from holdfast.log import drafts
 from holdfast.node.aio import AsyncStore
 from holdfast.node.erase import erase_key, erase_subject
+from holdfast.node.keyfile import drop_key
 from holdfast.node.store import Store
 from holdfast.node.vault import Bundle
+from holdfast.objects import BlobFiles
+from holdfast.objects.blobs import aside
 from holdfast.records import SEALED
+from holdfast.seal import KeyRing
 from tests.node.conftest import ROOMY
 
 Open = Callable[..., Store]
@@ -176,6 +181,47 @@ def test_one_open_key_is_erased_from_bodies_index_and_blobs(open_store: Open, tm
     assert bob.verify().sound
 
 
+def test_a_blob_that_is_written_again_while_it_is_erased_stays(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was told that equal bytes are there already must find them when his write has returned."""
+    store, bob = open_store(), open_store("bob")
+    value, other = canary() * 4000, canary() * 4000
+    store.put("first", value)
+    again = store._log.job([drafts.value("state", "again", value)])  # it finds the blob
+    erase_key(store._directory, "ada", "first", collection="state")
+    assert residue(tmp_path, value) == []
+    store._log.corpus.write(again)
+    assert store.get("again") == value
+
+    store.put("mine", other)
+    hide = aside.put_aside
+
+    def put_aside(files: BlobFiles, digest: bytes) -> None:
+        bob.put("his", other)  # nobody referred to it when that was looked at
+        hide(files, digest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aside, "put_aside", put_aside)
+        erase_key(store._directory, "ada", "mine", collection="state")
+    assert bob.get("his") == other
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    store.put("mine", other)
+    with monkeypatch.context() as patch:
+        patch.setattr(aside, "drop_aside", die)
+        erase_key(store._directory, "bob", "his", collection="state")  # ada's is still there
+        with pytest.raises(KeyboardInterrupt):
+            erase_key(store._directory, "ada", "mine", collection="state")
+    assert residue(tmp_path, other)
+    erase_key(store._directory, "ada", "mine", collection="state")
+    assert residue(tmp_path, other) == []
+    assert store.verify().sound
+    assert bob.verify().sound
+
+
 def test_a_key_that_is_lost_wrong_or_damaged_is_said_and_nothing_else_suffers(
     open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +257,48 @@ def test_a_key_that_is_lost_wrong_or_damaged_is_said_and_nothing_else_suffers(
     ring.unlink()
     with pytest.raises(Sealed, match=r"sealing\.keys"):
         open_store().get("k", **C)
+
+
+def test_one_key_file_serves_several_directories_and_whatever_else_is_kept_in_it(
+    open_store: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wrapping one directory's keys anew takes nobody else's key away, nor makes one that which a ring seals with."""
+    file = tmp_path / "all.keys"
+    KeyRing.generate("objects").save(file)
+    monkeypatch.setenv("HOLDFAST_KEY_FILE", str(file))
+    ours = {"collection": "patients"}
+    homes = [tmp_path / name for name in ("one", "two", "three")]
+    for home in homes:
+        with Store(home, "ada", sealed=["patients"], limits=ROOMY) as store:
+            store.put("k", home.name, **ours)
+    ids = KeyRing.load(file).ids
+    assert (len(ids), ids[0]) == (4, "objects")
+    with Store(homes[0], "ada", limits=ROOMY) as store:
+        vault = store._directory.vault
+        assert vault.rotate() == 2
+        assert vault.rotate(passphrase="words") == 2
+        monkeypatch.setenv("HOLDFAST_PASSPHRASE", "words")
+        assert vault.rotate() == 2
+    # Of two processes that rotate at once, one tidies up after the other has gone on.
+    with Store(homes[1], "ada", limits=ROOMY) as store, monkeypatch.context() as patch:
+        vault = store._directory.vault
+        late: list[Any] = []
+        patch.setattr("holdfast.node.vault.drop_key", lambda *args: late.append(args))
+        vault.rotate()
+        patch.undo()
+        vault.rotate()
+        for args in late:
+            drop_key(*args)
+    monkeypatch.delenv("HOLDFAST_PASSPHRASE")
+    for home in homes:
+        with Store(home, "ada", limits=ROOMY) as store:
+            assert store.get("k", **ours) == home.name
+    after = KeyRing.load(file).ids
+    assert (len(after), after[0]) == (4, "objects")
+    assert len({*ids} & {*after}) == 2
+    drop_key(file, after[-1])
+    drop_key(file, "never there")
+    assert KeyRing.load(file).ids == after[:-1]
 
 
 def test_keys_handed_to_another_node_open_what_they_sealed_and_no_more(open_store: Open, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def backup_command() -> None:
 @_key
 @_blobs
 @click.option("--with-keys", is_flag=True, help="also the private keys; only in a sealed repository")
+@click.option("--anew", is_flag=True, help="build on no earlier backup: where what is there is damaged")
 @click.pass_obj
 def create_command(settings: Settings, /, address: str, **how: Any) -> None:
     """Back up what came since the last backup; nobody has to stop writing.
@@ -61,7 +62,7 @@ def create_command(settings: Settings, /, address: str, **how: Any) -> None:
     from holdfast.integrity.backup import create
 
     with _opened(address, how["key_file"]) as repository, _source(settings, how) as source, Line(settings) as line:
-        made = create(repository, source, told=line.told)
+        made = create(repository, source, anew=how["anew"], told=line.told)
     if made.missing:
         what = count_text(made.missing, "body", "bodies")
         settings.show.warn(
@@ -83,10 +84,13 @@ def ls_command(settings: Settings, address: str) -> None:
 
     with _opened(address, None) as repository:
         about, verified = repository.about, repository.verified()
+        found, damaged = repository.readable()
         rows = []
-        for name, manifest in repository.backups():
+        for name, manifest in found:
             size = sum(manifest.objects().values()) + sum(blob.size for blob in manifest.blobs().values())
             rows.append((name, manifest, size))
+    for name in damaged:
+        settings.show.warn(f"{name} is not what was signed", hint="holdfast backup verify says more")
     if settings.as_json:
         told = [
             {
@@ -98,7 +102,8 @@ def ls_command(settings: Settings, address: str) -> None:
             }
             for name, manifest, size in rows
         ]
-        settings.show.document({"repository": about.id, "key": about.signer, "sealed": about.sealed, "backups": told})
+        settings.show.document({"repository": about.id, "key": about.signer, "sealed": about.sealed, "backups": told,
+                                "damaged": damaged})  # fmt: skip
         return
     settings.show.table(
         ("BACKUP", "MADE", "RECORDS", "BYTES", "VERIFIED"),
@@ -181,6 +186,9 @@ def drill_command(settings: Settings, /, address: str, names: tuple[str, ...], *
 @click.option("--only", "agent", default="", metavar="AGENT", help="this agent's log alone")
 @click.option("--keys", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
               help="a directory that has the keys.db to go on with")  # fmt: skip
+@click.option(
+    "--unknown-erasures", is_flag=True, help="although newer backups, which know what was erased, are damaged"
+)
 @_key
 @_signer
 @click.pass_obj
@@ -211,7 +219,8 @@ def restore_command(settings: Settings, /, address: str, target: Path, name: str
     at_ms = parse_time(at) if at else None
     moment = Moment(backup=name, at_ms=at_ms, seq=how["seq"], agent=how["agent"])
     with _opened(address, how["key_file"], how["signer"]) as repository, Line(settings) as line:
-        made = restore(repository, target, moment, finish=finish, told=line.told)
+        unknown = how["unknown_erasures"]
+        made = restore(repository, target, moment, finish=finish, unknown_erasures=unknown, told=line.told)
     again = "; went on with one that was broken off" if made.resumed else ""
     text = (
         f"restored {count_text(made.records, 'record')} and {count_text(made.blobs, 'blob')} of {made.backup} to"
@@ -239,6 +248,9 @@ def restore_command(settings: Settings, /, address: str, target: Path, name: str
 @click.option("--keep-within", "within", default="", metavar="TIME", help="all that are not older: 36h, 2d, 1w")
 @click.option("--interval", default="1d", show_default=True, metavar="TIME", help="how often backups are drilled")
 @click.option("--many", is_flag=True, help="that there are many new backups is as it should be")
+@click.option(
+    "--damaged", is_flag=True, help="first let go of those whose manifests are damaged: nobody can restore them"
+)
 @click.option("--dry-run", is_flag=True, help="only look")
 @click.pass_obj
 def prune_command(settings: Settings, /, address: str, **how: Any) -> None:
@@ -256,6 +268,10 @@ def prune_command(settings: Settings, /, address: str, **how: Any) -> None:
 
     policy, dry = _policy(how), how["dry_run"]
     with _opened(address, None) as repository:
+        for name in repository.readable()[1] if how["damaged"] else ():
+            settings.show.note(f"{'would let' if dry else 'let'} go of {name}, which is damaged")
+            if not dry:
+                repository.forget(name)
         done = prune(repository, policy, dry_run=dry, interval_ms=milliseconds(how["interval"]), many=how["many"])
     for name in done.removed if dry else ():
         settings.show.note(f"would let go of {name}")

@@ -34,6 +34,7 @@ WORD_CHARS_MAX: Final = 500
 """Of a longer word an index may keep so much; the rest is looked at in the text."""
 INDEXED: Final = "fts_pos"
 """In `meta`: the newest pos that the index holds."""
+_ERASED: Final = "SELECT pos FROM rec WHERE pos>? AND pos<=? AND body IS NULL"
 _CANDIDATES: Final = 20
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
 _WORD = re.compile(r"\w+")
@@ -58,7 +59,9 @@ def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     def job(tx: SqlTransaction) -> bool:
         if (tx.meta(INDEXED) or 0) != mark:
             return False  # another process filled it meanwhile
-        tx.index(rows)
+        # What was erased since it was read must not be indexed now: nobody would look for it here again.
+        gone = {pos for (pos,) in tx.execute(_ERASED, (mark, last))}
+        tx.index([row for row in rows if row[0] not in gone] if gone else rows)
         tx.set_meta(INDEXED, last)
         return True
 

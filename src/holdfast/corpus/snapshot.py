@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast.corpus.index.proving import differences
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.errors import IntegrityError
@@ -120,6 +121,10 @@ class Snapshot:
         )
         rows: list[Any] = self._query(sql, (after, until)).fetchall()
         return rows
+
+    def index(self) -> Iterator[tuple[str, str]]:
+        """What of the index does not follow from the records: whose, and what, in words."""
+        return differences(self._corpus, self._query)
 
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""

@@ -23,6 +23,7 @@ from holdfast.log.erasure import (
     Erasure,
     Gone,
     blank,
+    erasure_in,
     erasure_of,
     erasures,
     is_redact,
@@ -122,8 +123,8 @@ class Erasing:
         for row in tx.sql(REDACTS, (REDACT, self._upto)).fetchall():
             stored = self._home.corpus.stored(row)
             self._upto = stored.pos
-            if stored.body is not None and is_redact(stored.record):
-                self._learn(erasure_of(stored.record, stored.payload()))
+            if (found := erasure_in(stored)) is not None:
+                self._learn(found)
 
 
 def _erasure(row: Row) -> Erasure | None:

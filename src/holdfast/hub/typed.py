@@ -7,6 +7,7 @@ and takes the newest version where nobody names one.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -29,6 +30,8 @@ from holdfast.log import load
 from holdfast.query import Condition, tests_in
 from holdfast.records import DELETE_PREFIX
 
+logger = logging.getLogger(__name__)
+
 LOT: Final = 200
 DECLARED_MAX: Final = 1000
 PAST_MAX: Final = 20
@@ -43,7 +46,7 @@ class Known(msgspec.Struct, frozen=True):
         name: its name.
         newest: what its newest version is.
         versions: the JSON Schema of each version that anybody goes by, or went by; None: any object.
-        agents: which version each agent declared last.
+        agents: the newest version that each agent has declared.
         index, text: the fields that anybody named.
         expires: whether values of it may.
     """
@@ -136,8 +139,12 @@ class Schemas:
                 if len(found) < LOT:
                     break
                 mark = found[-1].pos
-            for name in sorted(names):
-                self._learn(name)
+            try:
+                for name in sorted(names):
+                    self._learn(name)
+            except HoldfastError as error:  # a full disk, say: it is tried again, and reads go on without the index
+                logger.warning("what was declared of collections could not be indexed: %s", error)
+                return
             self._mark = last
 
     def of(self, name: str) -> Known | None:
@@ -148,7 +155,8 @@ class Schemas:
     def all(self) -> list[Known]:
         """What is known of all of them, by name."""
         self.tend()
-        return sorted(self._known.values(), key=lambda known: known.name)
+        with self._lock:
+            return sorted(self._known.values(), key=lambda known: known.name)
 
     def _learn(self, name: str) -> None:
         current = self._corpus.page(Filter(collection=SCHEMAS, key=name, current=True, limit=DECLARED_MAX))
@@ -161,7 +169,7 @@ class Schemas:
         agents: dict[str, int] = {}
         for agent, each in told:
             versions.setdefault(each.version, each.schema)
-            agents.setdefault(agent, each.version)
+            agents[agent] = max(each.version, agents.get(agent, 0))
         fields = dict.fromkeys(field for _, each in told for field in indexed(each))
         words = dict.fromkeys(field for _, each in told for field in each.text)
         known = self._known[name] = Known(

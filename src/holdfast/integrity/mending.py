@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus import Stored
 from holdfast.errors import HoldfastError, NodeFull
 from holdfast.integrity import incidents
 from holdfast.integrity.checks import Finding
@@ -21,7 +23,7 @@ from holdfast.log.drafts import Draft
 from holdfast.log.log import Log
 from holdfast.objects import BlobFiles
 from holdfast.records import BLOB as IS_BLOB
-from holdfast.records import TOMBSTONE, VALUE
+from holdfast.records import SEALED, TOMBSTONE, VALUE
 from holdfast.wire import QUARANTINED
 
 RECOVERY: Final = "recovery"
@@ -172,13 +174,25 @@ def _intact(log: Log, collection: str, key: str, base: bytes) -> tuple[Draft | N
             break  # before that it was another life of the key
         if found.body is None:
             continue
-        try:
-            payload = found.payload()
-        except HoldfastError:
-            continue
-        flags = VALUE | (record.flags & IS_BLOB)
-        return Draft(RESTORE, collection, key, record.fmt, payload, flags, base=base), record.key_version
+        with contextlib.suppress(HoldfastError):
+            return written_again(found, key, base=base), record.key_version
     return None, 0
+
+
+def written_again(old: Stored, key: str, **how: Any) -> Draft:
+    """A draft that makes an earlier version's value the newest: as it lies there, a sealed one under the same key.
+
+    Args:
+        old: the earlier version.
+        key: its key now.
+        how: further fields of the draft.
+
+    Raises:
+        IntegrityError: its body cannot be unpacked.
+    """
+    record = old.record
+    flags = VALUE | (record.flags & (IS_BLOB | SEALED))
+    return Draft(RESTORE, record.collection, key, record.fmt, old.payload(), flags, kid=record.kid, **how)
 
 
 def _short(evidence: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,11 @@ import msgspec
 from holdfast import clock, codec
 from holdfast.corpus import Stored
 from holdfast.errors import IntegrityError, NotFound
-from holdfast.integrity.mending import RECOVERY, RESTORE
+from holdfast.integrity.mending import RECOVERY, written_again
 from holdfast.integrity.recovery import TIMESTAMP_ROLLBACK
 from holdfast.integrity.scan import verify_corpus
 from holdfast.log.drafts import MESSAGES, Draft, remove
 from holdfast.log.log import Log
-from holdfast.records import BLOB, VALUE
 
 _STATE: Final = (
     "SELECT c.s, st.key, st.pos, st.gone FROM state st JOIN name c ON c.id=st.coll WHERE c.s<>? ORDER BY c.s, st.key"
@@ -92,14 +91,4 @@ def _draft(change: Change, moment: int) -> Draft:
     if change.stored is None:
         reason = f"taken back to {clock.to_iso(moment)}"
         return remove(change.collection, change.key, reason=reason, expect=change.now)
-    record = change.stored.record
-    return Draft(
-        RESTORE,
-        change.collection,
-        change.key,
-        record.fmt,
-        change.stored.payload(),
-        VALUE | (record.flags & BLOB),
-        expect=change.now,
-        base=change.base,
-    )
+    return written_again(change.stored, change.key, expect=change.now, base=change.base)

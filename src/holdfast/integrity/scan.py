@@ -57,6 +57,7 @@ ORPHAN_GRACE_S: Final = 86_400.0
 """A blob is written before the record that refers to it; whoever was killed in between leaves one behind."""
 _WALKED: Final = frozenset((CHECKSUM, CHAIN, TIME, SIZE, VERSION, SIGNATURE, BLOB, STATE))
 _RESTORE: Final = "keep the file as it is: holdfast repair --plan says what can be put back, and from where"
+_DERIVED: Final = "the records are right: holdfast repair derives the index from them again"
 
 
 class Acked(NamedTuple):
@@ -156,6 +157,8 @@ def verify_corpus(
     try:
         with snapshot(corpus) as view:
             _Walk(corpus, view, scan, on, full).run(anchor, blobs, outside)
+            for agent, what in view.index() if INDEX in on and full else ():
+                _note(scan, Finding(INDEX, agent, 0, what, _DERIVED))
     except HoldfastError as error:
         _note(scan, Finding(PAGE, "", 0, f"the scan broke off: {error.message}", error.hint))
     for check, part in _PARTS:

@@ -21,19 +21,22 @@ without body and salt and with ``why`` 3, and the chain still proves itself: it 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from holdfast import codec, wire
-from holdfast.corpus import SqlCorpus, index
+from holdfast.corpus import SqlCorpus, Stored, index
 from holdfast.corpus.rows import COLUMNS
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.log.drafts import MESSAGES, Draft
 from holdfast.log.log import Log
 from holdfast.log.marks import METRICS, SESSIONS
+from holdfast.objects import BlobFiles
+from holdfast.objects.blobs import aside
 from holdfast.records import BLOB, MORE, REDACT, SEALED, ZERO16, Record
 
 REDACTS: Final = (
@@ -177,17 +180,31 @@ def kept_erasures(kept: bytes | None) -> list[Erasure]:
     return [Erasure.from_wire(each) for each in msgspec.msgpack.decode(kept)] if kept else []
 
 
+def erasure_in(stored: Stored) -> Erasure | None:
+    """What a stored record erases: None if it is no redact record, or if its payload is not here or says nothing.
+
+    Such a record was taken like any other, since a hub judges no payloads: it must not stop whoever reads it again.
+    """
+    if not is_redact(stored.record) or stored.body is None:
+        return None
+    try:
+        return erasure_of(stored.record, stored.payload())
+    except HoldfastError as error:
+        import logging  # only here: it would cost every command 5 ms
+
+        logging.getLogger(__name__).warning("a redact record erases nothing: %s", error)
+        return None
+
+
 def erasures(corpus: SqlCorpus, after: int = 0) -> list[Erasure]:
-    """Every erasure that a corpus holds, oldest first; a redact record whose payload is not here says nothing.
+    """Every erasure that a corpus holds, oldest first; see `erasure_in`.
 
     Args:
         corpus: a node's log, or a hub's corpus.
         after: only those behind this position.
     """
-    found = corpus.rows(REDACTS, (REDACT, after))
-    return [
-        erasure_of(each.record, each.payload()) for each in found if is_redact(each.record) and each.body is not None
-    ]
+    found = (erasure_in(each) for each in corpus.rows(REDACTS, (REDACT, after)))
+    return [each for each in found if each is not None]
 
 
 def redacted(known: Iterable[Erasure], record: Record) -> bool:
@@ -348,19 +365,35 @@ def scour(corpus: SqlCorpus, blobs: Blobs, others: Sequence[SqlCorpus] = ()) -> 
 
 
 def _drop(corpus: SqlCorpus, blobs: Blobs, digest: bytes, others: Sequence[SqlCorpus], *, sure: bool) -> None:
-    # Equal bytes are one blob, and somebody else may have put the same: all records are looked through before the
+    # Equal bytes are one blob, and somebody else may have put the same: all records are looked through before a
     # writer is held up, and then only those that came since.
-    seen = 0
-    if not sure:
-        seen = corpus.last()
-        if any(_refers(each.one, digest, 0) for each in (corpus, *others)):
-            return
+    if sure:
+        blobs.delete(digest)
+        return
+    shared = blobs if isinstance(blobs, BlobFiles) else None
+    every = [(each, each.last()) for each in (corpus, *others)]
+    if any(_refers(each.one, digest, 0) for each, _ in every):
+        if shared is not None:
+            aside.bring_back(shared, digest)  # a crash may have left it aside
+        return
+
+    def late(seen: int, tx: SqlTransaction) -> bool:
+        return _refers(lambda sql, args: tx.sql(sql, args).fetchone(), digest, seen)
 
     def job(tx: SqlTransaction) -> None:
-        if sure or not _refers(lambda sql, args: tx.sql(sql, args).fetchone(), digest, seen):
+        if not late(every[0][1], tx):
             blobs.delete(digest)
 
-    corpus.write(job)
+    if shared is None:
+        corpus.write(job)
+        return
+    # Several logs share the directory, and no transaction holds all of them up. So it goes out of sight first: whoever
+    # writes it from now on does not find it, and writes it anew; whoever found it has committed when its log is asked.
+    aside.put_aside(shared, digest)
+    if any(each.write(functools.partial(late, seen)) for each, seen in every):
+        aside.bring_back(shared, digest)
+    else:
+        aside.drop_aside(shared, digest)
 
 
 def _refers(one: Callable[..., Any], digest: bytes, after: int) -> bool:

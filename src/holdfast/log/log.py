@@ -127,6 +127,8 @@ class Log:
             prior = tx.prior(branch.agent, draft.collection, draft.key) if known else None
             if draft.expect is not None:
                 _check(draft, prior)
+            if made.flags & BLOB and not draft.flags & BLOB and not self.blobs.has(made.body[:32]):
+                self.blobs.put(draft.payload)  # it was there when it was asked for, and was erased since
             seq += 1
             stamp = clock.tick(stamp, now)
             record = Record(

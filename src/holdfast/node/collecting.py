@@ -48,7 +48,8 @@ class AsyncCollecting:
         """Typed values under a name; see `Store.collection`. It is opened in place: some milliseconds, once."""
         from holdfast.node.typed_aio import AsyncStoreCollection
 
-        return AsyncStoreCollection(self._store.collection(name, what, index=index))
+        store: Any = self
+        return AsyncStoreCollection(self._store.collection(name, what, index=index), store)
 
 
 class HubCollecting:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import msgspec
+
 from holdfast.collections.typed import Collection, Item, Page, Schema, Sums
 from holdfast.collections.typed.collection import LIST_MAX, MISSING
 from holdfast.log.versions import Version
@@ -13,6 +15,7 @@ from holdfast.node.looking import When
 from holdfast.query import EVERYTHING, Condition
 
 if TYPE_CHECKING:
+    from holdfast.node.aio import AsyncStore
     from holdfast.node.batch import Batch
     from holdfast.node.typed import BatchCollection, StoreCollection
 
@@ -151,9 +154,45 @@ class AsyncCollection(Generic[T]):
 
 
 class AsyncStoreCollection(AsyncCollection[T]):
-    """A collection in an agent's own log, for asyncio; see `StoreCollection`."""
+    """A collection in an agent's own log, for asyncio; see `StoreCollection`. What needs no more than the log goes the
+    way of `AsyncStore`: writes through the log's writer thread, single reads in place.
+
+    Args:
+        collection: the same, not awaited.
+        store: the agent's.
+    """
 
     _collection: StoreCollection[T]
+
+    def __init__(self, collection: StoreCollection[T], store: AsyncStore) -> None:
+        super().__init__(collection)
+        self._store = store
+
+    async def put(
+        self,
+        key: str,
+        value: T | Mapping[str, Any],
+        *,
+        expect: int | str | None = None,
+        durable: bool = False,
+        ttl_s: float | None = None,
+    ) -> Version:
+        """See `Collection.put`."""
+        collection = self._collection
+        if not (collection._in_log and collection._at_once(expect)) or collection._is_due():
+            return await super().put(key, value, expect=expect, durable=durable, ttl_s=ttl_s)
+        raw = collection._shape.write(value, collection._ends(ttl_s))
+        made = await self._store.put(key, raw, collection=self.name, expect=expect, durable=durable)
+        return msgspec.structs.replace(made, value=value)
+
+    async def get(self, key: str, *, default: Any = MISSING, at: When | None = None, agent: str | None = None) -> T:
+        """See `Collection.get`."""
+        collection = self._collection
+        if at is None and agent is None and collection._in_log:
+            stored = self._store._store._log.newest(self.name, key)
+            if stored is None or (stored.body is not None and not stored.is_blob):
+                return collection.get(key, default=default)
+        return await super().get(key, default=default, at=at, agent=agent)
 
     def everybody(self) -> AsyncCollection[T]:
         """See `StoreCollection.everybody`; nothing is asked before its first call."""

@@ -11,7 +11,7 @@ from holdfast import clock
 from holdfast.clock import SYSTEM, Clock
 from holdfast.collections.typed import Collection, Schema, declared, schema_of
 from holdfast.collections.typed.asking import Row, Rows, row_of
-from holdfast.collections.typed.backing import Asked
+from holdfast.collections.typed.backing import Asked, one_by_one
 from holdfast.collections.typed.schema import ENDS, VERSION, version_of
 from holdfast.collections.typed.sums import Sums
 from holdfast.errors import UsageError
@@ -97,6 +97,10 @@ class HubBacking(Part):
             body["ttl_s"] = max(TTL_MIN_S, (raw[ENDS] - self.now_ms()) / 1000)
         return self._hub.version_of(self._ask("PUT", self._item(key), body, expect=expect, agent=agent).body)
 
+    def replace(self, values: Sequence[tuple[str, Any, int]]) -> int:
+        """Each by itself."""
+        return one_by_one(self, values)
+
     def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
         """Through the hub."""
         answer = self._ask("DELETE", self._item(key), expect=expect or None, agent=self._writer())
@@ -111,6 +115,10 @@ class HubBacking(Part):
             return row_of(as_stored(found), key, hub.value_of(found))
 
         return self._hub.ask(prove)
+
+    def newest_version(self) -> int:
+        """The hub itself looks, in the transaction that writes."""
+        return 0
 
     def history(self, key: str, limit: int, agent: str | None) -> list[Version]:
         """As the hub shows it."""

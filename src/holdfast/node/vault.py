@@ -11,7 +11,6 @@ noise, wherever a copy of it lies.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -22,9 +21,9 @@ import msgspec
 
 from holdfast.clock import Clock
 from holdfast.corpus.engine import Engine
-from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, Sealed, UsageError
 from holdfast.log.sealing import no_key
+from holdfast.node.keyfile import add_key, drop_key
 
 KEY_FILE: Final = "HOLDFAST_KEY_FILE"
 PASSPHRASE: Final = "HOLDFAST_PASSPHRASE"
@@ -255,13 +254,13 @@ class Vault:
         """
         with self._lock:
 
-            def job(_: Any) -> tuple[str, Any, int]:
+            def job(_: Any) -> tuple[str, Any, int, str]:
                 # All of it inside the transaction: of two processes one comes second, and wraps what the first wrapped.
                 execute, count = self._engine.writer_execute, 0
                 row = execute(_WRAPPING).fetchone()
                 if row is None:
                     raise Sealed("nothing is sealed here yet", hint="Store(…, sealed=['patients'])")
-                old = self._come_by(*row)
+                old, was = self._come_by(*row), row[0] if row[1] == "file" else ""
                 kek_id, made, row = self._new_kek(passphrase)
                 for table, column in (("sealed", "collection"), ("dek", "kid")):
                     sql = f"SELECT {column}, wrapped FROM {table} WHERE wrapped IS NOT NULL"
@@ -272,17 +271,14 @@ class Vault:
                         count += 1
                 execute("DELETE FROM wrapping")
                 execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", row)
-                return kek_id, made, count
+                return kek_id, made, count, was
 
-            kek_id, made, count = self._engine.commits.run(job)
+            kek_id, made, count, was = self._engine.commits.run(job)
             self._kek = (kek_id, made)
             self._boxes.clear()
             self._engine.scour()
-            if passphrase is None:
-                self._write_ring(kek_id, only=True)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    self._key_file.unlink()  # what it wrapped is wrapped no more
+            if was:  # what it wrapped is wrapped no more; the file may hold others' keys
+                drop_key(self._key_file, was)
         return count
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -368,7 +364,7 @@ class Vault:
 
         kek_id = os.urandom(8).hex()
         if passphrase is None:
-            made, salt, how = Box(self._write_ring(kek_id)), b"", "file"
+            made, salt, how = Box(add_key(self._key_file, kek_id)), b"", "file"
         else:
             salt, how = os.urandom(16), derivation()
             made = Box(passphrase_key(passphrase, salt, how))
@@ -411,23 +407,6 @@ class Vault:
         except IntegrityError:
             raise Sealed("this is not the key that the sealing keys were wrapped with", hint=hint) from None
         return found
-
-    def _write_ring(self, kek_id: str, *, only: bool = False) -> bytes:
-        """Puts a key, new unless it is there, at the head of the key file; with `only` it stays alone."""
-        from holdfast.seal import KeyRing
-
-        path = self._key_file
-        try:
-            ring = KeyRing.load(path).with_primary(kek_id)
-        except FileNotFoundError:
-            ring = KeyRing.generate(kek_id)
-        if only:
-            ring = KeyRing({kek_id: ring.key(kek_id)})
-        partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-        ring.save(partial)
-        os.replace(partial, path)
-        sync_directory(path.parent)
-        return ring.key(kek_id)
 
 
 def _new_key() -> bytes:

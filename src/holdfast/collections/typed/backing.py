@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from holdfast.collections.typed.asking import Row, Rows
 from holdfast.collections.typed.sums import Sums
-from holdfast.errors import UsageError
+from holdfast.errors import Conflict, UsageError
 from holdfast.log.versions import Version
 from holdfast.query import Condition
 
 When = Any
 """A version number, or a time."""
+
+
+UNKNOWN: Final = 1 << 62
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +66,10 @@ class Backing(Finding, Protocol):
         """Writes a value; see `Store.put`."""
         ...
 
+    def replace(self, values: Sequence[tuple[str, Any, int]]) -> int:
+        """Writes some values (key, value, the version that must be current), each if nobody was faster; how many."""
+        ...
+
     def delete(self, key: str, reason: str, expect: int | str | None) -> Version:
         """Takes it away; see `Store.delete`."""
         ...
@@ -75,9 +82,25 @@ class Backing(Finding, Protocol):
         """
         ...
 
+    def newest_version(self) -> int:
+        """The newest version of the schema that may have written here; `UNKNOWN` if each value must be asked."""
+        ...
+
     def history(self, key: str, limit: int, agent: str | None) -> list[Version]:
         """Every version of a key, newest first."""
         ...
+
+
+def one_by_one(backing: Backing, values: Sequence[tuple[str, Any, int]]) -> int:
+    """`Backing.replace`, a write for each."""
+    count = 0
+    for key, raw, version in values:
+        try:
+            backing.put(key, raw, version, False)
+        except Conflict:
+            continue  # whoever was faster wrote it, or took it away
+        count += 1
+    return count
 
 
 def check_limit(limit: int) -> int:

@@ -8,7 +8,9 @@ for key, found in candidates.find(where("skills").has("Python"), order="-experie
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Generic, TypeVar
@@ -33,6 +35,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 """Stands for: there is no default, raise."""
 SWEEP_EVERY_MS: Final = 60_000
 SWEEP_LOT: Final = 100
+MIGRATED_LOT: Final = 100
 LIST_MAX: Final = 1000
 _NAME: Final = re.compile(r"[A-Za-z0-9-]{1,60}")
 
@@ -176,7 +179,7 @@ class Collection(Generic[T]):
                 self._shape.check_not_newer(key, row.raw)
                 before = self._shape.current(row.raw)
                 kept = ends_of(row.raw)
-                ends = self._ends(ttl_s) if ttl_s is not None or kept == float("inf") else int(kept)
+                ends = self._ends(ttl_s) if ttl_s is not None or kept == math.inf else int(kept)
                 expect = row.version
             if isinstance(change, Mapping):
                 made: Any = {**before, **_fields(change)}
@@ -200,15 +203,22 @@ class Collection(Generic[T]):
         return self._backing.delete(key, reason, expect)
 
     def migrate(self) -> int:
-        """Writes every older value as this version of the schema says; returns how many. Safe to repeat."""
+        """Writes every older value as this version of the schema says; returns how many. Safe to repeat.
+
+        What somebody else writes or deletes meanwhile stays as he left it.
+
+        Raises:
+            UsageError: a value that does not fit; what came before it is written.
+        """
         count = 0
-        for row in self._mixed.older(None):
-            raw = self._shape.write(self._value(row), None if (ends := ends_of(row.raw)) == float("inf") else int(ends))
-            try:
-                self._backing.put(row.key, raw, row.version, False)
-            except Conflict:
-                continue  # whoever was faster wrote it, or takes it away
-            count += 1
+        rows = self._mixed.older(None)
+        while lot := list(itertools.islice(rows, MIGRATED_LOT)):
+            made = []
+            for row in lot:
+                ends = ends_of(row.raw)
+                raw = self._shape.write(self._value(row), None if ends == math.inf else int(ends))
+                made.append((row.key, raw, row.version))
+            count += self._backing.replace(made)
         return count
 
     def sweep(self, most: int = LIST_MAX) -> int:
@@ -394,19 +404,32 @@ class Collection(Generic[T]):
 
     def _write(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
         """Writes, unless what is there is of a newer schema, which a later look would not notice."""
+        if self._at_once(expect):
+            return self._backing.put(key, raw, expect, durable)
         while True:
+            there: int | None = 0
+            wanted = expect
             try:
                 row = self._backing.row(key, None, None)
                 self._shape.check_not_newer(key, row.raw)
                 there = row.version
-                wanted = there if expect == 0 and ends_of(row.raw) <= self._backing.now_ms() else expect
-            except NotFound:
-                there, wanted = 0, expect
+                if expect == 0 and ends_of(row.raw) <= self._backing.now_ms():
+                    wanted = there
+            except NotFound as error:
+                if error.retryable:
+                    raise  # it is there, and nobody here knows of which version it is
+                if error.code != NotFound.code:
+                    there = None  # it was erased: a version without a value
             try:
                 return self._backing.put(key, raw, there if wanted is None else wanted, durable)
             except Conflict:
                 if expect is not None:
                     raise
+
+    def _at_once(self, expect: int | str | None) -> bool:
+        """Whether a write need not look at what is there: nothing newer is, and nothing that has ended matters."""
+        newer = self._backing.newest_version() > self.schema.version
+        return not newer and not (expect == 0 and self.schema.expires)
 
     def _live(self, key: str, at: When | None, agent: str | None = None) -> Row | None:
         try:
@@ -446,12 +469,16 @@ class Collection(Generic[T]):
             logger.warning("%s: %d values do not fit the schema, such as: %s", self.name, len(unfit), unfit[0].why)
         return Page(found=found, cursor=cursor, unfit=unfit)
 
+    def _is_due(self) -> bool:
+        """Whether it is time to sweep."""
+        if not self.schema.expires:
+            return False
+        return not 0 <= self._backing.now_ms() - self._swept_ms < SWEEP_EVERY_MS
+
     def _sweep_sometimes(self) -> None:
-        if self.schema.expires:
-            now = self._backing.now_ms()
-            if not 0 <= now - self._swept_ms < SWEEP_EVERY_MS:
-                self._swept_ms = now
-                self.sweep(SWEEP_LOT)
+        if self._is_due():
+            self._swept_ms = self._backing.now_ms()
+            self.sweep(SWEEP_LOT)
 
     def _nothing(self, key: str, at: When | None = None) -> NotFound:
         when = "" if at is None else f" at {at if isinstance(at, int) else clock.iso(clock.parse_time(at))}"

@@ -13,6 +13,9 @@ from holdfast.errors import UsageError
 from holdfast.query import Condition, tests_in
 
 DEPTH_MAX: Final = 64
+STEPS_MIN: Final = 5_000
+STEPS_EACH: Final = 20
+"""So many steps a look may take for each thing in a value: a schema may ask the same again and again."""
 SHOWN_DEPTH: Final = 4
 SHOWN_MAX: Final = 200
 PATTERN_TEXT_MAX: Final = 256
@@ -100,24 +103,25 @@ class Fields:
             level = below
         return found[:SHOWN_MAX]
 
-    def _choices(self, node: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    def _choices(self, node: Any, depth: int = 0, seen: set[str] | None = None) -> Iterator[Mapping[str, Any]]:
         """What a node may stand for: itself without references, its alternatives, and the members of a list."""
+        seen = set() if seen is None else seen
         if depth > DEPTH_MAX or not isinstance(node, Mapping):
             return
-        if "$ref" in node:
-            yield from self._choices(self._at(node["$ref"]), depth + 1)
+        ref = node.get("$ref")
+        if ref is not None:
+            if ref not in seen:
+                seen.add(ref)
+                yield from self._choices(self.at(ref), depth + 1, seen)
             return
-        alternatives = node.get("anyOf") or node.get("oneOf")
-        if alternatives:
-            for each in alternatives:
-                yield from self._choices(each, depth + 1)
-            return
-        if node.get("type") == "array":
+        inner = node.get("anyOf") or node.get("oneOf")
+        if not inner and node.get("type") == "array":
             inner = [*node.get("prefixItems", ()), node.get("items", _ANYTHING)]
-            for each in inner:
-                yield from self._choices(each, depth + 1)
+        if not inner:
+            yield node
             return
-        yield node
+        for each in inner:
+            yield from self._choices(each, depth + 1, seen)
 
     @staticmethod
     def _under(node: Mapping[str, Any], name: str) -> Iterator[Any]:
@@ -134,8 +138,9 @@ class Fields:
         elif isinstance(more, Mapping):
             yield more
 
-    def _at(self, ref: str) -> Any:
-        return self._defs.get(ref.removeprefix(_DEFS), _ANYTHING)
+    def at(self, ref: str) -> Any:
+        """What a reference refers to."""
+        return self._root if ref == "#" else self._defs.get(str(ref).removeprefix(_DEFS), _ANYTHING)
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -144,17 +149,34 @@ class Fields:
 
         A pattern that may take long is not tried (`is_quick`): who declares a schema is not always who runs it.
         """
-        return self._fault(self._root, value, "$", 0)
+        return _Look(self, STEPS_MIN + STEPS_EACH * _things(value)).fault(self._root, value, "$", 0)
 
-    def _fault(self, node: Any, value: Any, at: str, depth: int) -> tuple[str, str] | None:
+
+class _Look:
+    """One look at one value; it ends, whatever the schema is."""
+
+    def __init__(self, fields: Fields, steps: int) -> None:
+        self._at = fields.at
+        self._left = steps
+
+    def fault(self, node: Any, value: Any, at: str, depth: int) -> tuple[str, str] | None:
+        """The first place where a value does not fit a node, and why."""
+        self._left -= 1
+        if self._left < 0:
+            return at, "the schema asks too much of it to be checked"
         if node is True or not node:
             return None if node is not False else (at, "nothing may be here")
         if depth > DEPTH_MAX or not isinstance(node, Mapping):
             return at, "nested too deep"
         if "$ref" in node:
-            return self._fault(self._at(node["$ref"]), value, at, depth + 1)
+            return self.fault(self._at(node["$ref"]), value, at, depth + 1)
         alternatives = node.get("anyOf") or node.get("oneOf")
         if alternatives:
+            told = node.get("discriminator") if isinstance(value, dict) else None
+            if isinstance(told, Mapping):
+                named = told.get("mapping", _ANYTHING).get(value.get(told.get("propertyName")))
+                if named is not None:
+                    return self.fault(self._at(named), value, at, depth + 1)
             return self._none_of(alternatives, value, at, depth)
         kind = node.get("type")
         if kind is not None and not _is(value, kind):
@@ -174,7 +196,7 @@ class Fields:
     def _none_of(self, nodes: Any, value: Any, at: str, depth: int) -> tuple[str, str] | None:
         faults = []
         for node in nodes:
-            found = self._fault(node, value, at, depth + 1)
+            found = self.fault(node, value, at, depth + 1)
             if found is None:
                 return None
             faults.append(found)
@@ -193,7 +215,7 @@ class Fields:
             inner = first[number] if number < len(first) else node.get("items", True)
             if inner is False:
                 return f"{at}[{number}]", f"expected at most {len(first)} items"
-            if found := self._fault(inner, each, f"{at}[{number}]", depth + 1):
+            if found := self.fault(inner, each, f"{at}[{number}]", depth + 1):
                 return found
         return None
 
@@ -207,7 +229,7 @@ class Fields:
         for name, each in value.items():
             if name not in properties and more is False:
                 return f"{at}.{name}", "unknown field"
-            if found := self._fault(properties.get(name, more), each, f"{at}.{name}", depth + 1):
+            if found := self.fault(properties.get(name, more), each, f"{at}.{name}", depth + 1):
                 return found
         return None
 
@@ -218,6 +240,12 @@ def is_quick(pattern: str) -> bool:
     if re.search(r"\)\s*[*+{]", bare) or "(?" in bare:
         return False
     return len(_REPEATS.findall(bare)) <= (3 if bare.startswith("^") else 2)
+
+
+def _things(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_things, value.values()))
+    return 1 + sum(map(_things, value)) if isinstance(value, list | tuple) else 1
 
 
 def name_of(value: Any) -> str:

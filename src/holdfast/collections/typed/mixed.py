@@ -81,7 +81,8 @@ class Mixed:
         """Every value of an older version, as it is stored."""
         version = self._shape.schema.version
         if version > 1:
-            yield from self._all(Asked(condition=(where(VERSION) < version) | ~where(VERSION).exists(), agent=agent))
+            old = (where(VERSION) < version) | (where(VERSION) == None)  # noqa: E711 - both are looked up
+            yield from self._all(Asked(condition=old, agent=agent))
 
     def _all(self, asked: Asked) -> Iterator[Row]:
         asked = msgspec.structs.replace(asked, limit=PAGE, order=(), after="")
@@ -109,8 +110,7 @@ class Mixed:
     def _alive(self, asked: Asked, now: int) -> Asked:
         if not self._shape.schema.expires:
             return asked
-        alive = (where(ENDS) > now) | ~where(ENDS).exists()
-        return msgspec.structs.replace(asked, condition=_both(asked.condition, alive))
+        return msgspec.structs.replace(asked, condition=_both(asked.condition, ~(where(ENDS) <= now)))
 
     def _together(self, asked: Asked, older: list[tuple[Row, Any]], now: int) -> Rows:
         """A page of both kinds. Of values that are equal in the order, the older ones stand first."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from holdfast.corpus.index.fields import declare, declared, drop, reset
 from holdfast.corpus.index.filling import fill
 from holdfast.corpus.index.finding import aggregate, count, find
-from holdfast.corpus.index.question import LIMIT_MAX, Func, Group, Load, Page, Query
+from holdfast.corpus.index.question import LIMIT_MAX, Func, Group, Load, Page, Query, keys_of
 
 __all__ = [
     "LIMIT_MAX",
@@ -29,5 +29,6 @@ __all__ = [
     "drop",
     "fill",
     "find",
+    "keys_of",
     "reset",
 ]

@@ -32,8 +32,8 @@ from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError
 from holdfast.records import DELETE_PREFIX, SEALED, TOMBSTONE, VALUE
 
-LOT: Final = 500
-"""Records, or values, in one transaction: up to some 20 ms that a writer may have to wait."""
+LOT: Final = 200
+"""Records, or values, in one transaction: some 10 ms that a writer may have to wait."""
 WINDOW: Final = 20_000
 """Positions that are looked through for them."""
 NOTHING: Final = -1
@@ -53,7 +53,7 @@ _COVERED: Final = (
     "SELECT i.id FROM item i WHERE i.coll=? AND i.agent=? AND {} AND i.id<? AND NOT EXISTS (SELECT 1 FROM state st"
     " WHERE st.agent=i.agent AND st.coll=i.coll AND st.key=i.key AND st.gone=0 AND st.pos<?) LIMIT ?"
 )
-_UNREAD: Final = object()
+UNREAD: Final = object()
 
 
 class _Touch(msgspec.Struct):
@@ -265,7 +265,7 @@ class Filler:
         if record.fmt != codec.FMT_JSON:
             return [], NOTHING
         value = value_here(stored, self._load)
-        if value is _UNREAD:
+        if value is UNREAD:
             return [], AWAY
         if not isinstance(value, dict):
             return [], NOTHING
@@ -377,7 +377,7 @@ def add_entries(
 
 
 def value_here(stored: Stored, load: Load | None) -> Any:
-    """The value of a record that is not sealed; `_UNREAD` where it is not here, or cannot be read."""
+    """The value of a record that is not sealed; `UNREAD` where it is not here, or cannot be read."""
     try:
         if stored.body is not None and not stored.is_blob:
             return codec.deserialise(stored.record.fmt, stored.payload())
@@ -385,4 +385,4 @@ def value_here(stored: Stored, load: Load | None) -> Any:
             return load(stored)
     except (HoldfastError, OSError):
         pass  # what is damaged is `verify`'s to report, and what is away a `find` fetches
-    return _UNREAD
+    return UNREAD

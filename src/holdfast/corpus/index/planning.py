@@ -54,14 +54,14 @@ UNKNOWN: Final = Part(None, exact=False)
 NEVER: Final = Part("1=0")
 
 
-def said(condition: Condition, kept: Kept, no: bool = False) -> Part:
-    """What a condition (with `no` its contrary) says of an item."""
+def said(condition: Condition, kept: Kept, no: bool = False, *, passed: Test | None = None) -> Part:
+    """What a condition (with `no` its contrary) says of an item that has `passed` one of its tests already."""
     if isinstance(condition, Test):
-        return _probe(condition, kept, no)
+        return ANY if condition is passed else _probe(condition, kept, no)
     if isinstance(condition, Not):
         return said(condition.no, kept, not no)
     each = condition.all if isinstance(condition, AllOf) else condition.any
-    parts = [said(part, kept, no) for part in each]
+    parts = [said(part, kept, no, passed=passed if isinstance(condition, AllOf) else None) for part in each]
     exact = all(part.exact for part in parts)
     args = tuple(arg for part in parts if part.sql for arg in part.args)
     if isinstance(condition, AllOf) is not no:
@@ -142,11 +142,15 @@ def _beginning(field: Field, prefix: str) -> tuple[list[Span], bool, bool]:
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """Entries among which everything is that meets a condition: how many (counted up to a bound), and a name."""
+    """Entries among which everything is that meets a condition: how many (counted up to a bound), and a name.
+
+    `test` is the one that everything must pass and all of these do, where it is that of one.
+    """
 
     count: int
     spans: tuple[Span, ...]
     name: str
+    test: Test | None = None
 
     @property
     def point(self) -> Span | None:
@@ -208,7 +212,7 @@ class Chooser:
         if together:  # all of the words: those with the rarest are enough
             least = min(range(len(spans)), key=counts.__getitem__)
             return Choice(counts[least], (spans[least],), test.field)
-        return Choice(sum(counts), tuple(spans), test.field)
+        return Choice(sum(counts), tuple(spans), test.field, test)
 
     def count(self, span: Span) -> int:
         """How many entries there are, counted up to one more than the bound."""

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from holdfast.corpus.index.fields import Field, Kept
-from holdfast.corpus.index.planning import FEW, Choice, Chooser, Execute, Part, bounds
+from holdfast.corpus.index.planning import FEW, Choice, Chooser, Execute, Part, bounds, said
 from holdfast.corpus.index.question import Order, Place, Query, latest_first
+from holdfast.query import Test
 
 Ranked = tuple[tuple[bytes, ...], int]
 """An item's keys in the order asked for, and its id."""
@@ -35,6 +36,7 @@ class Ways:
         self._execute, self._asked, self._kept, self._part, self._agents = execute, asked, kept, part, agents
         self._coll = kept.own.coll
         self._straight = False  # along the fewest candidates: there is no better way
+        self._step = STEP
         self.way = ""
 
     # -- without an order ---------------------------------------------------------------------------------------
@@ -45,7 +47,7 @@ class Ways:
         if choice is not None:
             sql, args = choice.items
             self.way = f"collect:{choice.name}"
-            tests, more = self._tests("d.item", among=True)
+            tests, more = self._tests("d.item", among=True, passed=choice.test)
             return f"SELECT d.item AS id FROM ({sql}) d WHERE {tests}", (*args, *more)
         self.way = "walk"
         tests, more = self._tests("i.id", among=False)
@@ -58,12 +60,13 @@ class Ways:
         for row in cursor:
             yield row[0]
 
-    def _tests(self, item: str, *, among: bool) -> tuple[str, tuple[Any, ...]]:
-        """The tests of an item, which with `among` is no row of `item` yet."""
+    def _tests(self, item: str, *, among: bool, passed: Test | None = None) -> tuple[str, tuple[Any, ...]]:
+        """The tests of an item, which with `among` is no row of `item` yet, but for one that it has passed."""
+        part = self._part if passed is None else said(self._asked.condition, self._kept, passed=passed)
         tests, args = [], list[Any]()
-        if self._part.sql:
-            tests.append(self._part.sql.replace("{i}", item))
-            args += self._part.args
+        if part.sql:
+            tests.append(part.sql.replace("{i}", item))
+            args += part.args
         if self._agents is not None:
             marks = ",".join("?" * len(self._agents)) or "NULL"
             whose = f"(SELECT a.agent FROM item a WHERE a.coll=? AND a.id={item})" if among else "i.agent"
@@ -84,6 +87,7 @@ class Ways:
             start: where to begin; None: with the first.
             want: how many will be asked for, as far as is known.
         """
+        self._step = min(STEP, max(want, 1)) if self._part.exact else STEP
         choice = self._least()
         if choice is not None and choice.count <= FEW:
             yield from self._collect(choice, order, fields, start, want)
@@ -120,7 +124,7 @@ class Ways:
         """Takes all candidates and sorts them."""
         self.way = f"collect:{choice.name}"
         if choice.spans:
-            (inner, among), (tests, more) = choice.items, self._tests("d.item", among=True)
+            (inner, among), (tests, more) = choice.items, self._tests("d.item", among=True, passed=choice.test)
         else:
             marks = ",".join("?" * len(self._agents or ())) or "NULL"
             inner = f"SELECT i.id AS item FROM item i WHERE i.coll=? AND i.bare=0 AND i.agent IN ({marks})"
@@ -133,7 +137,7 @@ class Ways:
         sql = f"SELECT * FROM ({inner}) f WHERE {behind} ORDER BY {by}"
         args = (*keys, *among, *more, *bound)
         if self._part.exact:
-            sql, args = f"{sql} LIMIT ?", (*args, want + STEP)
+            sql, args = f"{sql} LIMIT ?", (*args, want)
         for number, *found in self._execute(sql, args).fetchall():
             yield tuple(map(bytes, found)), number
 
@@ -147,16 +151,18 @@ class Ways:
         elif choice is not None and choice.point is not None:
             self.way, self._straight = f"walk:{choice.name}", True
             span = choice.point
-            yield from self._along("entry w", "w.item", "w.field=? AND w.v=?", (span.field, span.low), start)
+            yield from self._along(
+                "entry w", "w.item", "w.field=? AND w.v=?", (span.field, span.low), start, choice.test
+            )
         else:
             self.way = "walk"
             yield from self._along("item i", "i.id", "i.coll=? AND i.bare=0", (self._coll,), start)
 
     def _along(
-        self, table: str, item: str, where: str, among: tuple[Any, ...], start: Place | None
+        self, table: str, item: str, where: str, among: tuple[Any, ...], start: Place | None, passed: Test | None = None
     ) -> Iterator[tuple[list[Ranked], int]]:
         """Goes along ids, a chunk of entries after another."""
-        tests, more = self._tests(item, among=table != "item i")
+        tests, more = self._tests(item, among=table != "item i", passed=passed)
         after = start.number if start is not None else 0
         for chunk in _chunks():
             sql = f"SELECT {item} FROM {table} WHERE {where} AND {item}>? ORDER BY {item} LIMIT 1 OFFSET ?"
@@ -166,8 +172,8 @@ class Ways:
             sql = f"SELECT {item} FROM {table} WHERE {within} AND {tests} ORDER BY {item} LIMIT ?"
             full = True
             while full:
-                found = self._execute(sql, (*among, after, end, *more, STEP)).fetchall()
-                full = len(found) == STEP
+                found = self._execute(sql, (*among, after, end, *more, self._step)).fetchall()
+                full = len(found) == self._step
                 yield [((), row[0]) for row in found], 0 if full else chunk
                 after = found[-1][0] if full else end
             if edge is None:
@@ -210,8 +216,8 @@ class Ways:
                     behind, bound = _behind(order, [f"k{n}" for n in range(len(order))], "id", start)
                     sql = f"SELECT * FROM ({inner}) f WHERE {behind} ORDER BY {', '.join(by)} LIMIT ?"
                     args = (*keys, field.id, near, far, *more, *bound)
-                found = self._execute(sql, (*args, STEP)).fetchall()
-                full = len(found) == STEP
+                found = self._execute(sql, (*args, self._step)).fetchall()
+                full = len(found) == self._step
                 lot: list[Ranked] = [(tuple(map(bytes, each)), number) for number, *each in found]
                 yield lot, 0 if full else chunk
                 start = Place(order, *lot[-1]) if full else None

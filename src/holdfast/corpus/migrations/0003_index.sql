@@ -10,7 +10,7 @@ CREATE TABLE item(                       -- an object; id is the pos of the reco
   coll INTEGER NOT NULL, id INTEGER NOT NULL, agent INTEGER NOT NULL, key TEXT NOT NULL,
   pos INTEGER NOT NULL,                  -- the record that its entries are of
   bare INTEGER NOT NULL,                 -- -1: nothing is to be found; 0: it has entries; 1: its value was not here; 2: it is looked at each time
-  PRIMARY KEY(coll, id), UNIQUE(coll, agent, key)
+  PRIMARY KEY(coll, id), UNIQUE(agent, coll, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX item_bare ON item(coll) WHERE bare>0;
 CREATE TABLE entry(                      -- v: `holdfast.query.sort_key`; every field of an item has at least one

@@ -34,6 +34,8 @@ LOOK_EVERY_MS: Final = 24 * 3_600_000
 COMMIT_S_MAX: Final = 24 * 3600.0
 """Half the time after which prune deletes what nothing refers to: a backup that took longer is not made."""
 
+ANEW: Final = "holdfast backup create --anew stores all of it again"
+
 Told: TypeAlias = Callable[[str, int, int], None]
 
 
@@ -63,18 +65,26 @@ class Created(msgspec.Struct, kw_only=True):
     seconds: float = 0.0
 
 
-def create(repository: Repository, source: Source, *, wall: Clock = SYSTEM, told: Told = lambda *_: None) -> Created:
+def create(
+    repository: Repository,
+    source: Source,
+    *,
+    anew: bool = False,
+    wall: Clock = SYSTEM,
+    told: Told = lambda *_: None,
+) -> Created:
     """Backs up a node or a hub while it works; the backup is made when this returns.
 
     Args:
         repository: where to.
         source: what; only read.
+        anew: build on no earlier backup: all of it is read and stored again, where what is there is damaged.
         wall: the clock.
         told: hears how far it is.
 
     Raises:
         Conflict: the repository is another node's or hub's.
-        IntegrityError: a record of the source, or the last backup, is damaged; no backup was made.
+        IntegrityError: a record of the source, or what the last backup built on, is damaged; no backup was made.
         StorageError: the store failed; no backup was made.
     """
     begun = time.monotonic()
@@ -86,9 +96,9 @@ def create(repository: Repository, source: Source, *, wall: Clock = SYSTEM, told
             hint="they are another node's or hub's: give each an address of its own",
         )
     names = repository.names()
-    previous = repository.backup(names[-1]) if names else None
+    previous = _previous(repository, names[-1]) if names and not anew else None
     made = Created()
-    now = max(wall.now_ms(), previous.made_ms + 1 if previous else 0)
+    now = max(wall.now_ms(), int(names[-1][:13]) + 1 if names else 0)
     looks = previous is None or not 0 <= now - previous.looked_ms < LOOK_EVERY_MS
     before = _parts(repository, previous)
     parts = []
@@ -110,6 +120,13 @@ def create(repository: Repository, source: Source, *, wall: Clock = SYSTEM, told
     made.records, made.segments = manifest.records, sum(len(part.segments) for part in parts)
     made.seconds = time.monotonic() - begun
     return made
+
+
+def _previous(repository: Repository, name: str) -> Manifest:
+    try:
+        return repository.backup(name)
+    except IntegrityError as error:
+        raise IntegrityError(f"the last backup, {name}, cannot be built on: {error.message}", hint=ANEW) from error
 
 
 def _parts(repository: Repository, previous: Manifest | None) -> dict[str, tuple[PartEntry, Tables]]:

@@ -25,7 +25,7 @@ DRILL: Final = b"hf/dri/1\0"
 FORMAT: Final = 1
 JSON_MAX: Final = 256 << 20
 _SIGNED: Final = len(BACKUP) + 32 + 64
-_NAME: Final = re.compile(r"\d{13}-[0-9a-f]{24}")
+NAME: Final = re.compile(r"\d{13}-[0-9a-f]{24}")
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ def read(kind: type[T], name: str, data: bytes, keys: Sequence[bytes]) -> T:
         IntegrityError: damaged, signed by somebody else, or of a newer format.
     """
     magic, what = (BACKUP, "backup") if kind is Manifest else (DRILL, "drill")
-    if not _NAME.fullmatch(name) or hashlib.sha256(data).hexdigest()[:24] != name[14:]:
+    if not NAME.fullmatch(name) or hashlib.sha256(data).hexdigest()[:24] != name[14:]:
         raise IntegrityError(f"the {what} {name:.60} is damaged: its bytes are not those that it is named by")
     if data[: len(magic)] != magic or len(data) < _SIGNED:
         raise IntegrityError(f"the {what} {name} is of a form that this version does not know", hint="update holdfast")

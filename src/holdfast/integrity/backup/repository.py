@@ -147,8 +147,9 @@ class Repository:
     # -- backups and drills -------------------------------------------------------------------------------------
 
     def names(self) -> list[str]:
-        """The backups, oldest first; none of them is read."""
-        return [info.key[len(BACKUPS) :] for info in self.store.list(BACKUPS)]
+        """The backups, oldest first; none of them is read. What has not the name of a backup is none."""
+        found = (info.key[len(BACKUPS) :] for info in self.store.list(BACKUPS))
+        return [name for name in found if forms.NAME.fullmatch(name)]
 
     def backup(self, name: str) -> Manifest:
         """A backup's manifest, proven.
@@ -166,6 +167,20 @@ class Repository:
             IntegrityError: one of them is not what was signed.
         """
         return [(name, self.backup(name)) for name in self.names()]
+
+    def readable(self) -> tuple[list[tuple[str, Manifest]], list[str]]:
+        """The backups that are what was signed, and the names of those that are not; oldest first."""
+        found, damaged = [], []
+        for name in self.names():
+            try:
+                found.append((name, self.backup(name)))
+            except IntegrityError:
+                damaged.append(name)
+        return found, damaged
+
+    def forget(self, name: str) -> None:
+        """Removes a backup from the list; what only it referred to goes with a later prune."""
+        self.store.delete(BACKUPS + name)
 
     def drills(self) -> list[Drill]:
         """All drills, oldest first; one that is not what was signed says nothing."""

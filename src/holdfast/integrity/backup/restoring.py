@@ -100,6 +100,7 @@ def restore(
     moment: Moment = Moment(),  # noqa: B008 - frozen
     *,
     finish: Finish,
+    unknown_erasures: bool = False,
     told: Told = lambda *_: None,
 ) -> Restored:
     """Makes a directory of a backup, verified before it is there.
@@ -109,6 +110,7 @@ def restore(
         target: the directory; it must not be there, or be empty.
         moment: which state.
         finish: completes the directory with what is no record.
+        unknown_erasures: go on although the newest backups, which know what was erased last, cannot be read.
         told: hears how far it is.
 
     Raises:
@@ -123,7 +125,13 @@ def restore(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Conflict(f"{target} is not empty", hint="a backup is restored to a new place: give another one")
     name, manifest = choose(repository, moment)
-    newest = repository.names()[-1]
+    newest, unread = _newest(repository, name)
+    if unread and not unknown_erasures:
+        raise IntegrityError(
+            f"{len(unread)} newer backups cannot be read, such as {unread[-1]}: what was erased since {newest} is not"
+            " known",
+            hint="what was restored could hold it again; if that may be: --unknown-erasures",
+        )
     plan = _Plan(repository.about.id, name, newest, moment)
     work = target.parent / f".{target.name}.restoring"
     made = Restored(backup=name, target=str(target))
@@ -161,7 +169,25 @@ def choose(repository: Repository, moment: Moment) -> tuple[str, Manifest]:
     at = moment.at_ms
     later = [name for name in names if at is not None and int(name[:13]) >= at]
     name = later[0] if later else names[-1]
-    return name, repository.backup(name)
+    try:
+        return name, repository.backup(name)
+    except IntegrityError as error:
+        error.hint = f"an older one may be whole: holdfast backup verify {repository.store.name}, then --backup NAME"
+        raise
+
+
+def _newest(repository: Repository, chosen: str) -> tuple[str, list[str]]:
+    """The newest backup that can be read, and those behind it that cannot; the one that was chosen can."""
+    unread: list[str] = []
+    for name in reversed(repository.names()):
+        if name > chosen:
+            try:
+                repository.backup(name)
+            except IntegrityError:
+                unread.insert(0, name)
+                continue
+        return name, unread
+    return chosen, unread
 
 
 def _wanted(tables: Tables, moment: Moment) -> bool:

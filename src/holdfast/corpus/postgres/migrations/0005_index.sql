@@ -5,7 +5,7 @@ CREATE TABLE field(
 );
 CREATE TABLE item(
   coll integer NOT NULL, id bigint NOT NULL, agent integer NOT NULL, key text COLLATE "C" NOT NULL, pos bigint NOT NULL,
-  bare smallint NOT NULL, PRIMARY KEY(coll, id), UNIQUE(coll, agent, key)
+  bare smallint NOT NULL, PRIMARY KEY(coll, id), UNIQUE(agent, coll, key)
 );
 CREATE INDEX item_bare ON item(coll) WHERE bare>0;
 CREATE TABLE entry(field integer NOT NULL, v bytea NOT NULL, item bigint NOT NULL, PRIMARY KEY(field, v, item));

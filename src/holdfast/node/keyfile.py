@@ -1,0 +1,67 @@
+"""The file of key-encryption keys. Several node directories, and rings for objects, may keep theirs in the same one.
+
+So nothing is ever removed from it but a key that its own directory has stopped using, and nobody's key becomes the
+first one, with which a ring seals. Whoever changes the file holds a lock on its directory meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.disk import sync_directory
+
+if TYPE_CHECKING:
+    from holdfast.seal import KeyRing
+
+
+def add_key(path: Path, key_id: str) -> bytes:
+    """A new key of this name, behind all that are in the file; durable when it returns."""
+    from holdfast.seal import KeyRing
+
+    with _alone(path):
+        made = KeyRing.generate(key_id)
+        try:
+            kept = KeyRing.load(path)
+        except FileNotFoundError:
+            _write(path, made)
+        else:
+            keys = {each: kept.key(each) for each in kept.ids}
+            _write(path, KeyRing(keys | {key_id: made.key(key_id)}))
+        return made.key(key_id)
+
+
+def drop_key(path: Path, key_id: str) -> None:
+    """Removes a key; a file that then holds none goes too. One that is not there is as it should be."""
+    from holdfast.seal import KeyRing
+
+    with _alone(path), contextlib.suppress(FileNotFoundError):
+        kept = KeyRing.load(path)
+        rest = {each: kept.key(each) for each in kept.ids if each != key_id}
+        if not rest:
+            path.unlink()
+            sync_directory(path.parent)
+        elif len(rest) < len(kept.ids):
+            _write(path, KeyRing(rest))
+
+
+def _write(path: Path, ring: KeyRing) -> None:
+    partial = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    ring.save(partial)
+    os.replace(partial, path)
+    sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    # The file itself is replaced with each change, so it cannot carry the lock.
+    fd = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
