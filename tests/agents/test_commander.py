@@ -153,7 +153,7 @@ def test_a_lease_is_renewed_while_somebody_works(opened: Callable[..., Any], clo
         taken = await other.claim_task("w2", 60)
         assert taken is not None
         async with one.working_on(task):  # is lost, and what is done for it is refused at the end
-            await asyncio.sleep(0.03)
+            assert await until() > iso(clock.now_ms() + 59_000)
         with pytest.raises(Conflict):
             await one.complete_task(task)
         assert await other.complete_task(taken)
