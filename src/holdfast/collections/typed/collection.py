@@ -23,7 +23,7 @@ from holdfast.collections.typed.backing import Asked, Backing, When, check_limit
 from holdfast.collections.typed.mixed import Mixed
 from holdfast.collections.typed.schema import ENDS, Schema, Shape, ends_of
 from holdfast.collections.typed.sums import Sums
-from holdfast.errors import Conflict, NotFound, UsageError
+from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.log.versions import Version
 from holdfast.query import EVERYTHING, AllOf, Condition, checked, where
@@ -470,15 +470,18 @@ class Collection(Generic[T]):
         return Page(found=found, cursor=cursor, unfit=unfit)
 
     def _is_due(self) -> bool:
-        """Whether it is time to sweep."""
-        if not self.schema.expires:
+        """Whether a write is to sweep, too; of what is sealed it would have to open every value."""
+        if not self.schema.expires or self.schema.sealed:
             return False
         return not 0 <= self._backing.now_ms() - self._swept_ms < SWEEP_EVERY_MS
 
     def _sweep_sometimes(self) -> None:
         if self._is_due():
             self._swept_ms = self._backing.now_ms()
-            self.sweep(SWEEP_LOT)
+            try:
+                self.sweep(SWEEP_LOT)
+            except HoldfastError as error:  # the write itself is done
+                logger.warning("%s: what has ended could not be deleted: %s", self.name, error)
 
     def _nothing(self, key: str, at: When | None = None) -> NotFound:
         when = "" if at is None else f" at {at if isinstance(at, int) else clock.iso(clock.parse_time(at))}"
