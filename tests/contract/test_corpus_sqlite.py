@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.clock import pack
 from holdfast.corpus import Filter, SqliteCorpus
+from holdfast.corpus.index import ways
 from holdfast.log import message, remove
 from holdfast.testing import corpus as laws
 from holdfast.testing import corpus_index as indexes
@@ -61,6 +62,18 @@ class TestAgentTransactions(AgentFile, many.Transactions): ...
 
 
 class TestAgentIndexes(AgentFile, indexes.Indexes): ...
+
+
+class TestAgentIndexesInSmallSteps(AgentFile):
+    """So that orders are walked along, and more than one chunk of them."""
+
+    @pytest.mark.parametrize("few", [0, 5])
+    def test_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+        for name, size in (("FEW", few), ("CHUNK", 2), ("CHUNK_MAX", 5), ("STEP", 3)):
+            monkeypatch.setattr(ways, name, size)
+        suite = indexes.Indexes()
+        monkeypatch.setattr(suite, "make", self.make)
+        suite.test_pages_hold_what_the_conditions_mean_declared_or_not(tmp_path)
 
 
 class TestHubBasic(HubFile, laws.Basic): ...

@@ -370,6 +370,7 @@ class Indexes(CorpusContract):
             index.declare(log.corpus, PEOPLE, FIELDS)
             read = self.reader(log)
             whole = keys_found(log.corpus, read, EVERYTHING, "-years")
+            assert keys_found(log.corpus, read)[-1] == "k03", "what was deleted began anew"
             tables = ("item", "entry", "field")
             kept = [log.corpus.query(f"SELECT * FROM {table} ORDER BY 1, 2, 3") for table in tables]
             damages: tuple[Any, ...] = (
