@@ -148,7 +148,7 @@ class Archive:
         except ObjectNotFound:
             return Manifest(), ABSENT
         try:
-            found = msgspec.json.decode(data, type=Manifest)
+            found = msgspec.json.decode(data, type=codec.ready(Manifest))
         except msgspec.DecodeError as error:
             raise UsageError(f"{key} is no manifest of an archive: {error}", hint="give a place of its own") from error
         if found.format != FORMAT:

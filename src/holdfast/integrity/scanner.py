@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from holdfast import records, seal
+from holdfast import codec, records, seal
 from holdfast.clock import Clock
 from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
@@ -102,7 +102,7 @@ class Keep(Protocol):
 def read_progress(data: bytes | None) -> Progress:
     """The progress in what was kept; a new one where that is nothing, or not readable."""
     try:
-        return msgspec.msgpack.decode(data, type=Progress) if data else Progress()
+        return msgspec.msgpack.decode(data, type=codec.ready(Progress)) if data else Progress()
     except msgspec.MsgspecError:
         return Progress()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from holdfast import codec
 from holdfast.collections.delivery import (
     DELIVERED,
     STORED,
@@ -51,7 +52,7 @@ def found(store: Store, msg: str, sender: str | None) -> Mail:
         except HubUnavailable as error:
             away = error
             kept = store._reader().cache.mail_named(msg)
-            letters = only(msgspec.json.decode(each, type=Letter) for each in kept)
+            letters = only(msgspec.json.decode(each, type=codec.ready(Letter)) for each in kept)
             letters = [each for each in letters if sender in (None, each.message.agent)]
     if len(letters) > 1:
         senders = sorted({each.message.agent for each in letters})

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.clock import Clock
 from holdfast.corpus.engine import Engine
 from holdfast.errors import HoldfastError, IntegrityError, Sealed, UsageError
@@ -61,7 +62,7 @@ class Bundle(msgspec.Struct, frozen=True):
             UsageError: it is none, or damaged.
         """
         try:
-            found = msgspec.json.decode(data, type=_File)
+            found = msgspec.json.decode(data, type=codec.ready(_File))
         except msgspec.DecodeError as error:
             raise UsageError(f"these are no exported keys: {error}", hint="holdfast keys export") from error
         every = [*found.index.values(), *(each.key for each in found.keys)]

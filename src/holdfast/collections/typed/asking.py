@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast import clock
+from holdfast import clock, codec
 from holdfast.corpus import Stored
 from holdfast.errors import UsageError
 from holdfast.query import check_field
@@ -84,6 +84,6 @@ def read_cursor(text: str, kind: Any) -> Any:
         UsageError: it is none of ours.
     """
     try:
-        return msgspec.msgpack.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=kind)
+        return msgspec.msgpack.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=codec.ready(kind))
     except (ValueError, msgspec.DecodeError) as error:
         raise UsageError(f"no cursor: {text!r:.80}", hint="`page.cursor` of the page before") from error

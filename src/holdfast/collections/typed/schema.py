@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from holdfast import codec
 from holdfast.collections.typed.fields import Fields
 from holdfast.errors import UsageError
 from holdfast.query import check_field
@@ -208,7 +209,7 @@ class Shape:
         if self.schema.type is None:
             return bare
         try:
-            return msgspec.convert(bare, self.schema.type)
+            return msgspec.convert(bare, codec.ready(self.schema.type))
         except msgspec.ValidationError as error:
             text = str(error)
             place = _PATH.search(text)

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.clock import millis
 from holdfast.corpus import SqliteCorpus
 from holdfast.disk import sync_directory
@@ -391,7 +392,7 @@ def _claim(work: Path, plan: _Plan) -> bool:
     if path.exists():
         if path.read_bytes() == mine:
             return True
-        found = msgspec.json.decode(path.read_bytes(), type=_Plan)
+        found = msgspec.json.decode(path.read_bytes(), type=codec.ready(_Plan))
         if (found.repository, found.backup, found.moment) != (plan.repository, plan.backup, plan.moment):
             raise Conflict(
                 f"{work} is a restore of {found.backup} that was broken off", hint="remove it, or give another target"
