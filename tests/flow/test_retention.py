@@ -364,6 +364,21 @@ def left_in_order(store: Store) -> list[int]:
     return [each.pos for each in look(store._log.corpus, wanted).first]
 
 
+def test_blobs_that_come_back_are_counted(on_node: Callable[..., Store], hub: HubProcess) -> None:
+    store = on_node("node", "ada", limits=limits(max_bytes=BUDGET, wait_s=30.0))
+    for number in range(40):
+        store.put(f"blob{number}", os.urandom(150_000))
+    assert store.flush()
+    for number in range(40):
+        store.get(f"blob{number}")
+    room = store._room
+    assert room is not None
+    blobs = list(store._directory.blobs.iter())
+    assert 0 < len(blobs) < 30
+    assert room.figures().blobs >= len(blobs) * 150_000
+    assert room.figures().used <= BUDGET
+
+
 def test_a_blob_that_another_agent_still_refers_to_stays(on_node: Callable[..., Store], hub: HubProcess) -> None:
     ada = on_node("node", "ada", limits=limits(days=1e-9))
     bob = on_node("node", "bob")

@@ -171,7 +171,9 @@ class Others:
             if item.body is not None and (keep or room is None or room.has_for(len(item.body), beside)):
                 value = self.value(back)  # its blob first: what the row then refers to is here
                 with contextlib.suppress(NodeFull):
-                    take_back(corpus, stored.pos, record.link, item.codec, item.body)
+                    kept = take_back(corpus, stored.pos, record.link, item.codec, item.body)
+                    if kept and room is not None and beside:
+                        room.took_back(beside)
                 return value
             return self._ask(lambda hub: value_in(back, HubBlobs(hub.client, found), self._directory.vault))
         except HubUnavailable as error:

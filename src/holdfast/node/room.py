@@ -246,6 +246,22 @@ class Room:
         inline = min(lines.log - found.file, beside) + free
         return Figures(found.file + wal + blobs, found.file, found.live, found.wal, blobs, inline, beside)
 
+    def took_back(self, size: int) -> None:
+        """A blob of an older record is here again: counted for every process, until the next round counts anew."""
+        node, name = self._directory.node, f"room {self.agent}"
+
+        def job(_: Any) -> None:
+            rows = node.writer_execute("SELECT v FROM meta WHERE k=?", (name,)).fetchall()
+            if rows:
+                known = msgspec.msgpack.decode(rows[0][0], type=Standing)
+                at_ms = max(known.at_ms + 1, self._directory.wall.now_ms())
+                fresh = msgspec.structs.replace(known, blobs=known.blobs + size, at_ms=at_ms)
+                node.writer_execute("UPDATE meta SET v=? WHERE k=?", (msgspec.msgpack.encode(fresh), name))
+
+        node.commits.run(job)
+        with self._lock:
+            self._left = 0  # whoever writes next looks
+
     def lacks(self, figures: Figures) -> Need:
         """What room is to be made: none while there is enough of it, and nobody waits for more."""
         if not self.retention.max_bytes:
