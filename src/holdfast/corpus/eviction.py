@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus import index
 from holdfast.corpus.engine import PAGE_BYTES
 from holdfast.corpus.rows import COLUMNS, INSERT_OWN
 from holdfast.corpus.search import INDEXED
@@ -146,8 +147,8 @@ def look(corpus: SqliteCorpus, wanted: Wanted) -> Looked:
     """Reads the place and length of every body here, and says which should go."""
     names: Mapping[int, str] = {row[0]: row[1] for row in corpus.query("SELECT id, s FROM name")}
     pins, found, head = pinned(corpus), Looked(), corpus.last()
-    # What is not in the index yet has to be read for it first.
-    settled = min(wanted.settled, corpus.meta(INDEXED) or 0)
+    # What is not in the indexes yet has to be read for them first.
+    settled = min(wanted.settled, corpus.meta(INDEXED) or 0, index.filled(corpus))
     inline, beside = _Choice(wanted.inline), _Choice(wanted.beside)
     old: list[Body] = []
     after = 0

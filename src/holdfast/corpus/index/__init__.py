@@ -10,7 +10,7 @@ sooner. It is filled behind a watermark, so no write waits for it; whoever asks 
 
 from __future__ import annotations
 
-from holdfast.corpus.index.fields import declare, declared, drop, reset
+from holdfast.corpus.index.fields import declare, declared, drop, filled, reset
 from holdfast.corpus.index.filling import fill
 from holdfast.corpus.index.finding import aggregate, count, find
 from holdfast.corpus.index.question import LIMIT_MAX, Func, Group, Load, Page, Query, keys_of
@@ -28,6 +28,7 @@ __all__ = [
     "declared",
     "drop",
     "fill",
+    "filled",
     "find",
     "keys_of",
     "reset",

@@ -148,6 +148,17 @@ def declared(corpus: SqlCorpus, collection: str) -> tuple[list[str], list[str]]:
     return [path for path, words in fields if not words], [path for path, words in fields if words]
 
 
+def filled(corpus: SqlCorpus) -> int:
+    """The position up to which every value has been read for what is indexed; the newest where nothing is."""
+    kept = read_kept(corpus.query)
+    if not kept:
+        return corpus.last()
+    if any(each.own.built != WHOLE for each in kept.values()):
+        return 0  # what was there before the declaration is still being gone through
+    mark = read_mark(corpus.meta(MARK))
+    return mark.pos if mark is not None else 0
+
+
 def reset(tx: SqlTransaction) -> None:
     """Empties the index, so that it is filled anew; what is declared stays."""
     before = read_mark(tx.meta(MARK)) or Mark(0)
