@@ -22,7 +22,7 @@ from holdfast import codec
 from holdfast.corpus import index
 from holdfast.corpus.engine import PAGE_BYTES
 from holdfast.corpus.rows import COLUMNS, INSERT_OWN
-from holdfast.corpus.search import INDEXED
+from holdfast.corpus.search import INDEXED, text_of
 from holdfast.corpus.sqlite import SqliteCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import IntegrityError
@@ -259,7 +259,15 @@ def take_back(corpus: SqliteCorpus, pos: int, link: bytes, packing: int, body: b
 
     def job(tx: SqlTransaction) -> bool:
         sql = "UPDATE rec SET body=?, codec=?, why=? WHERE pos=? AND link=? AND why=? AND body IS NULL RETURNING 1"
-        return bool(tx.sql(sql, (body, packing, HERE, pos, link, EVICTED)).fetchall())
+        if not tx.sql(sql, (body, packing, HERE, pos, link, EVICTED)).fetchall():
+            return False
+        # Its words may have left with it, or it left before they were read.
+        held = tx.execute("SELECT 1 FROM fts_docsize WHERE id=?", (pos,))
+        if not held and pos <= (tx.meta(INDEXED) or 0):
+            stored = corpus.stored(tx.execute(f"SELECT {COLUMNS} FROM rec r WHERE r.pos=?", (pos,))[0])
+            if text := text_of(stored):
+                tx.index([(pos, text, stored.agent, stored.record.kind)])
+        return True
 
     return corpus.write(job)
 

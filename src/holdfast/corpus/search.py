@@ -24,6 +24,7 @@ from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.records import SEALED, TOMBSTONE
+from holdfast.wire import REDACTED
 
 LOT: Final = 100
 """Records indexed in one transaction: about half a millisecond that a writer may have to wait."""
@@ -34,7 +35,7 @@ WORD_CHARS_MAX: Final = 500
 """Of a longer word an index may keep so much; the rest is looked at in the text."""
 INDEXED: Final = "fts_pos"
 """In `meta`: the newest pos that the index holds."""
-_ERASED: Final = "SELECT pos FROM rec WHERE pos>? AND pos<=? AND body IS NULL"
+_ERASED: Final = f"SELECT pos FROM rec WHERE pos>? AND pos<=? AND why={REDACTED}"
 _CANDIDATES: Final = 20
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
 _WORD = re.compile(r"\w+")
