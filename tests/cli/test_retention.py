@@ -170,16 +170,16 @@ def test_a_hub_is_compacted_and_its_archive_listed_proven_and_searched(hf: Run, 
         assert store.flush()
     hub.stop()
     where = f"file:{home / 'archive'}"
-    said = hf("archive", "run", where, "--from", home / "hub", "--older-than", "0", "--drop", "--json").json
+    said = hf("archives", "run", where, "--from", home / "hub", "--older-than", "0", "--drop", "--json").json
     assert (said["records"], said["dropped"], said["files"]) == (50, 50, 1)
-    assert hf("archive", "run", where, "--from", home / "hub", "--older-than", "1d", "--json").json["records"] == 0
-    (entry,) = hf("archive", "ls", where, "--json").json["files"]
+    assert hf("archives", "run", where, "--from", home / "hub", "--older-than", "1d", "--json").json["records"] == 0
+    (entry,) = hf("archives", "ls", where, "--json").json["files"]
     assert (entry["records"], entry["agents"]) == (50, ["me"])
-    assert entry["name"] in hf("archive", "ls", where).text
-    assert hf("archive", "verify", where, "--json").json == {"records": 50, "findings": []}
-    (line,) = hf("archive", "cat", where, "--grep", 'Lighthouse 7"', "--of", "me").text.splitlines()
+    assert entry["name"] in hf("archives", "ls", where).text
+    assert hf("archives", "verify", where, "--json").json == {"records": 50, "findings": []}
+    (line,) = hf("archives", "cat", where, "--grep", 'Lighthouse 7"', "--of", "me").text.splitlines()
     assert json.loads(line)["value"]["body"]["said"] == "lighthouse 7"
-    assert hf("archive", "cat", where, "--collection", "state").out == b""
+    assert hf("archives", "cat", where, "--collection", "state").out == b""
     done = hf("compact", "--data", home / "hub", "--json").json
     assert done["after"] < done["before"]
     hub.start()
@@ -187,5 +187,5 @@ def test_a_hub_is_compacted_and_its_archive_listed_proven_and_searched(hf: Run, 
     hub.stop()
     (file,) = (home / "archive").glob("*.zst*")
     file.write_bytes(file.read_bytes()[:-20])
-    assert hf("archive", "verify", where).code in (9, 12)
-    assert hf("archive", "ls", f"file:{home / 'nothing'}").code == 2
+    assert hf("archives", "verify", where).code in (9, 12)
+    assert hf("archives", "ls", f"file:{home / 'nothing'}").code == 2

@@ -26,7 +26,7 @@ def test_the_commands_are_the_documented_ones() -> None:
     then = "send inbox watch export import verify doctor version"
     mail = "ack done reply snooze archive reopen ask answer sent"
     last = "config completion metrics token migrate scan erase keys backup repair quarantine"
-    last += " retention compact archive"
+    last += " retention compact archives"
     assert {*first.split(), *then.split(), *mail.split(), *last.split()} == set(NAMES)
 
 

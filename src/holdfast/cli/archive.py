@@ -18,20 +18,21 @@ from holdfast.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
     from holdfast.integrity.archive import Archive, Line
+    from holdfast.integrity.backup import Part
     from holdfast.objects import ObjectStore
 
 _address = click.argument("address", envvar="HOLDFAST_ARCHIVE")
 
 
-@shell.room("archive")
-def archive_command() -> None:
+@shell.room("archives")
+def archives_command() -> None:
     """Old records in compressed files on any object store, which anybody can read: JSON lines in zstd.
 
     ADDRESS is a file:DIR, s3://BUCKET/PREFIX, azure://CONTAINER or another, with nothing else in it.
     """
 
 
-@archive_command.command("run")
+@archives_command.command("run")
 @_address
 @click.option("--from", "source", metavar="PLACE", default="", envvar="HOLDFAST_ARCHIVE_FROM",
               help="a node's or hub's directory, or a hub's database  [default: the store]")  # fmt: skip
@@ -49,8 +50,8 @@ def run_command(settings: Settings, address: str, source: str, older_than: str, 
     64 KiB are archived, and stay with the hub too. `holdfast compact --data` then gives the room back to the disk.
 
     \b
-      holdfast archive run file:/mnt/archive --from /srv/holdfast --older-than 90d --drop
-      holdfast archive run s3://archive/hub --from postgresql://holdfast@db.local/holdfast
+      holdfast archives run file:/mnt/archive --from /srv/holdfast --older-than 90d --drop
+      holdfast archives run s3://archive/hub --from postgresql://holdfast@db.local/holdfast
     """
     from holdfast.clock import SYSTEM
     from holdfast.integrity.archive import Archive, Made
@@ -69,6 +70,7 @@ def run_command(settings: Settings, address: str, source: str, older_than: str, 
             archive = Archive(store, prefix)
             made = archive.run(part.corpus, part.blobs, before_ms=before, told=lambda n: line.told("archived", n, n))
             if drop:
+                _read_up(part)
                 made.dropped = archive.drop(part.corpus, address, before_ms=before)
             for name in made.__struct_fields__:
                 setattr(total, name, getattr(total, name) + getattr(made, name))
@@ -80,7 +82,18 @@ def run_command(settings: Settings, address: str, source: str, older_than: str, 
     settings.show.result(text, msgspec.to_builtins(total))
 
 
-@archive_command.command("ls")
+def _read_up(part: Part) -> None:
+    """Has everything that is found by its words, its fields or its recipient read before its body goes."""
+    from holdfast.collections import mailbox
+    from holdfast.corpus import index, search
+    from holdfast.log.reading import load
+
+    corpus, blobs = part.corpus, part.blobs
+    while search.fill(corpus) or index.fill(corpus, lambda stored: load(stored, blobs)) or mailbox.fill(corpus, blobs):
+        pass
+
+
+@archives_command.command("ls")
 @_address
 @click.pass_obj
 def ls_command(settings: Settings, address: str) -> None:
@@ -97,7 +110,7 @@ def ls_command(settings: Settings, address: str) -> None:
     settings.show.table(("FILE", "RECORDS", "BYTES", "FROM", "TO"), rows)
 
 
-@archive_command.command("verify")
+@archives_command.command("verify")
 @_address
 @click.pass_obj
 def verify_command(settings: Settings, address: str) -> int:
@@ -116,7 +129,7 @@ def verify_command(settings: Settings, address: str) -> int:
     return IntegrityError.exit_code if wrong else 0
 
 
-@archive_command.command("cat")
+@archives_command.command("cat")
 @_address
 @click.option("--of", "agent", help="only this agent's")
 @click.option("--collection", "-c", help="only of this one")
@@ -161,7 +174,7 @@ def _archives(store: ObjectStore) -> Iterator[tuple[str, Archive]]:
             found = True
             yield prefix, Archive(store, prefix)
     if not found:
-        raise UsageError("there is no archive", hint="holdfast archive run ADDRESS makes one")
+        raise UsageError("there is no archive", hint="holdfast archives run ADDRESS makes one")
 
 
 def _agents(store: ObjectStore) -> Iterator[str]:

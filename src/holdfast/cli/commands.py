@@ -49,7 +49,7 @@ COMMANDS = Shell(
             "config": ("config", "what is configured, by whom, and what is wrong with it"),
             "retention": ("retention", "how much of each agent's log stays on this machine"),
             "compact": ("retention", "give free room in the files back to the disk"),
-            "archive": ("archive", "old records in compressed files that anybody can read"),
+            "archives": ("archive", "old records in compressed files that anybody can read"),
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {

@@ -12,8 +12,9 @@ from holdfast.corpus import Filter
 from holdfast.errors import CapacityError, HubError, Unanswered, UsageError
 from holdfast.log import drafts
 from holdfast.log.drafts import MESSAGES
-from holdfast.node.inbox import POLL_S, _MailFeed, said_here
+from holdfast.node.inbox import POLL_S, said_here
 from holdfast.node.local_mail import LocalMail
+from holdfast.node.mail_feed import MailFeed
 from holdfast.node.mailing import Posting, posted
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Asking:
         words = {**given, "to": to, "options": options, "dedupe": dedupe}
         self._store = store
         self._stop = threading.Event()
-        self._feed: _MailFeed | None = None
+        self._feed: MailFeed | None = None
         self.question = posted(store, Posting(store, body, QUESTION, msg_id, priority, words))
         if said_here(store, self.question.id, store.agent).reading.is_withdrawn:
             self._say("asked")
@@ -142,7 +143,7 @@ class Asking:
                 since = hub.cursor()
                 if (before := self._before()) is not None:
                     return before
-            feed = self._feed = _MailFeed(hub, store.agent, since, local.pull)
+            feed = self._feed = MailFeed(hub, store.agent, since, local.pull)
             if self._stop.is_set():
                 feed.close()
             while (page := feed.pull()) is not None:

@@ -8,10 +8,9 @@ acknowledged or done it. What a process that was killed had in hand comes again;
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -25,14 +24,12 @@ from holdfast.errors import CapacityError, HoldfastError, HubError, HubUnavailab
 from holdfast.log import drafts
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version
-from holdfast.node.changes import HubFeed, Page, Wanted
 from holdfast.node.local_mail import LOCAL, Letter, LocalMail
 from holdfast.node.seen import Seen
-from holdfast.protocol.retry import Backoff
-from holdfast.transport.blobs import fetch
 
 if TYPE_CHECKING:
     from holdfast.node.hub import Hub
+    from holdfast.node.mail_feed import MailFeed
     from holdfast.node.store import Store
 
 PAGE: Final = 100
@@ -179,7 +176,7 @@ class Inbox:
         self._turned: dict[tuple[str, str], int] = {}  # when what was handed out had last come back
         self._page: list[tuple[str, Mail]] = []
         self._stop = threading.Event()
-        self._feed: _MailFeed | None = None
+        self._feed: MailFeed | None = None
         self._local = LocalMail(store._directory, box, self.cursor if not store.hubs else "")
         if store.hubs and self.cursor.startswith(LOCAL):
             raise UsageError(f"the cursor {since!r:.80} is of a node without a hub", hint="begin without one")
@@ -314,7 +311,11 @@ class Inbox:
                         yield found, [before] * len(found), ""
 
     def _through_the_hub(self) -> Generator[tuple[list[Letter], list[str], str]]:
-        backoff = Backoff(random.SystemRandom())
+        from random import SystemRandom
+
+        from holdfast.protocol.retry import Backoff
+
+        backoff = Backoff(SystemRandom())
         told = False
         at = self.cursor
         while not self._stop.is_set():
@@ -363,7 +364,9 @@ class Inbox:
 
     def _follow(self, at: str) -> Generator[tuple[list[Letter], list[str], str]]:
         hub = self._store._reader().hub
-        feed = self._feed = _MailFeed(hub, self._box, at, self._local.pull)
+        from holdfast.node.mail_feed import MailFeed
+
+        feed = self._feed = MailFeed(hub, self._box, at, self._local.pull)
         if self._stop.is_set():
             return
         looked = time.monotonic()
@@ -392,35 +395,6 @@ class Inbox:
                 self._store._reader().cache.keep_mail(self._box, rows)
 
 
-class _MailFeed(HubFeed):
-    """The hub's feed of one recipient's messages; while no hub answers, what comes on this machine.
-
-    Args:
-        hub: one, or several.
-        box: the recipient.
-        since: a cursor.
-        beside: what came on this machine since it was last asked.
-    """
-
-    def __init__(self, hub: Hub, box: str, since: str | None, beside: Callable[[], list[Letter]]) -> None:
-        super().__init__(hub, Wanted(collection=MESSAGES, to=box), since, True)
-        self._beside = beside
-        self.away = False
-
-    def pull(self) -> Page | None:
-        self.away = False
-        return super().pull()
-
-    def _away(self, seconds: float) -> Page:
-        waited = 0.0
-        while waited < seconds and not self._stop.wait(POLL_S):
-            waited += POLL_S
-            if found := self._beside():
-                self.away = True
-                return [(self.cursor, version_of(each)) for each in found]
-        return []
-
-
 def readable(shown: dict[str, Any]) -> bool:
     """Whether what a hub shows of a message has its body, or says where that is."""
     return shown.get("missing", "blob") == "blob" and ("missing" not in shown or "digest" in shown)
@@ -429,6 +403,8 @@ def readable(shown: dict[str, Any]) -> bool:
 def letter_of(hub: Hub, shown: dict[str, Any]) -> Letter:
     """The message that a hub shows, whole."""
     if shown.get("missing"):
+        from holdfast.transport.blobs import fetch
+
         content = fetch(hub.client, bytes.fromhex(shown["digest"]), shown["size"])
         value = codec.deserialise(shown["fmt"], content)
     else:

@@ -24,7 +24,6 @@ from holdfast.collections.messages import Message, expiry_ms, needs_you
 from holdfast.errors import Conflict, HubError, HubUnavailable, NotFound
 from holdfast.node.inbox import Mail, letter_of, only, readable
 from holdfast.node.local_mail import Letter, LocalMail
-from holdfast.node.parts import name_in_path
 from holdfast.wire import PAGE_MAX
 
 if TYPE_CHECKING:
@@ -64,9 +63,15 @@ def found(store: Store, msg: str, sender: str | None) -> Mail:
     raise NotFound(f"there is no message {msg!r:.80}", hint="holdfast inbox shows what there is")
 
 
+def _path(msg: str) -> str:
+    from holdfast.node.parts import name_in_path
+
+    return f"/v1/messages/{name_in_path(msg)}"
+
+
 def _asked(store: Store, msg: str, sender: str | None) -> Letter:
     def ask(hub: Hub) -> Letter:
-        shown = hub.client.want("GET", f"/v1/messages/{name_in_path(msg)}", query={"sender": sender}).json()
+        shown = hub.client.want("GET", _path(msg), query={"sender": sender}).json()
         if not readable(shown):
             raise NotFound(f"the body of message {msg!r:.80} is {shown['missing']}", hint="ask its sender")
         return letter_of(hub, shown)
@@ -161,7 +166,7 @@ def _readers(said: dict[str, Events]) -> dict[str, Reader]:
 
 
 def _told(store: Store, msg: str, sender: str | None) -> Delivery:
-    path = f"/v1/messages/{name_in_path(msg)}/delivery"
+    path = f"{_path(msg)}/delivery"
     found: Any = store._reader().hub.ask(lambda hub: hub.client.want("GET", path, query={"sender": sender}).json())
     return Delivery(
         msg_id=found["msg_id"],
