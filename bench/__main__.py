@@ -15,7 +15,19 @@ from pathlib import Path
 from bench import material, page
 from bench.harness import Effort, Goal, Report, Scenario, goals_table, load, machine, plain
 
-SCENARIOS = ("put", "peers", "visibility", "catchup", "hub", "scale", "seed", "startup", "objects")
+SCENARIOS = (
+    "put",
+    "peers",
+    "visibility",
+    "catchup",
+    "hub",
+    "scale",
+    "seed",
+    "startup",
+    "objects",
+    "integrity",
+    "agents",
+)
 QUICK = 0.08
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
 

@@ -100,7 +100,12 @@ def catch_up(plan: dict[str, Any]) -> None:
     say(began_ns=began, acked_ns=time.monotonic_ns())
 
 
-ROLES = {"read": read, "write": write, "catch_up": catch_up}
+def play(plan: dict[str, Any]) -> None:
+    """Is one agent among ten; see `bench.agents`."""
+    import_module("bench.agents").play(plan)
+
+
+ROLES = {"read": read, "write": write, "catch_up": catch_up, "play": play}
 
 if __name__ == "__main__":
     ROLES[sys.argv[1]](json.loads(sys.argv[2]))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.collections import Message
+    from holdfast.collections.delivery import Delivery
+    from holdfast.collections.typed import Collection, Schema
     from holdfast.errors import (
         Conflict,
         HoldfastError,
@@ -20,49 +22,69 @@ if TYPE_CHECKING:
         IntegrityError,
         NodeFull,
         NotFound,
+        Unanswered,
         UsageError,
     )
     from holdfast.log.versions import Version
     from holdfast.node.aio import AsyncStore
     from holdfast.node.aio_hub import AsyncHub
+    from holdfast.node.aio_mail import AsyncMail
     from holdfast.node.directory import Limits
     from holdfast.node.hub import Hub
+    from holdfast.node.inbox import Mail
     from holdfast.node.objects import open_store
     from holdfast.node.secrets import redact_secrets
     from holdfast.node.store import Store
+    from holdfast.query import where
+    from holdfast.retention import Retention
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncHub",
+    "AsyncMail",
     "AsyncStore",
+    "Collection",
     "Conflict",
+    "Delivery",
     "HoldfastError",
     "Hub",
     "HubUnavailable",
     "IntegrityError",
     "Limits",
+    "Mail",
     "Message",
     "NodeFull",
     "NotFound",
+    "Retention",
+    "Schema",
     "Store",
+    "Unanswered",
     "UsageError",
     "Version",
     "__version__",
     "open_store",
     "redact_secrets",
+    "where",
 ]
 
 _WHERE = {
     "AsyncHub": "holdfast.node.aio_hub",
+    "AsyncMail": "holdfast.node.aio_mail",
     "AsyncStore": "holdfast.node.aio",
+    "Collection": "holdfast.collections.typed",
+    "Delivery": "holdfast.collections.delivery",
     "Hub": "holdfast.node.hub",
     "Limits": "holdfast.node.directory",
+    "Mail": "holdfast.node.inbox",
     "Message": "holdfast.collections",
+    "Schema": "holdfast.collections.typed",
+    "Retention": "holdfast.retention",
     "Store": "holdfast.node.store",
     "Version": "holdfast.log.versions",
     "open_store": "holdfast.node.objects",
     "redact_secrets": "holdfast.node.secrets",
+    "where": "holdfast.query",
 }
 
 

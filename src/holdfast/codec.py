@@ -11,12 +11,13 @@ import _thread
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from holdfast.errors import IntegrityError, UsageError
 
+T = TypeVar("T")
 JsonValue: TypeAlias = Any
 """None, bool, int, float, str, list or dict with text keys: what JSON can say."""
 
@@ -47,8 +48,26 @@ _decode = msgspec.json.Decoder().decode
 _zstd: Any = None
 _compressors: list[Any] = []  # of level 1, of level 3
 _decompressor: Any = None
+_ready: dict[int, Any] = {}
 _lock = _thread.allocate_lock()
 """A zstd context must not be used by two threads at once (the library says so); ours are shared."""
+
+
+def ready(kind: T) -> T:
+    """The type itself, once msgspec has made out what it is: to be asked by whoever decodes into structs of structs.
+
+    Two threads that are the first to use the same struct of structs kill the process (msgspec 0.22: the second one sees
+    what the first has half made; our tests hit it). What is made here is made by one thread, and looked up by others.
+    """
+    try:
+        known = hash(kind)
+    except TypeError:  # a type with annotations in dicts: one of a module's own, which stays where it is
+        known = id(kind)
+    if known not in _ready:
+        with _lock:
+            msgspec.msgpack.Decoder(kind)
+            _ready[known] = kind
+    return kind
 
 
 def serialise(value: JsonValue) -> tuple[int, bytes]:

@@ -11,6 +11,7 @@
     │   ├── NotCached                    not_cached       503    7    it exists; its bytes are not here, the hub is away
     │   └── Erased                       erased           410    5    it was there, and was erased for good
     ├── Conflict                         conflict         409    6    somebody was faster
+    ├── Unanswered       (TimeoutError)  unanswered       504    1    nobody has answered a question yet; it stays open
     ├── CapacityError    (OSError)       full             507    8    no room
     │   ├── NodeFull                     node_full        507    8    this machine's disk; reads go on
     │   └── HubFull                      hub_full         507    8    the hub's disk; the outbox keeps it all
@@ -69,6 +70,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "StoreClosed",
+    "Unanswered",
     "Unauthenticated",
     "UsageError",
     "from_wire",
@@ -171,6 +173,12 @@ class Conflict(HoldfastError):
     code, status, exit_code = "conflict", 409, 6
 
 
+class Unanswered(HoldfastError, TimeoutError):
+    """Nobody has answered a question in time; it stays open, and its id is in the context."""
+
+    code, status, retryable = "unanswered", 504, True
+
+
 class CapacityError(HoldfastError, OSError):
     """There is no room; nothing that was written before is harmed."""
 
@@ -178,7 +186,7 @@ class CapacityError(HoldfastError, OSError):
 
 
 class NodeFull(CapacityError):
-    """This machine's disk is full: writes stop, reads go on."""
+    """This machine's disk, or an agent's budget of it, is full: writes stop, reads go on."""
 
     code = "node_full"
 

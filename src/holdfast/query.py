@@ -39,16 +39,8 @@ _WORD: Final = re.compile(r"\w+")
 Scalar: TypeAlias = str | int | float | bool | None
 
 
-class Test(msgspec.Struct, frozen=True, kw_only=True):
-    """One field held against a value.
-
-    `in` takes a list, `exists` true or false, `starts` and `text` (all of these words, in any order) a text.
-    """
-
-    __test__ = False  # no test class of pytest's
-    field: str
-    op: Op
-    value: Any
+class Joined(msgspec.Struct, frozen=True, kw_only=True):
+    """What conditions have in common: ``&``, ``|`` and ``~`` make one of them."""
 
     def __and__(self, other: Condition) -> AllOf:
         return AllOf(all=(self, other))
@@ -60,28 +52,34 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
         return Not(no=self)
 
 
-class AllOf(msgspec.Struct, frozen=True, kw_only=True):
+class Test(Joined, frozen=True, kw_only=True):
+    """One field held against a value.
+
+    `in` takes a list, `exists` true or false, `starts` and `text` (all of these words, in any order) a text.
+    """
+
+    __test__ = False  # no test class of pytest's
+    field: str
+    op: Op
+    value: Any
+
+
+class AllOf(Joined, frozen=True, kw_only=True):
     """Every part holds; of none, always."""
 
     all: tuple[Any, ...] = ()
 
-    __and__, __or__, __invert__ = Test.__and__, Test.__or__, Test.__invert__
 
-
-class AnyOf(msgspec.Struct, frozen=True, kw_only=True):
+class AnyOf(Joined, frozen=True, kw_only=True):
     """One part at least holds; of none, never."""
 
     any: tuple[Any, ...] = ()
 
-    __and__, __or__, __invert__ = Test.__and__, Test.__or__, Test.__invert__
 
-
-class Not(msgspec.Struct, frozen=True, kw_only=True):
+class Not(Joined, frozen=True, kw_only=True):
     """The part does not hold."""
 
     no: Any = msgspec.field(name="not")
-
-    __and__, __or__, __invert__ = Test.__and__, Test.__or__, Test.__invert__
 
 
 Condition: TypeAlias = Test | AllOf | AnyOf | Not

@@ -11,6 +11,7 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
+from holdfast import codec
 from holdfast.errors import UsageError
 
 PROTOCOL: Final = 1
@@ -380,6 +381,6 @@ def decode(kind: type[T], data: bytes) -> T:
         UsageError: not a message of this kind; says which field.
     """
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return msgspec.msgpack.decode(data, type=codec.ready(kind))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UsageError(f"not a {kind.__name__}: {error}") from error

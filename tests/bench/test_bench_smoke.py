@@ -220,3 +220,18 @@ def test_every_scenario_is_asked_for_by_its_name() -> None:
 
     assert [scenario(name).name for name in SCENARIOS] == list(SCENARIOS)
     assert visibility.SCENARIO in map(scenario, SCENARIOS)
+
+
+@pytest.mark.parametrize("make", ["Mine", "Floor"])
+def test_a_backup_that_is_measured_comes_back(make: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each tool's turn ends with a proof of what it brought back; here of one increment."""
+    from bench import integrity
+
+    monkeypatch.setattr(integrity, "TIMES", 1)
+    monkeypatch.setattr(integrity, "MORE", 20)
+    integrity.fill(tmp_path / "node", 0, 30)
+    figures = integrity.backed_up(getattr(integrity, make), tmp_path / "node", 30)
+    assert set(figures) == {"first", "first_bytes", "more", "more_bytes", "verify", "restore"}
+    with pytest.raises(Wrong):
+        integrity.backed_up(getattr(integrity, make), tmp_path / "node", 31)
+    assert integrity.proven(tmp_path / "node", 30)["a_second"] > 0

@@ -45,3 +45,15 @@ def test_an_import_takes_secrets_out_where_it_is_asked_to(hf: Run, home: Path) -
     text = hf("export").text
     assert "my key is [redacted: API key]" in text
     assert "sk-proj" not in text
+
+
+def test_keys_are_wrapped_by_the_passphrase_in_a_file_from_then_on(hf: Run, home: Path) -> None:
+    hf("keys", "seal", "notes")
+    hf("put", "k", "1", "-c", "notes")
+    (home / "words").write_text("right words\n")
+    (home / "words").chmod(0o600)
+    assert hf("keys", "rotate", "--passphrase-file", "none").code == 2
+    assert hf("keys", "rotate", "--passphrase-file", home / "words").code == 0
+    assert hf("get", "k", "-c", "notes").code == 4
+    (home / "holdfast.yaml").write_text("store: {passphrase_file: ./words}")
+    assert hf("get", "k", "-c", "notes").text == "1\n"

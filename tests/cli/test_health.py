@@ -1,4 +1,4 @@
-"""Status, doctor and verify tell how things stand, and their exit codes say it too."""
+"""Status and verify tell how things stand, and their exit codes say it too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.checkup import file_system
 from holdfast.corpus import SqliteCorpus
 from holdfast.hub.directory import HubDirectory
 from holdfast.log import value
@@ -68,52 +67,6 @@ def test_what_needs_the_hub_ends_with_7_when_it_is_away(hf: Run, nowhere: str) -
     assert result.error["code"] == "hub_unavailable"
     assert hf("inbox", "--hub", nowhere, "--local").code == 0
     assert hf("get", "k", "--agent", "far", "--hub", nowhere).code == 7
-
-
-def test_doctor_finds_a_store_in_order(hf: Run) -> None:
-    hf("put", "k", "1")
-    told = hf("doctor", "--json")
-    assert {check["name"]: check["state"] for check in told.json["checks"]} == dict.fromkeys(
-        ("sqlite", "store", "permissions", "file system", "logs", "scan", "wal", "disk", "ballast", "hub"), "ok"
-    )
-    assert told.code == 0
-
-
-def test_doctor_fails_where_there_is_no_store(empty: Run) -> None:
-    told = empty("doctor")
-    assert told.code == 1
-    assert "fail  store" in told.text
-    assert "fix: holdfast init" in told.text
-
-
-def test_doctor_sees_what_is_not_well(hf: Run, home: Path, nowhere: str) -> None:
-    store = store_of(home)
-    store.chmod(0o755)
-    (store / ".stfolder").mkdir()
-    (home / "token").write_text("secret")
-    (home / "token").chmod(0o644)
-    told = hf("doctor", "--hub", nowhere, "--token-file", home / "token", "--json")
-    states = {check["name"]: (check["state"], bool(check["fix"])) for check in told.json["checks"]}
-    for name, state in {"permissions": "warn", "file system": "warn", "token": "warn", "hub": "fail"}.items():
-        assert states[name] == (state, True), name
-    assert (told.code, told.json["failed"], told.json["warnings"]) == (1, 1, 3)
-
-
-@pytest.mark.parametrize("content", ["", None])
-def test_doctor_needs_a_token_in_the_token_file(hf: Run, home: Path, content: str | None) -> None:
-    if content is not None:
-        (home / "token").write_text(content)
-    told = hf("doctor", "--token-file", home / "token", "--json").json
-    assert [check["state"] for check in told["checks"] if check["name"] == "token"] == ["fail"]
-
-
-@pytest.mark.parametrize(
-    ("kind", "state"), [("nfs4", "fail"), ("fuse.sshfs", "fail"), ("cifs", "fail"), ("ext4", "ok")]
-)
-def test_doctor_knows_network_file_systems(tmp_path: Path, kind: str, state: str) -> None:
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"/dev/a / ext4 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\n")
-    assert file_system(tmp_path / "store", mounts).state == state
 
 
 def test_verify_proves_a_store(hf: Run) -> None:

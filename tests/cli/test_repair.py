@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.corpus import SqliteCorpus
+from holdfast.hub.directory import HubDirectory
+from holdfast.log import value
+from holdfast.testing.corpus import log_of
 from tests.cli.conftest import Run
 
 
@@ -69,6 +72,20 @@ def test_a_rollback_in_json(damaged: Path, empty: Run) -> None:
     assert json.loads(empty("get", "plan", "--store", damaged).text) == {"n": 3}
 
 
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_backup_has_what_is_lost(
+    how: str, damaged: Path, home: Path, empty: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"file:{home / 'backups'}"
+    assert empty("backup", "create", address, "--from", home / "copy").code == 0
+    if how == "environment":
+        monkeypatch.setenv("HOLDFAST_BACKUP", address)
+    words = ("--backup", address) if how == "option" else ()
+    done = empty("repair", *words, "--store", damaged)
+    assert (done.code, f"main log 5: backup_restore from backup {address}" in done.text) == (0, True), done.text
+    assert json.loads(empty("get", "plan", "--store", damaged).text) == {"n": 4}
+
+
 def test_taking_values_back_to_a_moment(home: Path, empty: Run) -> None:
     store = home / "store"
     empty("init", "--agent", "main", "--store", store)
@@ -91,7 +108,21 @@ def test_what_is_no_store_or_no_plan(home: Path, empty: Run) -> None:
     assert empty("repair", home / "nothing.json", "--store", home / "store").code == 5
     (home / "list.json").write_text("[]")
     assert empty("repair", home / "list.json", "--store", home / "store").code == 2
-    (home / "hub").mkdir()
-    (home / "hub" / "hub.db").touch()
-    refused = empty("repair", "--store", home / "hub")
-    assert (refused.code, "--follow" in refused.err) == (2, True)
+    HubDirectory(home / "hub").close()
+    (home / "hub" / "hub.db").write_bytes(b"")
+    refused = empty("repair", "--plan", "--store", home / "hub")
+    assert (refused.code, "lowers the head" in refused.err) == (9, True)
+    assert empty("repair", home / "plan.json", "--store", home / "hub").code == 2
+
+
+def test_a_hubs_directory(home: Path, empty: Run) -> None:
+    """Its file is as good as its records: here an index of them was lost."""
+    HubDirectory(home / "hub").close()
+    corpus = SqliteCorpus(home / "hub" / "hub.db", hub=True)
+    log_of(corpus, home / "hub").append([value("state", "k", 1)])
+    corpus.write(lambda tx: tx.execute("DELETE FROM state"))
+    corpus.close()
+    assert empty("repair", "--plan", "--json", "--store", home / "hub").json["steps"][0]["source"] == "its own records"
+    done = empty("repair", "--store", home / "hub")
+    assert (done.code, done.text.splitlines()[-1]) == (0, "repaired  hub"), done.err
+    assert empty("quarantine", "ls", "--json", "--store", home / "hub").json["incidents"]

@@ -31,6 +31,7 @@ LOCAL = {
     "verify": "",
     "metrics": "",
     "version": "",
+    "config": "show --origin",
 }
 HEAVY = {
     *("asyncio", "concurrent", "cryptography", "ctypes", "dataclasses", "email", "http", "importlib.metadata"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from holdfast.corpus.postgres import PostgresCorpus
 from holdfast.testing import corpus as laws
+from holdfast.testing import corpus_index as indexes
 from holdfast.testing import corpus_many as many
 from tests.services import shared_postgres
 
@@ -45,3 +46,6 @@ class TestConcurrency(Database, many.Concurrency): ...
 
 
 class TestTransactions(Database, many.Transactions): ...
+
+
+class TestIndexes(Database, indexes.Indexes): ...

@@ -11,8 +11,10 @@ import pytest
 
 from holdfast.clock import pack
 from holdfast.corpus import Filter, SqliteCorpus
+from holdfast.corpus.index import ways
 from holdfast.log import message, remove
 from holdfast.testing import corpus as laws
+from holdfast.testing import corpus_index as indexes
 from holdfast.testing import corpus_many as many
 from holdfast.testing.clock import SettableClock
 from holdfast.testing.corpus import log_of, names, put
@@ -59,6 +61,21 @@ class TestAgentConcurrency(AgentFile, many.Concurrency): ...
 class TestAgentTransactions(AgentFile, many.Transactions): ...
 
 
+class TestAgentIndexes(AgentFile, indexes.Indexes): ...
+
+
+class TestAgentIndexesInSmallSteps(AgentFile):
+    """So that orders are walked along, and more than one chunk of them."""
+
+    @pytest.mark.parametrize("few", [0, 5])
+    def test_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+        for name, size in (("FEW", few), ("CHUNK", 2), ("CHUNK_MAX", 5), ("STEP", 3)):
+            monkeypatch.setattr(ways, name, size)
+        suite = indexes.Indexes()
+        monkeypatch.setattr(suite, "make", self.make)
+        suite.test_pages_hold_what_the_conditions_mean_declared_or_not(tmp_path)
+
+
 class TestHubBasic(HubFile, laws.Basic): ...
 
 
@@ -84,6 +101,9 @@ class TestHubConcurrency(HubFile, many.Concurrency): ...
 
 
 class TestHubTransactions(HubFile, many.Transactions): ...
+
+
+class TestHubIndexes(HubFile, indexes.Indexes): ...
 
 
 def test_a_hub_keeps_its_agents_apart(tmp_path: Path) -> None:

@@ -285,12 +285,12 @@ def test_what_was_erased_does_not_come_back_from_a_copy(home: Path, world: World
         told = Erasure(gone[0].stream, marks=frozenset(mark_of(record) for record in gone))
         reapply(corpus, BlobFiles(home / "blobs"), [told])
         corpus.write(lambda tx: tx.execute("UPDATE rec SET key='x' WHERE pos=62"))
-        erased = {gone[1].payload_hash}
+        erased = [Erasure(gone[0].stream, marks=frozenset([mark_of(gone[1])]))]
         corpus.write(lambda tx: tx.execute("UPDATE rec SET why=0 WHERE pos=63"))  # no longer known here
     tools = Tools(
         hubs=(),
         sources=[StoreSource(world.root / "closed")],
-        erased=lambda _, record: record.payload_hash in erased,
+        erased=erased,
     )
     assert repair.repair(home, tools).repaired == ["a"]
     with corpus_of(home) as corpus:

@@ -44,7 +44,6 @@ def named(found: Counter[str]) -> dict[str, int]:
         "open": "found_on_opening",
         "read": "found_on_reading",
         "scan": "found_by_a_scan",
-        "lists": "cost_hits_of_a_search_or_a_list_of_messages_unseen",
         "harmless": "harmless",
     }
     return {word: found[how] for how, word in words.items() if found[how]}

@@ -298,7 +298,7 @@ def test_a_damaged_backup_stops_neither_the_next_one_nor_an_older_one(tmp_path: 
     bring(repository, tmp_path / "back", keys=home)
     assert state(tmp_path / "back") == {"k": 2}
     back_up(home, repository)
-    assert drill(repository, signer_of(home)).ok
+    assert drill(repository, signer_of(home), repository.names()[-1:]).ok
     with pytest.raises(IntegrityError):
         prune(repository, Policy(last=1))
     repository.forget(names[-1])

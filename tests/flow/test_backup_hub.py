@@ -29,11 +29,11 @@ from tests.services import shared_postgres
 
 
 def same(one: Path, other: Path, *, but: tuple[str, ...] = ()) -> None:
-    """Fails where two hubs' files differ, in any row that is not the cache's."""
+    """Fails where two hubs' files differ, in any row that is not the cache's, or says what whoever asks declares."""
     first, second = (SqliteCorpus(home / "hub.db", hub=True) for home in (one, other))
     try:
         for table in moving.TABLES:
-            if table.name not in ("cache", *but):
+            if table.name not in ("cache", "field", *but):
                 list(moving.compare(first, second, table))
     finally:
         first.close()

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from holdfast import codec, records, wire
 from holdfast.cli import main
-from holdfast.corpus import SqliteCorpus, search
+from holdfast.corpus import SqliteCorpus, index, search
 from holdfast.corpus.postgres import door
 from holdfast.errors import Conflict, HoldfastError, HubUnavailable, IntegrityError, Locked, NoStore, UsageError
 from holdfast.hub import migrate as migrating
@@ -28,6 +28,8 @@ from holdfast.hub.database import HubDatabase
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.migrate import migrate
 from holdfast.integrity import verify_corpus
+from holdfast.log import load
+from holdfast.query import where
 from holdfast.seal import Signer
 from tests.flow.hubs import HubProcess, until
 from tests.hub.conftest import Room
@@ -60,6 +62,7 @@ def hub_at(place: str) -> Iterator[Room]:
 def write_history(room: Room, more: int = 0) -> Pen:
     """All kinds of things that a hub can hold; the pen goes on with its stream."""
     pen, client = Pen("ada"), room.client
+    index.declare(room.core.corpus, "state", ["n"])
     for number in range(40):
         pen.put(f"k/{number % 12}", {"n": number, "text": "compressible " * (number * 4)})
     pen.put(STRANGE, {"text": STRANGE})
@@ -92,6 +95,8 @@ def write_history(room: Room, more: int = 0) -> Pen:
         for first in range(1, bob.head.seq + 1, 500):
             room.append(bob.segment(first, min(first + 499, bob.head.seq)))
     assert client.post("/sync/message", json=MESSAGE).json()["status"] == "stored"
+    said = {"state": "done", "reader": "bob", "result": {"foxes": 1}}
+    assert client.post("/v1/messages/from-ada/state", json=said).json()["state"] == "done"
     (session,) = [client.post("/storage/sessions", json={"agent_name": "ada", "user_id": "u"}).json()["id"]]
     for text in ("first", "second fox"):
         said = {"session_id": session, "role": "user", "content": text}
@@ -135,6 +140,11 @@ def everything(room: Room, each: int = 1) -> dict[str, Any]:
     for path in ("/v1/agents", "/storage/metrics", "/storage/sessions"):
         found[path] = room.get(path)
     found["inbox"] = room.get("/query/messages", agent="ada")
+    for box in ("ada", "bob"):
+        mail = room.get("/v1/inbox", **{"for": box, "state": "all"})["mail"]
+        assert mail
+        found[f"mail of {box}"] = [{name: said for name, said in each.items() if name != "cursor"} for each in mail]
+    found["delivery"] = room.get("/v1/messages/from-ada/delivery")
     found["search"] = [each["key"] for each in room.get("/v1/search", q="fox")["records"]]
     assert len(found["search"]) >= 3
     for session in found["/storage/sessions"]:
@@ -152,6 +162,11 @@ def everything(room: Room, each: int = 1) -> dict[str, Any]:
     assert scan.findings == []
     found["scan"] = scan.records, scan.branches, scan.keys, scan.signatures, scan.blobs
     found["hub"] = room.core.home.hub_id
+    asked = index.Query(collection="state", condition=where("n") >= 3, order=("-n",))
+    page = index.find(room.core.corpus, asked, lambda stored: load(stored, room.core.home.blobs))
+    found["index"] = page.way, [stored.record.key for stored in page.found]
+    assert page.way == "collect:n"
+    assert len(page.found) > 5
     return found
 
 

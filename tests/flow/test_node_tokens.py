@@ -118,6 +118,30 @@ def test_a_token_that_does_not_hold_any_more_costs_nothing(
         assert reader.get("k", agent="ada") == 2
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_token_that_a_command_prints_is_asked_for_again_once_it_is_refused(
+    hub: HubProcess, tokens: SqliteTokens, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text((first := create(tokens, node("laptop", "ada")))[1])
+    runs = f"printf x >> {tmp_path}/runs; cat {tmp_path}/token"
+    (tmp_path / "holdfast.yaml").write_text(
+        f"store: {{path: ./laptop}}\nagent: {{id: ada}}\nhub:\n  urls: {hub.url}\n  token_command: [sh, -c, '{runs}']\n"
+    )
+    with Store.from_config(tmp_path / "holdfast.yaml") as ada:
+        ada.put("plan", 1)
+        assert ada.flush(30)
+        assert (tmp_path / "runs").read_text() == "x", "one run is enough for all that asks the hub"
+        (tmp_path / "token").write_text(create(tokens, node("laptop", "ada"))[1])
+        revoke(tokens, first[0].id)
+
+        def goes_on() -> bool:
+            ada.put("plan", 2)
+            return ada.flush(1.0) and (tmp_path / "runs").read_text() != "x"
+
+        until(goes_on, "it goes on with the token that is printed now")
+    assert first[1] not in "".join(path.read_text(errors="replace") for path in (tmp_path / "laptop").glob("*.json"))
+
+
 def test_a_live_feed_ends_with_its_token(hub: HubProcess, tokens: SqliteTokens) -> None:
     made, text = create(tokens, Wish(kind="service", name="dashboard"))
     events = Events(hub.url, token=text)

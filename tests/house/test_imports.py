@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PURE = ("errors", "records", "codec", "clock", "query", "settings", "wire", "protocol")
+PURE = ("errors", "records", "codec", "clock", "query", "retention", "settings", "wire", "protocol")
 LINT = "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 

@@ -11,6 +11,10 @@ import pytest
 IN_PLACE: dict[str, str] = {
     # "method": "why it needs no await: it touches no disk and waits for nobody",
     "changes": "it makes an async iterator, which asks nothing before its first step",
+    "collection": "it opens one, as the constructor opens the store: some milliseconds, once",
+    "everybody": "it names another place to ask, and asks nothing",
+    "into": "it collects what a batch will write when it ends",
+    "inbox": "the same",
 }
 DOORS = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
 
@@ -30,14 +34,20 @@ ONLY_PLAIN = {
 
 def pairs() -> list[tuple[type, type]]:
     """Each plain class with its mirror."""
-    from holdfast.node import aio_hub, files, sessions, tables
+    from holdfast.node import aio_hub, files, sessions, tables, typed, typed_aio
     from holdfast.node.aio import AsyncStore
+    from holdfast.node.aio_mail import AsyncMail
     from holdfast.node.hub import Hub
+    from holdfast.node.inbox import Mail
     from holdfast.node.store import Store
 
     plain = [sessions.Sessions, sessions.Artifacts, sessions.Metrics, sessions.HubCache, files.Files, tables.Tables]
     groups = [(each, getattr(aio_hub, f"Async{each.__name__}")) for each in plain]
-    return [(Store, AsyncStore), (Hub, aio_hub.AsyncHub), *groups]
+    values = [
+        (typed.Collection, typed_aio.AsyncCollection),
+        (typed.StoreCollection, typed_aio.AsyncStoreCollection),
+    ]
+    return [(Store, AsyncStore), (Mail, AsyncMail), (Hub, aio_hub.AsyncHub), *groups, *values]
 
 
 each_pair = pytest.mark.parametrize(("plain", "mirror"), pairs(), ids=lambda cls: cls.__name__)

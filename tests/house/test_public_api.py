@@ -16,7 +16,7 @@ from pathlib import Path
 
 import holdfast
 
-MODULES = ("holdfast", "holdfast.errors")
+MODULES = ("holdfast", "holdfast.agents", "holdfast.errors")
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 
 
@@ -36,13 +36,20 @@ def describe(path: str, thing: object) -> Iterator[str]:
         return
     bases = ", ".join(b.__name__ for b in thing.__bases__ if b is not object)
     yield f"class {path}{signature(thing)}" + (f" is {bases}" if bases else "")
-    for name, member in sorted(vars(thing).items()):
+    for name, member in sorted(members(thing).items()):
         if isinstance(member, classmethod | staticmethod):
             member = member.__func__
         if not name.startswith("_"):
             plain = isinstance(member, str | int | float)
             value = f" = {member!r}" if plain else f": {type(member).__name__}"
             yield f"    {name}{signature(member) or value}"
+
+
+def members(cls: type) -> dict[str, object]:
+    """What a class defines itself, or in bases of ours that nobody imports by name: these are parts of it."""
+    named = {name for module in MODULES for name in importlib.import_module(module).__all__}
+    parts = [each for each in cls.__mro__[1:] if each.__module__.startswith("holdfast.") and each.__name__ not in named]
+    return {name: member for each in (*parts[::-1], cls) for name, member in vars(each).items()}
 
 
 def surface() -> list[str]:

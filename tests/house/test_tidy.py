@@ -18,9 +18,12 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     # (path, rule): "why this one place may",
     ("src/holdfast/node/store.py", "parameters"): "a store's and a message's fields are what users name; all optional",
     ("src/holdfast/node/aio.py", "parameters"): "the same signatures as node/store.py",
+    ("src/holdfast/node/mailing.py", "parameters"): "a message's fields are what users name; all optional",
+    ("src/holdfast/node/aio_mail.py", "parameters"): "the same signatures as node/mailing.py",
     ("src/holdfast/corpus/search.py", "parameters"): "a search's filters are what a client names; all optional",
     ("src/holdfast/node/hub.py", "parameters"): "messages() has the same filters as Store.messages",
     ("src/holdfast/node/aio_hub.py", "parameters"): "the same signatures as node/hub.py",
+    ("src/holdfast/agents/recruiter.py", "parameters"): "a search's criteria are what a recruiter names; all optional",
     (
         "tests/flow/test_aos_seed.py",
         "code_from_data",

@@ -215,8 +215,10 @@ EXPECTED: dict[str, Case] = {
     "GET /v1/agents": Case(READING, "/v1/agents"),
     "GET /v1/heads": Case(READING, f"/v1/heads?nonce={'ab' * 16}"),
     "GET /v1/nodes": Case(READING, "/v1/nodes"),
+    "GET /v1/me": Case(READING, "/v1/me"),
     "GET /v1/feed": Case(READING, "/v1/feed"),
     "GET /query/messages": Case(READING, "/query/messages"),
+    "GET /v1/inbox": Case(READING, "/v1/inbox?for=ada"),
     "POST /relay/query": Case(READING, "/relay/query", lambda house, role: {"table": "t"}),
     "HEAD /v1/blobs/{digest}": Case(READING, f"/v1/blobs/{DIGEST}"),
     "GET /v1/blobs/{digest}": Case(READING, f"/v1/blobs/{DIGEST}"),
@@ -225,12 +227,35 @@ EXPECTED: dict[str, Case] = {
     "POST /sync/messages": Case(
         WRITING, "/sync/messages", lambda house, role: {"messages": [message(house, f"batch-{role}")]}
     ),
+    "GET /v1/messages/{id}": Case(READING, "/v1/messages/m-owner"),
+    "GET /v1/messages/{id}/delivery": Case(READING, "/v1/messages/m-owner/delivery"),
+    "POST /v1/messages/{id}/state": Case(
+        WRITING, "/v1/messages/m-owner/state", lambda house, role: {"state": "read", "reader": "ada"}
+    ),
     "POST /relay/immediate": Case(WRITING, "/relay/immediate", change),
     "POST /relay/batch": Case(WRITING, "/relay/batch", lambda house, role: [change(house, f"batch-{role}")]),
     "POST /v1/decide": Case(WRITING, "/v1/decide", decision),
     "POST /v1/hello": Case(APPENDING, "/v1/hello", hello, MEDIA),
     "POST /v1/append": Case(WRITING, "/v1/append", segment, MEDIA),
     "GET /v1/pull": Case(READING, "/v1/pull"),
+    "PUT /v1/collections/{name}/schema": Case(
+        WRITING, "/v1/collections/people/schema?agent=ada", lambda house, role: {"version": 1, "index": ["age"]}
+    ),
+    "PUT /v1/collections/{name}/items/{key}": Case(
+        WRITING, "/v1/collections/people/items/a/*?agent=ada", lambda house, role: {"value": {"age": 1}}
+    ),
+    "GET /v1/collections": Case(READING, "/v1/collections"),
+    "GET /v1/collections/{name}/schema": Case(READING, "/v1/collections/people/schema"),
+    "GET /v1/collections/{name}/items/{key}": Case(READING, "/v1/collections/people/items/a/owner?agent=ada"),
+    "POST /v1/collections/{name}/find": Case(READING, "/v1/collections/people/find", lambda house, role: {}),
+    "POST /v1/collections/{name}/count": Case(READING, "/v1/collections/people/count", lambda house, role: {}),
+    "POST /v1/collections/{name}/aggregate": Case(
+        READING, "/v1/collections/people/aggregate", lambda house, role: {"of": "age"}
+    ),
+    "POST /v1/collections/{name}/search": Case(
+        READING, "/v1/collections/people/search", lambda house, role: {"words": "a"}
+    ),
+    "DELETE /v1/collections/{name}/items/{key}": Case(WRITING, "/v1/collections/people/items/a/*?agent=ada"),
     "POST /storage/sessions": Case(CREATING, "/storage/sessions", new_session),
     "GET /storage/sessions": Case(READING, "/storage/sessions"),
     "GET /storage/sessions/{id}": Case(READING, "/storage/sessions/session_*"),
@@ -284,7 +309,10 @@ EXPECTED: dict[str, Case] = {
     "DELETE /storage/sessions/{id}": Case(WRITING, "/storage/sessions/session_*"),
     "POST /storage/sessions/{id}/restore": Case(WRITING, "/storage/sessions/session_*/restore"),
 }
-READS_BY_POST = {"POST /relay/query"}
+READS_BY_POST = {
+    "POST /relay/query",
+    *(f"POST /v1/collections/{{name}}/{what}" for what in ("find", "count", "aggregate", "search")),
+}
 NOBODYS = {
     *("POST /v1/hello", "PUT /v1/blobs/{digest}"),
     *("POST /sync/uploads", "PATCH /sync/uploads/{upload_id}", "DELETE /sync/uploads/{upload_id}"),

@@ -22,6 +22,11 @@ ROOT = Path(__file__).parents[2]
 BEYOND_SCHEMA = {
     # What a JSON schema cannot say, so a request that keeps to it may still be refused, with these statuses.
     "GET /v1/latest": ([400], "a version and a time at once"),
+    "GET /v1/inbox": ([400], "a cursor's generations are this hub's own"),
+    "POST /v1/messages/{id}/state": (
+        [400],
+        "only what is snoozed has an end, and what is done a result; names have bytes, not letters; undo needs a word",
+    ),
     "GET /v1/search": ([400], "what a word is, is for Unicode to say; at most 32 of them"),
     "GET /query/messages": ([400], "page × limit is at most 10,000"),
     "GET /v1/feed": ([400], "a cursor's generations are this hub's own"),
@@ -53,6 +58,15 @@ BEYOND_SCHEMA = {
     "POST /storage/metrics": ([400], "the names of agents have bytes, not letters"),
     "POST /storage/metrics/batch": ([400], "the names of agents have bytes, not letters"),
     "POST /v1/decide": ([400], "names have bytes, not letters; 1.0 is no whole number"),
+    "PUT /v1/collections/{name}/schema": ([400], "names have bytes, not letters; an index names fields that there are"),
+    "POST /v1/collections/{name}/find": ([400], "what a condition is; a cursor is that of the same question"),
+    "POST /v1/collections/{name}/count": ([400], "what a condition is"),
+    "POST /v1/collections/{name}/aggregate": ([400], "what a condition is"),
+    "POST /v1/collections/{name}/search": ([400], "what a word is, is for Unicode to say; at most 32 of them"),
+    "PUT /v1/collections/{name}/items/{key}": ([400], "names have bytes, not letters; what the schema says"),
+    "DELETE /v1/collections/{name}/items/{key}": ([400], "names have bytes, not letters"),
+    "GET /v1/collections/{name}/items/{key}": ([400], "names have bytes, not letters"),
+    "GET /v1/collections/{name}/schema": ([400], "names have bytes, not letters"),
 }
 VERDICTS = ["POST /sync/messages", "POST /relay/batch"]
 """A wrong item of theirs gets its own verdict, in a 200; too many are 413."""
@@ -68,7 +82,11 @@ def busy(tmp_path: Path) -> Iterator[HubProcess]:
     session = {"agent_name": "recruiter-1", "id": "session_1"}
     message_of_it = {"session_id": "session_1", "role": "user", "content": "hello", "id": "msg_1"}
     artifact = {"session_id": "session_1", "name": "a.pdf", "type": "pdf", "id": "artifact_1"}
+    schema = {"version": 1, "index": ["skills", "experience_years"], "text": ["bio"], "expires": True}
+    candidate = {"value": {"skills": ["Python"], "experience_years": 5, "bio": "python engines"}}
     for method, path, body in (
+        ("PUT", "/v1/collections/candidates/schema?agent=recruiter-1", json.dumps(schema).encode()),
+        ("PUT", "/v1/collections/candidates/items/ada?agent=recruiter-1", json.dumps(candidate).encode()),
         ("POST", "/storage/sessions", json.dumps(session).encode()),
         ("POST", "/storage/history", json.dumps(message_of_it).encode()),
         ("POST", "/storage/artifacts", json.dumps(artifact).encode()),

@@ -22,6 +22,9 @@ def hiding(house: House) -> House:
         shared.put(f"{CANARY}-{number}", {"text": f"{CANARY} word"}, collection=f"table/{CANARY}")
         if number % 10 == 0:
             shared.put(f"open-{number}", "word", collection="public/news")
+    secret.put(f"{CANARY}-collection", {"version": 1, "index": [CANARY]}, collection="schemas")
+    shared.put("public/news", {"version": 1, "index": [CANARY]}, collection="schemas")  # a name that none can have
+    shared.put("public", {"version": 1, "index": ["at"]}, collection="schemas")
     for pen in (secret, shared):
         assert house.append("admin", pen.segment()).verdicts[0].state == "ack"
     for sender in ("shared", f"{CANARY}-agent"):
@@ -81,6 +84,7 @@ def test_what_is_hidden_shows_nowhere_and_its_absence_looks_the_same(hiding: Hou
         "/v1/search?q=word&limit=1000",
         "/v1/agents",
         "/v1/nodes",
+        "/v1/collections",
         "/health",
         "/readyz",
     ]
@@ -102,6 +106,8 @@ def test_what_is_hidden_shows_nowhere_and_its_absence_looks_the_same(hiding: Hou
         "/v1/count",
         f"/v1/count?agent={CANARY}-agent",
         f"/query/messages?agent={CANARY}-agent",
+        f"/v1/collections/{CANARY}-collection/schema",
+        f"/v1/collections/{CANARY}-collection/items/{CANARY}-1?agent={CANARY}-agent",
     ):
         there = hiding.ask("public", "GET", path)
         nowhere = hiding.ask("public", "GET", path.replace(CANARY, "nothing"))
@@ -109,6 +115,19 @@ def test_what_is_hidden_shows_nowhere_and_its_absence_looks_the_same(hiding: Hou
         assert there.text.replace(CANARY, "nothing") == nowhere.text, path
     for table in (CANARY, "nothing"):
         assert hiding.ask("public", "POST", "/relay/query", {"table": table}).status_code == 403
+    for what in ("find", "count", "aggregate", "search"):
+        there, nowhere = (
+            hiding.ask(
+                "public",
+                "POST",
+                f"/v1/collections/{name}-collection/{what}",
+                {"words": "word"} if what == "search" else {},
+            )
+            for name in (CANARY, "nothing")
+        )
+        assert (there.status_code, nowhere.status_code) == (403, 403), what
+        assert there.text.replace(CANARY, "nothing") == nowhere.text
+    assert [each["name"] for each in hiding.ask("public", "GET", "/v1/collections").json()["collections"]] == ["public"]
     pull = f"/v1/pull?stream={secret.stream.hex()}&inc={secret.inc.hex()}"
     for role in ("public", "narrow"):
         there, nowhere = (hiding.ask(role, "GET", each) for each in (pull, pull.replace(secret.inc.hex(), "0" * 32)))

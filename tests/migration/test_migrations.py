@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 import holdfast
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqliteCorpus, index
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.scripts import migrations
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.integrity import verify_corpus
+from holdfast.query import where
 from holdfast.testing.corpus import content, log_of, put
 
 PACKAGE = Path(holdfast.__file__).parent
@@ -33,7 +34,7 @@ ROLES = {"agent": ("", "agent"), "hub": ("", "hub")}
 USE = """
 import json, sys
 from pathlib import Path
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqliteCorpus, index
 from holdfast.errors import HoldfastError
 from holdfast.integrity import verify_corpus
 from holdfast.testing.corpus import log_of, put
@@ -79,7 +80,7 @@ def old_file(path: Path, role: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("role", "script"), [("agent", "0003_added.sql"), ("hub", "0003_added.sql"), ("hub", "hub_0003_added.sql")]
+    ("role", "script"), [("agent", "0090_added.sql"), ("hub", "0090_added.sql"), ("hub", "hub_0090_added.sql")]
 )
 def test_an_older_file_is_brought_up_to_date_and_the_newer_one_is_refused(
     tmp_path: Path, role: str, script: str
@@ -103,11 +104,11 @@ def test_a_script_of_the_agents_part_runs_on_a_hub_whose_own_script_has_run(tmp_
     """The count in a hub's file must mean the same scripts after any role has got another one."""
     names = [text.splitlines()[0] for text in migrations(("", "hub"))]
     assert sorted(names) == sorted(text.splitlines()[0] for role in ("", "hub") for text in migrations((role,)))
-    root = next_version(tmp_path, "0003_added.sql", "-- next\n")
+    root = next_version(tmp_path, "0090_added.sql", "-- next\n")
     code = "from holdfast.corpus.scripts import migrations; print(migrations(('', 'hub')).index('-- next\\n'))"
     environment = os.environ | {"PYTHONPATH": str(root)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert result.stdout == "3\n", result.stderr
+    assert result.stdout == f"{len(names)}\n", result.stderr
 
 
 def test_scripts_that_share_a_file_have_numbers_of_their_own() -> None:
@@ -128,13 +129,39 @@ def test_scripts_that_share_a_file_have_numbers_of_their_own() -> None:
 def test_a_script_that_fails_leaves_the_file_as_it_was(tmp_path: Path, sql: str) -> None:
     path = tmp_path / "log.db"
     old_file(path, "agent")
-    root = next_version(tmp_path, "0002_added.sql", sql)
+    root = next_version(tmp_path, "0090_added.sql", sql)
     assert set(use(root, path, "agent")) == {"error"}
     corpus = SqliteCorpus(path)
     assert corpus.engine.query("SELECT name FROM sqlite_schema WHERE name='added'") == []
     assert corpus.last() == 10
     assert verify_corpus(corpus).sound
     corpus.close()
+
+
+@pytest.mark.parametrize(("role", "before"), [("agent", 2), ("hub", 3)])
+def test_a_file_from_before_there_was_an_index_gets_one_and_is_found_by_it(
+    tmp_path: Path, role: str, before: int
+) -> None:
+    path = tmp_path / "old.db"
+    corpus = SqliteCorpus(path, hub=role == "hub")
+    log = log_of(corpus, tmp_path)
+    for number in range(10):
+        put(log, f"k{number}", {"n": number}, "numbers")
+    later = "".join(migrations(ROLES[role])[before:])
+    for table in re.findall(r"CREATE TABLE (\w+)", later):
+        corpus.write(lambda tx, table=table: tx.execute(f"DROP TABLE {table}"))
+    corpus.write(lambda tx: tx.execute(f"PRAGMA user_version={before}"))
+    corpus.close()
+    corpus = SqliteCorpus(path, hub=role == "hub")
+    assert corpus.engine.one("PRAGMA user_version")[0] == len(migrations(ROLES[role]))
+    index.declare(corpus, "numbers", ["n"])
+    page = index.find(corpus, index.Query(collection="numbers", condition=where("n") > 6, order=("-n",)), content)
+    assert ([stored.record.key for stored in page.found], page.way) == (["k9", "k8", "k7"], "collect:n")
+    corpus.close()
+    beheld = SqliteCorpus(path, hub=role == "hub", read_only=True)
+    asked = index.Query(collection="numbers", condition=where("n") > 6, order=("-n",))
+    assert [stored.record.key for stored in index.find(beheld, asked, content).found] == ["k9", "k8", "k7"]
+    beheld.close()
 
 
 def test_every_shipped_role_makes_a_file(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import gzip
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from datetime import UTC, datetime
@@ -296,3 +298,31 @@ def test_a_frame_that_lies_about_its_size_is_refused(said: int) -> None:
     for length in (said, 1000):
         with pytest.raises(IntegrityError):
             codec.unpack(codec.ZSTD, bytes(frame), length)
+
+
+def test_threads_that_are_the_first_to_decode_a_struct_of_structs_live() -> None:
+    """In a process of its own: what would fail here is the process. Without `ready` it dies within some 100 rounds."""
+    code = """
+import sys, threading
+import msgspec
+from holdfast.codec import ready
+
+sys.setswitchinterval(1e-6)
+for n in range(400):
+    inner = msgspec.defstruct(f"Inner{n}", [("a", int), ("b", str)])
+    outer = msgspec.defstruct(f"Outer{n}", [("one", inner), ("more", list[inner])])
+    start = threading.Barrier(4)
+
+    def read():
+        start.wait()
+        msgspec.json.decode(b'{"one": {"a": 1, "b": "c"}, "more": [{"a": 2, "b": "d"}]}', type=ready(outer))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-500:]

@@ -12,7 +12,7 @@ import click
 
 from holdfast.cli import lasting, shell
 from holdfast.cli.migrate import Line
-from holdfast.cli.settings import Settings
+from holdfast.cli.settings import Settings, configured
 from holdfast.cli.show import clock_text, count_text, seconds_text, size_text
 from holdfast.errors import Conflict, UsageError
 
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 _UNITS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 NAME_SHOWN: Final = 22
 
+_address = click.argument("address", default=configured("backup.address"), required=True)
 _key = click.option("--key", "key_file", metavar="FILE", type=click.Path(path_type=Path),
+                    default=configured("backup.key_file"),
                     help="the keys of a sealed repository (KeyRing.save)")  # fmt: skip
-_from = click.option("--from", "source", metavar="PLACE", default="", envvar="HOLDFAST_BACKUP_FROM",
+_from = click.option("--from", "source", metavar="PLACE", default=configured("backup.source"),
                      help="a node's or hub's directory, or a hub's database  [default: the store]")  # fmt: skip
 _signer = click.option("--signer", metavar="HEX", default="", help="the public key that must have signed (ls --json)")
 _blobs = click.option(
@@ -41,7 +43,7 @@ def backup_command() -> None:
 
 
 @backup_command.command("create")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @_from
 @_key
 @_blobs
@@ -61,7 +63,11 @@ def create_command(settings: Settings, /, address: str, **how: Any) -> None:
     """
     from holdfast.integrity.backup import create
 
-    with _opened(address, how["key_file"]) as repository, _source(settings, how) as source, Line(settings) as line:
+    with (
+        _opened(address, how["key_file"]) as repository,
+        opened_source(settings, how) as source,
+        Line(settings) as line,
+    ):
         made = create(repository, source, anew=how["anew"], told=line.told)
     if made.missing:
         what = count_text(made.missing, "body", "bodies")
@@ -76,7 +82,7 @@ def create_command(settings: Settings, /, address: str, **how: Any) -> None:
 
 
 @backup_command.command("ls")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @click.pass_obj
 def ls_command(settings: Settings, address: str) -> None:
     """List the backups, oldest first, and which of them a drill has verified."""
@@ -121,7 +127,7 @@ def ls_command(settings: Settings, address: str) -> None:
 
 
 @backup_command.command("verify")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @click.argument("names", nargs=-1, metavar="[BACKUP]...")
 @_key
 @_signer
@@ -148,7 +154,7 @@ def verify_command(settings: Settings, address: str, names: tuple[str, ...], key
 
 
 @backup_command.command("drill")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @click.argument("names", nargs=-1, metavar="[BACKUP]...")
 @_from
 @_key
@@ -162,7 +168,11 @@ def drill_command(settings: Settings, /, address: str, names: tuple[str, ...], *
     """
     from holdfast.integrity.backup import drill
 
-    with _opened(address, how["key_file"]) as repository, _source(settings, how) as source, Line(settings) as line:
+    with (
+        _opened(address, how["key_file"]) as repository,
+        opened_source(settings, how) as source,
+        Line(settings) as line,
+    ):
         chosen = [_named(repository, name) for name in names]
         signer = source.signer(repository.keys[0])
         if signer is None:
@@ -178,7 +188,7 @@ def drill_command(settings: Settings, /, address: str, names: tuple[str, ...], *
 
 
 @backup_command.command("restore")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--backup", "name", default="", metavar="BACKUP", help="this one, by the beginning of its name")
 @click.option("--at", default="", metavar="TIME", help="as it was then; of a hub: what had arrived by then")
@@ -237,7 +247,7 @@ def restore_command(settings: Settings, /, address: str, target: Path, name: str
 
 
 @backup_command.command("prune")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @click.option("--preset", type=click.Choice(["usual", "day"]),
               help="usual: 2 days, 48 hourly, 14 daily, 8 weekly, 12 monthly; day: 24 hours")  # fmt: skip
 @click.option("--keep-last", "last", default=0, type=click.IntRange(0), help="the newest, so many")
@@ -284,12 +294,14 @@ def prune_command(settings: Settings, /, address: str, **how: Any) -> None:
 
 
 @backup_command.command("run")
-@click.argument("address", envvar="HOLDFAST_BACKUP")
+@_address
 @_from
 @_key
 @_blobs
-@click.option("--drill-every", default="1d", show_default=True, metavar="TIME", help="how often to drill")
-@click.option("--preset", type=click.Choice(["usual", "day", "none"]), default="usual", show_default=True,
+@click.option("--drill-every", default=configured("backup.drill_every", suffix="s"), show_default="1d", metavar="TIME",
+              help="how often to drill")  # fmt: skip
+@click.option("--preset", type=click.Choice(["usual", "day", "none"]), default=configured("backup.preset"),
+              show_default="usual",
               help="what prune keeps afterwards")  # fmt: skip
 @click.option("--with-keys", is_flag=True, help="also the private keys; only in a sealed repository")
 @click.pass_obj
@@ -304,7 +316,7 @@ def run_command(settings: Settings, /, address: str, **how: Any) -> int:
     from holdfast.integrity.backup import PRESETS, create, drill, prune
 
     every = milliseconds(how["drill_every"])
-    with _opened(address, how["key_file"]) as repository, _source(settings, how) as source:
+    with _opened(address, how["key_file"]) as repository, opened_source(settings, how) as source:
         made = create(repository, source)
         drills = repository.drills()
         drilled = pruned = None
@@ -372,8 +384,9 @@ def _opened(address: str, key_file: Path | None, signer: str = "") -> Iterator[R
 
 
 @contextlib.contextmanager
-def _source(settings: Settings, how: dict[str, Any]) -> Iterator[Source]:
-    place, with_keys = how["source"], how.get("with_keys", False)
+def opened_source(settings: Settings, how: dict[str, Any]) -> Iterator[Source]:
+    """What `--from` names, open to be read: a hub in either engine, or a node; the store if it names nothing."""
+    place, with_keys = how["source"] or "", how.get("with_keys", False)
     if with_keys and how["key_file"] is None:
         raise UsageError("private keys go only into a sealed repository", hint="--key FILE")
     lasting()

@@ -3,110 +3,90 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
+from holdfast.cli import machine
 from holdfast.cli.health import ping
+from holdfast.cli.machine import Check
 from holdfast.cli.settings import CONFIG, Settings
 from holdfast.cli.show import count_text, seconds_text, size_text
-from holdfast.corpus.space import FLOOR_BYTES
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.integrity.scanner import Progress
 from holdfast.node.scanning import progress
-from holdfast.sqlite import SQLITE_MIN, apsw_version
+from holdfast.sqlite import apsw_version
+
+if TYPE_CHECKING:
+    from holdfast.node.directory import Directory
 
 WAL_BYTES_MANY: Final = 64 << 20
 SKEW_S_MAX: Final = 2.0
-_NETWORK: Final = re.compile(
-    r"^(nfs|nfs4|cifs|smb3?|smbfs|9p|afs|ceph|glusterfs|lustre|fuse\.(sshfs|glusterfs|s3fs|rclone))$"
-)
-_SYNCED: Final = (".stfolder", ".dropbox", ".dropbox.cache", ".owncloudsync.log", ".nextcloudsync.log")
-_SYNC_NAMES: Final = ("Dropbox", "OneDrive", "Google Drive", "iCloud Drive", "Mobile Documents")
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One thing looked at: its name, how it is, in words, and what to do."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    text: str
-    fix: str = ""
+AT_RISK_S: Final = 86_400.0
+"""What no hub has for a day is the only copy of a day's work."""
+UNSETTLED_S: Final = 3 * 86_400.0
+"""Backups are usually made every hour, and drilled every day: what two of them do not hold by then, none will."""
 
 
 def checkup(settings: Settings) -> Iterator[Check]:
     """Every check, in the order in which their causes come."""
-    yield _sqlite()
-    path = settings.path
+    yield machine.sqlite(apsw_version)
+    yield from _configuration(settings)
+    try:
+        path = settings.path
+    except UsageError:
+        return  # which store is meant is not known then
     if not (path / CONFIG).is_file():
-        yield Check(
-            "store", "fail", f"no store at {path}", "holdfast init" + (f" --store {path}" if settings.store else "")
-        )
+        fix = "holdfast init" + (f" --store {path}" if settings.store else "")
+        yield Check("store", "fail", f"no store at {path}", fix)
     else:
         yield Check("store", "ok", str(path))
-        yield _permissions(path)
-        yield file_system(path)
+        yield machine.permissions(path)
+        yield machine.keys(_key_files(settings, path))
+        yield machine.file_system(path)
         yield from _logs(settings)
         yield from _room(settings)
+    yield machine.open_files(_files_max())
     yield from _token(settings)
     yield from _hub(settings)
 
 
-def _sqlite() -> Check:
-    have, want = (".".join(map(str, v)) for v in (apsw_version, SQLITE_MIN))
-    if apsw_version < SQLITE_MIN:
-        return Check("sqlite", "fail", f"{have} can corrupt a WAL", f"install apsw >= {want}")
-    return Check("sqlite", "ok", have)
+def _configuration(settings: Settings) -> Iterator[Check]:
+    from holdfast.settings.layers import strangers
 
-
-def _permissions(path: Path) -> Check:
-    found = path.stat()
-    if not os.access(path, os.W_OK | os.X_OK):
-        return Check(
-            "permissions", "fail", f"this user may not write to {path}", "make its owner the user who runs the agents"
-        )
-    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        mode = stat.S_IMODE(found.st_mode)
-        return Check("permissions", "warn", f"others may look into {path} (mode {mode:o})", f"chmod 700 {path}")
-    return Check("permissions", "ok", "private to this user")
-
-
-def file_system(path: Path, mounts: Path = Path("/proc/mounts")) -> Check:
-    """Whether the store lies where locks and fsync mean something.
-
-    Args:
-        path: the store.
-        mounts: the system's table of mounts.
-    """
-    real = path.resolve()
-    for folder in (real, *real.parents):
-        if folder.name in _SYNC_NAMES or any((folder / mark).exists() for mark in _SYNCED):
-            what = f"{folder} is kept in step by a file synchroniser, which tears databases apart"
-            return Check("file system", "warn", what, "move the store; holdfast's hub does the synchronising")
-    kind = _kind(real, mounts)
-    if _NETWORK.match(kind):
-        fix = "move the store to a local disk, and give it a hub"
-        return Check("file system", "fail", f"{path} is on {kind}: locks and fsync are not to be trusted there", fix)
-    return Check("file system", "ok", kind or "unknown")
-
-
-def _kind(path: Path, mounts: Path) -> str:
-    best, kind = "", ""
     try:
-        lines = mounts.read_text().splitlines()
-    except OSError:
-        return ""  # not Linux
-    for line in lines:
-        _, place, found, *_ = [*line.split(" "), "", "", ""]
-        place = place.replace("\\040", " ")
-        if path.is_relative_to(place) and len(place) >= len(best):
-            best, kind = place, found
-    return kind
+        found = settings.read_configuration()
+    except UsageError as error:
+        yield Check("configuration", "fail", error.message, error.hint)
+        return
+    odd = [str(each) for each in strangers(os.environ)]
+    read = ", ".join(found.files[:3]) or "no file"
+    if found.problems:
+        first = found.problems[0]
+        what = f"{count_text(len(found.problems), 'problem')}: {first}"
+        yield Check("configuration", "fail", what, "holdfast config check")
+    elif odd:
+        yield Check("configuration", "warn", "; ".join(odd), "unset it, or correct its name")
+    else:
+        more = f"; {count_text(len(found.ignored), 'key')} without effect" if found.ignored else ""
+        yield Check("configuration", "ok", read + more)
+
+
+def _key_files(settings: Settings, path: Path) -> list[Path]:
+    found = [path / name for name in machine.SECRET_FILES]
+    for key in ("store.key_file", "store.passphrase_file", "backup.key_file"):
+        given = settings.configuration.get(key)
+        if given:
+            found.append(Path(given).expanduser())
+    return found
+
+
+def _files_max() -> int:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _logs(settings: Settings) -> Iterator[Check]:
@@ -152,41 +132,94 @@ def _ago(at_ms: int) -> str:
 
 def _room(settings: Settings) -> Iterator[Check]:
     with settings.directory() as directory:
-        space = directory.reserve.state()
-    free = f"{size_text(space.free)} of {size_text(space.total)} free"
-    if not space.writable:
-        yield Check("disk", "fail", f"{free}: writes are refused below {size_text(space.floor)}", "free some space")
-    elif space.free < 8 * FLOOR_BYTES:
-        yield Check("disk", "warn", free, "free some space")
-    else:
-        yield Check("disk", "ok", free)
-    if space.ballast < space.ballast_wanted:
-        yield Check("ballast", "warn", "gone: it was given back to a full disk", "comes back once there is room")
-    else:
-        yield Check("ballast", "ok", size_text(space.ballast))
+        yield from machine.disk(directory.reserve.state())
+        found = os.statvfs(directory.path)
+        yield machine.inodes(found.f_favail, found.f_files)
+        for url in settings.hub_urls:
+            yield from _owed(directory, url)
+
+
+def _owed(directory: Directory, url: str) -> Iterator[Check]:
+    """What a hub does not have, and what its backups do not hold, by the age of the oldest."""
+    from holdfast.node.outbox_store import oldest_ms
+
+    positions = directory.positions.of(url)
+    unsent = unsettled = 0
+    for agent in directory.agents():
+        try:
+            opened = directory.open_log(agent, None)
+        except HoldfastError:
+            continue  # told of by the check of the logs
+        try:
+            known = positions.get(opened.log.branch.stream)
+            acked, settled = (known.acked.seq, known.settled.seq) if known else (0, 0)
+            for seq in (acked, settled):
+                at = oldest_ms(opened.corpus, seq)
+                if seq == acked:
+                    unsent = min(at or unsent, unsent or at)
+                unsettled = min(at or unsettled, unsettled or at)
+        finally:
+            directory.release_log(opened)
+    yield aged("outbox", url, unsent, AT_RISK_S, "is the hub running, and does it know this node's token?")
+    yield aged("settled", url, unsettled, UNSETTLED_S, "holdfast serve --backup ADDRESS there, or --settle acked")
+
+
+def aged(name: str, url: str, oldest_ms: int, most_s: float, fix: str) -> Check:
+    """Whether the oldest record that waits for something waits too long.
+
+    Args:
+        name: of the check.
+        url: the hub.
+        oldest_ms: when it was written; 0: none waits.
+        most_s: how long it may.
+        fix: what to do where it waits longer.
+    """
+    what = "acknowledged" if name == "outbox" else "held by its verified backups"
+    if not oldest_ms:
+        return Check(name, "ok", f"{url}: everything is {what}")
+    age = max(0.0, time.time() - oldest_ms / 1000)
+    text = f"{url}: the oldest record that is not {what} is {seconds_text(age)} old"
+    return Check(name, "warn" if age > most_s else "ok", text, fix if age > most_s else "")
 
 
 def _token(settings: Settings) -> Iterator[Check]:
-    path = settings.token_path
-    if path is None:
+    try:
+        source = settings.token_path
+    except UsageError:
+        return
+    if source is None:
+        return
+    if not isinstance(source, Path):
+        try:
+            _ = settings.token
+        except UsageError as error:
+            yield Check("token", "fail", error.message, error.hint)
+            return
+        where = "the environment" if isinstance(source, str) else "a command"
+        yield Check("token", "ok", f"from {where}")
         return
     try:
-        found, empty = path.stat(), not path.read_text().strip()
-    except OSError as error:
-        yield Check("token", "fail", f"{path}: {error.strerror}", "write the hub's token into it")
+        found, empty = source.stat(), not source.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        yield Check("token", "fail", f"{source}: {why}", "write the hub's token into it")
         return
     if empty:
-        yield Check("token", "fail", f"{path} is empty", "write the hub's token into it")
+        yield Check("token", "fail", f"{source} is empty", "write the hub's token into it")
     elif found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        yield Check("token", "warn", f"others may read {path}", f"chmod 600 {path}")
+        yield Check("token", "warn", f"others may read {source}", f"chmod 600 {source}")
     else:
-        yield Check("token", "ok", str(path))
+        yield Check("token", "ok", str(source))
 
 
 def _hub(settings: Settings) -> Iterator[Check]:
-    if not settings.hub_urls:
+    try:
+        urls = settings.hub_urls
+    except UsageError:
+        return
+    if not urls:
         yield Check("hub", "ok", "none is configured")
-    for url in settings.hub_urls:
+    for url in urls:
         yield from _one_hub(settings, url)
 
 
@@ -194,27 +227,72 @@ def _one_hub(settings: Settings, url: str) -> Iterator[Check]:
     try:
         _ = settings.token  # raises where one is wanted and cannot be read
         pong = ping(url, settings)
-        allowed = ping(url, settings, "/v1/agents?limit=1") if pong.ok else pong
+        told = ping(url, settings, "/v1/me") if pong.ok else pong
     except (OSError, HoldfastError) as error:
         yield Check("hub", "fail", str(error), "holdfast init --hub URL, --token-file PATH")
         return
     if not pong.ok:
         fix = "is holdfast serve running there? writes are kept here meanwhile"
         yield Check("hub", "fail", f"{url}: {pong.why}", fix)
-    elif not allowed.ok:
-        yield Check("hub", "fail", f"{url}: {allowed.why}", "--token-file: the hub's own token, one line")
-    else:
-        yield Check("hub", "ok", f"{url} answers in {seconds_text(pong.seconds)}")
-        yield _skew(pong.date)
+        return
+    about = ping(url, settings, "/version")
+    version = str(about.told.get("version", "unknown"))
+    if not told.ok and told.status != 404:
+        yield Check("hub", "fail", f"{url}: {told.why}", "--token-file: the hub's own token, one line")
+        return
+    yield protocol(url, about.told, f"{url} answers in {seconds_text(pong.seconds)}, version {version}")
+    if told.ok:
+        yield rights(told.told)
+    yield skew(pong.date, time.time())
 
 
-def _skew(date: str) -> Check:
+def protocol(url: str, about: dict[str, Any], well: str) -> Check:
+    """Whether a hub speaks this node's protocol.
+
+    Args:
+        url: the hub.
+        about: what it said of itself.
+        well: what to say if it does.
+    """
+    from holdfast.wire import PROTOCOL
+
+    theirs = about.get("protocol", PROTOCOL)
+    if theirs != PROTOCOL:
+        what = f"{url} speaks protocol {theirs}, and this node {PROTOCOL}"
+        return Check("hub", "fail", what, "update the older of the two")
+    return Check("hub", "ok", well)
+
+
+def rights(me: dict[str, Any]) -> Check:
+    """Whether a token may do what a node needs: read, and ship.
+
+    Args:
+        me: what the hub says of whoever shows it.
+    """
+    scopes = set(me.get("scopes") or ())
+    who = f"{me.get('kind')} {me.get('name')}".strip()
+    wanted = {"records:read", "records:append"}
+    if "admin" in scopes or wanted <= scopes:
+        ends = f", until {me['ends']}" if me.get("ends") else ""
+        return Check("rights", "ok", f"{who} may read and ship{ends}")
+    lacks = " and ".join(sorted(wanted - scopes))
+    fix = "holdfast token create --kind node --name NAME --agent GLOB, at the hub"
+    return Check("rights", "warn", f"{who} lacks {lacks}: what is written here does not reach the hub", fix)
+
+
+def skew(date: str, now: float) -> Check:
+    """Whether this machine's clock agrees with the hub's.
+
+    Args:
+        date: the header of the hub's answer; empty: it does not tell.
+        now: this machine's time, in seconds since 1970.
+    """
     if not date:
         return Check("clock", "ok", "the hub does not tell its time")
     from email.utils import parsedate_to_datetime
 
     # The header has whole seconds, so half of one is its own doubt.
-    skew = abs(parsedate_to_datetime(date).timestamp() + 0.5 - time.time())
-    if skew > SKEW_S_MAX:
-        return Check("clock", "warn", f"{seconds_text(skew)} away from the hub's", "let both keep time by NTP")
+    away = abs(parsedate_to_datetime(date).timestamp() + 0.5 - now)
+    if away > SKEW_S_MAX:
+        return Check("clock", "warn", f"{seconds_text(away)} away from the hub's", "let both keep time by NTP")
     return Check("clock", "ok", "agrees with the hub's")

@@ -12,7 +12,7 @@ COMMANDS = Shell(
         "Begin": {
             "init": ("setup", "make a store on this machine"),
             "demo": ("demo.command", "see the whole thing at work, hub killed half-way"),
-            "serve": ("setup", "run a hub"),
+            "serve": ("serving", "run a hub"),
             "status": ("health", "what is here, what is not at the hub yet"),
             "doctor": ("health", "find out what is wrong with this machine's setup"),
             "metrics": ("health", "this machine's figures, for Prometheus"),
@@ -34,10 +34,23 @@ COMMANDS = Shell(
         "Messages": {
             "send": ("talk", "post a message to people or an agent"),
             "inbox": ("talk", "read messages"),
+            "ack": ("mail", "take messages on"),
+            "done": ("mail", "say that a message is done, and what came of it"),
+            "reply": ("mail", "answer a message, in its thread"),
+            "snooze": ("mail", "have messages come back later"),
+            "archive": ("mail", "put messages away; they stay findable"),
+            "reopen": ("mail", "take back whatever was said of messages"),
+            "ask": ("mail", "ask people or an agent, and wait for the answer"),
+            "answer": ("mail", "answer a question"),
+            "sent": ("mail", "what you sent, and what became of it"),
         },
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
             "ui": ("ui", "the hub's pages: make a link that signs somebody in"),
+            "config": ("config", "what is configured, by whom, and what is wrong with it"),
+            "retention": ("retention", "how much of each agent's log stays on this machine"),
+            "compact": ("retention", "give free room in the files back to the disk"),
+            "archives": ("archive", "old records in compressed files that anybody can read"),
             "migrate": ("migrate", "take a hub to a PostgreSQL database, or back"),
         },
         "Trust": {

@@ -128,12 +128,17 @@ def import_command(settings: Settings, file: Path) -> None:
 
 @keys_command.command("rotate")
 @click.option("--passphrase", "with_words", is_flag=True, help="wrap with $HOLDFAST_NEW_PASSPHRASE, not a key file")
+@click.option("--passphrase-file", metavar="FILE", type=click.Path(path_type=Path),
+              help="wrap with the passphrase in FILE, not a key file")  # fmt: skip
 @click.pass_obj
-def rotate_command(settings: Settings, with_words: bool) -> None:
+def rotate_command(settings: Settings, with_words: bool, passphrase_file: Path | None) -> None:
     """Wrap all keys anew under another key-encryption key. No record is touched."""
-    words = os.environ.get("HOLDFAST_NEW_PASSPHRASE") if with_words else None
-    if with_words and not words:
-        raise UsageError("no new passphrase", hint="set HOLDFAST_NEW_PASSPHRASE")
+    from holdfast.node.configured import reveal
+
+    words = os.environ.get("HOLDFAST_NEW_PASSPHRASE") if with_words else reveal(passphrase_file, "passphrase")
+    if with_words and (not words or passphrase_file):
+        hint = "set HOLDFAST_NEW_PASSPHRASE, or give --passphrase-file FILE alone"
+        raise UsageError("no new passphrase, or two", hint=hint)
     with settings.directory() as directory:
         count = directory.vault.rotate(passphrase=words)
     settings.show.result(f"wrapped {count_text(count, 'key')} anew", {"keys": count})

@@ -37,7 +37,7 @@ def status_command(settings: Settings) -> int:
         told: dict[str, Any] = {
             "store": str(directory.path),
             "node": directory.node_id,
-            "level": settings.config.get("level", "advanced"),
+            "level": settings.level,
             "hubs": known,
             "agents": agents,
             "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
@@ -94,12 +94,14 @@ def _hub(settings: Settings, directory: Directory, url: str) -> dict[str, Any]:
 
 
 class Pong(msgspec.Struct, frozen=True):
-    """Whether a hub answered and granted what was asked, how many seconds it took, why not, and its own time."""
+    """Whether a hub granted what was asked, how many seconds it took, why not, its own time, its status, its answer."""
 
     ok: bool
     seconds: float
     why: str = ""
     date: str = ""
+    status: int = 0
+    told: dict[str, Any] = {}
 
 
 def ping(url: str, settings: Settings, path: str = "/livez") -> Pong:
@@ -119,7 +121,14 @@ def ping(url: str, settings: Settings, path: str = "/livez") -> Pong:
     finally:
         client.close()
     took = time.perf_counter() - begun
-    return Pong(answer.ok, took, "" if answer.ok else str(answer.error()), answer.headers.get("Date") or "")
+    date = answer.headers.get("Date") or ""
+    if not answer.ok:
+        return Pong(False, took, str(answer.error()), date, answer.status)
+    try:
+        told = msgspec.json.decode(answer.body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        told = {}
+    return Pong(True, took, "", date, answer.status, told)
 
 
 def _print_status(settings: Settings, told: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from holdfast.errors import IntegrityError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from holdfast.integrity.incidents import Kept
-    from holdfast.integrity.recovery import Plan, Policy
+    from holdfast.integrity.recovery import Outcome, Plan, Policy
     from holdfast.node.repair import Tools
 
 LINES_MAX: Final = 40
@@ -32,6 +33,15 @@ LINES_MAX: Final = 40
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="a copy of this store to take lost bytes from; repeat for several",
 )
+@click.option(
+    "--backup",
+    "backups",
+    multiple=True,
+    metavar="ADDRESS",
+    help="a repository of backups of this node or its hub, to take lost bytes from  [env: HOLDFAST_BACKUP]",
+)
+@click.option("--key", "key_file", metavar="FILE", type=click.Path(path_type=Path), help="the keys of sealed backups")
+@click.option("--signer", metavar="HEX", default="", help="the public key that must have signed the backups")
 @click.option("--rollback", is_flag=True, help="give up what nobody has: keys go back to their last intact version")
 @click.option("--lost-tail", is_flag=True, help="go on behind the last record that is left")
 @click.option("--mass-damage", is_flag=True, help="the disk was looked at: repair many records, or logs, at once")
@@ -40,12 +50,15 @@ LINES_MAX: Final = 40
 @click.pass_obj
 def repair_command(
     settings: Settings, /, file: Path | None, only_plan: bool, copies: tuple[Path, ...], to_time: str | None,
-    yes: bool, **policy: bool,
+    yes: bool, backups: tuple[str, ...], key_file: Path | None, signer: str, **policy: bool,
 ) -> int:  # fmt: skip
     """Put right what is damaged in this store, as far as it can be proven; say why where it cannot.
 
     Nobody may have the store open. Damaged files are copied into quarantine first, and every attempt is noted there,
-    in the log, and through it at the hub. Lost bytes come from the hubs, this machine, and copies of the store.
+    in the log, and through it at the hub. Lost bytes come from hubs, this machine, copies and backups.
+
+    Of a hub's directory (--store DIR) the file comes back from its newest backup (--backup) and from what it proves
+    behind that; its nodes bring the rest.
 
     With --plan, FILE is where the plan goes; without, it is the plan to keep to: what has changed since is left alone.
     The exit code is 9 when something is damaged still.
@@ -53,14 +66,17 @@ def repair_command(
     \b
       holdfast repair --plan
       holdfast repair --plan today.json && holdfast repair today.json
-      holdfast repair --from /mnt/backup/store
+      holdfast repair --from /mnt/copy/store --backup file:/mnt/backups/laptop
       holdfast repair --to-time 2026-11-20T12:00:00Z
     """
-    if (settings.path / "hub.db").is_file():
-        raise UsageError(
-            f"{settings.path} is a hub's directory: its records come back from the nodes and from a standby",
-            hint="serve from an empty directory with --follow STANDBY, or let the nodes refill it: docs/recovery.md",
-        )
+    given = backups or tuple(filter(None, [os.environ.get("HOLDFAST_BACKUP")]))
+    ring = None
+    if key_file is not None:
+        from holdfast.seal import KeyRing
+
+        ring = KeyRing.load(key_file)
+    if _is_hub(settings.path):
+        return _hub(settings, only_plan, (file, copies, to_time, yes), given, (ring, signer), policy)
     path = settings.need_store()
     if to_time is not None:
         return _to_time(settings, path, to_time, yes)
@@ -74,6 +90,7 @@ def repair_command(
     with contextlib.ExitStack() as stack:
         sources = [stack.enter_context(contextlib.closing(StoreSource(copy))) for copy in copies]
         tools = repair.Tools(hubs=settings.hub_urls, token=token, sources=sources)
+        tools = msgspec.structs.replace(tools, backups=given or None, ring=ring, signer=signer)
         return _run(settings, tools, Policy(**policy), file, only_plan=only_plan)
 
 
@@ -91,7 +108,12 @@ def _run(settings: Settings, tools: Tools, policy: Policy, file: Path | None, *,
         else:
             _print_plan(settings, plan)
         return 0 if plan.sound else IntegrityError.exit_code
-    outcome = repair.repair(path, tools, policy, only=None if file is None else _read(file))
+    return _told(settings, repair.repair(path, tools, policy, only=None if file is None else _read(file)))
+
+
+def _told(settings: Settings, outcome: Outcome) -> int:
+    from holdfast.integrity.recovery import plan_json
+
     if settings.as_json:
         told = {"repaired": outcome.repaired, "blobs": outcome.blobs, "attempts": outcome.attempts}
         settings.show.document({**plan_json(outcome.plan), **told, "done": outcome.done})
@@ -102,6 +124,34 @@ def _run(settings: Settings, tools: Tools, policy: Policy, file: Path | None, *,
         if outcome.blobs:
             settings.show.line(f"repaired  {count_text(outcome.blobs, 'blob')}")
     return 0 if outcome.done else IntegrityError.exit_code
+
+
+def _is_hub(path: Path) -> bool:
+    """Whether a directory is a hub's; its file may be what was lost."""
+    return (path / "hub.db").is_file() or ((path / "keys.db").is_file() and not (path / "config.json").is_file())
+
+
+def _hub(
+    settings: Settings, only_plan: bool, others: tuple[Any, ...], backups: tuple[str, ...], whose: tuple[Any, str],
+    policy: dict[str, bool],
+) -> int:  # fmt: skip
+    from holdfast.hub import repair
+    from holdfast.integrity.recovery import Policy, plan_json
+
+    if any(others) or policy.pop("rollback"):
+        raise UsageError(
+            f"{settings.path} is a hub's directory: FILE, --from, --rollback and --to-time are for nodes",
+            hint="--backup ADDRESS, --lost-tail and --mass-damage are for hubs: docs/recovery.md",
+        )
+    tools = repair.Tools(backups=backups, ring=whose[0], signer=whose[1])
+    if only_plan:
+        plan = repair.plan(settings.path, tools, Policy(**policy))
+        if settings.as_json:
+            settings.show.document(plan_json(plan))
+        else:
+            _print_plan(settings, plan)
+        return 0 if plan.sound else IntegrityError.exit_code
+    return _told(settings, repair.repair(settings.path, tools, Policy(**policy)))
 
 
 def _print_plan(settings: Settings, plan: Plan, *, done: bool = False) -> None:
@@ -226,7 +276,7 @@ def release_command(settings: Settings, incident: str, yes: bool) -> None:
 def _incidents(settings: Settings) -> list[Kept]:
     from holdfast.node.repair import all_incidents
 
-    return all_incidents(settings.need_store())
+    return all_incidents(settings.path if _is_hub(settings.path) else settings.need_store())
 
 
 def _last(kept: Kept) -> str:

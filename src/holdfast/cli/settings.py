@@ -1,9 +1,8 @@
-"""Where a command works: which store, hub, agent and token. Flags before environment before what init wrote."""
+"""Where a command works: which store, hub, agent and token. Who is heard first, `holdfast.settings.layers` says."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import stat
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,29 +14,58 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.log import OpenLog
+    from holdfast.node.configured import Secret
     from holdfast.node.directory import Directory
     from holdfast.node.store import Store
+    from holdfast.settings.layers import Configuration
 
 CONFIG = "config.json"
-MEND = """put it right; the least that it needs is {"format": 1}"""
 T = TypeVar("T")
 
 
+def configured(path: str, *, unless: str = "", suffix: str = "") -> Callable[[], Any]:
+    """A default for an option or argument: what is configured, looked at when the command line does not say it.
+
+    Args:
+        path: the key.
+        unless: an option that excludes this one.
+        suffix: put behind the value.
+    """
+
+    def found() -> Any:
+        import click
+
+        context = click.get_current_context()
+        settings = context.find_root().obj
+        if not isinstance(settings, Settings) or (unless and context.params.get(unless)):
+            return None
+        value = settings.configuration.get(path)
+        if value in (None, ""):
+            return None
+        return f"{round(value)}{suffix}" if suffix else value
+
+    return found
+
+
 class Settings:
-    """The global options of one command line, and what follows from them."""
+    """The global options of one command line, and what follows from them and from the configuration."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.store: str | None = None
         self.hub: tuple[str, ...] = ()
         self.agent: str | None = None
         self.token_file: str | None = None
+        self.config_file: str | None = None
+        self.more: dict[str, Any] = {}
+        """What else the command line says, by key."""
         self.as_json = as_json
         self.no_color = False
         self.quiet = False
         self.verbose = False
         self._show: Show | None = None
         self._warned = False
-        self._config: dict[str, Any] | None = None
+        self._loaded: tuple[dict[str, Any], Configuration] | None = None
+        self._secrets: dict[tuple[str, str], Secret] = {}
 
     @property
     def show(self) -> Show:
@@ -47,42 +75,43 @@ class Settings:
         return self._show
 
     @property
-    def path(self) -> Path:
-        """The store's directory; whether it is there is another question."""
-        from pathlib import Path
-
-        given = self.store or os.environ.get("HOLDFAST_STORE")
-        if given:
-            return Path(given).expanduser()
-        home = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-        return (Path(home) / "holdfast").expanduser()
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """What init wrote; empty if it never ran here.
+    def configuration(self) -> Configuration:
+        """What is configured for this command.
 
         Raises:
-            UsageError: the file is no JSON object.
+            UsageError: something in it is wrong; all that is, is told.
         """
-        if self._config is None:
-            import msgspec
+        found = self.read_configuration()
+        found.check()
+        return found
 
-            path = self.path / CONFIG
-            try:
-                found = msgspec.json.decode(path.read_bytes())
-            except FileNotFoundError:
-                found = {}
-            except msgspec.DecodeError as error:
-                raise UsageError(f"{path} is not JSON: {error}", hint=MEND) from error
-            if not isinstance(found, dict):
-                raise UsageError(f"{path} holds no JSON object", hint=MEND)
-            self._config = found
-        return self._config
+    def read_configuration(self, *, anew: bool = False) -> Configuration:
+        """What is configured, also if some of it is wrong.
+
+        Args:
+            anew: read the files again.
+        """
+        flags = {"store.path": self.store, "hub.urls": tuple(url.rstrip("/") for url in self.hub)}
+        flags |= {"hub.token_file": self.token_file, "serve.token_file": self.token_file}
+        flags |= self.more
+        if self._loaded is None or self._loaded[0] != flags or anew:
+            from holdfast.node.configured import load
+
+            # `--agent` names whom a command is about; whom it acts as is another question.
+            self._loaded = (flags, load(self.config_file, agent=self.agent, flags=flags))
+        return self._loaded[1]
+
+    @property
+    def path(self) -> Path:
+        """The store's directory; whether it is there is another question."""
+        from holdfast.node.configured import store_path
+
+        return store_path(self.configuration)
 
     @property
     def me(self) -> str:
         """The agent that this machine's commands act as, whatever `--agent` says."""
-        return os.environ.get("HOLDFAST_AGENT") or self.config.get("agent") or "main"
+        return self.configuration.get("agent.id") or "main"
 
     @property
     def who(self) -> str:
@@ -90,14 +119,15 @@ class Settings:
         return self.agent or self.me
 
     @property
-    def given_hubs(self) -> tuple[str, ...]:
-        """The hubs that flags or the environment name (there with blanks between them)."""
-        return self.hub or tuple(os.environ.get("HOLDFAST_HUB", "").split())
+    def level(self) -> str:
+        """What a returned write survives."""
+        found: str = self.configuration.get("store.level")
+        return found
 
     @property
     def hub_urls(self) -> tuple[str, ...]:
         """The hubs' addresses, in the order in which they are asked; empty if there is none."""
-        return self.given_hubs or tuple(self.config.get("hubs") or ())
+        return self.configuration.hubs
 
     @property
     def hub_url(self) -> str | None:
@@ -106,33 +136,44 @@ class Settings:
 
     @property
     def token(self) -> str | None:
-        """The hub's token, read from its file; None without one.
+        """The hub's token, read from its file, or asked of its command; None without one.
 
         Raises:
-            UsageError: the file is not there, not readable or empty.
+            UsageError: the file is not there, not readable or empty; or the command failed.
         """
-        path = self.token_path
-        if path is None:
-            return None
-        try:
-            token = path.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not text"
-            raise UsageError(f"no token to be read from {path}: {why}", hint="--token-file PATH") from error
-        if not token:
-            raise UsageError(f"{path} holds no token", hint="one line of text, known to the hub")
-        if not self._warned and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-            self._warned = True
-            self.show.warn(f"others may read {path}", hint=f"chmod 600 {path}")
-        return token
+        return self.secret("hub", "token")
 
     @property
-    def token_path(self) -> Path | None:
-        """The file that holds the hub's token."""
+    def token_path(self) -> Secret:
+        """Where the hub's token comes from, so that one that is changed while we run is read anew: its file, or itself
+        as the environment has it, or what prints it."""
+        return self.secret_source("hub", "token")
+
+    def secret(self, section: str, name: str) -> str | None:
+        """A secret of the configuration, read or asked for now; None where none is configured.
+
+        Raises:
+            UsageError: its file is not there, not readable or empty; or its command failed.
+        """
         from pathlib import Path
 
-        given = self.token_file or os.environ.get("HOLDFAST_TOKEN_FILE") or self.config.get("token_file")
-        return Path(given).expanduser() if given else None
+        from holdfast.node.configured import reveal
+
+        given = self.secret_source(section, name)
+        found = reveal(given, name)
+        if isinstance(given, Path) and not self._warned and given.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            self._warned = True
+            self.show.warn(f"others may read {given}", hint=f"chmod 600 {given}")
+        return found
+
+    def secret_source(self, section: str, name: str) -> Secret:
+        """Where a secret comes from: itself, its file, or what runs its command; None where none is configured."""
+        at = (section, name)
+        if at not in self._secrets:
+            from holdfast.node.configured import secret
+
+            self._secrets[at] = secret(self.configuration, section, name)
+        return self._secrets[at]
 
     def need_store(self) -> Path:
         """The store's directory.
@@ -167,15 +208,21 @@ class Settings:
         Raises:
             NoStore: there is none at the path.
         """
-        path = self.need_store()
+        self.need_store()
+        from holdfast.node.configured import attached, store_arguments
         from holdfast.node.store import Store
 
-        given = self.given_hubs or None
+        name = agent or self.who
         known = hub and self.hub_url is not None
-        level = self.config.get("level", "advanced")
-        # The file and not what is in it: a token that is changed while we run is read anew.
-        token = self.token_path if known and self.token else None
-        return Store(path, agent or self.who, hub=given if known else (), token=token, level=level)
+        given = store_arguments(self.configuration, agent=name == self.me)
+        # Not what is in the file: a token that is changed while we run is read anew.
+        given["token"] = self.token_path if known and self.token else None
+        given["hub"] = self.hub_urls if known else ()
+        if name == self.me and not self.configuration.get("agent.enabled"):
+            place = self.configuration.place("agent.enabled")
+            self.show.warn(f"agent {name} is switched off ({place})", hint="enabled: true, where it is to run")
+        with attached(self.configuration, make=False) as directory:
+            return Store(directory.path, name, **given)
 
     @contextlib.contextmanager
     def directory(self) -> Iterator[Directory]:
@@ -184,14 +231,11 @@ class Settings:
         Raises:
             NoStore: there is none at the path.
         """
-        path = self.need_store()
-        from holdfast.node.directory import attach, detach
+        self.need_store()
+        from holdfast.node.configured import attached
 
-        directory = attach(path, make=False)
-        try:
+        with attached(self.configuration, make=False) as directory:
             yield directory
-        finally:
-            detach(directory)
 
     @contextlib.contextmanager
     def open_log(self, agent: str) -> Iterator[OpenLog]:
@@ -199,7 +243,7 @@ class Settings:
         from holdfast.log import level
 
         with self.directory() as directory:
-            opened = directory.open_log(agent, level(self.config.get("level", "advanced")))
+            opened = directory.open_log(agent, level(self.level))
             try:
                 yield opened
             finally:

@@ -190,6 +190,7 @@ _GLOBAL: Final = (
     ("hub", ("--hub",), "URL", "the hub; repeat it for several [$HOLDFAST_HUB, else as given to init]"),
     ("agent", ("--agent",), "ID", "whose log: who writes, or who is read [$HOLDFAST_AGENT, else as given to init]"),
     ("token_file", ("--token-file",), "PATH", "the file that holds the hub's token [$HOLDFAST_TOKEN_FILE]"),
+    ("config_file", ("--config",), "FILE", "a configuration file in place of the project's [$HOLDFAST_CONFIG]"),
     ("as_json", ("--json",), None, "print JSON, for programs; errors too"),
     ("no_color", ("--no-color",), None, "no colours [$NO_COLOR]"),
     ("quiet", ("-q", "--quiet"), None, "no messages, only data and errors"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,21 +12,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from holdfast.cli import shell
-from holdfast.cli.settings import Settings
+from holdfast.cli import shell, values
+from holdfast.cli.settings import Settings, configured
 from holdfast.cli.show import clock_text, count_text
-from holdfast.clock import SYSTEM, iso, parse_time
+from holdfast.clock import SYSTEM, iso
 from holdfast.errors import NoStore, UsageError
 
 if TYPE_CHECKING:
     from holdfast.hub.tokens import Token, TokenStore
 
-_UNITS: Final = {"h": 3_600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_SPAN: Final = re.compile(r"(\d{1,6})([hdwy])")
 _SCOPES: Final = "records:read, records:write, records:append, sql:read, inbox:act, metrics:read, admin"
 _OPTIONS: Final = (
-    click.option("--data", type=click.Path(path_type=Path), help="its directory (hub, unless there is a database)"),
-    click.option("--database", envvar="HOLDFAST_DATABASE", metavar="URL",
+    click.option("--data", type=click.Path(path_type=Path), default=configured("serve.data", unless="database"),
+                 help="its directory (hub, unless there is a database)"),
+    click.option("--database", metavar="URL", default=configured("serve.database", unless="data"),
                  help="its PostgreSQL database (or HOLDFAST_DATABASE)"),
 )  # fmt: skip
 
@@ -73,7 +71,7 @@ def create_command(
     """
     from holdfast.hub import tokens
 
-    ends_ms = None if expires is None else _end(expires)
+    ends_ms = None if expires is None else round(values.moment(expires) * 1000)
     wish["collections"] = wish["collections"] or ("*",)
     if settings.agent:
         raise UsageError("--agent before the command's name is another option", hint="token create … --agent GLOB")
@@ -190,7 +188,7 @@ def store_of(data: Path | None, database: str | None, *, make: bool = False) -> 
         with tokens_of(database, make=make) as shared:
             yield shared
         return
-    data = data or Path("hub")
+    data = (data or Path("hub")).expanduser()
     if (data / "config.json").exists():
         raise UsageError(f"{data} is a node's directory", hint="--data DIR names the hub's")
     if not make and not (data / "auth.db").exists():
@@ -202,17 +200,6 @@ def store_of(data: Path | None, database: str | None, *, make: bool = False) -> 
         yield store
     finally:
         store.close()
-
-
-def _end(text: str) -> int:
-    """When a token ends, in ms since 1970."""
-    found = _SPAN.fullmatch(text)
-    if found:
-        return SYSTEM.now_ms() + int(found[1]) * _UNITS[found[2]] * 1000
-    try:
-        return parse_time(text)
-    except UsageError as error:
-        raise UsageError(f"not a time: {text!r:.80}", hint="90d, 12h, 2w, 1y, or a date such as 2027-06-30") from error
 
 
 def _shown(token: Token) -> dict[str, Any]:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from holdfast.errors import UsageError
+
+_SPAN = re.compile(r"(\d{1,6})([smhdwy])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400, "y": 365 * 86400}
+
+
+def moment(text: str) -> float:
+    """A time to come, in seconds since 1970: so long from now, or a date.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from holdfast.clock import SYSTEM, parse_time
+
+    found = _SPAN.fullmatch(text)
+    if found:
+        return SYSTEM.now_ms() / 1000 + int(found[1]) * _UNITS[found[2]]
+    try:
+        return parse_time(text) / 1000
+    except UsageError as error:
+        raise UsageError(f"not a time: {text!r:.80}", hint="90d, 12h, 2w, 1y, or a date such as 2027-06-30") from error
+
+
+def said(text: str) -> Any:
+    """What a message says: text, or JSON when it is an object or a list; `-` and `@FILE` as in `given`."""
+    plain = given(text, as_text=True)
+    if text == "-" or plain.lstrip()[:1] not in ("{", "["):
+        return plain
+    return given(text)
 
 
 def given(text: str, *, as_text: bool = False, as_bytes: bool = False) -> Any:

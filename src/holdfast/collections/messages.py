@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 
@@ -11,6 +13,16 @@ from holdfast.corpus import Stored
 from holdfast.errors import UsageError
 from holdfast.log.drafts import PRIORITIES
 from holdfast.log.versions import Version
+from holdfast.records import KEY_BYTES_MAX
+
+PEOPLE: Final = "people"
+"""To whom messages go that any person may answer."""
+QUESTION: Final = "question"
+ANSWER: Final = "answer"
+NEEDING: Final = (QUESTION, "approval", "alert")
+"""Kinds that want a person."""
+PRESSING: Final = ("high", "hot")
+OPTIONS_MAX: Final = 50
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +37,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
         priority: low, normal, high or hot.
         task, thread: what it belongs to.
         role: user, assistant, system or tool, in conversations.
+        in_reply_to: the id of the message that it answers.
+        dedupe: its sender's own name for what it says; of one sender and name there is one message.
+        expires_at: seconds since 1970, after which nobody needs it; None: never.
+        options: of a question: the answers that it takes; None: any.
         time: seconds since 1970, by the poster's clock.
         seq: its number in the poster's log.
         pos: its position in the corpus it was read from.
@@ -39,39 +55,94 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None = None
     thread: str | None = None
     role: str | None = None
+    in_reply_to: str | None = None
+    dedupe: str | None = None
+    expires_at: float | None = None
+    options: list[Any] | None = None
     time: float = 0.0
     seq: int = 0
     pos: int = 0
     extra: dict[str, Any] = {}
 
+    @property
+    def conversation(self) -> str:
+        """What a reply to it is filed under: its thread, or itself."""
+        return self.thread or self.id
 
-_FIELDS = ("to", "priority", "task", "thread", "role")
+    def expired(self, now_ms: int) -> bool:
+        """Whether nobody needs it any more."""
+        ends = expiry_ms(self.expires_at)
+        return ends is not None and ends <= now_ms
+
+
+_TEXTS = ("to", "task", "thread", "role", "in_reply_to", "dedupe")
+_FIELDS = (*_TEXTS, "priority", "expires_at", "options")
 _KNOWN = {*_FIELDS, "body"}
 
 
-def envelope(
-    body: Any,
-    *,
-    to: str | None = None,
-    priority: str = "normal",
-    task: str | None = None,
-    thread: str | None = None,
-    role: str | None = None,
-) -> dict[str, Any]:
+def envelope(body: Any, *, priority: str = "normal", **fields: Any) -> dict[str, Any]:
     """What is stored of a message besides who, when and what kind.
 
+    Args:
+        body: text or JSON values.
+        priority: low, normal, high or hot.
+        fields: to, task, thread, role, in_reply_to, dedupe, expires_at, options; None is as if it were not given.
+
     Raises:
-        UsageError: a priority that is none of ours.
+        UsageError: a field that a message has not, or a value that it cannot have.
     """
     if priority not in PRIORITIES:
         raise UsageError(f"unknown priority {priority!r}", hint=f"one of {', '.join(PRIORITIES)}")
+    if not fields.keys() <= _KNOWN:
+        unknown = min(fields.keys() - _KNOWN)
+        raise UsageError(f"a message has no field {unknown!r}", hint=f"known are: {', '.join(_FIELDS)}")
     out: dict[str, Any] = {"body": body}
-    for name, text in (("to", to), ("task", task), ("thread", thread), ("role", role)):
-        if text is not None:
-            out[name] = text
+    for name, given in fields.items():
+        if given is not None:
+            out[name] = _CHECKED[name](name, given) if name in _CHECKED else given
     if priority != "normal":
         out["priority"] = priority
     return out
+
+
+def _id(name: str, given: Any) -> str:
+    if not isinstance(given, str) or not given or len(given.encode()) > KEY_BYTES_MAX:
+        raise UsageError(f"{name} must be text of 1 to {KEY_BYTES_MAX} bytes, got {given!r:.80}")
+    return given
+
+
+def _moment(_: str, given: Any) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float | str | datetime):
+        raise UsageError(f"expires_at is no time: {given!r:.80}", hint="seconds since 1970, ISO 8601, a datetime")
+    return clock.parse_time(given) / 1000
+
+
+def _choices(_: str, given: Any) -> list[Any]:
+    if not isinstance(given, list | tuple) or not 0 < len(given) <= OPTIONS_MAX:
+        raise UsageError(f"options is a list of 1 to {OPTIONS_MAX} answers, got {given!r:.80}")
+    return list(given)
+
+
+_CHECKED: Final = {"in_reply_to": _id, "dedupe": _id, "expires_at": _moment, "options": _choices}
+
+
+def id_of(sender: str, dedupe: str) -> str:
+    """The id of the one message that a sender posts under a dedupe key."""
+    # The length parts the two, so that no other sender and key make the same.
+    text = b"hf/dedupe/1\0%d\0%b%b" % (len(sender.encode()), sender.encode(), dedupe.encode())
+    return f"msg_{hashlib.sha256(text).hexdigest()[:40]}"
+
+
+def expiry_ms(expires_at: Any) -> int | None:
+    """When a message expires, in ms since 1970; None for never, and for what is no time."""
+    if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+        return None
+    return round(expires_at * 1000) if 0 <= expires_at < clock.MILLIS_MAX / 1000 else None
+
+
+def needs_you(kind: str, priority: Any) -> bool:
+    """Whether it wants a person: a question, an approval or an alert, or at least of high priority."""
+    return kind in NEEDING or priority in PRESSING
 
 
 def message_of(version: Version) -> Message:

@@ -142,7 +142,7 @@ class Chains:
     def envelopes(self, ids: Sequence[bytes]) -> Mapping[bytes, Sequence[tuple[int, int]]]:
         """The rows of these streams held without a body though not redacted: (branch, seq)."""
         sql = (
-            "SELECT branch, seq FROM rec WHERE body IS NULL AND why<>3 AND branch IN"
+            "SELECT branch, seq FROM rec WHERE body IS NULL AND why<>3 AND why<>4 AND branch IN"
             " (SELECT id FROM branch WHERE stream=(SELECT id FROM stream WHERE stream=?))"
         )
         found = {stream: [(b, seq) for b, seq in self._execute(sql, (stream,))] for stream in ids}

@@ -45,6 +45,7 @@ PAGE_BYTES: Final = 4096
 WAL_PAGES_PASSIVE: Final = 1000
 WAL_PAGES_INLINE: Final = 4000
 WAL_BYTES: Final = 4 << 20
+CUT_MS: Final = 100
 _LOG: Final = ""  # the role of a file of records
 
 _open_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -100,6 +101,8 @@ class Engine:
         self._unsynced = False  # whether this process committed since a sync began
         self.inline = True  # a commit without a sync touches the page cache alone
         self.wal_pages = 0  # as of this process's newest commit
+        self.wal_passive = WAL_PAGES_PASSIVE  # so many make the background move them
+        self.wal_limit = 0  # so many have it cut, where a file may take only so much; 0: none
         self._known = -1  # the file's version behind our newest commit; -1 while one is under way, or ended badly
         self.on_rollback: Callable[[], None] = lambda: None
         self.on_change: Callable[[], None] = lambda: None  # in a transaction: the file is not as our last one left it
@@ -256,10 +259,14 @@ class Engine:
                     hint="open the store again: it verifies what is really there",
                 ) from error
 
-    def checkpoint(self, *, most_pages: int = WAL_PAGES_PASSIVE) -> None:
-        """Moves the WAL's pages into the file when there are at least `most_pages`; never waits for readers."""
+    def checkpoint(self, *, most_pages: int | None = None) -> None:
+        """Moves the WAL's pages into the file when there are at least so many; never waits for readers."""
         self.check()
-        if self.wal_pages < most_pages:  # not the file's size: that stays, and would be a reason at every look
+        # Not the file's size: that stays, and would be a reason at every look.
+        if self.wal_pages < (self.wal_passive if most_pages is None else most_pages):
+            return
+        if self.wal_limit and self.wal_pages > self.wal_limit:
+            self.scour(CUT_MS)  # a reader at the wrong moment has let it grow: this waits for him, but not for long
             return
         with self._keeper_lock, _as_ours(self.path):
             self._keeper = self._keeper or self._connect()
@@ -272,13 +279,17 @@ class Engine:
                     self.fail(error)  # the next try might be told that all is well, of pages that are lost
                 raise ours(error, self.path, self._keeper) from error
 
-    def scour(self) -> bool:
-        """Empties the WAL, so that no page as it was stays readable there; False while somebody still reads it."""
+    def scour(self, patience_ms: int = 5_000) -> bool:
+        """Empties the WAL, so that no page as it was stays readable there; False while somebody still reads it.
+
+        Args:
+            patience_ms: for how long it waits for readers and the writer, and lets no other writer in.
+        """
         self.check()
         with self._keeper_lock, _as_ours(self.path):
             self._keeper = self._keeper or self._connect()
             try:
-                self._keeper.set_busy_timeout(5_000)  # ms
+                self._keeper.set_busy_timeout(patience_ms)
                 return not self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
             except apsw.IOError as error:
                 if getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_FSYNC:
@@ -303,6 +314,17 @@ class Engine:
             return apsw.SQLITE_OK
 
         self._writer.set_wal_hook(hook)
+
+    def keep_wal(self, size: int) -> None:
+        """Keeps the WAL at about so many bytes from now on, for a file that may take only so much."""
+        pages = max(32, min(size // PAGE_BYTES, WAL_PAGES_INLINE))
+
+        def job(_: Any) -> None:
+            self.watch_wal(pages // 2)
+            self.writer_execute(f"PRAGMA journal_size_limit={pages * PAGE_BYTES}").fetchall()
+
+        self.wal_passive, self.wal_limit = min(WAL_PAGES_PASSIVE, max(16, pages // 4)), pages
+        self.commits.run(job)
 
     # -- reading ------------------------------------------------------------------------------------------------
 

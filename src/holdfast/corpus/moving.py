@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
+from holdfast.corpus.index.fields import MARK
 from holdfast.corpus.rows import COLUMNS
 from holdfast.corpus.search import INDEXED
 from holdfast.corpus.sql import SqlCorpus
@@ -23,13 +24,15 @@ UNFINISHED: Final = "migrating"
 """In `meta` of a corpus that is not all there yet: what it is to become, see `Origin`."""
 HISTORY: Final = "history"
 """In `meta` of a database: the course of events that its positions belong to."""
+MAILED: Final = "mail_pos"
+"""In `meta`: the newest message, or word of its reader, that the tables of mail hold."""
 STEP: Final = 500
 """Rows read at once: 32 MB of bodies at most."""
 ANOTHER: Final = "nothing was overwritten: give a new directory, or an empty database"
 LOT: Final = 1_000
 LOT_BYTES: Final = 4 << 20
-ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED)
-"""What `meta` says of its own file alone; the index of words is filled anew."""
+ELSEWHERE: Final = (UNFINISHED, HISTORY, INDEXED, MARK, MAILED)
+"""What `meta` says of its own file alone; the indexes and the tables of mail are filled anew."""
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -65,6 +68,7 @@ TABLES: Final = (
     Table("session", "pos, id, agent, user_id, status, created_ms"),
     Table("sample", "pos, entity_type, entity, metric, session, at_ms, value"),
     Table("cache", "key, value, ttl, created_ms, expires_ms, accessed_ms"),
+    Table("field", "id, coll, path, words"),
     Table("lineage", "gen, first, at_ms, ord"),
 )
 _PLACES: Final = [name.strip() for name in RECORDS.columns.split(",")]

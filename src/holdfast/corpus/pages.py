@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.corpus.port import fits
 from holdfast.corpus.rows import COLUMNS, Stored, named, within
-from holdfast.corpus.sql import TAGS, SqlCorpus
-from holdfast.records import MORE
+from holdfast.corpus.sql import MESSAGES, TAGS, SqlCorpus
+from holdfast.errors import HoldfastError
+from holdfast.records import BLOB, MORE
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 
 WINDOW: Final = 50_000
@@ -34,19 +36,49 @@ class Page(msgspec.Struct, frozen=True):
     done: bool
 
 
+class _To(msgspec.Struct):
+    to: Any = None
+
+
+_to = msgspec.json.Decoder(_To).decode
+
+
+_RECIPIENTS_MAX: Final = 1000
+_recipients: dict[bytes, Any] = {}
+
+
+def _recipient(stored: Stored) -> Any:
+    """To whom a message says that it goes; read once however many wait for theirs."""
+    link = stored.record.link
+    if link in _recipients:
+        return _recipients[link]
+    try:
+        found = _to(stored.payload()).to if stored.record.fmt == codec.FMT_JSON else None
+    except (HoldfastError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if len(_recipients) >= _RECIPIENTS_MAX:
+        _recipients.clear()
+    _recipients[link] = found
+    return found
+
+
 class Wanted(msgspec.Struct, frozen=True):
-    """What a reader of the feed wants to see: any of these; empty: everything. `readable`: globs of what he may."""
+    """What a reader of the feed wants to see: any of these; empty: everything. `readable`: globs of what he may.
+
+    With `to` only messages, to this recipient; and those that are blobs, as only who has the blob can tell whose it is.
+    """
 
     agents: tuple[str, ...] = ()
     collections: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     prefix: str = ""
     readable: tuple[str, ...] = ()
+    to: str = ""
 
     @property
     def everything(self) -> bool:
         """Whether nothing is left out."""
-        return not (self.agents or self.collections or self.kinds or self.prefix or self.readable)
+        return not (self.agents or self.collections or self.kinds or self.prefix or self.readable or self.to)
 
     def wants(self, stored: Stored) -> bool:
         """Whether this record is to be shown."""
@@ -57,7 +89,12 @@ class Wanted(msgspec.Struct, frozen=True):
             and (not self.kinds or record.kind in self.kinds)
             and record.key.startswith(self.prefix)
             and (not self.readable or fits(record.collection, self.readable))
+            and (not self.to or self._goes_to(stored))
         )
+
+    def _goes_to(self, stored: Stored) -> bool:
+        record = stored.record
+        return record.collection == MESSAGES and (stored.is_blob or _recipient(stored) == self.to)
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +140,12 @@ def feed(
         span, ends = within("r.key", wanted.prefix)
         where.append(span)
         args += ends
+    if wanted.to:
+        where.append(
+            f"{named('r.coll', (MESSAGES,), '' if not agents and not wanted.collections else '+')} AND"
+            " (EXISTS(SELECT 1 FROM tag t WHERE t.k=? AND t.v=? AND t.pos=r.pos) OR (r.flags & ?)<>0)"
+        )
+        args += [MESSAGES, TAGS["to"], wanted.to, BLOB]
     sql = f"SELECT {COLUMNS} FROM rec r WHERE {' AND '.join(where)} ORDER BY r.pos LIMIT ?"
     found: list[Stored] = []
     cut, size = False, 0

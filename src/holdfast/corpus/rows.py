@@ -15,6 +15,8 @@ COLUMNS: Final = (
     "r.pos, r.branch, r.seq, r.hlc, r.agent, r.author, r.kind, r.coll, r.key, r.fmt, r.flags, r.version, r.prior,"
     " r.base, r.kid, r.plen, r.phash, r.salt, r.link, r.codec, r.why, r.body"
 )
+ARCHIVED: Final = 4
+"""Why a hub's row has no body, in the row alone: an archive holds it, and whoever reads the row gets it from there."""
 INSERT: Final = f"INSERT INTO rec({COLUMNS.replace('r.', '')}) VALUES({','.join('?' * 22)})"
 INSERT_OWN: Final = f"INSERT INTO rec({COLUMNS.replace('r.', '')}, back) VALUES({','.join('?' * 23)})"
 """The same in an agent's own file, where each record says which message came before it."""

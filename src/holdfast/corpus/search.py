@@ -24,6 +24,7 @@ from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.records import SEALED, TOMBSTONE
+from holdfast.wire import REDACTED
 
 LOT: Final = 100
 """Records indexed in one transaction: about half a millisecond that a writer may have to wait."""
@@ -34,7 +35,7 @@ WORD_CHARS_MAX: Final = 500
 """Of a longer word an index may keep so much; the rest is looked at in the text."""
 INDEXED: Final = "fts_pos"
 """In `meta`: the newest pos that the index holds."""
-_ERASED: Final = "SELECT pos FROM rec WHERE pos>? AND pos<=? AND body IS NULL"
+_ERASED: Final = f"SELECT pos FROM rec WHERE pos>? AND pos<=? AND why={REDACTED}"
 _CANDIDATES: Final = 20
 _TERM = re.compile(r'"([^"]*)"|(\S+)')
 _WORD = re.compile(r"\w+")
@@ -50,7 +51,7 @@ class Hits(msgspec.Struct, frozen=True):
 def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     """Indexes the next lot and returns how many records it covered; 0 when nothing is left."""
     mark = corpus.meta(INDEXED) or 0
-    batch = corpus.feed(mark, lot)
+    batch = corpus.feed(mark, lot, corpus.lot_bytes)
     if not batch:
         return 0
     rows = [(each.pos, text, each.agent, each.record.kind) for each in batch if (text := text_of(each))]
@@ -105,7 +106,7 @@ def search(
             and (not readable or fits(record.collection, readable))
         )
 
-    return _search(corpus, _terms(text), wanted, limit, agents)
+    return _search(corpus, terms_of(text), wanted, limit, agents)
 
 
 def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, prefix: str, *, limit: int = 50) -> Hits:
@@ -121,7 +122,7 @@ def search_under(corpus: SqlCorpus, text: str, agent: str, collection: str, pref
         record = stored.record
         return stored.agent == agent and record.collection == collection and record.key.startswith(prefix)
 
-    return _search(corpus, [*_terms(text), under], wanted, limit, (agent,))
+    return _search(corpus, [*terms_of(text), under], wanted, limit, (agent,))
 
 
 def _search(
@@ -195,7 +196,12 @@ class Term(msgspec.Struct, frozen=True):
         return False
 
 
-def _terms(text: str) -> list[Term]:
+def terms_of(text: str) -> list[Term]:
+    """What a text asks for.
+
+    Raises:
+        UsageError: nothing to look for, or too much.
+    """
     terms = []
     for phrase, word in _TERM.findall(text):
         words = words_of(phrase or word)

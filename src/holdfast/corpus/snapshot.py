@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+import apsw
 import msgspec
 
+from holdfast.corpus.index.proving import differences
 from holdfast.corpus.rows import COLUMNS, Stored
+from holdfast.corpus.search import INDEXED
 from holdfast.corpus.sql import SqlCorpus
+from holdfast.corpus.tags import TABLES as tag_tables
 from holdfast.errors import IntegrityError
-from holdfast.records import BLOB, DELETE_PREFIX, TOMBSTONE, VALUE
+from holdfast.records import BLOB, DELETE_PREFIX, SEALED, TOMBSTONE, VALUE
 
 STEP: Final = 500
 """Rows asked for at once: an engine far away sends all that it is asked for."""
+_SEARCHED: Final = f"(r.flags & {TOMBSTONE | SEALED})=0"
 
 
 def references(corpus: SqlCorpus) -> Iterator[bytes]:
@@ -23,6 +28,12 @@ def references(corpus: SqlCorpus) -> Iterator[bytes]:
     sql = "SELECT DISTINCT substr(body, 1, 32) FROM rec WHERE flags & ? <> 0 AND body IS NOT NULL"
     for (digest,) in corpus.engine.read(sql, (BLOB,)):
         yield bytes(digest)
+
+
+_INDEXABLE: Final = (
+    f"{_SEARCHED} AND r.body IS NOT NULL AND r.key<>'' AND r.coll<>coalesce((SELECT id FROM name WHERE s=''), 0)"
+)
+"""What is in the index for certain: of the others some are, by when it was filled."""
 
 
 class Signed(msgspec.Struct, frozen=True):
@@ -43,7 +54,7 @@ class Snapshot:
 
     def records(self, after: int = 0, until: int = 1 << 62) -> Iterator[Stored]:
         """Every record (behind one position, up to another), in commit order."""
-        stored = self._corpus.stored
+        stored = self._corpus.bare  # what an archive holds, the archive's own proof is for
         sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? AND r.pos<=? ORDER BY r.pos LIMIT ?"
         while rows := self._query(sql, (after, until, STEP)).fetchall():
             yield from map(stored, rows)
@@ -121,6 +132,91 @@ class Snapshot:
         rows: list[Any] = self._query(sql, (after, until)).fetchall()
         return rows
 
+    def tags(self) -> Iterator[tuple[int, str, int]]:
+        """Every tag: its number, value and position, in that order."""
+        sql = "SELECT k, v, pos FROM tag WHERE (k, v, pos)>(?,?,?) ORDER BY k, v, pos LIMIT ?"
+        after: tuple[Any, ...] = (-1, "", 0)
+        while rows := self._query(sql, (*after, STEP)).fetchall():
+            yield from rows
+            after = _further(after, tuple(rows[-1]))
+
+    def tag_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Every row that a record brought with it: the number of its tag, its position, its columns."""
+        for number, (table, columns) in tag_tables.items():
+            sql, after = f"SELECT {number}, pos, {columns} FROM {table} WHERE pos>? ORDER BY pos LIMIT ?", -1 << 62
+            while rows := self._query(sql, (after, STEP)).fetchall():
+                yield from map(tuple, rows)
+                after = _further(after, rows[-1][1])
+
+    def has_tag(self, row: Sequence[Any]) -> bool:
+        """Whether a tag is there: (number, value, position); or a row, as `tag_rows` gives it."""
+        if row[0] not in tag_tables:
+            return self._query("SELECT 1 FROM tag WHERE k=? AND v=? AND pos=?", row).fetchone() is not None
+        table, columns = tag_tables[row[0]]
+        found = self._query(f"SELECT {row[0]}, pos, {columns} FROM {table} WHERE pos=?", (row[1],)).fetchone()
+        return found is not None and tuple(found) == tuple(row)
+
+    def index_is_even(self, after: int, until: int) -> bool:
+        """Whether the search index, as far as it is filled, holds these positions: by sums, which cost next to nothing.
+
+        False does not mean that it does not: `unindexed` and `overindexed` say which.
+        """
+        until = min(until, self._indexed())
+        if after >= until:
+            return True
+        sums = "count(*), sum({0} % 1000003), sum(({0} % 1000003) * ({0} % 997) % 999983)"
+        rows = f"SELECT {sums.format('r.pos')} FROM rec r WHERE r.pos>? AND r.pos<=? AND {_INDEXABLE}"
+        held = f"SELECT {sums.format('d.id')} FROM fts_docsize d WHERE d.id>? AND d.id<=?"
+        if until == self._indexed():
+            held = held.removesuffix(" AND d.id<=?") + " AND ?>0"  # beyond it there must be none
+        args = (after, until)
+        return bool(self._query(rows, args).fetchone() == self._query(held, args).fetchone())
+
+    def unindexed(self, after: int, until: int, limit: int) -> list[tuple[int, str, int]]:
+        """Records that the search index should hold by now, and lacks: pos, agent, seq."""
+        sql = (
+            f"SELECT r.pos, (SELECT n.s FROM name n WHERE n.id=r.agent), r.seq FROM rec r WHERE r.pos>? AND r.pos<=?"
+            f" AND {_INDEXABLE}"
+            " AND NOT EXISTS (SELECT 1 FROM fts_docsize d WHERE d.id=r.pos) ORDER BY r.pos LIMIT ?"
+        )
+        until = min(until, self._indexed())
+        rows: list[Any] = self._query(sql, (after, until, limit)).fetchall() if after < until else []
+        return rows
+
+    def overindexed(self, after: int, until: int, limit: int) -> list[int]:
+        """Positions that the search index holds, where there is nothing to be searched."""
+        sql = (
+            "SELECT d.id FROM fts_docsize d WHERE d.id>? AND d.id<=? AND (d.id>? OR NOT EXISTS (SELECT 1 FROM rec r"
+            f" WHERE r.pos=d.id AND {_SEARCHED})) ORDER BY d.id LIMIT ?"
+        )
+        mark = self._indexed()
+        until = until if until < mark else 1 << 62
+        rows: list[Any] = self._query(sql, (after, until, mark, limit)).fetchall() if mark >= 0 else []
+        return [row[0] for row in rows]
+
+    def words(self) -> tuple[int, int]:
+        """How many words were put into the search index, and how many it holds; -1: that cannot be read."""
+        if self._indexed() < 0:
+            return 0, 0
+        self._query("CREATE VIRTUAL TABLE IF NOT EXISTS temp.fts_words USING fts5vocab('main', 'fts', 'row')")
+        try:
+            there = self._query("SELECT coalesce(sum(cnt), 0) FROM temp.fts_words").fetchone()[0]
+        except apsw.CorruptError:  # the index leads nowhere; the records are none of its business
+            there = -1
+        row = self._query("SELECT block FROM fts_data WHERE id=1").fetchone()
+        rows, *columns = _varints(row[0]) if row is not None and row[0] else [0]
+        if rows != self._query("SELECT count(*) FROM fts_docsize").fetchone()[0]:
+            return -1, there
+        return sum(columns), there
+
+    def _indexed(self) -> int:
+        """Up to where the search index is filled; -1 where the engine looks after it by itself."""
+        return (self.meta(INDEXED) or 0) if self._corpus.index_is_exact else -1
+
+    def index(self) -> Iterator[tuple[str, str]]:
+        """What of the index does not follow from the records: whose, and what, in words."""
+        return differences(self._corpus, self._query)
+
     def meta(self, key: str) -> Any:
         """A value kept beside the records, or None."""
         return self._corpus.unfold(self._query("SELECT v FROM meta WHERE k=?", (key,)).fetchone())
@@ -138,6 +234,17 @@ def _further(after: Any, last: Any) -> Any:
     except TypeError:  # rows of another table
         pass
     raise IntegrityError("the rows of a table run in a circle", hint="restore the file, or refetch it from the hub")
+
+
+def _varints(block: bytes) -> list[int]:
+    """The numbers in a record of FTS5: seven bits a byte, the highest first."""
+    found, number = [], 0
+    for byte in bytes(block):
+        number = number << 7 | byte & 0x7F
+        if byte < 0x80:
+            found.append(number)
+            number = 0
+    return found
 
 
 @contextlib.contextmanager

@@ -83,6 +83,11 @@ class Reserve:
         self._again = float("-inf")
         self._hopeless = False
 
+    def set_floor(self, floor_bytes: int) -> None:
+        """Has writes refused below another number of free bytes from now on."""
+        self._floor = floor_bytes
+        self._again = float("-inf")
+
     def ensure(self) -> bool:
         """Makes the ballast if it is missing and the disk has room for it above the floor.
 

@@ -12,16 +12,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from holdfast import codec
 from holdfast.corpus import times
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.engines import Engine
 from holdfast.corpus.port import Branch, Filter, Head, fits
-from holdfast.corpus.rows import COLUMNS, Stored, named, unbind, within
+from holdfast.corpus.rows import ARCHIVED, COLUMNS, Stored, named, unbind, within
 from holdfast.corpus.transaction import BRANCH, HEAD_HUB, KEY, SqlTransaction, branch_of
 from holdfast.errors import IntegrityError
 from holdfast.records import MORE, genesis
-from holdfast.wire import RECORDS_MAX
+from holdfast.wire import EVICTED, RECORDS_MAX
 
 T = TypeVar("T")
 
@@ -52,6 +54,11 @@ class SqlCorpus:
     """What jobs are given; its `sql` runs a statement inside the open transaction."""
     scour: Callable[..., bool]
     """Lets go of what is still kept of rows as they were, with ``index=`` of their words; False while one is read."""
+
+    elsewhere: Callable[[Stored], Stored | None] | None = None
+    """Brings the body of a row that an archive holds; None while it cannot."""
+    lot_bytes = 1 << 20
+    """Of bodies, as they are stored, that are indexed in one transaction: all of a lot's words lie in the WAL first."""
 
     def __init__(self, *, hub: bool) -> None:
         self.hub = hub
@@ -317,9 +324,19 @@ class SqlCorpus:
     def stored(self, row: tuple[Any, ...]) -> Stored:
         """The record in a row of `COLUMNS`, for queries of this package."""
         try:  # most names are known, and asking a dict is a third of asking a function that asks it
-            return unbind(row, self._names.__getitem__, self._streams.__getitem__)
+            found = unbind(row, self._names.__getitem__, self._streams.__getitem__)
         except KeyError:
-            return unbind(row, self._name, self._stream)
+            found = unbind(row, self._name, self._stream)
+        return found if found.why != ARCHIVED else self._brought(found)
+
+    def bare(self, row: tuple[Any, ...]) -> Stored:
+        """The same without what an archive holds: for who looks at all of a file, and not beyond it."""
+        found = unbind(row, self._name, self._stream)
+        return found if found.why != ARCHIVED else msgspec.structs.replace(found, why=EVICTED)
+
+    def _brought(self, found: Stored) -> Stored:
+        back = self.elsewhere(found) if self.elsewhere is not None else None
+        return msgspec.structs.replace(found, why=EVICTED) if back is None else back
 
     def _known(self, *names: str) -> tuple[int, ...] | None:
         ids = self._ids

@@ -72,13 +72,14 @@ class SqliteCorpus(SqlCorpus):
     def scour(self, *, index: bool) -> bool:
         """Lets go of what is still kept of rows as they were, with `index` of their words; False while one is read."""
         if index:
-            self._purge_index()
+            self.merge_index(PURGE_PAGES)
         return self.engine.scour()  # what SQLite frees in the file itself it overwrites (``secure_delete``)
 
-    def _purge_index(self) -> None:
+    def merge_index(self, pages: int) -> None:
+        """Drops the words of records that are gone, so many pages a transaction: writers come in between."""
         # An index without texts cannot look up which words a record had: it only notes that the record is gone, and
-        # drops its words when segments are merged. All of them, in steps that let writers in between.
-        step = f"INSERT INTO fts(fts, rank) VALUES('merge', {-PURGE_PAGES})"
+        # drops its words when segments are merged.
+        step = f"INSERT INTO fts(fts, rank) VALUES('merge', {-pages})"
 
         def job(tx: SqliteTransaction) -> int:
             before = tx.sql("SELECT total_changes()").fetchone()[0]
@@ -86,7 +87,7 @@ class SqliteCorpus(SqlCorpus):
             return int(tx.sql("SELECT total_changes()").fetchone()[0]) - int(before)
 
         while self.write(job) > 1:  # one change is that of the command itself: nothing was left to merge
-            pass
+            self.engine.checkpoint()
 
     def size_bytes(self) -> int:
         """What the file and its WAL take on disk."""

@@ -13,12 +13,17 @@ import msgspec
 ROW_FIRST: Final = 64
 SESSION: Final = 64
 SAMPLE: Final = 65
+TAG_BYTES_MAX: Final = 2_000
+"""What an engine's index can hold of a tag for certain: PostgreSQL leaves longer ones out."""
 TAG: Final = "INSERT INTO tag VALUES(?,?,?) ON CONFLICT DO NOTHING"
+TABLES: Final = {
+    SESSION: ("session", "id, agent, user_id, status, created_ms"),
+    SAMPLE: ("sample", "entity_type, entity, metric, session, at_ms, value"),
+}
+"""The table of each, and its columns behind `pos`."""
 _INSERT: Final = {
-    SESSION: "INSERT INTO session(pos, id, agent, user_id, status, created_ms) VALUES(?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING",
-    SAMPLE: "INSERT INTO sample(pos, entity_type, entity, metric, session, at_ms, value) VALUES(?,?,?,?,?,?,?)"
-    " ON CONFLICT DO NOTHING",
+    number: f"INSERT INTO {table}(pos, {columns}) VALUES(?{',?' * (columns.count(',') + 1)}) ON CONFLICT DO NOTHING"
+    for number, (table, columns) in TABLES.items()
 }
 
 

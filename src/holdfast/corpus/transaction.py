@@ -43,6 +43,7 @@ BRANCH: Final = (
 )
 
 
+_BRANCH_TYPES: Final = (int, bytes, bytes, str, bytes, bytes, int, int, bytes, int, bytes)
 SCOPE: Final = "INSERT INTO scope VALUES(?,?,?,?)"
 HIDE: Final = (
     "UPDATE state SET gone=? WHERE agent=? AND coll=? AND {} AND gone=0"
@@ -308,7 +309,7 @@ class SqliteTransaction(SqlTransaction):
 
 def branch_of(row: Any) -> Branch:
     """The branch in a row of `BRANCH`."""
-    if row is None or type(row[0]) is not int or type(row[3]) is not str:
+    if row is None or tuple(map(type, row)) != _BRANCH_TYPES:
         raise IntegrityError("a row of the table of branches is not a branch", hint="holdfast verify")
     stream = (*row[:6], bool(row[6]), *row[7:])
     return Branch(*stream)

@@ -141,7 +141,8 @@ def _common(d: Dialect) -> str:
  CASE WHEN {blob} AND r.body IS NOT NULL THEN {d.size} ELSE r.plen END AS bytes,
  CASE WHEN {blob} AND r.body IS NOT NULL THEN {d.hex("substr(r.body, 1, 32)")} END AS digest,
  CASE WHEN r.body IS NULL THEN CASE r.why WHEN 1 THEN 'evicted' WHEN 2 THEN 'quarantined' WHEN 3 THEN 'redacted'
- ELSE 'lost' END WHEN (r.flags & {SEALED}) <> 0 THEN 'sealed' WHEN {blob} THEN 'blob' END AS missing"""
+ WHEN 4 THEN 'archived' ELSE 'lost' END WHEN (r.flags & {SEALED}) <> 0 THEN 'sealed' WHEN {blob} THEN 'blob'
+ END AS missing"""
 
 
 def _live(d: Dialect, collection: str) -> str:

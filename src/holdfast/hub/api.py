@@ -33,6 +33,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import msgspec
 
+from holdfast import codec
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.hub.exchange import (
     MEDIA,
@@ -72,6 +73,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         summary: one line; the endpoint's or the work's docstring says the rest.
         tag: under which heading it is shown.
         where: the annotated type of each parameter in its path.
+        deep: the parameter in its path that may hold slashes, as its last part; empty: none.
         query, body: the structs that its parameters and its body are decoded into; bytes for a body that is not JSON.
         shown: describes the body in place of `body`, which is decoded item by item.
         headers: the annotated type of each header that it reads.
@@ -95,6 +97,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     summary: str = ""
     tag: str = ""
     where: Mapping[str, Any] = {}
+    deep: str = ""
     query: type | None = None
     body: Any = None
     shown: Any = None
@@ -320,7 +323,7 @@ class Parameters:
                 # Read leniently, the word null would be as if the parameter were not there.
                 given[name] = f"{text}?" if text and text.lower() == "null" and name not in self._texts else text
         try:
-            return msgspec.convert(given, self._shape, strict=False)
+            return msgspec.convert(given, codec.ready(self._shape), strict=False)
         except msgspec.ValidationError as error:
             raise refused(error, given, "the parameter ") from error
 
@@ -351,7 +354,7 @@ def body_as(scope: Scope, data: bytes, shape: Any, *, apart: bool = False) -> An
         return decode(data, shape, apart=apart)
     try:
         check_media(data)
-        return msgspec.msgpack.decode(data, type=shape)
+        return msgspec.msgpack.decode(data, type=codec.ready(shape))
     except msgspec.ValidationError as error:
         raise refused(error, msgspec.msgpack.decode(data), shape=shape) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, TypeError) as error:
@@ -366,7 +369,7 @@ def decode(data: bytes, shape: Any, *, apart: bool = False) -> Any:
     """
     check_json(data, apart=apart)
     try:
-        return msgspec.json.decode(data, type=shape)
+        return msgspec.json.decode(data, type=codec.ready(shape))
     except msgspec.ValidationError as error:
         raise refused(error, parse_json(data), shape=shape) from error
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

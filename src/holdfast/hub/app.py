@@ -162,7 +162,7 @@ def create_app(
     guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
     answering = ui.with_pages(guarded, front)
     app = Hub(
-        routes=[Route(path, methods, methods=list(methods.allowed)) for path, methods in by_path(answering).items()],
+        routes=[Route(each.pattern, each, methods=list(each.allowed)) for each in by_path(answering).values()],
         middleware=[Middleware(Door, core=core, front=front)],
         exception_handlers={HTTPException: _refuser(front)},
         lifespan=life,
@@ -175,6 +175,7 @@ def create_app(
 
 class Methods:
     """What one path answers to, each method with its own guard; HEAD is GET unless it is an operation of its own.
+    `pattern` is the path as Starlette matches it.
 
     Args:
         guarded: the operations of this path.
@@ -182,6 +183,8 @@ class Methods:
 
     def __init__(self, guarded: list[Any]) -> None:
         self.allowed = {each.operation.method: each for each in guarded}
+        first = guarded[0].operation
+        self.pattern = first.path.replace(f"{{{first.deep}}}", f"{{{first.deep}:path}}") if first.deep else first.path
         if "GET" in self.allowed:
             self.allowed.setdefault("HEAD", self.allowed["GET"])
 
@@ -202,12 +205,15 @@ def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
         metrics,
+        routes_collections,
         routes_decide,
         routes_docs,
         routes_feed,
         routes_files,
         routes_heads,
         routes_health,
+        routes_mail,
+        routes_me,
         routes_node,
         routes_read,
         routes_relay,
@@ -216,8 +222,8 @@ def operations(core: Core) -> list[Operation]:
     )
 
     rooms = (
-        *(routes_sync, routes_files, routes_relay, routes_read, routes_decide, routes_feed),
-        *(routes_node, routes_heads, routes_storage, routes_health, metrics),
+        *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_feed),
+        *(routes_node, routes_heads, routes_me, routes_collections, routes_storage, routes_health, metrics),
     )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)

@@ -24,6 +24,7 @@ from holdfast.hub.migrate import conninfo_of, has_tables, is_database
 from holdfast.hub.tokens import SqliteTokens, Token, adopt, has_tokens
 from holdfast.integrity.backup import HUB, Part, Source, settled_heads
 from holdfast.integrity.backup.repository import Repository
+from holdfast.integrity.shelf import shelve
 from holdfast.objects import BlobFiles
 
 KIND: Final = b"hub"
@@ -66,6 +67,7 @@ def hub_source(place: str, *, blobs: str = "", with_keys: bool = False) -> Itera
             stack.callback(corpus.close)
             name, here = str(home), BlobFiles(home / "blobs")
             keys, tokens = _keys(home), _tokens(home)
+        stack.callback(shelve(corpus).close)  # a backup holds what an archive holds: it needs no other place
         if corpus.meta(moving.UNFINISHED) is not None:
             raise UsageError(f"{name} is an unfinished migration", hint="back up its source")
         corpus.sync()

@@ -51,12 +51,18 @@ class Backups:
         """When the newest of them was made, and when a drill last succeeded; ms since 1970, 0: never."""
         self.made = 0
         """Backups that this process had made."""
+        self._changed = asyncio.Event()
         self.settled = 0
         """Branches that went on settling."""
 
     def start(self) -> None:
         """Begins, on the running loop."""
         self._task = asyncio.create_task(self._work())
+
+    def retune(self, options: Options) -> None:
+        """Goes on by another schedule: a pause that has begun ends by the new one."""
+        self._options = options
+        self._changed.set()
 
     async def stop(self) -> None:
         """Ends; a backup that is being made is given up, and the next one begins where the last stood."""
@@ -82,10 +88,9 @@ class Backups:
         return {"verified": self.verified, "made": self.made, "trouble": self.trouble}
 
     async def _work(self) -> None:
-        every = self._options.backup_every
-        await asyncio.sleep(min(FIRST_S, every or FIRST_S))
+        await asyncio.sleep(min(FIRST_S, self._options.backup_every or FIRST_S))
         while True:
-            if every:
+            if self._options.backup_every:
                 await self._make()
             try:
                 await self._core.files(self._settle)
@@ -94,22 +99,37 @@ class Backups:
             except (HoldfastError, OSError) as error:
                 self.trouble = self.trouble or str(error)
                 logger.warning("could not read the backups", exc_info=error)
-            pause = every or WATCH_EVERY_S
-            # Until two are verified nothing settles: the second soon follows the first.
-            soon = self.verified < 2 or self.trouble
-            await asyncio.sleep(min(pause, RETRY_S) if soon else pause)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """Waits until it is time for the next one, by the schedule as it is then."""
+        now = asyncio.get_running_loop().time
+        begun = now()
+        while (left := begun + self._pause_s() - now()) > 0:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._changed.wait()
+
+    def _pause_s(self) -> float:
+        pause = self._options.backup_every or WATCH_EVERY_S
+        # Until two are verified nothing settles: the second soon follows the first.
+        return min(pause, RETRY_S) if self.verified < 2 or self.trouble else pause
 
     async def _make(self) -> None:
         """One backup, in a process of its own."""
         options = self._options
-        words = ["backup", "run", "--json"]
+        words = ["backup", "run", "--json", "--preset", options.backup_preset]
+        words += ["--drill-every", f"{max(1, round(options.backup_drill_every))}s"]
         if options.backup_key:
             words += ["--key", options.backup_key]
         if options.blobs:
             words += ["--blobs", options.blobs]
         place = options.database or str(getattr(self._core.home, "path", ""))
         # By the environment: addresses may hold passwords, and everybody can read a command line.
-        environment = {**os.environ, "HOLDFAST_BACKUP": options.backup, "HOLDFAST_BACKUP_FROM": place}
+        # No file is read again: what this hub was told when it started is what its backups are made by.
+        environment = {**os.environ, "HOLDFAST_CONFIG": os.devnull}
+        environment |= {"HOLDFAST_BACKUP": options.backup, "HOLDFAST_BACKUP_FROM": place}
         try:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from holdfast.clock import iso
-from holdfast.corpus import search
+from holdfast.collections import mailbox
+from holdfast.corpus import index, search
 from holdfast.errors import HoldfastError
 from holdfast.hub.cache import cache_of
 from holdfast.hub.directory import PARTIAL_BLOB_S, WAL_PAGES_BESIDE
@@ -22,11 +23,13 @@ from holdfast.hub.gate import Gate
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
 from holdfast.hub.meters import Meters
-from holdfast.hub.options import Options
+from holdfast.hub.options import LIVE, Options
 from holdfast.hub.own import OwnStreams
 from holdfast.hub.scanning import Scanning
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
 from holdfast.hub.tokens import Tokens
+from holdfast.hub.typed import Schemas
+from holdfast.log import load
 from holdfast.wire import Hello
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ class Core:
             self.backups = Backups(self, self.options)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.scanning = Scanning(home, self.options.scan_s)
+        self.schemas = Schemas(home.corpus)
         self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
@@ -121,6 +125,15 @@ class Core:
             self.follower.start()
         if self.backups is not None:
             self.backups.start()
+
+    def take_up(self, options: Options) -> None:
+        """Goes on with the fields of other options that may change while a hub runs (`options.LIVE`); on the loop."""
+        live = {name: getattr(options, name) for name in LIVE}
+        self.options = msgspec.structs.replace(self.options, **live)
+        self.gate.retune(self.options)
+        self.home.reserve.set_floor(self.options.floor_bytes)
+        if self.backups is not None:
+            self.backups.retune(self.options)
 
     def end_streams(self) -> None:
         """Sends every listener home; the first thing a stop does."""
@@ -254,7 +267,7 @@ class Core:
         logger.info("collected blobs", extra=msgspec.to_builtins(done))
 
     def _trail(self) -> None:
-        """What follows the commits at a distance: the WAL goes into the file, and the search index is filled.
+        """What follows the commits at a distance: the WAL goes into the file, and the indexes are filled.
 
         Neither is done where it would hold up an acknowledgement. While the writer is in full flow the index all but
         stands (whoever searches scans the tail, and is told that there is more); it catches up when the flow ends.
@@ -270,15 +283,22 @@ class Core:
             try:
                 self._shorten()
                 self.writer.erasing.tend()
-                backlog = not self._stop_trail.is_set() and search.fill(self.corpus) > 0
+                self.schemas.tend()
+                backlog = not self._stop_trail.is_set() and self._index() > 0
+                if not self._stop_trail.is_set():
+                    backlog = mailbox.fill(self.corpus, self.home.blobs) == mailbox.LOT or backlog
                 self.indexing_failed = ""
             except HoldfastError as error:
                 backlog = False
                 self.indexing_failed = str(error)
                 if not self._stop_trail.is_set():
-                    logger.error("the search index cannot be filled", exc_info=error)
+                    logger.error("the indexes cannot be filled", exc_info=error)
             if backlog and self.writer.records != before:
                 self._give_way()
+
+    def _index(self) -> int:
+        """Fills the next lot of both indexes; how much that was."""
+        return search.fill(self.corpus) + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs))
 
     def _give_way(self) -> None:
         """Returns soon when little comes, and after `TRAIL_FLOW_S` or the end of it when the writer is in full flow."""

@@ -25,6 +25,7 @@ from holdfast.hub.options import Settle
 from holdfast.hub.order import CommonOrder
 from holdfast.hub.sqlroom import Workers
 from holdfast.hub.tokens_database import DatabaseTokens
+from holdfast.integrity.shelf import shelve
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ class Unmeasured:
     def state(self) -> Space:
         """Nothing is known, so nothing stands in the way."""
         return Space(free=0, total=0, floor=0, ballast=0, ballast_wanted=0)
+
+    def set_floor(self, floor_bytes: int) -> None:
+        """Changes nothing."""
 
 
 class HubDatabase(Home):
@@ -73,6 +77,7 @@ class HubDatabase(Home):
         corpus = PostgresCorpus(database, **options)
         try:
             self._keep(corpus)
+            self._shelf = shelve(corpus)
             self.blobs = BlobTable(corpus.engine)
             self.signer, self.lineage = corpus.write(self._begin)
             self.gen = self.lineage[-1][0]
@@ -132,3 +137,4 @@ class HubDatabase(Home):
     def close(self, *, clean: bool = True) -> None:
         """Closes the connections."""
         self.corpus.close()
+        self._shelf.close()

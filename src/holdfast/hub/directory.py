@@ -33,6 +33,7 @@ from holdfast.hub.home import Generation, Home, SqlRoom, begin_generation, gener
 from holdfast.hub.options import Settle
 from holdfast.hub.sqlroom import Workers
 from holdfast.hub.tokens import SqliteTokens
+from holdfast.integrity.shelf import shelve
 from holdfast.objects import BlobFiles
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class HubDirectory(Home):
             corpus.engine.reader_cache_kib = READER_CACHE_KIB
             corpus.engine.watch_wal(WAL_PAGES_INLINE)
             self._keep(corpus)
+            self._shelf = shelve(corpus)
             engine = corpus.engine
             if engine.quarantined is not None:
                 lost = ", nothing is lost" if engine.standing == "whole" else ""
@@ -137,6 +139,7 @@ class HubDirectory(Home):
         if self._tokens is not None:
             self._tokens.close()
         self.corpus.close()
+        self._shelf.close()
         if clean and healthy:
             with contextlib.suppress(OSError):
                 mark = _Clean(self.gen, _boot(), _fingerprint(self.path / "hub.db"))

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -178,17 +179,17 @@ def connection_class(plain: type[Any]) -> type[Any]:
     return Connection
 
 
-async def sweep(connections: set[Any], pause_s: float) -> None:
+async def sweep(connections: set[Any], pause: Callable[[], float]) -> None:
     """Closes, for ever, the connections whose heads do not come.
 
     Args:
         connections: the server's.
-        pause_s: seconds that a client may take over the head of a request, or be silent after it connected.
+        pause: seconds that a client may take over the head of a request, or be silent after it connected.
     """
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(min(SWEEP_S, pause_s))
-        before = loop.time() - pause_s
+        await asyncio.sleep(min(SWEEP_S, pause()))
+        before = loop.time() - pause()
         for each in list(connections):
             if 0 < getattr(each, "head_since", 0.0) < before:
                 each.transport.close()

@@ -77,6 +77,10 @@ class Gate:
         self.busy = 0
         self.held = 0
 
+    def retune(self, options: Options) -> None:
+        """Takes up other limits; requests under way end as they began."""
+        self._rate, self._most, self._pause_s = options.rate, options.concurrent, options.pause_s
+
     # -- living -------------------------------------------------------------------------------------------------
 
     def start(self) -> None:

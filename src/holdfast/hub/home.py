@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from holdfast.corpus import SqlCorpus
 from holdfast.corpus.chains import Chains, Memo
 from holdfast.corpus.moving import UNFINISHED
 from holdfast.corpus.sandbox import Question
-from holdfast.corpus.space import Space
+from holdfast.corpus.space import Reserve, Space
 from holdfast.errors import UsageError
 from holdfast.hub.options import Options, Settle
 from holdfast.hub.tokens import NoTokens, TokenStore
@@ -47,6 +48,10 @@ class Room(Protocol):
 
     def state(self) -> Space:
         """How much room there is."""
+        ...
+
+    def set_floor(self, floor_bytes: int) -> None:
+        """Has writes refused below another number of free bytes, where they are counted."""
         ...
 
 
@@ -239,7 +244,10 @@ def open_home(directory: str | os.PathLike[str] | None, options: Options) -> Hom
     if directory is not None:
         from holdfast.hub.directory import HubDirectory
 
-        return _with_blobs(HubDirectory(directory, settle=options.settle), options.blobs)
+        guard = Reserve(
+            Path(directory).absolute(), floor_bytes=options.floor_bytes, ballast_bytes=options.ballast_bytes
+        )
+        return _with_blobs(HubDirectory(directory, settle=options.settle, reserve=guard), options.blobs)
     from holdfast.hub.database import HubDatabase
 
     assert options.database is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Final
 
+from holdfast.collections.typed.schema import SCHEMAS
 from holdfast.corpus.port import fits
 from holdfast.corpus.sql import TAGS
 from holdfast.errors import HoldfastError, IntegrityError
@@ -42,9 +43,11 @@ def _denial(principal: Principal, segment: Segment) -> str:
         return ""
     for item in segment.items:
         try:
-            collection = decode_header(item.header).collection
+            record = decode_header(item.header)
         except IntegrityError:
             return ""  # not a record at all: ingest says so
+        # What a collection is, says who may write it; its name is the key.
+        collection = record.key if record.collection == SCHEMAS else record.collection
         # What is in no collection is the log's own: its prune and rotate records.
         if collection and not fits(collection, principal.collections):
             return f"{principal} may not write to {collection!r:.80}"

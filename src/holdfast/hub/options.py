@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
+from holdfast.corpus.space import BALLAST_BYTES, FLOOR_BYTES
 from holdfast.errors import UsageError
 
 Settle = Literal["acked", "backups"]
+LIVE: Final = ("rate", "concurrent", "pause_s", "floor_bytes", "backup_every", "backup_drill_every", "backup_preset")
+"""What a hub takes up while it runs; everything else waits for its next start."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +33,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         backup: the address of an object store where this hub's backups are to be; empty: it makes none.
         backup_every: seconds between them; 0: somebody else makes them, and this hub only settles what they hold.
         backup_key: the file of the keys that seal them; empty: they are not sealed.
+        backup_drill_every: seconds between drills.
+        backup_preset: which backups are kept; none: all.
         hosts: the names that requests may be addressed to, besides addresses; empty: any.
         tls_cert, tls_key: files of its own certificate chain and key, in PEM; the key may be in the first.
         tls_terminated: a proxy before it ends TLS.
@@ -37,6 +42,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         rate: requests a second that each principal may make (a node ten times as many); 0: no limit.
         concurrent: requests under way at once, at most; feeds and probes do not count.
         scan_s: seconds between two turns of the scan in the background, which reads all of it in a day; 0 for none.
+        floor_bytes: free bytes on its disk below which writes are refused.
+        ballast_bytes: kept aside for the way out of a full disk; 0 for none.
         pause_s: seconds that a client may pause within a body, or take over what comes before it.
     """
 
@@ -52,6 +59,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     backup: str = ""
     backup_every: float = 3600.0
     backup_key: str = ""
+    backup_drill_every: float = 86_400.0
+    backup_preset: Literal["usual", "day", "none"] = "usual"
     hosts: tuple[str, ...] = ()
     tls_cert: str | None = None
     tls_key: str | None = None
@@ -61,6 +70,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     concurrent: int = 1_000
     pause_s: float = 20.0
     scan_s: float = 300.0
+    floor_bytes: int = FLOOR_BYTES
+    ballast_bytes: int = BALLAST_BYTES
     sql_seconds: float = 5.0
 
 

@@ -63,6 +63,9 @@ class Followed(msgspec.Struct, frozen=True):
     collection: Collections = ()
     kind: Kinds = ()
     prefix: Prefix = ""
+    to: Annotated[
+        str, Meta(max_length=255, description="only messages to this recipient, and those above 64 KiB to anybody")
+    ] = ""
     after: Annotated[
         str,
         Meta(
@@ -114,7 +117,7 @@ class FeedRoute:
         principal = principal_of(scope)
         for collection in asked.collection:
             principal.check_read(collection)
-        wanted = Wanted(asked.agent, asked.collection, asked.kind, asked.prefix, principal.readable)
+        wanted = Wanted(asked.agent, asked.collection, asked.kind, asked.prefix, principal.readable, asked.to)
         given = header(scope, b"last-event-id").decode("latin-1") or asked.after or "0"
         feed = self._core.feed
         cursor = Cursor.parse(feed.cursor(feed.head) if given == "now" else given)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from holdfast import clock, codec
-from holdfast.collections.messages import envelope
+from holdfast.collections.messages import OPTIONS_MAX, envelope, id_of
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import MESSAGES, TAGS
 from holdfast.errors import Conflict, HoldfastError, NotCached, UsageError
@@ -23,10 +23,10 @@ from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer, body_of, check_json, parse_json
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent, verdict_of
 from holdfast.hub.principal import READ, WRITE, Principal, principal_of
-from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, When, time_ms
+from holdfast.hub.shapes import PRINTED, Limit, MessageId, Problem, Text, Time, Told, When, time_ms
 from holdfast.log import Draft, Log, drafts, load
 from holdfast.log.drafts import new_id
-from holdfast.records import KIND_BYTES_MAX, MESSAGE, read_blob_reference
+from holdfast.records import KEY_BYTES_MAX, KIND_BYTES_MAX, MESSAGE, read_blob_reference
 from holdfast.wire import RECORDS_MAX
 
 ANONYMOUS: Final = "anonymous"
@@ -36,11 +36,10 @@ SKIP_MAX: Final = 10_000
 INLINE_BLOB_MAX: Final = 1 << 20
 ANSWER_BYTES_MAX: Final = 16 << 20
 _SEED = ("msg_id", "timestamp", "task_id", "sender", "recipient", "role", "content")
-_RESERVED = frozenset({"body", "to", "task"})
+_RESERVED = frozenset({"body", "to", "task", "dedupe"})
 
-_SECONDS = Meta(description="seconds since 1970", extra_json_schema={"minimum": 0, "maximum": clock.MILLIS_MAX // 1000})
+Named = Annotated[str, Meta(max_length=KEY_BYTES_MAX // 2)]
 _SENDER: Final = {"pattern": PRINTED, "not": {"const": "hub"}}
-Told = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
 
 
 class Message(msgspec.Struct, kw_only=True):
@@ -55,6 +54,15 @@ class Message(msgspec.Struct, kw_only=True):
     role: Annotated[Text, Meta(examples=["assistant"])] | None = None
     priority: Literal["", "low", "normal", "high", "hot"] | None = None
     thread: Text | None = None
+    in_reply_to: Annotated[Named, Meta(description="the id of the message that it answers")] | None = None
+    dedupe_key: (
+        Annotated[Named, Meta(description="in place of msg_id: of one sender and key there is one message")] | None
+    ) = None
+    expires_at: Annotated[Told | Time, Meta(description="when nobody needs it any more")] | None = None
+    options: (
+        Annotated[list[Any], Meta(max_length=OPTIONS_MAX, description="of a question: the answers that it takes")]
+        | None
+    ) = None
     kind: (
         Annotated[
             str,
@@ -82,6 +90,7 @@ class Post(msgspec.Struct, frozen=True):
     sender: str
     draft: Draft
     told_ms: int | None
+    dedupe: bool = False
 
 
 class Batch(msgspec.Struct):
@@ -360,9 +369,11 @@ def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = ""
         message: Message = _decode_known(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         message, others = _with_others(bytes(data))
-    name = message.msg_id or msg_id or new_id("msg")
-    who = message.sender or sender
+    who, key = message.sender or sender, message.dedupe_key
     check_agent(who, hub=False)
+    if key and message.msg_id:
+        raise UsageError("a msg_id and a dedupe_key at once", hint="give one of them: each names one message, for ever")
+    name = message.msg_id or (id_of(who, key) if key else msg_id or new_id("msg"))
     found = envelope(
         message.content,
         to=message.recipient or None,
@@ -370,6 +381,10 @@ def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = ""
         role=message.role or None,
         thread=message.thread or None,
         priority=message.priority or "normal",
+        in_reply_to=message.in_reply_to or None,
+        dedupe=key or None,
+        expires_at=message.expires_at,
+        options=message.options or None,
     )
     told = None
     if message.timestamp is not None:
@@ -378,7 +393,7 @@ def read(data: bytes | msgspec.Raw, *, sender: str = ANONYMOUS, msg_id: str = ""
         found |= others
     draft = drafts.message(found, msg_id=name, kind=message.kind or MESSAGE, author=who)
     tagged = msgspec.structs.replace(draft, tags=(*draft.tags, (TAGS["msg_id"], name)))
-    return Post(name, who, tagged, told)
+    return Post(name, who, tagged, told, bool(key))
 
 
 def _with_others(data: bytes) -> tuple[Message, dict[str, Any]]:
@@ -435,7 +450,8 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
 def _compare(core: Core, before: Stored, post: Post) -> str | HoldfastError:
     """A message that is here already is the same one; something else under its id is refused, not dropped."""
     try:
-        same = codec.serialise(load(before, core.home.blobs)) == (post.draft.fmt, post.draft.payload)
+        # Whoever names what he says by a key wants it said once, whatever words he finds for it the next time.
+        same = post.dedupe or codec.serialise(load(before, core.home.blobs)) == (post.draft.fmt, post.draft.payload)
     except HoldfastError:
         same = True  # its body was erased or has gone bad: the id alone says that it was here
     if same and (before.record.author or before.agent) == post.sender:

@@ -14,12 +14,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import HubUnavailable, MissingExtra, UsageError
-from holdfast.hub.options import Options, options_of
+from holdfast.errors import HoldfastError, HubUnavailable, MissingExtra, UsageError
+from holdfast.hub.options import LIVE, Options, options_of
 from holdfast.hub.systemd import notify, watch
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = PORT,
     *,
-    options: Options | None = None,
+    options: Options | Callable[[], Options] | None = None,
     ready_file: str | os.PathLike[str] | None = None,
     **given: Any,
 ) -> None:
@@ -55,7 +55,8 @@ def serve(
         directory: the hub's directory; made if missing. Not with a database.
         host: where to listen; anything but this machine itself needs tokens, and TLS or word that none is wanted.
         port: 0 takes a free one, and says which.
-        options: how it is to run.
+        options: how it is to run; a function is asked now, and again at each SIGHUP, in a thread: what can be taken up
+            while it runs is (`options.LIVE`), the rest is told and waits for the next start.
         ready_file: written, as a whole, once the hub listens: ``{"url": …, "port": …, "pid": …}``.
         given: fields of `Options`, in place of theirs.
 
@@ -66,7 +67,11 @@ def serve(
         UsageError: a host that is not this machine, without tokens or without TLS; an address that cannot be listened
             at; or a certificate that is none.
     """
-    how = options_of(options, given)
+
+    def ask() -> Options:
+        return options_of(options() if callable(options) else options, given)
+
+    how = asked = ask()
     uvicorn = _uvicorn()
     import asyncio
 
@@ -84,7 +89,30 @@ def serve(
     sys.setswitchinterval(SWITCH_S)
     _give_memory_back()
     url = url_of(listener, tls is not None)
-    config = uvicorn.Config(
+    config = _config(uvicorn, app, tls)
+
+    def on_ready() -> None:
+        if ready_file is not None:
+            write_ready(Path(ready_file), url)
+        notify("READY=1")
+        print(f"holdfast hub at {url}", flush=True)
+
+    server = _server_class(uvicorn)(config, on_ready)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(
+            _run(
+                server,
+                app.state.core,
+                listener,
+                _renewal(tls, how),
+                _reloading(app.state.core, asked, ask),
+            )
+        )
+    _ended(app.state.core, ready_file)
+
+
+def _config(uvicorn: Any, app: Any, tls: ssl.SSLContext | None) -> Any:
+    return uvicorn.Config(
         app,
         http=_connections(),
         ws="none",
@@ -98,17 +126,6 @@ def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_S,
     )
-
-    def on_ready() -> None:
-        if ready_file is not None:
-            write_ready(Path(ready_file), url)
-        notify("READY=1")
-        print(f"holdfast hub at {url}", flush=True)
-
-    server = _server_class(uvicorn)(config, on_ready)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_run(server, app.state.core, listener, _renewal(tls, how)))
-    _ended(app.state.core, ready_file)
 
 
 def _ended(core: Core, ready_file: str | os.PathLike[str] | None) -> None:
@@ -135,7 +152,36 @@ def _renewal(tls: ssl.SSLContext | None, options: Options) -> Callable[[], None]
     return renew
 
 
-async def _run(server: Any, core: Core, listener: socket.socket, renew: Callable[[], None]) -> None:
+def _reloading(core: Core, asked: Options, reload: Callable[[], Options]) -> Callable[[], Awaitable[None]]:
+    """What SIGHUP does besides: takes up what may change while a hub runs, and tells what has to wait."""
+    before = asked
+
+    async def again() -> None:
+        nonlocal before
+        import asyncio
+
+        try:
+            wanted = await asyncio.to_thread(reload)
+        except HoldfastError as error:
+            logger.error("the configuration stays as it was: %s", " | ".join(error.message.splitlines()))
+            return
+        names = [name for name in Options.__struct_fields__ if getattr(wanted, name) != getattr(before, name)]
+        core.take_up(wanted)
+        before = wanted
+        logger.warning("read the configuration again: %s", ", ".join(n for n in names if n in LIVE) or "nothing new")
+        if waiting := [name for name in names if name not in LIVE]:
+            logger.warning("waits for the next start: %s", ", ".join(waiting))
+
+    return again
+
+
+async def _run(
+    server: Any,
+    core: Core,
+    listener: socket.socket,
+    renew: Callable[[], None],
+    again: Callable[[], Awaitable[None]],
+) -> None:
     import asyncio
 
     from holdfast.hub.doorstep import sweep
@@ -150,13 +196,21 @@ async def _run(server: Any, core: Core, listener: socket.socket, renew: Callable
         core.end_streams()
         server.should_exit = True
 
+    reloads: set[asyncio.Task[None]] = set()
+
+    def hang_up() -> None:
+        renew()
+        task = asyncio.ensure_future(again())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
     core.on_lost = stop
     # Only a main thread gets signals; elsewhere whoever started us ends the process.
     main = threading.current_thread() is threading.main_thread()
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: renew} if main else {}
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hang_up} if main else {}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
-    sweeping = asyncio.create_task(sweep(server.server_state.connections, core.options.pause_s))
+    sweeping = asyncio.create_task(sweep(server.server_state.connections, lambda: core.options.pause_s))
     try:
         await server.serve(sockets=[listener])
     finally:

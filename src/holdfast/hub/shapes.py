@@ -55,6 +55,8 @@ Time = Annotated[
         extra_json_schema={"anyOf": [{"pattern": ISO_TIME}, {"pattern": SECONDS}]},
     ),
 ]
+_SECONDS = Meta(description="seconds since 1970", extra_json_schema={"minimum": 0, "maximum": clock.MILLIS_MAX // 1000})
+Told = Annotated[int, _SECONDS] | Annotated[float, _SECONDS]
 When = Annotated[
     str,
     Meta(

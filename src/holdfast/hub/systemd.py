@@ -24,6 +24,7 @@ Wants=network-online.target
 [Service]
 Type=notify
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 DynamicUser=yes
 StateDirectory=holdfast
 StateDirectoryMode=0700

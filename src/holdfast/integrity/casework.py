@@ -5,23 +5,26 @@ Nothing here writes to the log's folder; what it finds becomes a `Case`, which `
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from holdfast import codec
 from holdfast.corpus import Branch
 from holdfast.errors import HoldfastError
 from holdfast.integrity import incidents, pieces, rebuild
 from holdfast.integrity.checks import ANCHOR, Finding
 from holdfast.integrity.pieces import Judge, Piece, Pool, Solved
 from holdfast.integrity.recovery import MANUAL, MASS_MIN, REDERIVE, VERSION_ROLLBACK, Facts, Step, strategy_for
-from holdfast.integrity.recovery_log import Case, Ground
+from holdfast.integrity.recovery_log import Case, Ground, blanked, reapplied
 from holdfast.integrity.remains import Remains, is_cut, strays
 from holdfast.integrity.scan import verify_corpus
 from holdfast.integrity.source import BACKUP, HUB, Held, Source
 from holdfast.log.anchor import Anchor
 from holdfast.log.anchor import Mark as Stand
+from holdfast.log.erasure import Erasure, erasure_of, is_redact, redacted
 from holdfast.log.opening import new_incarnation
 from holdfast.records import BLOB, head_message
 from holdfast.seal import verify as verify_signature
@@ -120,6 +123,7 @@ class _Work:
         self._solve()
         if case.findings or not self._is_whole() or self.wal or remains.corpus is None:
             self._gather()
+        self._erase()
         changed = case.fixed or case.bare or self.lost or case.facts.forks or case.head.seq != case.last_own
         case.needed = bool(case.findings or changed or case.head.seq < self._furthest())
         if case.needed:
@@ -209,7 +213,8 @@ class _Work:
         if not self._is_whole() or self.wal or self.remains.corpus is None:
             self._search_here()
         for source in (*others, *backups):
-            if source.kind == BACKUP and not self._is_whole():
+            # Without a log, or behind a damaged WAL, nobody here may know how much there was.
+            if source.kind == BACKUP and (not self._is_whole() or self.wal or self.remains.corpus is None):
                 self._ask(source, set(self.ground.keys))
             self._fetch(source)
         self._part()
@@ -290,6 +295,26 @@ class _Work:
         settled = self.judge.settled
         known = max([mark.seq for mark in self.known.values()], default=0)
         return settled if settled.seq < head.seq and known > head.seq else head
+
+    def _erase(self) -> None:
+        """Takes out again what was erased, whoever had a copy; only what is proven to be said erases anything."""
+        case, ground = self.case, self.ground
+        known = [*reapplied(self.remains.meta), *(each for each in ground.erased if each.stream == case.stream)]
+        if ground.kids:
+            known.append(Erasure(case.stream, ground.kids))
+        for piece in (*self.judge.redacts, *case.fixed.values()):
+            record = pieces.record_of(piece)
+            if record is not None and is_redact(record) and pieces.has_body(piece, record):
+                with contextlib.suppress(HoldfastError):
+                    payload = codec.unpack(piece.codec, piece.body or b"", record.payload_len)
+                    known.append(erasure_of(record, payload))
+        case.erased = known
+        for found in (case.fixed, case.bare):
+            for seq, piece in list(found.items()):
+                record = pieces.record_of(piece)
+                if record is not None and redacted(known, record):
+                    case.fixed[seq] = blanked(piece)
+                    case.bare.pop(seq, None)
 
     def _refer(self) -> None:
         """What blobs the log refers to, whoever it has the record from."""

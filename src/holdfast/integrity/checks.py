@@ -60,12 +60,12 @@ ABOUT: Final[Mapping[str, str]] = {
     SIZE: "each body and blob is there, or its absence explained, and of the recorded length; so is the file",
     VERSION: "numbers have no gap, versions of a key follow one another, and the newest is the one that is shown",
     PAGE: "each page of the file has its checksum, those that no query reads included",
-    INDEX: "indexes hold what the tables hold",
+    INDEX: "indexes hold what the tables hold, and the search index each record and all its words",
     SIGNATURE: "signed heads are those of these records, by the key in force",
     ANCHOR: "the log reaches as far as the anchor file saw it, and says the same there",
     HUB: "the log reaches as far as each hub acknowledged it, and says the same there",
     BLOB_SCRUB: "each blob is there and sound; files that nothing refers to are named",
-    STATE: "the newest versions derived anew from the log are those that are kept",
+    STATE: "what is derived anew from the log (newest versions, tags, rows of sessions and metrics) is what is kept",
     WAL: "the write-ahead log was whole before SQLite opened it",
 }
 """Every check by its name, with what holds when it finds nothing; in the order in which they are shown."""

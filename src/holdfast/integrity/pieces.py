@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import HoldfastError
-from holdfast.records import BLOB, MORE, Record, decode_header, next_link, read_blob_reference, verify_payload
+from holdfast.records import BLOB, MORE, REDACT, Record, decode_header, next_link, read_blob_reference, verify_payload
 from holdfast.wire import EVICTED, HERE, QUARANTINED, REDACTED, Mark
 
 OWN: Final = "log"
@@ -95,6 +95,7 @@ class Judge:
         self.links = {begin.seq: begin.link}
         self.records = 0
         self.settled = begin  # the newest sound record that ends a batch
+        self.redacts: list[Piece] = []
         self.blobs: dict[bytes, tuple[int, list[int]]] = {}  # digest -> (size, the records that refer to it)
         self._watch = frozenset(watch)
         self._proven = begin
@@ -129,6 +130,8 @@ class Judge:
             self.settled = self.mark
         if piece.seq in self._watch:
             self.links[piece.seq] = piece.link
+        if record.kind == REDACT:
+            self.redacts.append(piece)
         if not is_explained(piece, record):
             self.bodies[piece.seq] = piece
         elif record.flags & BLOB and piece.body is not None:

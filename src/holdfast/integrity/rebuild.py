@@ -12,8 +12,9 @@ import functools
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +29,7 @@ from holdfast.log.anchor import Anchor
 from holdfast.log.anchor import Mark as Stand
 from holdfast.log.drafts import MESSAGES, tags_of
 from holdfast.records import BLOB, ROTATE, Record, decode_header
-from holdfast.wire import Mark
+from holdfast.wire import REDACTED, Mark
 
 LOT: Final = 500
 ANCHOR: Final = "log.anchor"
@@ -63,7 +64,14 @@ def alone(path: Path, *, make: bool) -> Iterator[None]:
         os.close(fd)
 
 
-def build(folder: Path, branches: list[Branch], meta: dict[str, Any], pieces: Iterable[Piece], expected: Mark) -> Path:
+def build(
+    folder: Path,
+    branches: list[Branch],
+    meta: dict[str, Any],
+    pieces: Iterable[Piece],
+    expected: Mark,
+    kept: Mapping[int, Sequence[tuple[int, str]]] = MappingProxyType({}),
+) -> Path:
     """Writes a log into a folder of its own and proves it; returns its file, closed and synced.
 
     Args:
@@ -72,6 +80,7 @@ def build(folder: Path, branches: list[Branch], meta: dict[str, Any], pieces: It
         meta: values kept beside the records.
         pieces: the records in order, links included.
         expected: where the log must end.
+        kept: by number, the tags of records from which they cannot be derived again: the body is not here.
 
     Raises:
         IntegrityError: what came out does not prove itself; the folder is removed again.
@@ -89,7 +98,7 @@ def build(folder: Path, branches: list[Branch], meta: dict[str, Any], pieces: It
             begun = corpus.write(lambda tx: _begin(tx, branches, meta))
             source = iter(pieces)
             while lot := list(itertools.islice(source, LOT)):
-                corpus.write(functools.partial(_add, begun, lot))
+                corpus.write(functools.partial(_add, begun, lot, kept))
             corpus.sync()
             _prove(corpus, branches[-1].stream, expected)
         finally:
@@ -144,13 +153,14 @@ def _begin(tx: Any, branches: list[Branch], meta: dict[str, Any]) -> dict[int, B
     return begun
 
 
-def _add(begun: dict[int, Branch], lot: list[Piece], tx: Any) -> None:
+def _add(begun: dict[int, Branch], lot: list[Piece], kept: Mapping[int, Sequence[tuple[int, str]]], tx: Any) -> None:
     newest = begun[max(begun)]
     for piece in lot:
         branch = begun.get(piece.branch, newest)
         record = decode_header(piece.header, piece.link)
         prior = tx.prior(branch.agent, record.collection, record.key) if record.collection else None
-        tx.insert(branch, record, piece, prior.pos if prior else 0, _tags(record, piece))
+        tags = () if piece.why == REDACTED else _tags(record, piece) or kept.get(piece.seq, ())
+        tx.insert(branch, record, piece, prior.pos if prior else 0, tags)
         if record.kind == ROTATE and piece.body is not None:
             tx.rekey(branch.stream, codec.unpack(piece.codec, piece.body, record.payload_len))
 

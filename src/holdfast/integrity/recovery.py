@@ -172,6 +172,27 @@ class Plan(msgspec.Struct, kw_only=True):
         self.away |= other.away
 
 
+class Outcome(msgspec.Struct, kw_only=True):
+    """What a repair did.
+
+    Attributes:
+        plan: what it found, and what stood against it.
+        attempts: the evidence of each attempt, as it was noted.
+        repaired: agents whose logs are whole again; of a hub ``hub``.
+        blobs: how many blobs were brought back.
+    """
+
+    plan: Plan
+    attempts: list[dict[str, Any]] = []
+    repaired: list[str] = []
+    blobs: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to be repaired."""
+        return not self.plan.refusals
+
+
 def strategy_for(kind: str) -> str:
     """The rung of the ladder that takes from a source of this kind."""
     return {HUB: REFETCH, BACKUP: BACKUP_RESTORE}.get(kind, CHECKSUM_MATCH)

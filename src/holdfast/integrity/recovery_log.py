@@ -18,7 +18,7 @@ import msgspec
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.corpus import Branch
-from holdfast.errors import IntegrityError
+from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.integrity import incidents, pieces, rebuild
 from holdfast.integrity.checks import Finding
 from holdfast.integrity.pieces import Piece
@@ -26,7 +26,7 @@ from holdfast.integrity.recovery import Facts, Plan, Policy, Step, refusals
 from holdfast.integrity.remains import Remains
 from holdfast.integrity.source import Source
 from holdfast.log.anchor import Mark as Stand
-from holdfast.records import Record
+from holdfast.log.erasure import REAPPLIED, Erasure, kept_erasures, redacted
 from holdfast.wire import QUARANTINED, REDACTED, Mark
 
 
@@ -37,7 +37,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
         keys: the node's public keys, newest first.
         sources: where lost bytes may be, hubs before backups.
         acked: by hub, how far it has acknowledged each stream.
-        erased: whether a record's body was erased, for whoever keeps such a list.
+        erased: erasures that no log may undo, though its own redact records do not name them.
+        kids: names of data keys that were destroyed here: what they sealed was erased.
         clock: the time.
         free: how many bytes the disk of a path has left.
     """
@@ -45,7 +46,8 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     keys: Sequence[bytes]
     sources: Sequence[Source] = ()
     acked: dict[str, dict[bytes, Mark]] = {}
-    erased: Callable[[bytes, Record], bool] = lambda _stream, _record: False
+    erased: Sequence[Erasure] = ()
+    kids: frozenset[bytes] = frozenset()
     clock: Clock = SYSTEM
     free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
 
@@ -64,6 +66,7 @@ class Case(msgspec.Struct, kw_only=True):
         last_own: the newest number that the file itself reads.
         fixed: what takes the place of the file's own rows.
         bare: records of which nobody has the body.
+        erased: what must not come back, whoever has it: as proven redact records say, and as the node knows.
         blobs: the blobs that sound records refer to: their size, and which records.
         branches: the incarnations, oldest first.
         remains: the open copy.
@@ -81,6 +84,7 @@ class Case(msgspec.Struct, kw_only=True):
     last_own: int = 0
     fixed: dict[int, Piece] = {}
     bare: dict[int, Piece] = {}
+    erased: list[Erasure] = []
     blobs: dict[bytes, tuple[int, list[int]]] = {}
     branches: list[Branch] = []
     remains: Remains | None = None
@@ -125,7 +129,8 @@ def mend(case: Case, policy: Policy, ground: Ground, incident: Path) -> list[Pie
     assert case.remains is not None
     newest = [case.facts.newest_hlc]
     folder = case.folder / f".repair-{incident.name}"
-    made = rebuild.build(folder, case.branches, case.remains.meta, _whole(case, ground, newest), case.head)
+    records, kept = _whole(case, ground, newest), case.remains.tags()
+    made = rebuild.build(folder, case.branches, _meta(case, ground), records, case.head, kept)
     case.close()
     rebuild.swap(case.folder, made, Stand(case.stream, case.head.seq, case.head.link, newest[0]))
     incidents.thaw(case.folder)
@@ -150,9 +155,33 @@ def _whole(case: Case, ground: Ground, newest: list[int]) -> Iterator[Piece]:
     for piece in heapq.merge((p for p in own if p.seq not in instead), placed, key=lambda p: p.seq):
         record = pieces.record_of(piece)
         newest[0] = max(newest[0], record.hlc if record else 0)
-        if record is not None and piece.body is not None and ground.erased(case.stream, record):
-            piece = msgspec.structs.replace(piece, body=None, why=REDACTED)  # whoever had a copy: erased stays erased
+        if record is not None and piece.body is not None and redacted(case.erased, record):
+            piece = blanked(piece)  # whoever had a copy: erased stays erased
         yield piece
+
+
+def blanked(piece: Piece) -> Piece:
+    """A record without what was erased of it."""
+    return msgspec.structs.replace(piece, body=None, salt=b"", codec=0, why=REDACTED)
+
+
+def _meta(case: Case, ground: Ground) -> dict[str, Any]:
+    """What stands beside the records; also the erasures that no redact record in this log explains."""
+    assert case.remains is not None
+    meta = case.remains.meta
+    more = [*ground.erased, *([Erasure(case.stream, ground.kids)] if ground.kids else ())]
+    if not more:
+        return meta
+    every = dict.fromkeys([*reapplied(meta), *(each for each in more if each.stream == case.stream)])
+    return meta | {REAPPLIED: msgspec.msgpack.encode([each.to_wire() for each in every])}
+
+
+def reapplied(meta: dict[str, Any]) -> list[Erasure]:
+    """The erasures that a restore applied again to a log, as far as that can be read."""
+    try:
+        return kept_erasures(meta.get(REAPPLIED))
+    except (HoldfastError, msgspec.MsgspecError, TypeError):
+        return []
 
 
 def attempt(case: Case, steps: Sequence[Step], begun: float, **said: Any) -> dict[str, Any]:

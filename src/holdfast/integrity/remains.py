@@ -5,6 +5,7 @@ Works on copies that nobody has open. What it returns is offered, not believed; 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import struct
@@ -13,14 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from holdfast.corpus import Branch, SqliteCorpus
+from holdfast.corpus.index.fields import MARK
 from holdfast.corpus.rows import COLUMNS, unbind
 from holdfast.corpus.search import INDEXED
 from holdfast.errors import HoldfastError
 from holdfast.integrity.pieces import Piece
 from holdfast.integrity.salvage import Image, is_name, is_record
 from holdfast.log.prune import BEGIN_LINK, BEGIN_SEQ
-from holdfast.records import encode_header, genesis, stream_id
-from holdfast.wire import Mark
+from holdfast.records import BLOB, encode_header, genesis, stream_id
+from holdfast.wire import REDACTED, Mark
 
 STEP: Final = 500
 _ROWS: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos BETWEEN ? AND ? ORDER BY r.pos LIMIT ?"
@@ -92,6 +94,17 @@ class Remains:
                     at = piece.seq
                     yield piece
 
+    def tags(self) -> dict[int, list[tuple[int, str]]]:
+        """By number, what messages are found by whose text is not in the log: nobody can derive that again."""
+        bare = "r.why<>? AND (r.body IS NULL OR r.flags & ?)"
+        sql = f"SELECT t.pos, t.k, t.v FROM tag t JOIN rec r ON r.pos=t.pos WHERE {bare}"
+        found: dict[int, list[tuple[int, str]]] = {}
+        with contextlib.suppress(HoldfastError):
+            for pos, number, value in self.corpus.query(sql, (REDACTED, BLOB)) if self.corpus else ():
+                if type(pos) is type(number) is int and type(value) is str:
+                    found.setdefault(pos, []).append((number, value))
+        return found
+
     def close(self) -> None:
         """Closes the copy; a second close is fine."""
         if self.corpus is not None:
@@ -137,7 +150,9 @@ class Remains:
 
     def _meta(self) -> dict[str, Any]:
         try:
-            rows = self.corpus.query("SELECT k, v FROM meta WHERE k<>?", (INDEXED,)) if self.corpus else []
+            rows = (
+                self.corpus.query("SELECT k, v FROM meta WHERE k NOT IN (?,?)", (INDEXED, MARK)) if self.corpus else []
+            )
         except HoldfastError:
             return {}
         return dict(rows)

@@ -15,6 +15,7 @@ import msgspec
 from holdfast import records, seal
 from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
+from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import HoldfastError
 from holdfast.integrity.checks import (
     ANCHOR,
@@ -42,12 +43,13 @@ from holdfast.integrity.checks import (
     check_payload,
     check_size,
 )
+from holdfast.integrity.derived import Derived, count_words, own_branches, words
 from holdfast.integrity.orphans import old_files, orphans
 from holdfast.integrity.redactions import Redactions
 from holdfast.log.anchor import Mark
 from holdfast.log.erasure import REAPPLIED
 from holdfast.log.prune import BEGIN_SEQ, Begin
-from holdfast.records import DELETE_PREFIX, PRUNE, ROTATE, TOMBSTONE, VALUE
+from holdfast.records import DELETE_PREFIX, PRUNE, REDACT, ROTATE, TOMBSTONE, VALUE
 from holdfast.sqlite.doctor import Diagnosis
 
 BLOB: Final = BLOB_SCRUB
@@ -57,6 +59,7 @@ ORPHAN_GRACE_S: Final = 86_400.0
 """A blob is written before the record that refers to it; whoever was killed in between leaves one behind."""
 _WALKED: Final = frozenset((CHECKSUM, CHAIN, TIME, SIZE, VERSION, SIGNATURE, BLOB, STATE))
 _RESTORE: Final = "keep the file as it is: holdfast repair --plan says what can be put back, and from where"
+_DERIVED: Final = "the records are right: holdfast repair derives the index from them again"
 
 
 class Acked(NamedTuple):
@@ -156,6 +159,8 @@ def verify_corpus(
     try:
         with snapshot(corpus) as view:
             _Walk(corpus, view, scan, on, full).run(anchor, blobs, outside)
+            for agent, what in view.index() if INDEX in on and full else ():
+                _note(scan, Finding(INDEX, agent, 0, what, _DERIVED))
     except HoldfastError as error:
         _note(scan, Finding(PAGE, "", 0, f"the scan broke off: {error.message}", error.hint))
     for check, part in _PARTS:
@@ -183,7 +188,7 @@ def _note(scan: Scan, finding: Finding) -> None:
         scan.left_out += 1
 
 
-class _Key(msgspec.Struct):
+class _Key(msgspec.Struct, gc=False):
     """What the log says of a key: its newest version, what hides it, and the stamps of both."""
 
     pos: int
@@ -211,11 +216,15 @@ class _Walk:
         self.blobs: dict[bytes, Stored] = {}
         self.begin: int = view.meta(BEGIN_SEQ) or 0
         self.versions = Versions(self.begin)
+        self.found_by = Derived(
+            corpus, own_branches(corpus, list(self.branches.values())), proven=CHECKSUM in on and full
+        )
         self.redactions = Redactions(self.begin, view.meta(REAPPLIED))
         self.pos = self.bytes = 0
         # What the walk has to do for the checks that are on, looked up once and not for every record.
         self.sizes, self.hashes = SIZE in on, CHECKSUM in on and full
         self.derives, self.follows = bool(on & {STATE, VERSION}), VERSION in on and not corpus.hub
+        self.lists = full and STATE in on
         self.lined = on & {CHAIN, TIME, VERSION, SIGNATURE}
 
     def run(self, anchor: Mark | None, blobs: Blobs | None, outside: Outside) -> None:
@@ -233,13 +242,17 @@ class _Walk:
         if blobs is not None:
             self.take(self.look_for(blobs))
             self.take_notes(files, outside.referred)
+        if INDEX in self.on and self.full:
+            self.take(words(self.view))
+            self.take(count_words(self.view))
 
     # ---- record by record
 
     def see(self, stored: Stored) -> None:
         record, hub, seq = stored.record, self.corpus.hub, stored.record.seq
         self.bytes += record.payload_len
-        self.redactions.see(stored)
+        if stored.body is None or record.kind == REDACT:
+            self.redactions.see(stored)
         self.look_at_body(stored)
         if stored.pos != (self.pos + 1 if hub else seq) and VERSION in self.on:
             self.note(
@@ -248,6 +261,8 @@ class _Walk:
         self.pos = stored.pos
         if self.derives and record.flags & (VALUE | TOMBSTONE):
             self.derive(stored)
+        if self.lists and (hub or record.collection == MESSAGES):  # in an agent's file only those have any
+            self.found_by.see(stored)
         if seq <= self.begin:
             return  # kept for the value of its key; its neighbours were pruned
         number = stored.branch if self.single is None else self.single
@@ -407,6 +422,8 @@ class _Walk:
         if STATE in self.on:
             for seq, after in self.view.passed_over():
                 yield Finding(STATE, "", seq, f"the record at seq {after} does not know this message before it")
+        if self.lists:
+            yield from self.found_by.findings(self.corpus, self.view)
         if TIME in self.on and outside.now_ms is not None:
             for stored in self.latest.values():
                 if (finding := check_ahead(stored, outside.now_ms)) is not None:

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from holdfast import records, seal
+from holdfast import codec, records, seal
 from holdfast.clock import Clock
 from holdfast.corpus import Branch, SqlCorpus, Stored
 from holdfast.corpus.snapshot import Signed, Snapshot, snapshot
@@ -40,6 +40,7 @@ from holdfast.integrity.checks import (
     check_payload,
     check_size,
 )
+from holdfast.integrity.derived import Derived, count_words, own_branches, words
 from holdfast.log.prune import BEGIN_SEQ, begin
 from holdfast.records import ROTATE
 
@@ -101,7 +102,7 @@ class Keep(Protocol):
 def read_progress(data: bytes | None) -> Progress:
     """The progress in what was kept; a new one where that is nothing, or not readable."""
     try:
-        return msgspec.msgpack.decode(data, type=Progress) if data else Progress()
+        return msgspec.msgpack.decode(data, type=codec.ready(Progress)) if data else Progress()
     except msgspec.MsgspecError:
         return Progress()
 
@@ -174,6 +175,13 @@ class Scanner:
         done.found, done.begun_ms = [], self._wall.now_ms()
         for check, part in ((SIZE, "size"), (INDEX, "indexes")):
             self._below(check, part)
+        try:
+            with snapshot(self._corpus) as view:
+                self._take(list(count_words(view)))
+        except StoreClosed:
+            raise
+        except HoldfastError as error:
+            self._take([Finding(INDEX, "", 0, f"the search index cannot be read: {error.message}", _REPAIR)])
 
     def _end_round(self) -> None:
         done = self.progress
@@ -274,13 +282,16 @@ def look(corpus: SqlCorpus, after: int, until: int, *, now_ms: int) -> Span:
         single = None if corpus.hub else min(branches, default=0)
         low: int = view.meta(BEGIN_SEQ) or 0
         lines: dict[int, Line] = {}
+        found_by = Derived(corpus, own_branches(corpus, list(branches.values())), proven=True)
         for stored in view.records(after, until):
             seen.records += 1
             finding = check_size(stored) or check_payload(stored)
             if finding is not None:
                 seen.findings.append(finding)
-            elif stored.is_blob and stored.body is not None:
-                seen.blobs.append(stored)
+            else:
+                seen.findings += found_by.missed(view, stored)
+                if stored.is_blob and stored.body is not None:
+                    seen.blobs.append(stored)
             if (finding := check_ahead(stored, now_ms)) is not None:
                 seen.findings.append(finding)
             branch = branches.get(stored.branch if single is None else single)
@@ -294,6 +305,7 @@ def look(corpus: SqlCorpus, after: int, until: int, *, now_ms: int) -> Span:
                 line = lines[branch.id] = _line(corpus, branch, stored)
             seen.findings += line.see(stored)
         seen.findings += _rows(view, after, until)
+        seen.findings += words(view, after, until)
         seen.findings += _heads(corpus, view, branches, after, until)
     return seen
 

@@ -1,4 +1,4 @@
-"""What a log does on its own while it is open: sync the WAL, move the anchor, keep the WAL small, fill the index.
+"""What a log does on its own while it is open: sync the WAL, move the anchor, keep the WAL small, fill the indexes.
 
 One thread a log. Level-triggered: a commit sets a flag (if it is not set yet: that is all a write pays), the thread
 waits a little so that commits share the sync, clears it, and then looks at what is there. The shipper syncs too: what
@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from holdfast.corpus import Head, SqliteCorpus, search
+from holdfast.corpus import Head, SqliteCorpus, index, search
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.log.anchor import Anchor, Mark
 from holdfast.log.levels import Level
@@ -38,15 +38,24 @@ class Duties:
         anchor: where durable heads go.
         level: how soon they must be durable.
         synced: where the log stood when it was last synced, as far as is known.
+        load: gives values that do not lie in their record, for the index.
     """
 
     def __init__(
-        self, corpus: SqliteCorpus, branch: int, anchor: Anchor, level: Level, *, synced: Head = UNKNOWN
+        self,
+        corpus: SqliteCorpus,
+        branch: int,
+        anchor: Anchor,
+        level: Level,
+        *,
+        synced: Head = UNKNOWN,
+        load: index.Load | None = None,
     ) -> None:
         self._corpus = corpus
         self._branch = branch
         self._anchor = anchor
         self._level = level
+        self._load = load
         self._lock = threading.Lock()  # guards _anchor and _synced
         self._synced = synced
         self._synced_at = float("-inf")
@@ -162,9 +171,9 @@ class Duties:
             now = time.monotonic()
 
     def _index(self, head: int, lots: int) -> bool:
-        """Fills the index while nobody writes; whether there is more to do."""
+        """Fills the indexes while nobody writes; whether there is more to do."""
         for _ in range(lots):
-            if search.fill(self._corpus) == 0:
+            if not search.fill(self._corpus) + index.fill(self._corpus, self._load, search.LOT):
                 return False
             if self._stop.is_set() or self._corpus.head(self._branch).seq != head:
                 break

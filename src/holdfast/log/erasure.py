@@ -28,7 +28,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from holdfast import codec, wire
-from holdfast.corpus import SqlCorpus, Stored
+from holdfast.corpus import SqlCorpus, Stored, index
 from holdfast.corpus.rows import COLUMNS
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
@@ -218,7 +218,7 @@ def redacted(known: Iterable[Erasure], record: Record) -> bool:
 def blank(tx: SqlTransaction, known: Sequence[Erasure]) -> Gone:
     """Takes away, inside the open transaction, every body and salt that these erasures name and that is still here.
 
-    What was derived from them goes with them: rows of the search index, tags that quote them, sessions and samples.
+    What was derived from them goes with them: rows of the indexes, tags that quote them, sessions and samples.
     What is left to remove behind the commit is noted for `scour`, which a crash thus cannot part from it.
     """
     gone = Gone()
@@ -244,7 +244,7 @@ def _pending(kept: Any) -> Gone:
 
 
 def _wanted(erasure: Erasure) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    what = "SELECT r.pos, r.flags, r.codec, r.coll, r.body FROM rec r WHERE"
+    what = "SELECT r.pos, r.flags, r.codec, r.agent, r.coll, r.key, r.body FROM rec r WHERE"
     ours = "branch IN (SELECT id FROM branch WHERE stream=(SELECT id FROM stream WHERE stream=?)) AND r.why<>3"
     kids = sorted(erasure.kids)
     for first in range(0, len(kids), LOT):
@@ -262,7 +262,8 @@ def _take(tx: SqlTransaction, rows: Sequence[Any]) -> Gone:
     gone = Gone(len(rows))
     quoted = {tx.name(name) for name in (MESSAGES, SESSIONS, METRICS)}
     told = []
-    for pos, flags, packing, coll, body in rows:
+    index.drop(tx, [(row[0], *row[3:6]) for row in rows])
+    for pos, flags, packing, _, coll, _, body in rows:
         gone.note_blob(flags, packing, body)
         if not flags & SEALED:
             gone.indexed += 1
@@ -274,7 +275,7 @@ def _take(tx: SqlTransaction, rows: Sequence[Any]) -> Gone:
         lot = told[first : first + LOT]
         # Only what quotes the body: an id stays taken, else a client that repeats itself would bring all of it back.
         tx.sql(f"DELETE FROM tag WHERE k IN (1, 2, 3, 6) AND pos IN ({_places(lot)})", lot)
-        for table in ("session", "sample") if tx.many_branches else ():
+        for table in ("session", "sample", "mail") if tx.many_branches else ():
             tx.sql(f"DELETE FROM {table} WHERE pos IN ({_places(lot)})", lot)
     return gone
 

@@ -17,6 +17,7 @@ from holdfast.log.anchor import Anchor
 from holdfast.log.duty import UNKNOWN, Duties
 from holdfast.log.levels import ADVANCED, Level
 from holdfast.log.log import FrozenLog, Log
+from holdfast.log.reading import load
 from holdfast.objects import BlobFiles
 from holdfast.records import genesis, stream_id
 
@@ -85,7 +86,9 @@ class OpenLog:
             at = clock.iso(wall.now_ms())
             self.incidents.append(Incident("frozen", f"nothing is written until {frozen.read_text()} is released", at))
         self.log = (FrozenLog if frozen.exists() else Log)(self.corpus, branch, blobs=blobs, wall=wall)
-        self._duties = Duties(self.corpus, branch.id, self._anchor, level, synced=anchored)
+        self._duties = Duties(
+            self.corpus, branch.id, self._anchor, level, synced=anchored, load=lambda stored: load(stored, blobs)
+        )
 
     def sync(self, head: Head | None = None) -> Head:
         """Makes everything committed survive a power cut; returns how far that is. Only that much may be shipped.

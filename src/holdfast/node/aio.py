@@ -10,27 +10,29 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from holdfast.collections import Message, envelope, message_in
+from holdfast.collections import Message
 from holdfast.corpus import Stored
-from holdfast.errors import Conflict, NodeFull
+from holdfast.errors import NodeFull
 from holdfast.log import Draft, drafts
-from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, version_of
+from holdfast.node.aio_mail import AsyncMailCalls
 from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
+from holdfast.node.collecting import AsyncCollecting
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
 from holdfast.node.looking import When
+from holdfast.node.opening import FromConfig
 from holdfast.node.store import LIST_MAX, MISSING, Store
 from holdfast.records import INLINE_BYTES_MAX
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
+    from holdfast.transport.client import Token
 
 
-class AsyncStore:
+class AsyncStore(AsyncCollecting, AsyncMailCalls, FromConfig):
     """One agent's storage on this machine, for asyncio; see `Store`, whose arguments it takes.
 
     Opening happens in the constructor (a few milliseconds, once). Use it on one event loop.
@@ -42,7 +44,7 @@ class AsyncStore:
         agent: str,
         *,
         hub: str | Iterable[str] | None = None,
-        token: str | Path | None = None,
+        token: Token = None,
         level: str = "advanced",
         cas: Iterable[str] = (),
         limits: Limits = DEFAULT_LIMITS,
@@ -109,28 +111,6 @@ class AsyncStore:
             stored = await self._append(made.drafts, durable)
             made.versions = [store._version(each) for each in stored]
 
-    async def post(
-        self,
-        body: Any,
-        *,
-        to: str | None = None,
-        kind: str = "message",
-        priority: str = "normal",
-        task: str | None = None,
-        thread: str | None = None,
-        role: str | None = None,
-        msg_id: str = "",
-    ) -> Message:
-        """Posts a message; see `Store.post`."""
-        if self._store._redact is not None:
-            body = self._store._redact(MESSAGES, msg_id, body)
-        words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
-        draft = drafts.message(words, msg_id=msg_id, kind=kind)
-        try:
-            return message_in((await self._append((draft,), False))[0], words)
-        except Conflict:
-            return self._store._posted(draft.key)
-
     # -- reading ------------------------------------------------------------------------------------------------
 
     async def get(
@@ -147,7 +127,7 @@ class AsyncStore:
         special = collection in store._cas or collection in store._sealed
         if at is None and not special and (agent is None or agent == self.agent):
             stored = store._log.newest(collection, key)
-            if stored is None or not stored.is_blob:
+            if stored is None or not (stored.is_blob or stored.body is None):
                 return store.get(key, default=default, collection=collection)
         return await asyncio.to_thread(store.get, key, agent=agent, at=at, default=default, collection=collection)
 
@@ -230,6 +210,14 @@ class AsyncStore:
         """Proves this agent's whole log; see `Store.verify`."""
         return await asyncio.to_thread(self._store.verify)
 
+    async def pin(self, key: str, *, collection: str = STATE) -> None:
+        """Has a key's current value stay on this machine; see `Store.pin`."""
+        await asyncio.to_thread(self._store.pin, key, collection=collection)
+
+    async def unpin(self, key: str, *, collection: str = STATE) -> None:
+        """Lets a pinned value leave again; see `Store.unpin`."""
+        await asyncio.to_thread(self._store.unpin, key, collection=collection)
+
     async def rotate(self) -> str:
         """Puts a new signing key in force; see `Store.rotate`."""
         return await asyncio.to_thread(self._store.rotate)
@@ -254,6 +242,8 @@ class AsyncStore:
         future: asyncio.Future[list[Stored]] = loop.create_future()
         try:
             store._reserve.check(len(made[0].payload))
+            if store._room is not None and not store._room.passes(made):
+                await asyncio.to_thread(store._room.enter, made)
             # One sink a loop, so that a batch of many tasks' writes wakes the loop once.
             store._log.submit(made, _sink(loop), future)
             stored = await future

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Self
 
 from holdfast.collections import Message
@@ -19,22 +18,23 @@ from holdfast.log.versions import Version
 from holdfast.node.aio import AsyncChanges
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins
+from holdfast.node.collecting import AsyncHubCollecting
 from holdfast.node.files import Files, Source
 from holdfast.node.hub import Hub
 from holdfast.node.looking import When
 from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 from holdfast.node.store import LIST_MAX, MISSING
 from holdfast.node.tables import SqlRows, Tables, Verdict
-from holdfast.transport.client import Credential
+from holdfast.transport.client import Credential, Token
 
 
-class AsyncHub:
+class AsyncHub(AsyncHubCollecting):
     """A hub as a reader sees it, for asyncio; see `Hub`, whose arguments it takes."""
 
     def __init__(
         self,
         url: str | Iterable[str],
-        token: str | Path | Credential | None = None,
+        token: Token | Credential = None,
         *,
         pins: Cache | Pins | None = None,
     ) -> None:

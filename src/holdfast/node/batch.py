@@ -67,6 +67,8 @@ class Batch:
 
     def post(self, body: Any, *, kind: str = "message", msg_id: str = "", **fields: Any) -> None:
         """Adds a message; see `Store.post`, whose other fields it takes too."""
+        if fields.get("dedupe") is not None:
+            raise UsageError("a dedupe key is for a message alone", hint="post it outside the batch, or name a msg_id")
         if self._redact is not None:
             body = self._redact(MESSAGES, msg_id, body)
         self.drafts.append(drafts.message(envelope(body, **fields), msg_id=msg_id, kind=kind))

@@ -6,7 +6,7 @@ Disposable: deleting cache.db loses nothing but speed, and the memory of whose k
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from holdfast.node.proof import Proven
 from holdfast.records import decode_header
 
 RECORDS_MAX: Final = 10_000
+MAIL_MAX: Final = 10_000
 _COLUMNS: Final = "header, link, salt, codec, body"
 _HUB: Final = "hub\n"
 """Before the key of a hub, where that is pinned: no agent's name has a line break."""
@@ -77,6 +78,20 @@ class Cache:
         sql = f"SELECT {_COLUMNS} FROM rec WHERE agent=? AND coll=? AND key=? AND version=? ORDER BY id DESC LIMIT 1"
         return self._stored(agent, self._engine.one(sql, (agent, collection, key, version)))
 
+    def keep_mail(self, box: str, mail: Sequence[tuple[str, str, int, bytes, bytes]]) -> None:
+        """Keeps mail as it came, each with its sender, id, number, link and itself."""
+        put = "INSERT OR IGNORE INTO mail(box, sender, msg, seq, link, body) VALUES(?,?,?,?,?,?)"
+        rows = [part for each in mail for part in (put, (box, *each))]
+        self._run(*rows, "DELETE FROM mail WHERE id<=(SELECT max(id) FROM mail)-?", (MAIL_MAX,))
+
+    def mail(self, box: str) -> list[bytes]:
+        """The mail of an inbox that was kept, in the order in which it came."""
+        return [row[0] for row in self._engine.query("SELECT body FROM mail WHERE box=? ORDER BY id", (box,))]
+
+    def mail_named(self, msg: str) -> list[bytes]:
+        """The mail with this id that was kept, whosever it is."""
+        return [row[0] for row in self._engine.query("SELECT body FROM mail WHERE msg=? ORDER BY id", (msg,))]
+
     def forget(self, kids: Collection[bytes], marks: Collection[bytes]) -> int:
         """Removes the records that an erasure names, by the keys that sealed them or by number and link; how many."""
         gone = []
@@ -86,8 +101,15 @@ class Cache:
                 gone.append(number)
         for number in gone:
             self._run("DELETE FROM rec WHERE id=?", (number,))
+        letters = [
+            number
+            for number, seq, link in self._engine.query("SELECT id, seq, link FROM mail")
+            if seq.to_bytes(8, "big") + link in marks
+        ]
+        for number in letters:
+            self._run("DELETE FROM mail WHERE id=?", (number,))
         self._engine.scour()
-        return len(gone)
+        return len(gone) + len(letters)
 
     def close(self) -> None:
         """Closes the file; a second close is fine."""

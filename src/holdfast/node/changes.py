@@ -48,10 +48,12 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     collection: str | None = None
     kind: str | None = None
     prefix: str = ""
+    to: str | None = None
 
     def query(self) -> dict[str, str]:
         """As the hub's feed takes it."""
         given = {"agent": self.agent, "collection": self.collection, "kind": self.kind, "prefix": self.prefix or None}
+        given["to"] = self.to
         return {name: text for name, text in given.items() if text is not None}
 
 
@@ -90,7 +92,7 @@ class Changes:
     @classmethod
     def of_hub(cls, hub: Hub, wanted: Wanted, since: str | None, *, live: bool) -> Changes:
         """Everybody's, in the order in which the hub committed them."""
-        return cls(_Feed(hub, wanted, since, live))
+        return cls(HubFeed(hub, wanted, since, live))
 
     @classmethod
     def of_log(cls, log: Log, wanted: Wanted, since: str | None, *, live: bool, keys: Keys | None = None) -> Changes:
@@ -188,7 +190,7 @@ class _Own:
         )
 
 
-class _Feed:
+class HubFeed:
     """A hub's feed: server-sent events while they work, long polls behind a proxy that swallows them.
 
     Of several hubs it follows one for as long as that answers, and then the next. Each has a cursor of its own; a hub
@@ -210,6 +212,7 @@ class _Feed:
         self._pulling = threading.Lock()  # held while a thread pulls; guards _line
 
     def pull(self) -> Page | None:
+        """The next records with their cursors; empty when only the cursor moved, None at the end."""
         with self._pulling:
             try:
                 while not self._stop.is_set():
@@ -224,14 +227,15 @@ class _Feed:
                         if not error.retryable or (none_left and not self._live):
                             raise
                         self._move_on()
-                        if none_left:
-                            self._stop.wait(self._backoff.delay())
+                        if none_left and (meanwhile := self._away(self._backoff.delay())):
+                            return meanwhile
                 return None
             finally:
                 if self._stop.is_set():
                     self._drop()
 
     def close(self) -> None:
+        """Ends a `pull` that waits, in whatever thread."""
         self._stop.set()
         line = self._line
         if line is not None:
@@ -239,6 +243,11 @@ class _Feed:
         if self._pulling.acquire(timeout=QUICK_S):  # else whoever pulls drops the line when he is done
             self._drop()
             self._pulling.release()
+
+    def _away(self, seconds: float) -> Page:
+        """Waits before the hubs are asked again; whatever else was found meanwhile."""
+        self._stop.wait(seconds)
+        return []
 
     def _now(self, hub: Hub) -> str:
         self._at, cursor = hub.ask(lambda one: (self._hubs.index(one), one.cursor()))

@@ -1,11 +1,11 @@
 """A node directory: who this node is, its keys, its agents' logs, its blobs and its room on the disk.
 
-    config.json          hubs and level, written by init; its presence makes the directory a node's
+    config.json          hubs, level and retention; its presence makes the directory a node's
     node.db  keys.db     how far each hub is · the Ed25519 keys
     cache.db             other agents' records, fetched and verified; may be deleted
     agents/<agent>/      log.db, log.anchor: one agent's log
     blobs/  ballast      payloads above 64 KiB · room to get out of a full disk
-    ship.lock  scan.lock whoever holds it ships, or scans, for everybody
+    ship.lock  scan.lock evict.lock    whoever holds it ships, scans or makes room, for everybody
 
 In one process all stores of a directory share one `Directory` (`attach`), and so its open logs. It refuses to know
 the network: shipping takes a Directory and is started by the store.
@@ -18,7 +18,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -35,14 +35,18 @@ from holdfast.node.batch import CAS_AGENT
 from holdfast.node.keys import Keyring
 from holdfast.objects import BlobFiles
 from holdfast.records import NAME_BYTES_MAX, check_names
+from holdfast.retention import Retention
 
 if TYPE_CHECKING:
     from holdfast.node.positions import Positions
-    from holdfast.node.vault import Vault
+    from holdfast.node.vault import Unsealing, Vault
 
 _CONFIG: Final = "config.json"
 _CACHE_KIB: Final = 256
 _FILE_NAME_MAX: Final = 255
+
+LOCAL: Final = "~local"
+"""Ends the name of the log of an agent's local collections: it is scanned and backed up, and never shipped."""
 
 _attached: dict[str, Directory] = {}
 _attached_lock = threading.Lock()  # guards _attached and every Directory._users
@@ -55,11 +59,14 @@ class Limits(msgspec.Struct, frozen=True):
         floor_bytes: free bytes on the disk below which nothing new is written.
         ballast_bytes: kept aside, to be given back when the disk is full; 0 for none.
         scan_s: seconds between two turns of the scan in the background, which reads all of it in a day; 0 for none.
+        retention: how much of the agent's log stays here, and for how long; it is written down for whoever opens the
+            node next. None: as it was written down, or everything.
     """
 
     floor_bytes: int = FLOOR_BYTES
     ballast_bytes: int = BALLAST_BYTES
     scan_s: float = 300.0
+    retention: Retention | None = None
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -87,7 +94,10 @@ class Directory:
         self.reserve = Reserve(path, ballast_bytes=limits.ballast_bytes, floor_bytes=limits.floor_bytes, clock=wall)
         self.shipper: Any = None  # the process's one Shipper, once a store with a hub was opened
         self.scanner: Any = None  # the process's one Scanning, once a store was opened
-        self.lock = threading.RLock()  # guards what follows, `shipper` and `scanner`
+        self.unsealing: Unsealing | None = None  # where the key of sealed collections is; None: as the environment says
+        self.evictor: Any = None  # the process's one Evictor, once a store with a budget and a hub was opened
+        self.rooms: dict[tuple[str, str], Any] = {}  # the guards of budgets, by agent and level
+        self.lock = threading.RLock()  # guards what follows, and the three above
         self._keyring: Keyring | None = None
         self._vault: Vault | None = None
         self._node: Engine | None = None
@@ -99,7 +109,7 @@ class Directory:
 
     @classmethod
     def init(
-        cls, path: str | os.PathLike[str], *, hubs: Sequence[str] = (), level: str = "advanced", wall: Clock = SYSTEM
+        cls, path: str | os.PathLike[str], *, hubs: Sequence[str] = (), level: str | None = None, wall: Clock = SYSTEM
     ) -> bool:
         """Makes a node directory with a key of its own; returns False if there is one already, unchanged.
 
@@ -108,7 +118,7 @@ class Directory:
         Args:
             path: the directory; made if missing, private to this user.
             hubs: addresses that stores opened without ``hub=`` ship to.
-            level: what tools open it with.
+            level: what tools open it with, whatever they are configured to; None: as they are.
             wall: the clock.
 
         Raises:
@@ -131,7 +141,7 @@ class Directory:
                 keyring.make_first()
             finally:
                 keyring.close()
-            write_config(home, {"format": 1, "hubs": list(hubs), "level": level})
+            write_config(home, {"format": 1, "hubs": list(hubs)} | ({"level": level} if level else {}))
         return True
 
     # -- who this node is ----------------------------------------------------------------------------------------
@@ -154,9 +164,12 @@ class Directory:
         """The keys of sealed collections, which lie in the same file."""
         with self.lock:
             if self._vault is None:
-                from holdfast.node.vault import Vault
+                from holdfast.node.vault import Vault, from_environment
 
-                self._vault = Vault(self.keyring.engine, self.path, self.wall)
+                def unsealing() -> Unsealing:
+                    return self.unsealing or from_environment()
+
+                self._vault = Vault(self.keyring.engine, self.path, self.wall, unsealing)
             return self._vault
 
     @property
@@ -273,18 +286,20 @@ class Directory:
 
     def close(self) -> None:
         """Stops shipping and closes every file; a second close is fine."""
-        if self.scanner is not None:
-            self.scanner.stop()
+        for each in (self.scanner, self.evictor):
+            if each is not None:
+                each.stop()
         if self.shipper is not None:
             self.shipper.stop()
         with self.lock:
             self.shipper = None
             logs = [opened for opened, _ in self._logs.values()]
             self._logs.clear()
+            self.rooms.clear()
             engines: list[Any] = [each for each in (self._keyring, self._node) if each is not None]
             self._keyring = self._node = self._vault = None
-        for each in (*logs, *engines):
-            each.close()
+        for other in (*logs, *engines):
+            other.close()
 
 
 def attach(path: str | os.PathLike[str], *, limits: Limits = DEFAULT_LIMITS, make: bool = True) -> Directory:
@@ -339,6 +354,11 @@ def folder_of(agent: str) -> str:
     return f"%2E{name[1:]}" if name.startswith(".") else name
 
 
+def is_local(agent: str) -> bool:
+    """Whether a log of this name stays on this machine."""
+    return agent.endswith(LOCAL)
+
+
 def check_agent(agent: str) -> None:
     """Refuses a name that no agent can have.
 
@@ -387,6 +407,19 @@ def write_config(home: Path, config: dict[str, Any]) -> None:
         os.fsync(file.fileno())
     os.replace(partial, home / _CONFIG)
     sync_directory(home)
+
+
+def change_config(home: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes config.json as a whole; of two who do so at once, one comes after the other.
+
+    Args:
+        home: the node directory.
+        change: changes what the file says, in place.
+    """
+    with _locked(home):
+        config = read_config(home)
+        change(config)
+        write_config(home, config)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from holdfast.log.anchor import read_mark
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
 from holdfast.node.proving import acknowledged, referred
+from holdfast.node.room import cache
 from holdfast.node.scanning import progress
 from holdfast.node.tally import hub_status
 
@@ -46,6 +47,7 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
             "trouble": str(trouble) if trouble is not None else None,
         },
         "scan": _scan(directory, opened.agent),
+        "cache": cache(directory, opened),
         "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
         "hubs": standing,
         "refused": refused,
@@ -92,6 +94,11 @@ def _problems(found: dict[str, Any]) -> list[str]:
         out.append(f"background work failed: {found['log']['trouble']}")
     if not found["disk"]["writable"]:
         out.append(f"the disk is full: {found['disk']['free'] >> 20} MiB free, writes are refused")
+    if found["cache"]["full"]:
+        what, budget = found["cache"], found["cache"]["budget"]
+        why = what["trouble"] or f"{what['unsettled']:,} bytes are not settled at the hub and its backups"
+        said = f"the cache of {found['agent']} is full: {what['used']:,} of {budget:,} bytes, writes are refused"
+        out.append(f"{said}; {why}")
     for hub in found["hubs"]:
         if hub["alert"]:
             out.append(f"{hub['url']}: {hub['alert']}")

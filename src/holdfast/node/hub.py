@@ -12,7 +12,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http.client import HTTPResponse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 import msgspec
@@ -26,13 +25,14 @@ from holdfast.log.drafts import MESSAGES
 from holdfast.log.versions import Version, shown
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
+from holdfast.node.collecting import HubCollecting
 from holdfast.node.hubs import Hubs
 from holdfast.node.looking import When
 from holdfast.node.proof import Proven, prove
 from holdfast.node.proven import HubBlobs, as_stored
 from holdfast.node.store import LIST_MAX, MISSING
 from holdfast.transport.blobs import fetch
-from holdfast.transport.client import Credential, HubClient
+from holdfast.transport.client import Credential, HubClient, Token
 
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
@@ -59,7 +59,7 @@ def _of_each(method: Callable[Concatenate[Hub, P], T]) -> Callable[Concatenate[H
     return call
 
 
-class Hub:
+class Hub(HubCollecting):
     """Reads, searches and follows what every node ships to a hub. Safe to share among threads.
 
     With several addresses the first hub that answers is asked; one that did not is passed over for a while. Decisions
@@ -74,7 +74,7 @@ class Hub:
     def __init__(
         self,
         url: str | Iterable[str],
-        token: str | Path | Credential | None = None,
+        token: Token | Credential = None,
         *,
         pins: Cache | Pins | None = None,
     ) -> None:
@@ -428,7 +428,7 @@ class Hub:
             body: text or JSON values.
             agent: who says it.
             to, kind, msg_id: see `Store.post`; the same `msg_id` again changes nothing.
-            fields: priority, task, thread, role.
+            fields: priority, task, thread, role, dedupe, expires_at, in_reply_to, options.
 
         Raises:
             HubUnavailable: the hub does not answer; with a `msg_id` of your own it is safe to try again.

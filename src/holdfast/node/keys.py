@@ -53,6 +53,10 @@ class Keyring:
         """Every key that was or will be in force here, newest first."""
         return [row[0] for row in self._engine.query("SELECT public FROM key ORDER BY id DESC")]
 
+    def destroyed(self) -> list[bytes]:
+        """The names of the data keys that an erasure destroyed here."""
+        return [bytes(row[0]) for row in self._engine.query("SELECT kid FROM dek WHERE wrapped IS NULL")]
+
     def before(self, public_key: bytes) -> bytes:
         """The key that was in force before this one; empty if it is the first."""
         sql = "SELECT public FROM key WHERE id<(SELECT id FROM key WHERE public=?) ORDER BY id DESC LIMIT 1"

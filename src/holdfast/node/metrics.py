@@ -14,6 +14,7 @@ from holdfast.errors import HoldfastError
 from holdfast.node.directory import Directory, read_config
 from holdfast.node.health import quarantined
 from holdfast.node.outbox_store import Owed, owed
+from holdfast.node.room import cache
 from holdfast.node.scanning import progress
 from holdfast.node.tally import REASONS, Tally, hub_status
 
@@ -44,6 +45,10 @@ class _Agent(msgspec.Struct):
     refused: int = 0
     moved: int = 0
     unreadable: int = 0
+    budget: int = 0
+    full: int = 0
+    evicted: int = 0
+    unsettled: int = 0
     scan_findings: int = 0
     scan_turn_ms: int = 0
     scan_round_ms: int = 0
@@ -97,6 +102,10 @@ def _look(directory: Directory, name: str, hubs: Sequence[str], into: _Agent) ->
         into.incidents += len(opened.incidents)
         into.refused += directory.node.one("SELECT count(*) FROM refused WHERE stream=?", (branch.stream,))[0]
         into.moved += len(quarantined(directory, name))
+        room = cache(directory, opened)
+        into.budget, into.full = into.budget + room["budget"], into.full + room["full"]
+        into.evicted += room.get("evicted", 0)
+        into.unsettled += room.get("unsettled", 0)
         scan = progress(directory, name)
         into.scan_findings += len(scan.findings)
         into.scan_turn_ms = min(into.scan_turn_ms or scan.at_ms, scan.at_ms)
@@ -112,6 +121,10 @@ def _of_agents(agents: Mapping[str, _Agent]) -> Iterator[Family]:
 
     yield each("log_records", "Records in an agent's log", lambda a: a.records)
     yield each("cache_used_bytes", "Bytes that an agent's log takes on this machine", lambda a: a.bytes)
+    yield each("cache_budget_bytes", "Bytes that log, WAL and blobs may take here; 0: no budget", lambda a: a.budget)
+    yield each("cache_full", "1 while the budget refuses writes; holdfast retention show says why", lambda a: a.full)
+    yield each("cache_unsettled_bytes", "Of a budget, what may not leave yet", lambda a: a.unsettled)
+    yield each("cache_evicted_records", "Bodies that have left this machine for its budget", lambda a: a.evicted)
     yield each("outbox_records", "Records that the slowest hub has not acknowledged", lambda a: a.owed.records)
     yield each("outbox_bytes", "Bytes of their bodies as they are stored, without blobs", lambda a: a.owed.bytes)
     yield each(

@@ -10,15 +10,15 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from holdfast import clock
 from holdfast.collections import Message
-from holdfast.corpus import Filter, Stored
-from holdfast.errors import HubUnavailable, IntegrityError, NotCached, NotFound, Sealed, UsageError
+from holdfast.corpus import Filter, SqliteCorpus, Stored
+from holdfast.corpus.eviction import take_back
+from holdfast.errors import HubUnavailable, IntegrityError, NodeFull, NotCached, NotFound, Sealed, UsageError
 from holdfast.log import Log
 from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told
@@ -28,9 +28,14 @@ from holdfast.node.directory import Directory
 from holdfast.node.hub import Hub
 from holdfast.node.looking import When, as_of, newest
 from holdfast.node.proof import Proven
-from holdfast.node.proven import as_stored
+from holdfast.node.proven import HubBlobs, as_stored
+from holdfast.node.room import ROW_BYTES, Need
 from holdfast.records import BLOB, read_blob_reference
 from holdfast.transport.blobs import download
+from holdfast.transport.client import Token
+
+if TYPE_CHECKING:
+    from holdfast.node.room import Room
 
 T = TypeVar("T")
 SEALED: Final = "sealed"
@@ -46,9 +51,9 @@ class Others:
         token: what they know us by.
     """
 
-    def __init__(self, directory: Directory, agent: str, hubs: Sequence[str], token: str | Path | None) -> None:
+    def __init__(self, directory: Directory, agent: str, hubs: Sequence[str], token: Token) -> None:
         self._directory = directory
-        self._agent = agent
+        self._agent, self._hubs = agent, hubs
         self._lock = threading.Lock()  # guards _cache
         self._cache: Cache | None = None
         self._hub = Hub(hubs, token, pins=self.cache) if hubs else None
@@ -76,22 +81,26 @@ class Others:
 
     def get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
         """Another agent's value; see `Store.get`."""
+        return self.value(self.record(agent, collection, key, at))
+
+    def record(self, agent: str, collection: str, key: str, at: When | None) -> Stored:
+        """The record behind it."""
         name = self._directory.vault.name(collection, key)
         try:
-            return self._get(agent, collection, name, at)
+            return self._record(agent, collection, name, at)
         except NotFound:
             if name == key:
                 raise
-            return self._get(agent, collection, key, at)  # it may be sealed here alone
+            return self._record(agent, collection, key, at)  # it may be sealed here alone
 
-    def _get(self, agent: str, collection: str, key: str, at: When | None) -> Any:
+    def _record(self, agent: str, collection: str, key: str, at: When | None) -> Stored:
         with self._beside(agent) as log:
             if log is not None:
-                return self._open(_read(log, collection, key, at))
+                return _read(log, collection, key, at)
         if isinstance(at, int) and not isinstance(at, bool):
             kept = self.cache.version(agent, collection, key, at)
             if kept is not None:
-                return self._value(kept)
+                return kept
         try:
             found = self._ask(lambda hub: hub.prove(agent, collection, key, at))
         except HubUnavailable:
@@ -99,9 +108,9 @@ class Others:
             kept = self.cache.newest(agent, collection, key, until=until)
             if kept is None:
                 raise
-            return self._value(kept)
+            return kept
         self.cache.keep(found)
-        return self._value(as_stored(found))
+        return as_stored(found)
 
     def history(self, agent: str, collection: str, key: str, limit: int) -> list[Version]:
         """Every version of another agent's key, newest first."""
@@ -135,22 +144,46 @@ class Others:
         """Everybody's values and messages with these words."""
         return self._ask(lambda hub: hub.search(q, agent=agent, collection=collection, limit=limit))
 
-    def fetch_back(self, stored: Stored) -> Any:
-        """The value of a record whose bytes are not on this machine, from a hub that holds them; kept, if a blob.
+    def fetch_back(self, stored: Stored, corpus: SqliteCorpus, room: Room | None, *, keep: bool = False) -> Any:
+        """The value of a record of this log whose bytes are not on this machine, from a hub that holds them.
+
+        Args:
+            stored: the record.
+            corpus: the log, which keeps the bytes again.
+            room: where that must stay within a budget: without room for them they are only returned.
+            keep: they must be kept: room is made for them.
 
         Raises:
-            NotCached: no hub answers.
+            NodeFull: they must be kept, and do not fit.
+            NotCached: no hub answers; it says where the bytes are.
             IntegrityError: what came is something else.
         """
         record = stored.record
-        where = f"{record.collection}/{record.key} seq {record.seq} of {stored.agent}"
         try:
-            if stored.body is None:
-                stored = as_stored(self._ask(lambda hub: self._same(hub, stored)))
-            return self._value(stored)
+            if stored.body is not None:
+                return self.value(stored)
+            found = self._ask(lambda hub: self._same(hub, stored))
+            item = found.item
+            back = msgspec.structs.replace(stored, codec=item.codec, body=item.body, why=item.why)
+            beside = read_blob_reference(back.payload())[1] if record.flags & BLOB and item.body is not None else 0
+            if keep and room is not None:
+                room.claim(Need(len(item.body or b"") + ROW_BYTES, beside))
+            if item.body is not None and (keep or room is None or room.has_for(len(item.body), beside)):
+                value = self.value(back)  # its blob first: what the row then refers to is here
+                with contextlib.suppress(NodeFull):
+                    kept = take_back(corpus, stored.pos, record.link, item.codec, item.body)
+                    if kept and room is not None and beside:
+                        room.took_back(beside)
+                return value
+            return self._ask(lambda hub: value_in(back, HubBlobs(hub.client, found), self._directory.vault))
         except HubUnavailable as error:
+            where = ", ".join(self._hubs)
             raise NotCached(
-                f"the bytes of {where} are not on this machine, and no hub answers", hint="try again when one does"
+                f"{record.collection}/{record.key} seq {record.seq} of {stored.agent} is not on this machine but at"
+                f" {where}, which does not answer",
+                hint="try again when it does; what has to stay here can be pinned",
+                hub=where,
+                payload_hash=record.payload_hash.hex(),
             ) from error
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -193,7 +226,8 @@ class Others:
             raise IntegrityError(f"the hub's version {record.key_version} of {record.key} is another than this node's")
         return found
 
-    def _value(self, stored: Stored) -> Any:
+    def value(self, stored: Stored) -> Any:
+        """What a record holds; a blob that is not on this machine is fetched."""
         if stored.record.flags & BLOB and stored.body is not None:
             digest, size = read_blob_reference(stored.payload())
             if not self._directory.blobs.has(digest):
@@ -205,7 +239,7 @@ class Others:
         at = version.agent, version.collection, version.key, version.version
         found = self._ask(lambda hub: hub.prove(*at))
         with contextlib.suppress(Sealed):
-            return msgspec.structs.replace(version, value=self._value(as_stored(found)), key=name, missing="")
+            return msgspec.structs.replace(version, value=self.value(as_stored(found)), key=name, missing="")
         return version
 
     def _open(self, stored: Stored) -> Any:

@@ -20,7 +20,7 @@ from holdfast.corpus.sqlite import SqliteTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log import OpenLog, new_incarnation, prune
 from holdfast.log.erasure import PENDING
-from holdfast.node.directory import Directory
+from holdfast.node.directory import Directory, is_local
 from holdfast.node.keys import Keyring
 from holdfast.node.taking import fast_forward, merge, remembered
 from holdfast.protocol.ports import Position, StreamInfo
@@ -212,7 +212,7 @@ class LogsOutbox:
             return
         self._seen, self._again = changed, now + LOOK_AGAIN_S
         for agent in self._directory.agents():
-            if agent in self._agents:
+            if agent in self._agents or is_local(agent):
                 continue
             try:
                 opened = self._mine[agent] = self._directory.open_log(agent, None)
@@ -395,12 +395,16 @@ class Owed(msgspec.Struct, frozen=True):
 
 def depth(directory: Directory, opened: OpenLog, hub: str) -> int:
     """How many records of a log a hub has not acknowledged, as far as this node knows."""
+    if is_local(opened.agent):
+        return 0
     head = opened.corpus.head(opened.log.branch.id)
     return max(0, head.seq - _acked(directory, opened, hub))
 
 
 def owed(directory: Directory, opened: OpenLog, hub: str) -> Owed:
     """The same, and how large and how old it is; reads the lengths of all that waits."""
+    if is_local(opened.agent):
+        return Owed()
     corpus, acked = opened.corpus, _acked(directory, opened, hub)
     # An agent's file holds its current branch only: a pos is a number.
     count, size = corpus.engine.one("SELECT count(*), coalesce(sum(length(body)), 0) FROM rec WHERE pos>?", (acked,))

@@ -83,7 +83,7 @@ def decode(answer: Answer, kind: type[T]) -> T:
         HubError: something else than was agreed.
     """
     try:
-        return msgspec.json.decode(answer.body, type=kind)
+        return msgspec.json.decode(answer.body, type=codec.ready(kind))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HubError(f"the hub's answer is not as agreed: {error}", hint="is it another version?") from error
 

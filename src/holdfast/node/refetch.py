@@ -17,7 +17,7 @@ from holdfast.node.directory import folder_of
 from holdfast.objects import BlobFiles
 from holdfast.records import genesis, stream_id
 from holdfast.transport.blobs import PIECE_BYTES
-from holdfast.transport.client import HubClient
+from holdfast.transport.client import HubClient, Token
 from holdfast.wire import MEDIA, Item, Mark
 
 
@@ -31,7 +31,7 @@ class HubSource:
         node: the node's name for hubs.
     """
 
-    def __init__(self, url: str, token: str | Path | None, keys: Sequence[bytes], node: str = "repair") -> None:
+    def __init__(self, url: str, token: Token, keys: Sequence[bytes], node: str = "repair") -> None:
         self._client = HubClient(url, token)
         self._keys = list(keys)
         self._node = node

@@ -25,13 +25,26 @@ from holdfast.integrity.casework import examine
 from holdfast.integrity.checks import Finding
 from holdfast.integrity.mending import blob_steps, bring_blobs, note_recovery
 from holdfast.integrity.moments import Change
-from holdfast.integrity.recovery import MANUAL, REDERIVE, TIMESTAMP_ROLLBACK, Plan, Policy, Refusal, Step, several
+from holdfast.integrity.recovery import (
+    MANUAL,
+    REDERIVE,
+    TIMESTAMP_ROLLBACK,
+    Outcome,
+    Plan,
+    Policy,
+    Refusal,
+    Step,
+    several,
+)
 from holdfast.integrity.recovery_log import Case, Ground, attempt, mend, sweep
 from holdfast.integrity.source import Source
+from holdfast.log.erasure import Erasure
 from holdfast.node.directory import attach, detach, read_config
 from holdfast.node.keys import Keyring
 from holdfast.node.refetch import HubSource
 from holdfast.objects import BlobFiles
+from holdfast.seal import KeyRing
+from holdfast.transport.client import Token
 from holdfast.wire import Mark
 
 KEYS: Final = "keys.db"
@@ -41,45 +54,30 @@ ICE: Final = ("not provable", "mass damage", "lowers the head")
 """Refusals behind which nothing is written to the log until a person decides."""
 
 
-class Outcome(msgspec.Struct, kw_only=True):
-    """What a repair did.
-
-    Attributes:
-        plan: what it found, and what stood against it.
-        attempts: the evidence of each attempt, as it was noted.
-        repaired: agents whose logs are whole again.
-        blobs: how many blobs were brought back.
-    """
-
-    plan: Plan
-    attempts: list[dict[str, Any]] = []
-    repaired: list[str] = []
-    blobs: int = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to be repaired."""
-        return not self.plan.refusals
-
-
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What a repair works with.
 
     Attributes:
         hubs: addresses; None: as the directory is configured.
         token: what they know this node by, or the file that holds it.
-        sources: further places, such as backups.
+        sources: further places, such as copies.
+        backups: addresses of repositories of backups (`holdfast backup`); None: as the directory is configured.
+        ring: the keys of those that are sealed.
+        signer: whose backups they must be (a public key in hex); empty: whose each repository says.
         clock: the time.
         free: how many bytes the disk of a path has left.
-        erased: whether a record's body was erased.
+        erased: erasures that must hold beside those that the logs and keys.db know.
     """
 
     hubs: Sequence[str] | None = None
-    token: str | Path | None = None
+    token: Token = None
     sources: Sequence[Source] = ()
+    backups: Sequence[str] | None = None
+    ring: KeyRing | None = None
+    signer: str = ""
     clock: Clock = SYSTEM
     free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
-    erased: Callable[[bytes, Any], bool] = lambda _stream, _record: False
+    erased: Sequence[Erasure] = ()
 
 
 def plan(home: Path, tools: Tools = Tools(), policy: Policy = Policy()) -> Plan:  # noqa: B008 - both are frozen
@@ -135,6 +133,7 @@ class _Bench:
     def __init__(self, home: Path, tools: Tools, policy: Policy, *, make: bool) -> None:
         self.home, self.tools, self.policy, self.make = home, tools, policy, make
         self.cases: list[Case] = []
+        self.kids: frozenset[bytes] = frozenset()
         self.damaged_files: dict[str, list[str]] = {}
         self.wrong_blobs: dict[bytes, tuple[int, list[tuple[str, int]]]] = {}
         self.incidents: dict[str, Path] = {}
@@ -175,10 +174,16 @@ class _Bench:
         asked = [HubSource(url, self.tools.token, keys) for url in urls]
         for hub in asked:
             self._stack.callback(hub.close)
-        self.sources: list[Source] = [*asked, *self.tools.sources]
+        self.sources: list[Source] = [*asked, *self.tools.sources, *self._backups(keys, found)]
         tools = self.tools
         self.ground = Ground(
-            keys=keys, sources=self.sources, acked=acked, erased=tools.erased, clock=tools.clock, free=tools.free
+            keys=keys,
+            sources=self.sources,
+            acked=acked,
+            erased=tools.erased,
+            kids=self.kids,
+            clock=tools.clock,
+            free=tools.free,
         )
         for number, (agent, folder) in enumerate(folders(self.home)):
             case = examine(folder, agent, self.ground, self.scratch / str(number))
@@ -191,6 +196,21 @@ class _Bench:
             found.refusals.append(against)
         self._look_at_blobs(found)
         return found
+
+    def _backups(self, keys: Sequence[bytes], found: Plan) -> Iterator[Source]:
+        """The repositories of backups; one that cannot be reached is told like a hub that does not answer."""
+        tools = self.tools
+        known = list(read_config(self.home).get("backups") or ()) if tools.backups is None else tools.backups
+        if known:
+            from holdfast.integrity.backup import BackupSource, Repository
+            from holdfast.node.objects import open_store
+        for address in known:
+            try:
+                store = self._stack.enter_context(open_store(address))
+            except (HoldfastError, OSError) as error:
+                found.away[f"backup {address.partition('?')[0].rpartition('@')[2]}"] = str(error)
+                continue
+            yield BackupSource(Repository(store, tools.ring, signer=tools.signer), keys)
 
     def _look_at_blobs(self, found: Plan) -> None:
         refers: dict[bytes, tuple[int, list[tuple[str, int]]]] = {}
@@ -219,6 +239,7 @@ class _Bench:
             keyring = Keyring(self._copy(KEYS), self.tools.clock)
             try:
                 keys = keyring.public_keys()
+                self.kids = frozenset(keyring.destroyed())
                 wrong = keyring.scrub()
             finally:
                 keyring.close()

@@ -21,7 +21,6 @@ import socket
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -30,14 +29,14 @@ from holdfast import seal, wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, HubUnavailable, NotFound, StoreClosed, UsageError
 from holdfast.log import OpenLog
-from holdfast.node.directory import Directory
+from holdfast.node.directory import Directory, is_local
 from holdfast.node.knock import Address
 from holdfast.node.outbox_store import LogsOutbox, depth
 from holdfast.node.tally import Tally, hub_status
 from holdfast.protocol.actions import Pull, Refresh, SendAppend, SendBlob, SendHello, Wait
 from holdfast.protocol.outbox import Outbox
 from holdfast.transport.blobs import upload
-from holdfast.transport.client import Answer, HubClient
+from holdfast.transport.client import Answer, HubClient, Token
 from holdfast.wire import MEDIA
 
 logger = logging.getLogger(__name__)
@@ -54,8 +53,14 @@ STOP_S: Final = 5.0
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
 
 
-def start(directory: Directory, hubs: Sequence[str], token: str | Path | None) -> None:
-    """Sees to it that this process ships to these hubs, or stands by to; returns at once."""
+def start(directory: Directory, hubs: Sequence[str], token: Token, agent: str) -> None:
+    """Sees to it that this process ships to these hubs, or stands by to; returns at once.
+
+    Raises:
+        UsageError: a bad address, or an agent whose name says that its log stays here.
+    """
+    if is_local(agent):
+        raise UsageError(f"the log of {agent!r} is never shipped: so its name says", hint="another name, or hub=[]")
     lines = [HubClient(url, token) for url in hubs]  # refuses a bad address before anything runs
     with directory.lock:
         if directory.shipper is None:

@@ -19,31 +19,36 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from holdfast import clock
-from holdfast.collections import Message, envelope, message_in
+from holdfast.collections import Message
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.search import search
-from holdfast.errors import Conflict, NodeFull, NotCached, NotFound, UsageError
+from holdfast.errors import NodeFull, NotCached, NotFound, UsageError
 from holdfast.log import Draft, drafts
 from holdfast.log import level as level_named
 from holdfast.log.drafts import MESSAGES
 from holdfast.log.sealing import value_in
 from holdfast.log.versions import Version, told, version_of
 from holdfast.node.batch import CAS_AGENT, STATE, Batch, Redact
+from holdfast.node.collecting import Collecting
 from holdfast.node.directory import DEFAULT_LIMITS, Directory, Limits, attach, check_agent, detach
+from holdfast.node.keeping import listed, message_listed, watched
 from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
+from holdfast.node.mailing import MailCalls
+from holdfast.node.opening import FromConfig
 from holdfast.node.sealing import Sealing
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
     from holdfast.node.changes import Changes
     from holdfast.node.others import Others
+    from holdfast.transport.client import Token
 
 MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 """Stands for: there is no default, raise."""
 LIST_MAX = 1000
 
 
-class Store:
+class Store(Collecting, MailCalls, FromConfig):
     """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
 
     Args:
@@ -51,7 +56,7 @@ class Store:
         agent: who writes.
         hub: a hub's address, or several: all are shipped to, the first that answers is read from, the first alone
             decides about cas collections. None: those that `holdfast init` wrote down, if any. An empty list: none.
-        token: what the hub knows this node by; a Path is read anew when the hub refuses what was in it.
+        token: what the hub knows this node by; a Path, or what a function gives, is read again once it is refused.
         level: what a returned write survives: basic, advanced or critical.
         cas: collections whose writes the hub decides (compare-and-set among all agents).
         limits: how the node treats its disk.
@@ -70,7 +75,7 @@ class Store:
         agent: str,
         *,
         hub: str | Iterable[str] | None = None,
-        token: str | Path | None = None,
+        token: Token = None,
         level: str = "advanced",
         cas: Iterable[str] = (),
         limits: Limits = DEFAULT_LIMITS,
@@ -96,7 +101,7 @@ class Store:
             if self.hubs:
                 from holdfast.node.ship import start
 
-                start(self._directory, self.hubs, token)
+                start(self._directory, self.hubs, token, agent)
             self._opened = self._directory.open_log(agent, wanted)
             self._log = self._opened.log
             self._redact = redact
@@ -104,6 +109,7 @@ class Store:
             self._sealed = self._sealing.collections
             if sealed:
                 self._sealing.declare(sealed, self._cas)
+            self._room = watched(self._directory, self._opened, limits.retention, self.hubs, token)
             if limits.scan_s:
                 from holdfast.node.scanning import start as scan
 
@@ -137,7 +143,7 @@ class Store:
 
         Raises:
             Conflict: somebody was faster than `expect`.
-            NodeFull: this machine's disk is full; nothing was written, reads go on.
+            NodeFull: this machine's disk, or the budget, is full; nothing was written, reads go on.
             UsageError: a value that JSON cannot say, an impossible name.
             HubUnavailable: only in a cas collection: the hub decides, and it is away; nothing was written.
         """
@@ -198,38 +204,6 @@ class Store:
         yield made
         if made.drafts:
             made.versions = [self._version(each) for each in self._append(made.drafts, durable)]
-
-    def post(
-        self,
-        body: Any,
-        *,
-        to: str | None = None,
-        kind: str = "message",
-        priority: str = "normal",
-        task: str | None = None,
-        thread: str | None = None,
-        role: str | None = None,
-        msg_id: str = "",
-    ) -> Message:
-        """Posts a message, and returns it once it is durable here; posting its `msg_id` again changes nothing.
-
-        Args:
-            body: text or JSON values.
-            to: an agent, ``people``, or None for whoever looks.
-            kind: message, report (for people), or a word of your own.
-            priority: low, normal, high or hot.
-            task, thread: what it belongs to.
-            role: user, assistant, system or tool, in conversations.
-            msg_id: unique for ever; made here if empty.
-        """
-        if self._redact is not None:
-            body = self._redact(MESSAGES, msg_id, body)
-        words = envelope(body, to=to, priority=priority, task=task, thread=thread, role=role)
-        draft = drafts.message(words, msg_id=msg_id, kind=kind)
-        try:
-            return message_in(self._append((draft,), False)[0], words)
-        except Conflict:
-            return self._posted(draft.key)
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -326,7 +300,7 @@ class Store:
             found = self._reader().messages(which)
             newest_known = max((each.seq for each in found if each.agent == self.agent), default=0)
             return [*found, *(each for each in own if each.seq > newest_known)][-limit:]
-        return [message_in(stored, self._load(stored)) for stored in messages_in(self._log, which)][::-1]
+        return [self._message(stored) for stored in messages_in(self._log, which)][::-1]
 
     def changes(
         self,
@@ -409,6 +383,23 @@ class Store:
 
         return verify(self._directory, self._opened)
 
+    def pin(self, key: str, *, collection: str = STATE) -> None:
+        """Has a key's current value stay on this machine whatever the budget; it is fetched if it had left.
+
+        Raises:
+            NotFound: it has no value.
+            NodeFull, NotCached: it had left, and there is no room for it, or no hub that answers.
+        """
+        from holdfast.node.keeping import pin
+
+        pin(self, collection, key)
+
+    def unpin(self, key: str, *, collection: str = STATE) -> None:
+        """Lets a pinned value leave again as any other; one that was not pinned is fine."""
+        from holdfast.node.keeping import unpin
+
+        unpin(self, collection, key)
+
     def rotate(self) -> str:
         """Puts a new signing key in force for the whole node directory; returns its public half in hex.
 
@@ -422,11 +413,9 @@ class Store:
 
     def close(self) -> None:
         """Syncs and closes; a second close is fine. A hub that answers gets up to a second to take the last records."""
-        if self._closed:
+        if self._closed or os.getpid() != self._directory.pid:  # in a forked child all of it is the parent's
             return
         self._closed = True
-        if os.getpid() != self._directory.pid:
-            return  # a forked child: all of it is the parent's
         if self.hubs and (shipper := self._directory.shipper) is not None:
             shipper.linger(self._opened, self.hubs)
         if self._others is not None:
@@ -445,6 +434,8 @@ class Store:
     def _append(self, made: Sequence[Draft], durable: bool) -> list[Stored]:
         try:
             self._reserve.check(len(made[0].payload))
+            if self._room is not None:
+                self._room.enter(made)
             stored = self._log.append(made, durable=durable)
         except NodeFull:
             self._directory.make_room()
@@ -457,12 +448,6 @@ class Store:
         if shipper is not None and not shipper.poked:
             shipper.poke()
 
-    def _posted(self, msg_id: str) -> Message:
-        stored = self._log.newest(MESSAGES, msg_id)
-        if stored is not None:
-            return message_in(stored, self._load(stored))
-        raise Conflict(f"message {msg_id} was deleted", hint="post it under another msg_id")
-
     def _check_there(self, collection: str, key: str, prefix: bool, expect: int | str | None) -> None:
         if not prefix and expect is None:
             self._sealing.find(collection, key)
@@ -473,23 +458,26 @@ class Store:
             return CAS_AGENT
         return None if agent is None or agent == self.agent else agent
 
-    def _load(self, stored: Stored) -> Any:
+    def _load(self, stored: Stored, *, keep: bool = False) -> Any:
         try:
             return value_in(stored, self._blobs, self._sealing.vault)
         except NotCached:
             if not self.hubs:
                 raise
-            return self._reader().fetch_back(stored)
+            return self._reader().fetch_back(stored, self._opened.corpus, self._room, keep=keep)
 
     def _version(self, stored: Stored) -> Version:
         try:
             return told(stored, self._blobs, self._sealing.vault)
         except NotCached:
-            return version_of(stored, None, self._load(stored))
+            return listed(stored, self._load)
+
+    def _message(self, stored: Stored) -> Message:
+        return message_listed(stored, self._load)
 
     def _unshipped(self, which: Filter) -> list[Message]:
         """One's own messages that not every hub can know yet: whoever has posted sees it at once."""
-        return [message_in(each, self._load(each)) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
+        return [self._message(each) for each in unshipped(self._log, which, self.outbox_depth)][::-1]
 
     def _reader(self) -> Others:
         with self._directory.lock:

@@ -54,7 +54,7 @@ def remembered(query: Callable[..., list[Any]], link_at: Callable[[int], bytes |
         link_at: the link of its log at a number.
     """
     rows = query("SELECT v FROM meta WHERE k>=? AND k<? ORDER BY k", (WEIGHED, f"{WEIGHED}g"))
-    found = [msgspec.msgpack.decode(row[0], type=Weighed) for row in rows]
+    found = [msgspec.msgpack.decode(row[0], type=codec.ready(Weighed)) for row in rows]
     return [each for each in found if link_at(each.mine.seq) == each.mine.link]
 
 

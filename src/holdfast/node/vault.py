@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.clock import Clock
 from holdfast.corpus.engine import Engine
 from holdfast.errors import HoldfastError, IntegrityError, Sealed, UsageError
@@ -61,7 +62,7 @@ class Bundle(msgspec.Struct, frozen=True):
             UsageError: it is none, or damaged.
         """
         try:
-            found = msgspec.json.decode(data, type=_File)
+            found = msgspec.json.decode(data, type=codec.ready(_File))
         except msgspec.DecodeError as error:
             raise UsageError(f"these are no exported keys: {error}", hint="holdfast keys export") from error
         every = [*found.index.values(), *(each.key for each in found.keys)]
@@ -77,6 +78,24 @@ class _File(msgspec.Struct):
     keys: list[Key]
 
 
+class Unsealing(msgspec.Struct, frozen=True):
+    """Where the key-encryption key is come by, as somebody configured it.
+
+    Attributes:
+        key_file: the key file; None: the usual one.
+        passphrase: gives the passphrase when it is needed; None: there is none.
+    """
+
+    key_file: Path | None = None
+    passphrase: Callable[[], str | None] | None = None
+
+
+def from_environment() -> Unsealing:
+    """What the environment says of it now."""
+    file = os.environ.get(KEY_FILE)
+    return Unsealing(Path(file) if file else None, lambda: os.environ.get(PASSPHRASE))
+
+
 class Vault:
     """The sealing keys of one node directory. Safe to share among threads and processes.
 
@@ -84,12 +103,16 @@ class Vault:
         engine: keys.db.
         home: the node directory.
         wall: the clock.
+        unsealing: says where the key-encryption key is, whenever it is needed.
     """
 
-    def __init__(self, engine: Engine, home: Path, wall: Clock) -> None:
+    def __init__(
+        self, engine: Engine, home: Path, wall: Clock, unsealing: Callable[[], Unsealing] = from_environment
+    ) -> None:
         self._engine = engine
         self._home = home
         self._wall = wall
+        self._unsealing = unsealing
         self._lock = threading.RLock()  # guards what follows
         self._kek: tuple[str, Any] | None = None  # its id, and the box
         self._boxes: dict[bytes, Any] = {}  # by what is wrapped: a key that was erased or wrapped anew is not found
@@ -285,7 +308,11 @@ class Vault:
 
     @property
     def _key_file(self) -> Path:
-        return Path(os.environ.get(KEY_FILE) or self._home / FILE_NAME)
+        return self._unsealing().key_file or self._home / FILE_NAME
+
+    def _passphrase(self) -> str | None:
+        ask = self._unsealing().passphrase
+        return None if ask is None else ask()
 
     def _find(self, collection: str, subject: str) -> Any:
         sql = "SELECT kid, wrapped FROM dek WHERE collection=? AND subject=? AND wrapped IS NOT NULL"
@@ -349,11 +376,12 @@ class Vault:
         """The key-encryption key, made when there is none yet."""
         with self._lock:
             if self._kek is None and self._engine.one(_WRAPPING) is None:
+                words = self._passphrase() or None  # asked before the transaction: a command may take its time
 
                 def job(_: Any) -> None:
                     execute = self._engine.writer_execute
                     if execute(_WRAPPING).fetchone() is None:
-                        execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", self._new_kek(os.environ.get(PASSPHRASE))[2])
+                        execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", self._new_kek(words)[2])
 
                 self._engine.commits.run(job)
             return self._key()
@@ -389,13 +417,16 @@ class Vault:
         from holdfast.seal.box import Box, passphrase_key
 
         if how != "file":
-            words = os.environ.get(PASSPHRASE)
+            words = self._passphrase()
             if not words:
-                raise Sealed("the sealing keys want a passphrase", hint=f"set {PASSPHRASE}")
+                raise Sealed(
+                    "the sealing keys want a passphrase",
+                    hint=f"set {PASSPHRASE}, or name a file or command that has it in the configuration",
+                )
             found = Box(passphrase_key(words, salt, how))
-            hint = f"{PASSPHRASE} holds other words than those that the keys were wrapped with"
+            hint = f"{PASSPHRASE}, or what is configured, has other words than those that the keys were wrapped with"
         else:
-            hint = f"put the key file back, or name it in {KEY_FILE}"
+            hint = f"put the key file back, or name it in {KEY_FILE} or store.key_file"
             try:
                 found = Box(KeyRing.load(self._key_file).key(kek_id))
             except (HoldfastError, OSError) as error:

@@ -23,11 +23,14 @@ def posted(hub: Hub, message: dict[str, Any], fields: Mapping[str, Any]) -> str:
     Args:
         hub: one, or several.
         message: as ``POST /sync/message`` takes it.
-        fields: priority, task, thread, role.
+        fields: priority, task, thread, role, dedupe, expires_at, in_reply_to, options.
     """
     words = envelope(message["content"], to=message["recipient"], **fields)
-    message = {**message, "msg_id": message["msg_id"] or new_id("msg"), "task_id": words.get("task")}
-    message |= {name: words[name] for name in ("thread", "role", "priority") if name in words}
+    dedupe = words.get("dedupe")
+    name = message["msg_id"] or (None if dedupe is not None else new_id("msg"))
+    message = {**message, "msg_id": name, "task_id": words.get("task"), "dedupe_key": dedupe}
+    more = ("thread", "role", "priority", "in_reply_to", "expires_at", "options")
+    message |= {name: words[name] for name in more if name in words}
     body = msgspec.json.encode({name: each for name, each in message.items() if each is not None})
 
     def send(hub: Hub) -> str:

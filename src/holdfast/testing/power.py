@@ -25,37 +25,26 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import random
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import apsw
 import apsw.sqlite_extra
 
-Mode = Literal["subset", "torn", "drop", "garbage"]
-"""What becomes of unsynced writes: any subset; each torn or lost; none survives; sectors hold random bytes."""
-MODES: Final[tuple[Mode, ...]] = ("subset", "torn", "drop", "garbage")
-SECTOR_BYTES: Final = 512
+from holdfast.testing.power_states import MODES as MODES
+from holdfast.testing.power_states import SECTOR_BYTES as SECTOR_BYTES
+from holdfast.testing.power_states import Mode as Mode
+from holdfast.testing.power_states import Op as Op
+from holdfast.testing.power_states import PowerCut as PowerCut
+from holdfast.testing.power_states import crash_state as crash_state
+from holdfast.testing.power_states import write_state as write_state
+
 CALLS: Final = frozenset({"write", "sync", "truncate", "delete", "open"})
 _CHECKSUMS: Final = "cksmvfs"
 _numbers = itertools.count(1)
-
-
-class Op(NamedTuple):
-    """One change: `kind` is write, truncate (to `offset`), sync (of all before op `offset`), delete, rename or exists.
-
-    `exists` is a file that was there before; a delete has offset 1 when it syncs its directory. A rename's new name is
-    in `data`. `names` is the sync of a directory.
-    """
-
-    kind: str
-    name: str
-    offset: int = 0
-    data: bytes = b""
 
 
 class Recorder:
@@ -223,119 +212,6 @@ def recording_calls(recorder: Recorder) -> Iterator[None]:
     finally:
         for name, call in real.items():
             setattr(os, name, call)
-
-
-def crash_state(ops: Sequence[Op], k: int, rng: random.Random, mode: Mode) -> dict[str, bytes]:
-    """The files that a machine may find after it lost power just behind the first `k` operations.
-
-    Args:
-        ops: what was recorded.
-        k: how many of them had happened.
-        rng: decides what survives.
-        mode: see `Mode`.
-
-    Returns:
-        Content by name. Shared memory (``-shm``) is left out: no machine keeps it.
-    """
-    past = _past(ops[:k])
-    content: dict[int, bytearray] = defaultdict(bytearray)
-    for i, inode, op in past.changes:
-        durable = i < past.synced.get(inode, 0)
-        if op.kind == "truncate":
-            if durable or rng.random() < 0.5:
-                del content[inode][op.offset :]
-        else:
-            for at, piece in [(0, op.data)] if durable else _survivors(op.data, rng, mode):
-                _put(content[inode], op.offset + at, piece)
-    steps = past.forced if mode == "drop" else rng.randint(past.forced, len(past.names))
-    found: dict[str, int] = {}
-    for name, held, before in past.names[:steps]:
-        found.pop(before, None)
-        if held is None:
-            found.pop(name, None)
-        else:
-            found[name] = held
-    return {name: bytes(content[inode]) for name, inode in found.items()}
-
-
-class _Past(NamedTuple):
-    """What happened, by inode: a name may be deleted and made again, and only the new file was synced."""
-
-    changes: list[tuple[int, int, Op]]
-    synced: dict[int, int]
-    names: list[tuple[str, int | None, str]]  # a name, what it stands for from here on, and its name before
-    forced: int
-
-
-def _past(ops: Sequence[Op]) -> _Past:
-    changes: list[tuple[int, int, Op]] = []
-    synced: dict[int, int] = {}
-    names: list[tuple[str, int | None, str]] = []
-    forced = 0
-    places: dict[int, int] = {}
-    now: dict[str, int] = {}
-    for i, op in enumerate(ops):
-        if op.name.endswith("-shm"):
-            continue
-        if op.kind == "delete":
-            if now.pop(op.name, None) is not None:
-                names.append((op.name, None, ""))
-            forced = len(names) if op.offset else forced
-            continue
-        if op.kind == "names":
-            forced = len(names)
-            continue
-        if op.kind == "rename":
-            new = op.data.decode()
-            now[new] = now.pop(op.name)
-            names.append((new, now[new], op.name))
-            continue
-        if op.name not in now:
-            now[op.name] = i
-            names.append((op.name, i, ""))
-            places[i] = len(names)
-        inode = now[op.name]
-        if op.kind == "exists":
-            changes.append((i, inode, op))
-            synced[inode] = i + 1
-            forced = len(names)
-        elif op.kind == "sync":
-            synced[inode] = max(op.offset, synced.get(inode, 0))
-            forced = max(forced, places[inode])
-        else:
-            changes.append((i, inode, op))
-    return _Past(changes, synced, names, forced)
-
-
-def _survivors(data: bytes, rng: random.Random, mode: Mode) -> Iterator[tuple[int, bytes]]:
-    chance = rng.random()
-    if mode == "drop" or chance < 0.4:
-        return
-    if mode == "subset" and chance >= 0.7:
-        yield 0, data
-        return
-    for at in range(0, len(data), SECTOR_BYTES):
-        piece = data[at : at + SECTOR_BYTES]
-        fate = rng.random()
-        if mode == "garbage" and fate < 0.3:
-            yield at, rng.randbytes(len(piece))
-        elif fate >= 0.5:
-            yield at, piece
-
-
-def _put(content: bytearray, offset: int, piece: bytes) -> None:
-    if len(content) < offset:
-        content.extend(bytes(offset - len(content)))
-    content[offset : offset + len(piece)] = piece
-
-
-def write_state(files: dict[str, bytes], directory: Path) -> None:
-    """Puts a crash state on the disk, under `directory`, which is made."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, data in files.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
 
 
 class Faults:

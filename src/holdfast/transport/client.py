@@ -13,7 +13,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -35,6 +35,8 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _IDLE_MAX: Final = 4
 
 Body = bytes | Iterable[bytes] | None
+Token = str | Path | Callable[[bool], str] | None
+"""What a hub knows us by, the file that holds it, or what gives it: asked with True once a hub refused what it gave."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -86,24 +88,26 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Credential:
-    """A token, or the file it is read from; `refresh` reads the file again."""
+    """A token, the file it is read from, or what gives it; `refresh` reads or asks again."""
 
-    def __init__(self, token: str | Path | None) -> None:
+    def __init__(self, token: Token) -> None:
         self._source = token
         self._token: str | None = None
         # A file that is away is the hub's business to complain about: local writes must go on without it.
         with contextlib.suppress(UsageError):
-            self.refresh()
+            self._token = self._read(False)
 
     def refresh(self) -> None:
-        """Reads the file again; a token that was given stays what it is."""
+        """Reads the file, or asks, again; a token that was given stays what it is."""
+        self._token = self._read(True)
+
+    def _read(self, anew: bool) -> str | None:
         if isinstance(self._source, Path):
             try:
-                self._token = self._source.read_text().strip() or None
-            except OSError as error:
+                return self._source.read_text().strip() or None
+            except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"cannot read the token: {error}", hint="is the file there, and readable?") from error
-        else:
-            self._token = self._source
+        return self._source(anew) if callable(self._source) else self._source
 
     def headers(self) -> dict[str, str]:
         """The header that shows it, if there is one."""
@@ -118,7 +122,7 @@ class HubClient:
         token: what it knows us by, or the file that holds it.
     """
 
-    def __init__(self, url: str, token: str | Path | Credential | None = None) -> None:
+    def __init__(self, url: str, token: Token | Credential = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"not a hub's address: {url!r}", hint="such as http://hub:8084")

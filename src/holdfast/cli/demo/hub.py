@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from holdfast.cli import main
@@ -11,7 +12,8 @@ from holdfast.cli.demo.child import Orders
 def start() -> None:
     """Serves until a signal, or until the driver is gone."""
     Orders()
-    main(["serve", *sys.argv[1:]])
+    # Whatever is configured where somebody looks at a demo is not the demo's.
+    main(["serve", "--config", os.devnull, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

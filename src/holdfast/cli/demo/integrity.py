@@ -6,6 +6,7 @@ in words; an assertion that fails is told, and the exit code is 9.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -13,15 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from holdfast.cli.demo.stage import Child
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import count_text, seconds_text, size_text
 from holdfast.clock import SYSTEM
+from holdfast.corpus import SqliteCorpus
 from holdfast.errors import CapacityError, HoldfastError, IntegrityError
 from holdfast.integrity import (
     DataIntegrityManager,
@@ -30,8 +33,15 @@ from holdfast.integrity import (
     RecoveryStrategy,
     StorageType,
 )
+from holdfast.integrity.backup import Repository, create
 from holdfast.integrity.swarm.package import Kept, link_of
 from holdfast.integrity.swarm.restoring import drill
+from holdfast.node import repair
+from holdfast.node.backup import node_source
+from holdfast.node.directory import attach, detach
+from holdfast.node.erase import erase_key, erase_subject
+from holdfast.node.objects import open_store
+from holdfast.node.store import Store
 from holdfast.testing.clock import SettableClock
 
 COUNT: Final = 50
@@ -39,6 +49,7 @@ COMMITS: Final = 200
 LARGE: Final = 2 << 20
 FULL_BYTES: Final = 1 << 20
 CHILD_S: Final = 60.0
+WAIT_S: Final = 30.0
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +185,73 @@ def bit_flip(home: Path) -> str:
     )
 
 
+def from_the_hub(home: Path) -> str:
+    """One bit of a node's log: the value is refused, and what was damaged is fetched from the hub that holds it."""
+    values = {f"v{n:03}": random.Random(n).randbytes(400) for n in range(COUNT)}
+    node = home / "node"
+    with _hub(home) as url:
+        with Store(node, "scout", hub=url) as store:
+            for name, value in values.items():
+                store.put(name, value)
+            must(store.flush(WAIT_S), "the hub did not take it all")
+        log = node / "agents" / "scout" / "log.db"
+        at = log.read_bytes().index(values["v025"][:64]) + 7
+        _flip(log, at)
+        refused = 0
+        with Store(node, "scout", hub=()) as store:
+            for name, value in values.items():
+                try:
+                    must(store.get(name) == value, f"{name}: a wrong value was returned")
+                except IntegrityError:
+                    refused += 1
+        must(refused, "no value was refused")
+        outcome = repair.repair(node, repair.Tools(hubs=(url,)))
+        must(outcome.done, f"not repaired: {outcome.plan.refusals}")
+        fetched = sum(step.records for step in outcome.plan.steps if step.source.startswith("hub "))
+        must(fetched, f"nothing came from the hub: {outcome.plan.steps}")
+    with Store(node, "scout", hub=()) as store:
+        must(all(store.get(name) == value for name, value in values.items()), "a value did not come back")
+        must(store.verify().sound, "the new log does not prove itself")
+    return f"byte {at}: {count_text(refused, 'value')} refused, 0 wrong; {count_text(fetched, 'record')} from the hub"
+
+
+def erasure(home: Path) -> str:
+    """A subject and a key are erased: no file of node or hub holds them, and no old backup brings them back."""
+    canary, node = os.urandom(16).hex(), home / "node"
+    with _hub(home) as url:
+        with Store(node, "clinic", hub=url, sealed=["patients"]) as store:
+            store.put("p-17/plan", {"note": canary}, collection="patients", subject="p-17")
+            store.put("draft", {"note": canary})
+            store.put("other", "stays")
+            must(store.flush(WAIT_S), "the hub did not take it all")
+        directory = attach(node, make=False)
+        try:
+            with open_store(f"file:{home / 'backups'}") as place, node_source(directory) as source:
+                create(Repository(place), source)
+            erased = erase_subject(directory, "p-17").records
+            erased += erase_key(directory, "clinic", "draft", collection="state").records
+        finally:
+            detach(directory)
+        with Store(node, "clinic", hub=url) as store:
+            must(store.flush(WAIT_S), "the hub did not hear of it")
+            until = time.monotonic() + WAIT_S
+            while (found := _holding(home, canary)) and time.monotonic() < until:
+                time.sleep(0.05)
+            must(not found, f"the erased text is in {found}")
+        log = SqliteCorpus(node / "agents" / "clinic" / "log.db")
+        log.write(lambda tx: tx.execute("UPDATE rec SET why=0, hlc=hlc+1 WHERE pos=2"))  # it no longer says so itself
+        log.close()
+        outcome = repair.repair(node, repair.Tools(hubs=(), backups=[f"file:{home / 'backups'}"]))
+        must(outcome.done, f"not repaired: {outcome.plan.refusals}")
+    with Store(node, "clinic", hub=()) as store:
+        (draft,) = store.history("draft")
+        must((draft.value, draft.missing) == (None, "redacted"), "an erased value came back")
+        must(store.get("other") == "stays", "another value is gone")
+        must(store.verify().sound, "the log does not prove itself")
+    must(not _holding(home, canary), "the old backup brought the erased text back")
+    return f"{count_text(erased, 'value')} in no file of node and hub; a repair from an older backup brought none back"
+
+
 def lost_file(home: Path) -> str:
     """A value's files are deleted; the backup has it."""
     with _storage(home, StorageType.FILE_BASED) as storage:
@@ -280,13 +358,40 @@ SCENARIOS: Final[dict[str, Callable[[Path], str]]] = {
     "store and read in the three modes": three_modes,
     "the five checks": five_checks,
     "bit flip": bit_flip,
+    "bit flip, from the hub": from_the_hub,
     "lost file": lost_file,
     "version rollback": version_rollback,
     "time rollback": time_rollback,
     "WAL damage": wal_damage,
     "full disk": full_disk,
+    "erasure": erasure,
     "drill": drilled,
 }
+
+
+# -- a hub ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _hub(home: Path) -> Iterator[str]:
+    """A hub in a process of its own; its address."""
+    ready = home / "ready"
+    words = ["--data", str(home / "hub"), "--port", "0", "--ready-file", str(ready), "--settle", "acked"]
+    hub = Child("hub", words, home / "hub.log")
+    try:
+        end = time.monotonic() + WAIT_S
+        while not ready.exists() and "ended" not in hub.facts and time.monotonic() < end:
+            time.sleep(0.02)
+        must(ready.exists(), f"the hub did not start: {hub.last_words()}")
+        yield str(json.loads(ready.read_bytes())["url"])
+    finally:
+        hub.kill()
+
+
+def _holding(home: Path, text: str) -> list[str]:
+    """The files of a node and a hub that hold a text, as it is; what was put aside is not theirs any more."""
+    files = [path for name in ("node", "hub") for path in (home / name).rglob("*") if path.is_file()]
+    return [str(path) for path in files if "quarantine" not in path.parts and text.encode() in path.read_bytes()]
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
-from holdfast.corpus.postgres.transaction import TAG_BYTES_MAX, PostgresTransaction, whose
+from holdfast.corpus.postgres.transaction import PostgresTransaction, whose
 from holdfast.corpus.postgres.words import Look
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import WORD_CHARS_MAX
 from holdfast.corpus.sql import SqlCorpus
+from holdfast.corpus.tags import TAG_BYTES_MAX
 
 __all__ = ["Database", "PostgresCorpus", "PostgresEngine"]
 
@@ -59,7 +60,7 @@ class PostgresCorpus(SqlCorpus):
     def scour(self, *, index: bool) -> bool:
         """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
         with self.engine.reader() as connection:
-            for table in ("rec", "tag", "blob", "chunk", *(("fts",) if index else ())):
+            for table in ("rec", "tag", "entry", "blob", "chunk", *(("fts",) if index else ())):
                 connection.execute(f"VACUUM {table}")
         return True
 

@@ -18,7 +18,7 @@ from holdfast.corpus.postgres.door import plain, translate
 from holdfast.corpus.rows import COLUMNS, INSERT, bind, within
 from holdfast.corpus.scribe import At, Scribe, Tags
 from holdfast.corpus.search import WORD_CHARS_MAX, words_of
-from holdfast.corpus.tags import ROW_FIRST, mark
+from holdfast.corpus.tags import ROW_FIRST, TAG_BYTES_MAX, mark
 from holdfast.corpus.transaction import HEAD_HUB, HIDE, SCOPE, SqlTransaction
 from holdfast.protocol.ports import Row
 from holdfast.records import DELETE_PREFIX, KEY_BYTES_MAX, NAME_BYTES_MAX, TOMBSTONE, VALUE, Record
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 KEPT_MAX: Final = 5_000
 COPY_FROM: Final = 8
 """From so many rows on COPY is faster than an INSERT each in one exchange."""
-TAG_BYTES_MAX: Final = 2_000
-"""An index entry has at most 2,700 bytes; a tag this long is nobody's name, and is not searched for."""
 
 _NAMES = COLUMNS.replace("r.", "")
 _TYPES: Final = {

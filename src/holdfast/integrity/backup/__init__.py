@@ -5,6 +5,7 @@ go. Backup format v1 is docs/backup-v1.md. What a backup is made of comes from a
 """
 
 from holdfast.integrity.backup.drilling import drill, settled_heads
+from holdfast.integrity.backup.lending import BackupSource
 from holdfast.integrity.backup.making import Created, create
 from holdfast.integrity.backup.manifest import Drill, Drilled, Manifest
 from holdfast.integrity.backup.repository import Repository
@@ -17,6 +18,7 @@ __all__ = [
     "AGENT",
     "HUB",
     "PRESETS",
+    "BackupSource",
     "Created",
     "Drill",
     "Drilled",

@@ -186,7 +186,7 @@ def read(kind: type[T], name: str, data: bytes, keys: Sequence[bytes]) -> T:
     if not seal.verify(key, magic + hashlib.sha256(body).digest(), signature):
         raise IntegrityError(f"the {what} {name} was not signed by the key that it names")
     try:
-        found = msgspec.json.decode(codec.inflate("zstd", body, JSON_MAX), type=kind)
+        found = msgspec.json.decode(codec.inflate("zstd", body, JSON_MAX), type=codec.ready(kind))
     except (msgspec.MsgspecError, HoldfastError) as error:
         raise IntegrityError(f"the {what} {name} cannot be read: {error}", hint="update holdfast") from error
     if getattr(found, "format", 0) != FORMAT or f"{getattr(found, 'made_ms', 0):013d}" != name[:13]:

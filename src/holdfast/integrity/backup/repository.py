@@ -290,7 +290,7 @@ class Repository:
             if content[: len(_DOCUMENT)] != _DOCUMENT:
                 raise IntegrityError(f"{packed.id} is no document", hint="update holdfast")
             plain = codec.inflate("zstd", content[len(_DOCUMENT) :], OBJECT_MAX)
-            return msgspec.msgpack.decode(plain, type=kind)
+            return msgspec.msgpack.decode(plain, type=codec.ready(kind))
         except (msgspec.MsgspecError, HoldfastError) as error:
             raise IntegrityError(f"the document {packed.id} cannot be read: {error}", hint="update holdfast") from error
 

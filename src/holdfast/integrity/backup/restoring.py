@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.clock import millis
 from holdfast.corpus import SqliteCorpus
 from holdfast.disk import sync_directory
@@ -295,7 +296,7 @@ class _Part:
     def bring_blobs(self, corpus: SqliteCorpus, blobs: BlobFiles, told: Told) -> None:
         """Fetches the blobs that the records here refer to."""
         there: dict[str, BlobEntry] = {blob.digest: blob for each in self.entry.segments for blob in each.blobs}
-        wanted = [digest for digest in _referred(corpus) if digest.hex() in there]
+        wanted = [digest for digest in referred(corpus) if digest.hex() in there]
         for number, digest in enumerate(wanted, 1):
             if not blobs.has(digest):
                 blobs.put(self.repository.blob(there[digest.hex()]), expect=digest)
@@ -343,7 +344,7 @@ class _Known:
 
     @functools.cached_property
     def _sizes(self) -> dict[bytes, int]:
-        return _referred(self._corpus)  # a look at every record, and seldom needed: most backups have all blobs
+        return referred(self._corpus)  # a look at every record, and seldom needed: most backups have all blobs
 
     def has(self, digest: bytes) -> bool:
         return digest.hex() not in self._there or self._blobs.has(digest)
@@ -355,7 +356,7 @@ class _Known:
         return digest.hex() not in self._there or self._blobs.verify(digest)
 
 
-def _referred(corpus: SqliteCorpus) -> dict[bytes, int]:
+def referred(corpus: SqliteCorpus) -> dict[bytes, int]:
     """The blobs that records refer to, with their sizes in bytes."""
     from holdfast.corpus.rows import COLUMNS
     from holdfast.records import BLOB, read_blob_reference
@@ -391,7 +392,7 @@ def _claim(work: Path, plan: _Plan) -> bool:
     if path.exists():
         if path.read_bytes() == mine:
             return True
-        found = msgspec.json.decode(path.read_bytes(), type=_Plan)
+        found = msgspec.json.decode(path.read_bytes(), type=codec.ready(_Plan))
         if (found.repository, found.backup, found.moment) != (plan.repository, plan.backup, plan.moment):
             raise Conflict(
                 f"{work} is a restore of {found.backup} that was broken off", hint="remove it, or give another target"

@@ -14,6 +14,7 @@ import msgspec
 from holdfast import seal, wire
 from holdfast.corpus import SqlCorpus, Stored, moving
 from holdfast.corpus.rows import COLUMNS
+from holdfast.corpus.sql import MESSAGES
 from holdfast.integrity.backup.segment import Beside
 from holdfast.records import ZERO32
 from holdfast.wire import Mark
@@ -180,4 +181,6 @@ def beside(part: Part, span: tuple[int, int], told: set[int], before: dict[int, 
 
 def explicit(stored: Stored, own: set[int], kind: str) -> bool:
     """Whether what a record is found by is kept beside it: it does not follow from what is in its row."""
-    return stored.body is None or (kind == HUB and stored.branch in own)
+    if kind == AGENT:
+        return stored.body is None or (stored.is_blob and stored.record.collection == MESSAGES)
+    return stored.body is None or stored.branch in own

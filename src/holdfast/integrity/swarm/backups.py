@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.errors import IntegrityError, NotFound, ObjectCorrupt, ObjectNotFound
 from holdfast.integrity.swarm.package import Kept, packed, proven, unpacked
 from holdfast.integrity.swarm.shelf import Blobs, Shelf
@@ -95,7 +96,7 @@ class Backups:
             data = self.store.read(LISTS + name)
             if hashlib.sha256(data).hexdigest()[:32] != name.rpartition("-")[2]:
                 raise IntegrityError(f"the list of backup {name} is not what was written", hint="an older one may be")
-            found = self._known[name] = msgspec.json.decode(data, type=Listed)
+            found = self._known[name] = msgspec.json.decode(data, type=codec.ready(Listed))
         return found
 
     def newest_first(self) -> Iterator[tuple[str, Listed]]:

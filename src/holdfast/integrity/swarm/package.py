@@ -113,7 +113,7 @@ def unpacked(data: bytes, where: str) -> Package:
         IntegrityError: it is no such document.
     """
     try:
-        found = msgspec.json.decode(data, type=Package)
+        found = msgspec.json.decode(data, type=codec.ready(Package))
         bytes.fromhex(found.previous + found.link + found.metadata.checksum)
         if found.metadata.format not in _NUMBERS:
             raise ValueError(f"unknown format {found.metadata.format!r:.40}")

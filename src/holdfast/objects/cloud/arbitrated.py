@@ -22,6 +22,7 @@ from typing import Final
 
 import msgspec
 
+from holdfast import codec
 from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageRefused, StorageUnavailable
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import (
@@ -217,7 +218,7 @@ class Arbitrated(ObjectStore):
         except ObjectNotFound:
             return None, None
         try:
-            return etag, msgspec.json.decode(data, type=_Pointer)
+            return etag, msgspec.json.decode(data, type=codec.ready(_Pointer))
         except msgspec.MsgspecError as error:
             raise ObjectCorrupt(f"{self._by.name} names no body for {key!r:.200}: {error}", key=key) from None
 

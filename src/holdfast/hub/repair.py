@@ -1,0 +1,401 @@
+"""Repairs a hub's directory: its newest backup, then what its damaged file still proves behind that, then its nodes.
+
+`plan` looks and never writes. `repair` freezes the damaged files, builds a file anew beside them, proves the whole of
+it, and puts it in the old one's place. That begins a generation: every node hears so at its next hello, and ships
+again what the hub no longer has. What plain HTTP clients wrote behind the last proven record is in nobody's log but the
+hub's: it is given up only on somebody's word. Nobody may serve the directory meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from holdfast.clock import AHEAD_MS_MAX, SYSTEM, Clock, millis, to_iso
+from holdfast.corpus import SqliteCorpus
+from holdfast.disk import sync_directory
+from holdfast.errors import HoldfastError, IntegrityError, NodeFull, UsageError
+from holdfast.hub.directory import open_keys, take
+from holdfast.integrity import incidents, rebuild
+from holdfast.integrity.backup import HUB, BackupSource, Moment, Part, Repository, restore
+from holdfast.integrity.backup import tail as tails
+from holdfast.integrity.checks import BLOB_SCRUB, Finding
+from holdfast.integrity.recovery import (
+    BACKUP_RESTORE,
+    CHECKSUM_MATCH,
+    MANUAL,
+    MASS_MIN,
+    MASS_SHARE,
+    ROOM_FACTOR,
+    Outcome,
+    Plan,
+    Policy,
+    Refusal,
+    Step,
+)
+from holdfast.integrity.scan import FINDINGS_MAX, Scan, verify_corpus
+from holdfast.log.erasure import erasures, reapply
+from holdfast.objects import BlobFiles
+from holdfast.objects.opening import open_store
+from holdfast.seal import KeyRing
+from holdfast.wire import Mark
+
+FILE: Final = "hub.db"
+CLEAN: Final = "hub.clean"
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a repair works with.
+
+    Attributes:
+        backups: addresses of repositories of this hub's backups.
+        ring: the keys of those that are sealed.
+        signer: whose backups they must be (a public key in hex); empty: this hub's.
+        clock: the time.
+        free: how many bytes the disk of a path has left.
+    """
+
+    backups: Sequence[str] = ()
+    ring: KeyRing | None = None
+    signer: str = ""
+    clock: Clock = SYSTEM
+    free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+
+
+def plan(home: Path, tools: Tools = Tools(), policy: Policy = Policy()) -> Plan:  # noqa: B008 - both are frozen
+    """What a hub's directory needs, and what would be lost by it; writes nothing in it but the lock.
+
+    Raises:
+        Locked: it is served.
+        UsageError: it is none.
+    """
+    with _Bench(home, tools, policy, make=False) as bench:
+        return bench.look()
+
+
+def repair(home: Path, tools: Tools = Tools(), policy: Policy = Policy()) -> Outcome:  # noqa: B008 - both are frozen
+    """Puts right what is proven, and what `policy` allows; leaves the rest as it is, frozen, with a report.
+
+    Raises:
+        Locked: it is served.
+        UsageError: it is none.
+    """
+    with _Bench(home, tools, policy, make=True) as bench:
+        return bench.work(bench.look())
+
+
+class _Base(msgspec.Struct, frozen=True, kw_only=True):
+    """The backup that is built on: its repository, its name, up to which position it reaches, and its heads."""
+
+    repository: Repository
+    name: str
+    pos: int
+    records: int
+    heads: dict[int, Mark]
+
+
+class _Bench:
+    """A hub's directory that nobody serves, and room for copies."""
+
+    def __init__(self, home: Path, tools: Tools, policy: Policy, *, make: bool) -> None:
+        self.home, self.tools, self.policy, self.make = home, tools, policy, make
+        self.file, self.blobs = home / FILE, BlobFiles(home / "blobs")
+        self.base: _Base | None = None
+        self.tail = tails.Tail(after=0, upto=0)
+        self.part: Part | None = None
+        self.sources: list[BackupSource] = []
+        self.wrong_blobs: dict[bytes, int] = {}
+        self.rebuilds = False
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Bench:
+        if not (self.home / "keys.db").exists() and not self.file.exists():
+            raise UsageError(f"{self.home} is no hub's directory", hint="the directory that serve --data was given")
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, take(self.home))
+            stack.enter_context(rebuild.alone(self.file, make=self.make))
+            if self.make:
+                for left in self.home.glob(".repair-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            where = str(self.home) if self.make else None
+            self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".repair-", dir=where)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.part is not None:
+            self.part.corpus.close()
+        self._stack.close()
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def look(self) -> Plan:
+        found = Plan(logs=1)
+        scan = self._scan(found)
+        self.rebuilds = self.part is None or any(each.check != BLOB_SCRUB for each in found.findings)
+        self._reach(found)
+        if self.rebuilds:
+            found.damaged = ["hub"]
+            self._plan_file(found, scan)
+        self._plan_blobs(found)
+        return found
+
+    def _scan(self, found: Plan) -> Scan:
+        """Proves a copy of the file; what cannot be opened is found, too."""
+        from holdfast.sqlite import doctor
+
+        diagnosis = doctor.examine(self.file)
+        if diagnosis.damaged:
+            what = f"the WAL is {diagnosis.state}: {diagnosis.commits_behind} commits lie behind its damage"
+            found.findings.append(Finding("wal", "", 0, what))
+        scan = Scan()
+        try:
+            if not self.file.exists():
+                raise IntegrityError(f"{FILE} is not there")
+            copy = rebuild.copy_of(self.file, self.scratch / "copy")
+            corpus = SqliteCorpus(copy, hub=True)
+            self.part = Part(HUB, FILE, corpus, self.blobs)
+            scan = verify_corpus(corpus, self.blobs)
+            found.findings += scan.findings
+            if (self.home / "keys.db").exists() and not corpus.one("SELECT count(*) FROM lineage")[0]:
+                what = f"{FILE} knows of no generation, and this hub was served: it was emptied, or is another file"
+                found.findings.append(Finding("version", "", 0, what))
+            self._note_blobs(corpus)
+        except HoldfastError as error:
+            found.findings.append(Finding("page", "", 0, f"{FILE} cannot be read: {error.message}"))
+        return scan
+
+    def _note_blobs(self, corpus: SqliteCorpus) -> None:
+        with contextlib.suppress(HoldfastError):
+            for digest, size in _referred(corpus):
+                if not self.blobs.verify(digest):
+                    self.wrong_blobs[digest] = size
+
+    def _reach(self, found: Plan) -> None:
+        """Finds the newest backup of this hub."""
+        keys = self._keys()
+        for address in self.tools.backups:
+            name = f"backup {address.partition('?')[0].rpartition('@')[2]}"
+            try:
+                store = self._stack.enter_context(open_store(address))
+                repository = Repository(store, self.tools.ring, signer=self.tools.signer)
+                if not self.tools.signer and repository.keys[0] not in keys:
+                    raise UsageError("its backups are not signed by this hub's key", hint="--signer HEX")
+                names, verified = repository.names(), repository.verified()
+                newest = max(names, key=lambda each: (each in verified, each))
+                part = repository.backup(newest).parts[0]
+                heads = {branch: Mark(seq, bytes.fromhex(link)) for branch, seq, link in part.heads}
+                base = _Base(repository=repository, name=newest, pos=part.pos, records=part.records, heads=heads)
+            except (HoldfastError, OSError, ValueError, IndexError) as error:
+                found.away[name] = str(error)
+                continue
+            self.sources.append(BackupSource(repository, keys))
+            if self.base is None or base.pos > self.base.pos:
+                self.base = base
+
+    def _keys(self) -> list[bytes]:
+        try:
+            engine = open_keys(self.home)
+            try:
+                return [bytes(row[0]) for row in engine.query("SELECT public FROM key")]
+            finally:
+                engine.close()
+        except HoldfastError:
+            return []
+
+    def _plan_file(self, found: Plan, scan: Scan) -> None:
+        base = self.base
+        if self.part is not None:
+            self.tail = tails.look(self.part, base.pos if base else 0, base.heads if base else {})
+        tail = self.tail
+        check = found.findings[0].check if found.findings else "page"
+        if base is not None:
+            source = f"backup {base.repository.store.name} {base.name}"
+            found.steps.append(_step(check, BACKUP_RESTORE, 1, base.pos, source, base.records))
+        if tail.upto > tail.after:
+            own = "its own records"
+            found.steps.append(_step(check, CHECKSUM_MATCH, tail.after + 1, tail.upto, own, tail.upto - tail.after))
+        self._refuse(found, scan)
+
+    def _refuse(self, found: Plan, scan: Scan) -> None:
+        tail, policy = self.tail, self.policy
+        whole = max(tail.upto, self.base.pos if self.base else 0)
+        if not whole or tail.last > whole or not tail.last:
+            beyond = f"the {tail.last - whole} records behind position {whole}" if tail.last else "how many there were"
+            what = f"{beyond} cannot be proven ({tail.why or 'the file does not say'})"
+            lost = "what plain clients wrote there; nodes bring theirs again"
+            found.steps.append(
+                Step(agent="", part=FILE, check="page", strategy=MANUAL, first=whole + 1, last=tail.last, lost=lost)
+            )
+            if not policy.lost_tail:
+                hint = "name a newer backup: --backup ADDRESS; or give them up: holdfast repair --lost-tail"
+                found.refusals.append(Refusal("lowers the head", what, hint))
+        bad = len(scan.findings) + scan.left_out
+        if not policy.mass_damage and (bad >= FINDINGS_MAX or bad > max(MASS_MIN, MASS_SHARE * scan.records)):
+            what = f"{bad} findings in {scan.records} records"
+            hint = "look at the disk and the memory first; then holdfast repair --mass-damage"
+            found.refusals.append(Refusal("mass damage", what, hint))
+        files = [Path(f"{self.file}{end}") for end in ("", "-wal")]
+        size = sum(each.stat().st_size for each in files if each.exists())
+        free = self.tools.free(self.home)
+        if free < ROOM_FACTOR * size:
+            what = f"{free} bytes are free; a copy of {FILE} and a new one take {ROOM_FACTOR * size}"
+            found.refusals.append(Refusal("no room", what, "free space on this disk"))
+        newest = self._newest_hlc()
+        if newest and self.tools.clock.now_ms() + AHEAD_MS_MAX < millis(newest):
+            what = f"the clock is behind what was written at {to_iso(newest)}"
+            found.refusals.append(Refusal("clock", what, "set the clock right first"))
+
+    def _newest_hlc(self) -> int:
+        with contextlib.suppress(HoldfastError):
+            if self.part is not None and self.tail.upto:
+                found = self.part.corpus.at(self.tail.upto)
+                return found.record.hlc if found else 0
+        return 0
+
+    def _plan_blobs(self, found: Plan) -> None:
+        bare = 0
+        for digest, size in self.wrong_blobs.items():
+            source = _holder(self.sources, digest, size)
+            bare += source is None
+            found.steps.append(
+                Step(
+                    agent="",
+                    part="blob",
+                    check=BLOB_SCRUB,
+                    strategy=BACKUP_RESTORE if source else MANUAL,
+                    source=source.name if source else "",
+                    records=1,
+                    expected=digest.hex(),
+                    actual="its bytes are others" if self.blobs.has(digest) else "not there",
+                    lost="" if source else f"{size} bytes, until a node that has them ships them again",
+                )
+            )
+        if bare:
+            what = f"nobody here has {bare} of the blobs that records refer to"
+            found.refusals.append(Refusal("loses a value", what, "--backup ADDRESS; its nodes may have them"))
+
+    # -- doing --------------------------------------------------------------------------------------------------
+
+    def work(self, found: Plan) -> Outcome:
+        outcome = Outcome(plan=found)
+        if found.sound:
+            return outcome
+        if self.rebuilds:
+            self._rebuild(found, outcome)
+        stopped = any(each.rule == "mass damage" for each in found.refusals)
+        for digest, size in self.wrong_blobs.items() if not stopped else ():
+            self._bring(digest, size, outcome)
+        return outcome
+
+    def _rebuild(self, found: Plan, outcome: Outcome) -> None:
+        begun = time.perf_counter()
+        said = [str(each) for each in found.findings[:20]]
+        try:
+            incident = incidents.freeze(self.file, {"findings": said}, [self.home / CLEAN])
+        except (NodeFull, OSError) as error:
+            found.refusals.append(Refusal("no quarantine copy", str(error), "free space on this disk"))
+            return
+        against = [each for each in found.refusals if each.rule != "loses a value"]
+        line: dict[str, Any] = {"incident": incident.name, "part": FILE, "findings": said}
+        line |= {"steps": [msgspec.structs.asdict(each) for each in found.steps[:50]], "tool": incidents.tool()}
+        if against:
+            line |= {"outcome": "refused", "refusals": [str(each) for each in against]}
+            (incident / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(line), indent=1))
+        else:
+            try:
+                line |= {"outcome": "repaired", **self._mend()}
+                outcome.repaired.append("hub")
+            except (HoldfastError, OSError) as error:
+                line |= {"outcome": "failed", "error": str(error)}
+                found.refusals.append(Refusal("not provable", str(error), "the old files are as they were"))
+        self._note({**line, "seconds": round(time.perf_counter() - begun, 3)}, outcome)
+
+    def _mend(self) -> dict[str, Any]:
+        """Builds the file anew, proves it, and puts it in the old one's place; what it holds, for the evidence."""
+        made, base = self.scratch / "made", self.base
+        if base is not None:
+            restore(base.repository, made, Moment(backup=base.name), finish=lambda *_: None)
+        else:
+            made.mkdir(mode=0o700)
+        corpus = SqliteCorpus(made / FILE, hub=True)
+        try:
+            own = tails.extend(corpus, self.part, self.tail) if self.part is not None else 0
+            for digest, size in _referred(corpus):
+                restored = BlobFiles(made / "blobs")
+                if not self.blobs.verify(digest):
+                    if restored.has(digest):
+                        self.blobs.put(iter((restored.read(digest),)), expect=digest)
+                        self.wrong_blobs.pop(digest, None)
+                    else:
+                        self.wrong_blobs.setdefault(digest, size)
+            reapply(corpus, self.blobs, erasures(corpus))  # what came behind the backup erases in it, too
+            scan = verify_corpus(corpus)
+            if not scan.sound:
+                raise IntegrityError(f"what was put together does not prove itself: {scan.findings[0]}")
+            last = corpus.last()
+            corpus.sync()
+            corpus.checkpoint()
+        finally:
+            corpus.close()
+        with open(made / FILE, "rb") as file:
+            os.fsync(file.fileno())
+        for name in (f"{FILE}-shm", f"{FILE}-wal", CLEAN):
+            (self.home / name).unlink(missing_ok=True)
+        sync_directory(self.home)
+        os.replace(made / FILE, self.file)
+        sync_directory(self.home)
+        return {"records": scan.records, "position": last, "own_records": own, "backup": base.name if base else ""}
+
+    def _bring(self, digest: bytes, size: int, outcome: Outcome) -> None:
+        line: dict[str, Any] = {"part": "blob", "expected": digest.hex(), "size": size, "tool": incidents.tool()}
+        try:
+            if self.blobs.has(digest):
+                line["incident"] = incidents.freeze(
+                    self.home / "blobs", {"blob": digest.hex()}, [self.blobs.path(digest)]
+                ).name
+            source = _holder(self.sources, digest, size)
+            pieces = source.blob(digest, size) if source is not None else None
+            if source is None or pieces is None:
+                line["outcome"] = "nobody has it"
+            else:
+                self.blobs.put(pieces, expect=digest)
+                outcome.blobs += 1
+                line |= {"outcome": "repaired", "strategy": BACKUP_RESTORE, "source": source.name}
+        except (HoldfastError, OSError) as error:
+            line |= {"outcome": "failed", "error": str(error)}
+            outcome.plan.refusals.append(Refusal("not provable", str(error), "the old file is as it was"))
+        self._note(line, outcome)
+
+    def _note(self, line: dict[str, Any], outcome: Outcome) -> None:
+        incidents.record(self.home, line, self.tools.clock)
+        outcome.attempts.append(line)
+
+
+def _step(check: str, strategy: str, first: int, last: int, source: str, records: int) -> Step:
+    return Step(
+        agent="", part=FILE, check=check, strategy=strategy, first=first, last=last, source=source, records=records
+    )
+
+
+def _holder(sources: Sequence[BackupSource], digest: bytes, size: int) -> BackupSource | None:
+    for source in sources:
+        with contextlib.suppress(HoldfastError, OSError):
+            if source.blob(digest, size) is not None:
+                return source
+    return None
+
+
+def _referred(corpus: SqliteCorpus) -> Iterator[tuple[bytes, int]]:
+    """The blobs that records refer to, with their sizes."""
+    from holdfast.integrity.backup.restoring import referred
+
+    yield from referred(corpus).items()
