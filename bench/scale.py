@@ -31,6 +31,8 @@ POSTED = {1: 1_000, 10: 4_000, 100: 20_000, 500: 40_000}
 LATE_MOST = 50.0
 DEEP_MOST = 1.5
 
+SEARCH = "/v1/search?q=the&limit=1"
+
 Ask = Callable[[random.Random, int], str]
 
 
@@ -74,6 +76,13 @@ class Asker:
     def get(self, path: str) -> bytes:
         """What is answered; anything but 200 is wrong."""
         return self._ask("GET", path, None)
+
+    def ready(self, path: str) -> bool:
+        """Whether this is answered yet."""
+        self._connection.request("GET", path)
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status != 503
 
     def post(self, path: str, value: object) -> bytes:
         """The same, for a JSON body."""
@@ -178,9 +187,13 @@ def _fill(address: str, folder: Path, count: int) -> tuple[int, int]:
 
 def _wait_for_index(asker: Asker) -> None:
     end = time.monotonic() + SYNC_S
-    while json.loads(asker.get("/v1/search?q=the&limit=1"))["partial"]:
+
+    def filled() -> bool:
+        return asker.ready("/v1/inbox?box=people&limit=1") and not json.loads(asker.get(SEARCH))["partial"]
+
+    while not filled():
         if time.monotonic() > end:
-            raise Wrong("the search index was not filled in time")
+            raise Wrong("the search index and the inboxes were not filled in time")
         time.sleep(0.2)
 
 

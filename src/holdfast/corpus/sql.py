@@ -41,6 +41,10 @@ _PLAIN: Final = re.compile(r"[^*?]*")
 NEWEST: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos=(SELECT pos {KEY} AND gone=0)"
 
 
+LINED_UP: Final = "r.{0} {{0}}, r.pos {{0}}"
+"""The order of records that hold the same in a column: said with the column, as that keeps a planner to its index."""
+
+
 class SqlCorpus:
     """All records of one file or database. Safe to share among threads and processes.
 
@@ -180,7 +184,7 @@ class SqlCorpus:
         """Records in commit order, or newest first."""
         where, args, pos = self._behind(which)
         order = "DESC" if which.newest_first else "ASC"
-        sql = f"SELECT {COLUMNS} FROM {where} ORDER BY {pos} {order} LIMIT ?"
+        sql = f"SELECT {COLUMNS} FROM {where} ORDER BY {pos.format(order)} LIMIT ?"
         return [self.stored(row) for row in self.engine.query(sql, (*args, which.limit))]
 
     def count(self, which: Filter, most: int = 10_000) -> int:
@@ -190,14 +194,39 @@ class SqlCorpus:
         return int(self.engine.one(sql, (*args, most))[0])
 
     def _behind(self, which: Filter) -> tuple[str, tuple[Any, ...], str]:
-        """What `which` matches behind its keyset, and the column that orders it."""
+        """What `which` matches behind its keyset, and what orders it, to be given a direction."""
+        after, line = which.after, self._line(which)
+        if line is not None:
+            where, args = self._where(which, line[0])
+            low, high = (0, 1 << 62) if after is None else (0, after) if which.newest_first else (after, 1 << 62)
+            test, ends = self.lined_up(*line, low, high)
+            return f"{where} AND {test}", (*args, *ends), LINED_UP.format(line[0])
         where, args = self._where(which)
         # By the tag's pos, so that its index gives the order: sorting whole rows took 1 ms of a page.
         pos = "t.pos" if where.startswith("tag t") else "r.pos"
-        if which.after is not None:
+        if after is not None:
             where += f" AND {pos}<?" if which.newest_first else f" AND {pos}>?"
-            args = (*args, which.after)
-        return where, args, pos
+            args = (*args, after)
+        return where, args, f"{pos} {{}}"
+
+    def _line(self, which: Filter) -> tuple[str, str] | None:
+        """The column whose index holds a page of a hub in order, and what it is to hold; None if none does."""
+        if not self.hub or which.to is not None or which.task is not None or which.thread is not None:
+            return None
+        if which.agents:
+            return ("agent", which.agents[0]) if len(which.agents) == 1 else None
+        return None if which.collection is None else ("coll", which.collection)
+
+    def lined_up(self, column: str, name: str, low: int, high: int) -> tuple[str, tuple[Any, ...]]:
+        """The test of records between two positions, both left out, by whose index they come in `LINED_UP` order.
+
+        Args:
+            column: `agent` or `coll`.
+            name: what it holds.
+            low: a position.
+            high: another.
+        """
+        return f"r.{column}=(SELECT id FROM name WHERE s=?) AND r.pos>? AND r.pos<?", (name, low, high)
 
     index_is_exact = True
     """Whether `matching` also knows where in a text its words stand."""
@@ -399,7 +428,8 @@ class SqlCorpus:
             here = self.branch(row[0]) if row and row[0] is not None else None
         return parts[::-1]
 
-    def _where(self, which: Filter) -> tuple[str, tuple[Any, ...]]:
+    def _where(self, which: Filter, line: str = "") -> tuple[str, tuple[Any, ...]]:
+        """What `which` matches wherever it stands, but for the column that `line` names."""
         tables, tests, args = "rec r", ["true"], []
         for field in ("to", "task", "thread"):
             value = getattr(which, field)
@@ -413,13 +443,13 @@ class SqlCorpus:
         if which.agents and not self.hub:  # one file, one agent
             ids = [self._known(name) for name in which.agents]
             tests.append(f"r.agent IN ({','.join(str(found[0]) for found in ids if found)})")
-        elif which.agents:
+        elif which.agents and line != "agent":
             # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
             tests.append(named("r.agent", which.agents))
             args += which.agents
         if which.collection == MESSAGES and not self.hub:
             tests.append("r.coll=1")
-        elif which.collection is not None:
+        elif which.collection is not None and line != "coll":
             plain = "" if not which.agents and tables == "rec r" else "+"
             tests.append(named("r.coll", (which.collection,), plain))
             args.append(which.collection)
