@@ -124,7 +124,7 @@ def catch_up(corpus: SqlCorpus, blobs: BlobReader | None, lots: int = LOTS_MAX) 
 
 def _behind(corpus: SqlCorpus, mark: int, lot: int) -> list[Stored]:
     def of(name: str) -> list[Stored]:
-        test, ends = corpus.lined_up("coll", name, mark, 1 << 62)
+        test, ends = corpus.lined_up("coll", name, mark + 1, 1 << 62)
         order = LINED_UP.format("coll").format("ASC")
         return corpus.rows(f"SELECT {COLUMNS} FROM rec r WHERE {test} ORDER BY {order} LIMIT ?", (*ends, lot))
 

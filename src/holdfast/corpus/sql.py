@@ -198,7 +198,9 @@ class SqlCorpus:
         after, line = which.after, self._line(which)
         if line is not None:
             where, args = self._where(which, line[0])
-            low, high = (0, 1 << 62) if after is None else (0, after) if which.newest_first else (after, 1 << 62)
+            low, high = self._span(which) if _timed(which) else (0, 1 << 62)
+            if after is not None:
+                low, high = (low, min(high, after - 1)) if which.newest_first else (max(low, after + 1), high)
             test, ends = self.lined_up(*line, low, high)
             return f"{where} AND {test}", (*args, *ends), LINED_UP.format(line[0])
         where, args = self._where(which)
@@ -218,15 +220,8 @@ class SqlCorpus:
         return None if which.collection is None else ("coll", which.collection)
 
     def lined_up(self, column: str, name: str, low: int, high: int) -> tuple[str, tuple[Any, ...]]:
-        """The test of records between two positions, both left out, by whose index they come in `LINED_UP` order.
-
-        Args:
-            column: `agent` or `coll`.
-            name: what it holds.
-            low: a position.
-            high: another.
-        """
-        return f"r.{column}=(SELECT id FROM name WHERE s=?) AND r.pos>? AND r.pos<?", (name, low, high)
+        """The test of records between two positions with this name in `agent` or `coll`, to be had as `LINED_UP`."""
+        return f"r.{column}=(SELECT id FROM name WHERE s=?) AND r.pos BETWEEN ? AND ?", (name, low, high)
 
     index_is_exact = True
     """Whether `matching` also knows where in a text its words stand."""
@@ -463,9 +458,12 @@ class SqlCorpus:
         if which.key is not None:
             tests.append("r.key=?")
             args.append(which.key)
-        if which.since or which.until < 1 << 62:
-            tests.append("r.hlc>=? AND r.hlc<? AND r.pos BETWEEN ? AND ?")
-            args += [which.since, which.until, *self._span(which)]
+        if _timed(which):
+            tests.append("r.hlc>=? AND r.hlc<?")
+            args += [which.since, which.until]
+            if not line:
+                tests.append("r.pos BETWEEN ? AND ?")
+                args += self._span(which)
         return f"{tables} WHERE {' AND '.join(tests)}", tuple(args)
 
     def _span(self, which: Filter) -> tuple[int, int]:
@@ -494,3 +492,7 @@ class SqlCorpus:
         sql = "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1"
         row = self.engine.one(sql, ((stamp >> 16) - _ARRIVAL_SLACK_MS,))
         return row[0] if row else 0
+
+
+def _timed(which: Filter) -> bool:
+    return bool(which.since) or which.until < 1 << 62
