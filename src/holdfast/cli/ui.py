@@ -47,7 +47,7 @@ def link_command(
       holdfast ui link --data /srv/holdfast
       holdfast ui link --data /srv/holdfast --name ada --admin --url https://hub.lan:8084
     """
-    from holdfast.hub import tokens
+    from holdfast.hub import acts, tokens
     from holdfast.hub.principal import ADMIN
     from holdfast.hub.sign_ins import SESSION_MS, SignIn, digest_of
 
@@ -72,6 +72,9 @@ def link_command(
             token = found
         secret = secrets.token_urlsafe(32)
         store.sign_ins().add(SignIn(digest_of(secret), "link", token.id, now, now + LINK_MS))
+        detail = {"id": token.id, "scopes": ", ".join(token.scopes)}
+        made = acts.Act(by=acts.by_machine(), what=acts.LINK, about=f"{token.kind} {token.name}", detail=detail)
+        acts.tell(store.acts(), made)
     link = f"{url.rstrip('/')}/sign-in?link={secret}"
     settings.show.result(link, {"url": link, "token": token.id, "ends": iso(now + LINK_MS)})
     settings.show.note(f"works once, until {clock_text((now + LINK_MS) / 1000)}; {', '.join(token.scopes)}")

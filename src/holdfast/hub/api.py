@@ -50,6 +50,7 @@ from holdfast.hub.exchange import (
     header,
     parse_json,
 )
+from holdfast.hub.audit import Audit, is_persons, is_told
 from holdfast.hub.meters import FAILED, GONE, OK, REFUSED, Meter
 from holdfast.hub.principal import READ, Principal, principal_of
 from holdfast.wire import BODY_BYTES_MAX
@@ -146,15 +147,18 @@ class Guarded:
     Args:
         operation: with both.
         meter: counts what becomes of its requests.
+        audit: is told what people change by it; None: nothing is told.
     """
 
-    def __init__(self, operation: Operation, meter: Meter) -> None:
+    def __init__(self, operation: Operation, meter: Meter, audit: Audit | None = None) -> None:
         self.operation = operation
         self._needs = operation.needs
         self._or_needs = operation.or_needs
         self._endpoint = operation.endpoint
         self._takes = _kinds(operation) if operation.body is not None else frozenset()
         self._meter = meter
+        self._page = operation.tag == "pages"
+        self._audit = audit if is_told(operation.method, operation.needs, page=self._page) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request of somebody who may."""
@@ -165,6 +169,8 @@ class Guarded:
                 principal.need(self._needs)
             if self._takes:
                 self._check_kind(header(scope, b"content-type"))
+            if self._audit is not None and is_persons(principal, page=self._page):
+                send = self._audit.behind(scope, self.operation.method, send, page=self._page)
             await self._endpoint(scope, receive, send)
             outcome = OK
         except HoldfastError as error:

@@ -159,7 +159,10 @@ def create_app(
             await core.stop()
 
     front = ui.Front(core)
-    guarded = [Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting)) for each in operations(core)]
+    guarded = [
+        Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting), core.audit)
+        for each in operations(core)
+    ]
     answering = ui.with_pages(guarded, front)
     app = Hub(
         routes=[Route(each.pattern, each, methods=list(each.allowed)) for each in by_path(answering).values()],

@@ -13,11 +13,14 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.errors import HoldfastError, NotFound
+import msgspec
+
+from holdfast.errors import HoldfastError, IntegrityError, NotFound
 
 if TYPE_CHECKING:
     from holdfast.hub.core import Core
     from holdfast.hub.options import Options
+    from holdfast.integrity.backup.repository import Repository
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,17 @@ SAID_MAX: Final = 500
 PARTIAL: Final = 3
 """How `backup run` ends when the backup was made, and prune refused."""
 _RUN: Final = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One backup: its name, when it was made, and how much it refers to; `damaged`: its list cannot be read."""
+
+    name: str
+    made_ms: int
+    records: int = 0
+    size: int = 0
+    verified: bool = False
+    damaged: bool = False
 
 
 class Backups:
@@ -49,6 +63,20 @@ class Backups:
         """Verified backups, as of the newest look."""
         self.newest_ms = self.drilled_ms = 0
         """When the newest of them was made, and when a drill last succeeded; ms since 1970, 0: never."""
+        self.newest_any_ms = 0
+        """When the newest backup was made, verified or not."""
+        self.drill_failed = ""
+        """Why the newest drill failed; empty: it did not, or there was none."""
+        self.shelf: list[Snapshot] = []
+        """All backups as of the newest look, the newest first."""
+        self.size = 0
+        """Bytes of all that is in the store."""
+        self.key = ""
+        """The public key that signs them, in hex."""
+        self.looked_ms = 0
+        """When that look was; ms since 1970, 0: none yet."""
+        self._known: dict[str, Snapshot] = {}
+        self._making = asyncio.Lock()
         self.made = 0
         """Backups that this process had made."""
         self._changed = asyncio.Event()
@@ -74,6 +102,24 @@ class Backups:
             self._child.kill()
             await self._child.wait()
 
+    async def now(self) -> None:
+        """Makes a backup, or waits for the one that is being made; `trouble` says how it went."""
+        if self._making.locked():
+            async with self._making:
+                return
+        await self._make()
+        await self.look()
+
+    async def look(self) -> None:
+        """Looks what there is now."""
+        try:
+            await self._core.files(self._settle)
+        except NotFound:
+            self.verified, self.shelf = 0, []  # somebody else is to make the first
+        except (HoldfastError, OSError) as error:
+            self.trouble = self.trouble or str(error)
+            logger.warning("could not read the backups", exc_info=error)
+
     def problems(self) -> list[str]:
         """What is not as it should be."""
         found = []
@@ -92,13 +138,7 @@ class Backups:
         while True:
             if self._options.backup_every:
                 await self._make()
-            try:
-                await self._core.files(self._settle)
-            except NotFound:
-                self.verified = 0  # somebody else is to make the first
-            except (HoldfastError, OSError) as error:
-                self.trouble = self.trouble or str(error)
-                logger.warning("could not read the backups", exc_info=error)
+            await self.look()
             await self._rest()
 
     async def _rest(self) -> None:
@@ -118,6 +158,10 @@ class Backups:
 
     async def _make(self) -> None:
         """One backup, in a process of its own."""
+        async with self._making:
+            await self._run()
+
+    async def _run(self) -> None:
         options = self._options
         words = ["backup", "run", "--json", "--preset", options.backup_preset]
         words += ["--drill-every", f"{max(1, round(options.backup_drill_every))}s"]
@@ -167,5 +211,30 @@ class Backups:
             verified = repository.verified().intersection(repository.names())
             self.verified, self.newest_ms = len(verified), int(max(verified, default="0")[:13])
             self.drilled_ms = max((drill.made_ms for drill in repository.drills() if drill.ok), default=0)
+            self._list(repository, verified)
             if self._core.home.settle == "backups":
                 self.settled += settle(self._core.home, repository)
+
+    def _list(self, repository: Repository, verified: set[str]) -> None:
+        """Takes down what there is; a list that was read once is not read again, as none ever changes."""
+        names, before = repository.names(), set(self._known)
+        for name in names:
+            if name in self._known:
+                continue
+            try:
+                manifest = repository.backup(name)
+            except IntegrityError:
+                self._known[name] = Snapshot(name=name, made_ms=int(name[:13]), damaged=True)
+                continue
+            size = sum(manifest.objects().values()) + sum(blob.size for blob in manifest.blobs().values())
+            self._known[name] = Snapshot(name=name, made_ms=manifest.made_ms, records=manifest.records, size=size)
+        self._known = {name: self._known[name] for name in names}
+        self.shelf = [msgspec.structs.replace(self._known[n], verified=n in verified) for n in reversed(names)]
+        if set(names) != before:
+            self.size = sum(info.size for info in repository.store.list(""))
+        self.newest_any_ms = self.shelf[0].made_ms if self.shelf else 0
+        self.key = repository.keys[0].hex() if self.shelf else ""
+        drills = repository.drills()
+        failed = [each for each in drills[-1].backups if not each.ok] if drills else []
+        self.drill_failed = f"{failed[0].backup}: {failed[0].error}" if failed else ""
+        self.looked_ms = self._core.home.wall.now_ms()

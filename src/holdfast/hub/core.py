@@ -16,7 +16,10 @@ from holdfast.clock import iso
 from holdfast.collections import mailbox
 from holdfast.corpus import index, search
 from holdfast.errors import HoldfastError
+from holdfast.hub.audit import Audit
+from holdfast.hub.audit import Follower as LogFollower
 from holdfast.hub.cache import cache_of
+from holdfast.hub.care import Care
 from holdfast.hub.directory import PARTIAL_BLOB_S, WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
 from holdfast.hub.gate import Gate
@@ -89,7 +92,10 @@ class Core:
 
             self.backups = Backups(self, self.options)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
+        self.audit = Audit(self.gate.tokens.acts(), home.wall, self.read)
+        self._told = LogFollower(home.corpus, self.audit.store)
         self.scanning = Scanning(home, self.options.scan_s)
+        self.care = Care(self)
         self.schemas = Schemas(home.corpus)
         self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
@@ -120,6 +126,7 @@ class Core:
         self._trailer.start()
         self.scanning.start()
         self.gate.start()
+        self.care.start()
         self._tender = asyncio.create_task(self._tend())
         if self.follower is not None:
             self.follower.start()
@@ -151,6 +158,7 @@ class Core:
         await asyncio.to_thread(self.scanning.stop)
         if self.backups is not None:
             await self.backups.stop()
+        await self.care.stop()
         self._stop_trail.set()
         self.writer.committed.set()
         await self.gate.stop()
@@ -287,6 +295,7 @@ class Core:
                 backlog = not self._stop_trail.is_set() and self._index() > 0
                 if not self._stop_trail.is_set():
                     backlog = mailbox.fill(self.corpus, self.home.blobs) == mailbox.LOT or backlog
+                    backlog = self._tell() or backlog
                 self.indexing_failed = ""
             except HoldfastError as error:
                 backlog = False
@@ -299,6 +308,16 @@ class Core:
     def _index(self) -> int:
         """Fills the next lot of both indexes; how much that was."""
         return search.fill(self.corpus) + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs))
+
+    def _tell(self) -> bool:
+        """Tells the audit trail what the next records say; whether there are more."""
+        try:
+            return self._told.follow()
+        except HoldfastError as error:
+            if not self._stop_trail.is_set():
+                self.audit.trouble = str(error)
+                logger.error("the audit trail cannot be told what the log says", exc_info=error)
+            return False
 
     def _give_way(self) -> None:
         """Returns soon when little comes, and after `TRAIL_FLOW_S` or the end of it when the writer is in full flow."""

@@ -19,7 +19,8 @@ import msgspec
 from holdfast.errors import UsageError
 from holdfast.hub.gate import LOOPBACK, is_address
 from holdfast.hub.options import Options
-from holdfast.hub.tokens import has_tokens, split
+from holdfast.hub.token_text import split
+from holdfast.hub.tokens import has_tokens
 
 HEAD_BYTES_MAX: Final = 32 << 10
 SWEEP_S: Final = 2.0

@@ -19,7 +19,8 @@ from holdfast.errors import Denied, HoldfastError, HubUnavailable, UsageError
 from holdfast.hub.exchange import VISIT, Receive, Rest, Scope
 from holdfast.hub.options import Options
 from holdfast.hub.principal import ANYBODY, NOBODY, OPERATOR, STRANGER, Principal, set_principal
-from holdfast.hub.tokens import Tokens, split
+from holdfast.hub.token_text import split
+from holdfast.hub.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 

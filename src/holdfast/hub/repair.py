@@ -23,7 +23,10 @@ from holdfast.clock import AHEAD_MS_MAX, SYSTEM, Clock, millis, to_iso
 from holdfast.corpus import SqliteCorpus
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, NodeFull, UsageError
+from holdfast.hub import acts
+from holdfast.hub.acts import Act, Actor
 from holdfast.hub.directory import open_keys, take
+from holdfast.hub.tokens import SqliteTokens
 from holdfast.integrity import incidents, rebuild
 from holdfast.integrity.backup import HUB, BackupSource, Moment, Part, Repository, restore
 from holdfast.integrity.backup import tail as tails
@@ -70,26 +73,66 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
 
 
-def plan(home: Path, tools: Tools = Tools(), policy: Policy = Policy()) -> Plan:  # noqa: B008 - both are frozen
+def plan(
+    home: Path,
+    tools: Tools = Tools(),  # noqa: B008 - both are frozen
+    policy: Policy = Policy(),  # noqa: B008
+    *,
+    served: bool = False,
+) -> Plan:
     """What a hub's directory needs, and what would be lost by it; writes nothing in it but the lock.
+
+    Args:
+        home: the directory.
+        tools: what it works with.
+        policy: what is allowed beyond what is proven.
+        served: another process serves it, and goes on: the file is read as it is at this moment, beside that process;
+            what its write-ahead log was like before it was opened cannot be told then.
 
     Raises:
         Locked: it is served.
         UsageError: it is none.
     """
-    with _Bench(home, tools, policy, make=False) as bench:
+    with _Bench(home, tools, policy, make=False, served=served) as bench:
         return bench.look()
 
 
-def repair(home: Path, tools: Tools = Tools(), policy: Policy = Policy()) -> Outcome:  # noqa: B008 - both are frozen
+def repair(
+    home: Path,
+    tools: Tools = Tools(),  # noqa: B008 - both are frozen
+    policy: Policy = Policy(),  # noqa: B008
+    *,
+    keep: int = 0,
+    by: Actor | None = None,
+) -> Outcome:
     """Puts right what is proven, and what `policy` allows; leaves the rest as it is, frozen, with a report.
+
+    Args:
+        home: the directory.
+        tools: what it works with.
+        policy: what is allowed beyond what is proven.
+        keep: up to this position nothing may be given up, whatever `policy` says: what somebody was shown.
+        by: who wants it, for the audit trail; None: the account that this runs under.
 
     Raises:
         Locked: it is served.
         UsageError: it is none.
     """
-    with _Bench(home, tools, policy, make=True) as bench:
-        return bench.work(bench.look())
+    with _Bench(home, tools, policy, make=True, keep=keep) as bench:
+        outcome = bench.work(bench.look())
+    if not outcome.plan.sound:
+        _tell(home, outcome, by)
+    return outcome
+
+
+def _tell(home: Path, outcome: Outcome, by: Actor | None) -> None:
+    said = {"repaired": ", ".join(outcome.repaired), "blobs": str(outcome.blobs)}
+    said["refused"] = "; ".join(str(each) for each in outcome.plan.refusals)
+    said["incident"] = next((str(each["incident"]) for each in outcome.attempts if each.get("incident")), "")
+    detail = {name: text for name, text in said.items() if text and text != "0"}
+    act = Act(by=by or acts.by_machine(), what=acts.REPAIR, about="the hub's files", detail=detail)
+    with contextlib.suppress(HoldfastError), contextlib.closing(SqliteTokens(home)) as store:
+        acts.try_to_tell(store.acts, act)
 
 
 class _Base(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +148,11 @@ class _Base(msgspec.Struct, frozen=True, kw_only=True):
 class _Bench:
     """A hub's directory that nobody serves, and room for copies."""
 
-    def __init__(self, home: Path, tools: Tools, policy: Policy, *, make: bool) -> None:
+    def __init__(
+        self, home: Path, tools: Tools, policy: Policy, *, make: bool, served: bool = False, keep: int = 0
+    ) -> None:
         self.home, self.tools, self.policy, self.make = home, tools, policy, make
+        self.served, self.keep = served, keep
         self.file, self.blobs = home / FILE, BlobFiles(home / "blobs")
         self.base: _Base | None = None
         self.tail = tails.Tail(after=0, upto=0)
@@ -120,8 +166,9 @@ class _Bench:
         if not (self.home / "keys.db").exists() and not self.file.exists():
             raise UsageError(f"{self.home} is no hub's directory", hint="the directory that serve --data was given")
         with contextlib.ExitStack() as stack:
-            stack.callback(os.close, take(self.home))
-            stack.enter_context(rebuild.alone(self.file, make=self.make))
+            if not self.served:
+                stack.callback(os.close, take(self.home))
+                stack.enter_context(rebuild.alone(self.file, make=self.make))
             if self.make:
                 for left in self.home.glob(".repair-*"):
                     shutil.rmtree(left, ignore_errors=True)
@@ -152,15 +199,15 @@ class _Bench:
         """Proves a copy of the file; what cannot be opened is found, too."""
         from holdfast.sqlite import doctor
 
-        diagnosis = doctor.examine(self.file)
-        if diagnosis.damaged:
+        diagnosis = None if self.served else doctor.examine(self.file)
+        if diagnosis is not None and diagnosis.damaged:
             what = f"the WAL is {diagnosis.state}: {diagnosis.commits_behind} commits lie behind its damage"
             found.findings.append(Finding("wal", "", 0, what))
         scan = Scan()
         try:
             if not self.file.exists():
                 raise IntegrityError(f"{FILE} is not there")
-            copy = rebuild.copy_of(self.file, self.scratch / "copy")
+            copy = self.file if self.served else rebuild.copy_of(self.file, self.scratch / "copy")
             corpus = SqliteCorpus(copy, hub=True)
             self.part = Part(HUB, FILE, corpus, self.blobs)
             scan = verify_corpus(corpus, self.blobs)
@@ -238,6 +285,9 @@ class _Bench:
             if not policy.lost_tail:
                 hint = "name a newer backup: --backup ADDRESS; or give them up: holdfast repair --lost-tail"
                 found.refusals.append(Refusal("lowers the head", what, hint))
+            elif whole < self.keep:
+                what = f"all behind position {whole} would be given up, and not behind {self.keep} as was shown"
+                found.refusals.append(Refusal("lowers the head", what, "look at the plan again, and decide anew"))
         bad = len(scan.findings) + scan.left_out
         if not policy.mass_damage and (bad >= FINDINGS_MAX or bad > max(MASS_MIN, MASS_SHARE * scan.records)):
             what = f"{bad} findings in {scan.records} records"

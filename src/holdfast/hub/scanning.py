@@ -26,6 +26,8 @@ class Scanning:
     def __init__(self, home: Home, every_s: float) -> None:
         self.home, self._every_s = home, every_s
         self.progress = read_progress(self.load())
+        self._turning = threading.Lock()
+        self._scanner: Scanner | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="holdfast-scan", daemon=True)
 
@@ -39,17 +41,31 @@ class Scanning:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
+        if self._turning.acquire(timeout=STOP_S):  # a turn that somebody asked for ends, too
+            self._turning.release()
 
     def turn(self, *, whole: bool = False) -> Progress:
-        """Makes a turn now; returns how far the scan is."""
+        """Makes a turn now, behind one that is under way; returns how far the scan is."""
         home = self.home
-        scanner = Scanner(home.corpus, self, blobs=home.blobs, wall=home.wall, stop=self._stop)
-        before = set(scanner.progress.findings)
-        self.progress = scanner.turn(whole=whole)
+        with self._turning:
+            self._scanner = scanner = Scanner(home.corpus, self, blobs=home.blobs, wall=home.wall, stop=self._stop)
+            before = set(scanner.progress.findings)
+            try:
+                self.progress = scanner.turn(whole=whole)
+            finally:
+                self._scanner = None
         for finding in self.progress.findings:
             if finding not in before:
                 logger.error("scan: %s", finding)
         return self.progress
+
+    def far(self) -> tuple[int, int]:
+        """How many records and pages the turn under way has looked at in its round, and how many there are."""
+        scanner, corpus = self._scanner, self.home.corpus
+        if scanner is None:
+            return 0, 0
+        done = scanner.progress
+        return done.back + done.page, corpus.last() + corpus.engine.pages
 
     def load(self) -> bytes | None:
         """What was kept last, by whichever process."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
+    from holdfast.hub.care import Run
     from holdfast.hub.core import Core
+    from holdfast.hub.errands import Said
 
 logger = logging.getLogger(__name__)
 
@@ -81,15 +83,9 @@ def serve(
     how, tls = prepare(host, None if directory is None else Path(directory), how, loopback=is_loopback(host))
 
     listener = listen(host, port)
-    try:
-        app = create_app(directory, how)
-    except BaseException:
-        listener.close()
-        raise
     sys.setswitchinterval(SWITCH_S)
     _give_memory_back()
     url = url_of(listener, tls is not None)
-    config = _config(uvicorn, app, tls)
 
     def on_ready() -> None:
         if ready_file is not None:
@@ -97,18 +93,31 @@ def serve(
         notify("READY=1")
         print(f"holdfast hub at {url}", flush=True)
 
-    server = _server_class(uvicorn)(config, on_ready)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(
-            _run(
-                server,
-                app.state.core,
-                listener,
-                _renewal(tls, how),
-                _reloading(app.state.core, asked, ask),
-            )
-        )
-    _ended(app.state.core, ready_file)
+    came_back: tuple[Run, Said] | None = None
+    with contextlib.closing(listener):
+        while True:
+            app = create_app(directory, how)
+            core: Core = app.state.core
+            core.care.came_back = came_back
+            server = _server_class(uvicorn)(_config(uvicorn, app, tls), on_ready)
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(_run(server, core, listener, _renewal(tls, how), _reloading(core, asked, ask)))
+            came_back = _between(core)
+            if came_back is None:
+                break
+            how = core.options
+    _ended(core, ready_file)
+
+
+def _between(core: Core) -> tuple[Run, Said] | None:
+    """Does what the hub paused for, and returns what came of it; None: it did not pause, or is to end."""
+    errand = core.care.paused_for
+    if errand is None or core.lost:
+        return None
+    from holdfast.hub.pausing import carry_out
+
+    said = carry_out(errand)
+    return None if said is None else (core.care.run_of(errand), said)
 
 
 def _config(uvicorn: Any, app: Any, tls: ssl.SSLContext | None) -> Any:
@@ -187,11 +196,18 @@ async def _run(
     from holdfast.hub.doorstep import sweep
 
     loop = asyncio.get_running_loop()
-
+    # uvicorn closes what it is given; this one stays for the time that the hub may pause.
+    listening = listener.dup()
+    listening.setblocking(False)
     watchdog = loop.create_task(watch())
 
     def stop() -> None:
         notify("STOPPING=1")
+        core.care.paused_for = None
+        listener.close()
+        leave()
+
+    def leave() -> None:
         # The streams first: uvicorn waits for answers to end, and these never would.
         core.end_streams()
         server.should_exit = True
@@ -205,6 +221,7 @@ async def _run(
         task.add_done_callback(reloads.discard)
 
     core.on_lost = stop
+    core.care.on_pause = leave
     # Only a main thread gets signals; elsewhere whoever started us ends the process.
     main = threading.current_thread() is threading.main_thread()
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: hang_up} if main else {}
@@ -212,7 +229,7 @@ async def _run(
         loop.add_signal_handler(number, handler)
     sweeping = asyncio.create_task(sweep(server.server_state.connections, lambda: core.options.pause_s))
     try:
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=[listening])
     finally:
         watchdog.cancel()
         sweeping.cancel()

@@ -10,20 +10,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import secrets
-import string
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
 
-from holdfast.clock import SYSTEM, Clock
+from holdfast.clock import SYSTEM, Clock, iso
 from holdfast.corpus.engine import Engine
 from holdfast.errors import HoldfastError, NotFound, UsageError
+from holdfast.hub import acts
+from holdfast.hub.acts import Act, Actor, ActStore, NoActs, SqliteActs
 from holdfast.hub.principal import ADMIN, APPEND, FOR_EVER, INBOX, READ, SCOPES, WRITE, Kind, Principal
 from holdfast.hub.sign_ins import NoSignIns, SignInStore, SqliteSignIns
+from holdfast.hub.token_text import TEXT_MAX, digest_of, join, new_id, new_secret, split
 from holdfast.records import PUT, check_names
 
 KINDS: Final = ("node", "agent", "service", "person")
@@ -34,12 +34,8 @@ USUAL: Final[Mapping[str, tuple[str, ...]]] = {
     "person": (READ, INBOX),
 }
 """The scopes of a token that was made without any."""
-SECRET_CHARS: Final = 43
-"""What 32 bytes take in base 62."""
-TEXT_MAX: Final = 200
 GLOBS_MAX: Final = 64
 KNOWN_MAX: Final = 10_000
-_DIGITS: Final = string.digits + string.ascii_letters
 _FILE: Final = "auth.db"
 
 
@@ -119,6 +115,10 @@ class TokenStore(Protocol):
         """Where sign-ins with them lie."""
         ...
 
+    def acts(self) -> ActStore:
+        """Where it is kept who did what to this hub."""
+        ...
+
     def close(self) -> None:
         """Closes it; a second close is fine."""
         ...
@@ -147,6 +147,9 @@ class NoTokens(TokenStore):
 
     def sign_ins(self) -> SignInStore:
         return NoSignIns()
+
+    def acts(self) -> ActStore:
+        return NoActs()
 
     def close(self) -> None:
         pass
@@ -203,6 +206,9 @@ class SqliteTokens(TokenStore):
 
     def sign_ins(self) -> SignInStore:
         return SqliteSignIns(self._engine)
+
+    def acts(self) -> ActStore:
+        return SqliteActs(self._engine)
 
     def close(self) -> None:
         self._engine.close()
@@ -299,6 +305,10 @@ class Tokens:
         """Where sign-ins lie."""
         return self._store.sign_ins()
 
+    def acts(self) -> ActStore:
+        """Where it is kept who did what to this hub."""
+        return self._store.acts()
+
     def keep(self) -> None:
         """Writes down when tokens were last shown. For threads."""
         used, self._used = self._used, {}
@@ -327,21 +337,38 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def create(store: TokenStore, wish: Wish, wall: Clock = SYSTEM) -> tuple[Token, str]:
+def create(
+    store: TokenStore, wish: Wish, wall: Clock = SYSTEM, *, by: Actor | None = None
+) -> tuple[Token, str]:
     """A new token, stored, and its text, which is nowhere else.
+
+    Args:
+        store: where it is to lie.
+        wish: what it is to be.
+        wall: the clock.
+        by: who makes it; None: the account that this runs under.
 
     Raises:
         UsageError: a kind, name, scope or glob that cannot be, or an end in the past.
     """
     now = wall.now_ms()
-    token, secret = _made(wish, now), _base62(int.from_bytes(secrets.token_bytes(32), "big"), SECRET_CHARS)
+    token, secret = _made(wish, now), new_secret()
     token = msgspec.structs.replace(token, digest=digest_of(secret))
     store.add(token)
+    acts.tell(store.acts(), _token_act(acts.TOKEN, token, by), wall)
     return token, join(token.kind, token.id, secret)
 
 
-def revoke(store: TokenStore, token_id: str, wall: Clock = SYSTEM) -> tuple[Token, bool]:
+def revoke(
+    store: TokenStore, token_id: str, wall: Clock = SYSTEM, *, by: Actor | None = None
+) -> tuple[Token, bool]:
     """Ends the token with this id (or whose text this is); the token, and whether it was still to be ended.
+
+    Args:
+        store: where it lies.
+        token_id: its id, or its text.
+        wall: the clock.
+        by: who ends it; None: the account that this runs under.
 
     Raises:
         NotFound: there is no such token.
@@ -354,6 +381,8 @@ def revoke(store: TokenStore, token_id: str, wall: Clock = SYSTEM) -> tuple[Toke
     done = store.revoke(wanted, wall.now_ms())
     found = store.find(wanted)
     assert found is not None
+    if done:
+        acts.tell(store.acts(), _token_act(acts.REVOKED, found, by), wall)
     return found, done
 
 
@@ -375,7 +404,17 @@ def adopt(store: TokenStore, tokens: Sequence[Token]) -> tuple[int, int]:
             new += 1
         elif token.revoked_ms is not None:
             ended += store.revoke(token.id, token.revoked_ms)
+    if new or ended:
+        detail = {"new": str(new), "revoked": str(ended)}
+        acts.tell(store.acts(), Act(by=acts.by_machine(), what=acts.IMPORTED, about="tokens of another hub", detail=detail))
     return new, ended
+
+
+def _token_act(what: str, token: Token, by: Actor | None) -> Act:
+    detail = {"id": token.id, "kind": token.kind, "name": token.name, "scopes": ", ".join(token.scopes)}
+    if token.ends_ms is not None:
+        detail["ends"] = iso(token.ends_ms)
+    return Act(by=by or acts.by_machine(), what=what, about=f"{token.kind} {token.name}", detail=detail)
 
 
 def _made(wish: Wish, now: int) -> Token:
@@ -418,7 +457,7 @@ def _made(wish: Wish, now: int) -> Token:
     if wish.ends_ms is not None and wish.ends_ms <= now:
         raise UsageError("it would end in the past", hint="--expires 90d, or a date to come")
     return Token(
-        id=_base62(secrets.randbits(62), 10)[-10:],
+        id=new_id(),
         digest=b"",
         kind=kind,  # type: ignore[arg-type]
         name=wish.name,
@@ -440,41 +479,6 @@ def check_glob(glob: str) -> str:
     if not glob or len(glob) > TEXT_MAX or "[" in glob or not glob.isprintable():
         raise UsageError(f"not a glob: {glob!r:.80}", hint="such as 'recruiter-*'; only * and ? are special")
     return glob
-
-
-# -- the text of a token ----------------------------------------------------------------------------------------
-
-
-def join(kind: str, token_id: str, secret: str) -> str:
-    """The text that a client shows."""
-    front = f"hf_{kind}_{token_id}_{secret}"
-    return f"{front}_{_check(front)}"
-
-
-def split(text: str) -> tuple[str, str, str] | None:
-    """(kind, id, secret) of a token's text; None if it is none, or not whole."""
-    front, _, check = text.rpartition("_")
-    parts = front.split("_")
-    if len(parts) != 4 or parts[0] != "hf" or len(text) > TEXT_MAX or check != _check(front):
-        return None
-    return parts[1], parts[2], parts[3]
-
-
-def digest_of(secret: str) -> bytes:
-    """What is stored of a secret."""
-    return hashlib.sha256(b"hf/token/1\0" + secret.encode()).digest()
-
-
-def _check(front: str) -> str:
-    return _base62(zlib.crc32(front.encode()), 6)
-
-
-def _base62(number: int, length: int) -> str:
-    out = ""
-    while number:
-        number, digit = divmod(number, 62)
-        out = _DIGITS[digit] + out
-    return out.rjust(length, "0")
 
 
 def packed(value: Any) -> Any:

@@ -11,6 +11,7 @@ import msgspec
 from holdfast.corpus.postgres import Database, PostgresEngine
 from holdfast.corpus.postgres.door import translate
 from holdfast.errors import NoStore
+from holdfast.hub.acts import ActStore, DatabaseActs
 from holdfast.hub.sign_ins import DatabaseSignIns, SignInStore
 from holdfast.hub.tokens import Token, TokenStore, packed, unpacked
 
@@ -58,6 +59,9 @@ class DatabaseTokens(TokenStore):
 
     def sign_ins(self) -> SignInStore:
         return DatabaseSignIns(self._engine, self._writing)
+
+    def acts(self) -> ActStore:
+        return DatabaseActs(self._engine, self._writing)
 
     def close(self) -> None:
         pass

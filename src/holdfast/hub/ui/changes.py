@@ -7,6 +7,7 @@ from typing import Any
 
 from holdfast.corpus import Stored
 from holdfast.errors import Conflict, Denied, NotFound, UsageError
+from holdfast.hub import acts, audit
 from holdfast.hub.own import QUICK_BYTES, Desk
 from holdfast.hub.ui.data import VERSIONS_STEPS, unchangeable
 from holdfast.hub.ui.routes import Ask, View
@@ -39,6 +40,8 @@ async def change(ask: Ask) -> View:
     found = await own.write(agent, work, size=len(draft.payload), quick=quick)
     if isinstance(found, Conflict):
         raise Conflict("somebody changed this key since the page was made", hint="look at it again, and decide anew")
+    said = acts.DELETE if what == "delete" else acts.ROLLBACK
+    audit.done(ask.scope, what=said, about=f"{collection}/{key} of {agent}", ref=found.record.link)
     done = "deleted" if what == "delete" else "rolled-back"
     return View(status=303, headers=(("location", key_url(agent, collection, key, done=done)),))
 

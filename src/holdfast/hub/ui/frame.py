@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from holdfast.errors import HoldfastError
 from holdfast.hub.exchange import RETRY_AFTER
 from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER
-from holdfast.hub.ui import assets, words
+from holdfast.hub.ui import assets, running, words
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.scheme import SCHEMES, keys_of, scheme_of
 from holdfast.hub.ui.standing import WORDS, nodes_for, notices
@@ -26,7 +26,12 @@ NAV: Final = (
     ("/agents", "Agents", "agents"),
     ("/data", "Data", "data"),
     ("/sessions", "Sessions", "sessions"),
+    ("/integrity", "Integrity", "integrity"),
+    ("/backups", "Backups", "backups"),
+    ("/audit", "Audit", "audit"),
 )
+WHOLE: Final = ("integrity", "backups", "audit")
+"""Pages of the whole hub: only for those from whom no record is hidden."""
 BADGE_MAX: Final = 99
 
 
@@ -62,6 +67,7 @@ def environment() -> Environment:
         ago=words.ago,
         asset=assets.address,
         states=WORDS,
+        run_states=running.WORDS,
         with_query=words.with_query,
         key_url=words.key_url,
         collection_url=words.collection_url,
@@ -96,7 +102,9 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
     return {
         "d": view.data,
         "title": view.title,
-        "nav": NAV if principal not in (NOBODY, STRANGER) else (),
+        "nav": [each for each in NAV if each[2] not in WHOLE or principal.reads_everything]
+        if principal not in (NOBODY, STRANGER)
+        else [],
         "here": here,
         "badge": badge,
         "badge_text": f"{BADGE_MAX}+" if badge > BADGE_MAX else str(badge),

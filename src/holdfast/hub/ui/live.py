@@ -26,6 +26,8 @@ PAUSE_S: Final = 0.5
 ALIVE_S: Final = 15.0
 POLL_MS: Final = 10_000
 RETRY_MS: Final = 500
+LIVE: Final = {"overview": False, "nodes": False, "integrity": True, "backups": True}
+"""The pages that follow what happens, and whether only those may from whom nothing is hidden."""
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -49,8 +51,10 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         ask = Ask(self._front, scope, self._parameters.read(Query(scope)), {})
-        if ask.query.page not in ("overview", "nodes"):
+        if ask.query.page not in LIVE:
             raise no_page(f"live/{ask.query.page}")
+        if LIVE[ask.query.page]:
+            ask.principal.need_everything()
         visit = scope.get(VISIT)
         if visit is not None and visit.principal is not ask.principal:
             visit.principal = ask.principal  # so that the gate ends it with the session
@@ -98,18 +102,22 @@ class Events:
 
     async def _event(self, ask: Ask, mark: bytes, retry_ms: int) -> tuple[bytes, bytes]:
         """A mark of what the part shows, and the event that sends it; empty if that is the mark it had before."""
-        from holdfast.hub.ui import nodes, overview
+        from holdfast.hub.ui import backups, integrity, nodes, overview
         from holdfast.hub.ui.frame import environment
-        from holdfast.hub.ui.standing import notices
+        from holdfast.hub.ui.standing import nodes_for, notices
 
         data: Any
         if ask.query.page == "overview":
             data = await overview.found(ask)
             badge = len(data.needs_you)
-        else:
+        elif ask.query.page == "nodes":
             data = await nodes.found(ask)
             badge = len(await notices(ask, data.nodes))
             data.hub.uptime_s = 0  # changes by itself, and is no news
+        else:
+            data = await (integrity if ask.query.page == "integrity" else backups).found(ask)
+            badge = len(await notices(ask, await nodes_for(ask)))
+            data.cursor = ""  # what is written changes nothing here
         found = hashlib.sha256(encode_json(data)).digest()
         if found == mark:
             return mark, b""
@@ -125,7 +133,8 @@ class Events:
 
         page = await self._front.core.read(render)
         lines = "".join(f"data: {line}\n" for line in page.splitlines() if line.strip())
-        return found, f"id: {data.cursor}\nretry: {retry_ms}\n{lines}\n".encode("utf-8", "replace")
+        at = data.cursor or self._front.core.feed.cursor(self._front.core.feed.head)
+        return found, f"id: {at}\nretry: {retry_ms}\n{lines}\n".encode("utf-8", "replace")
 
 
 async def _left(receive: Receive) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from holdfast.hub.principal import WRITE
+from holdfast.hub.principal import ADMIN, WRITE
 from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
 from holdfast.hub.ui.routes import Page
 
@@ -56,6 +56,25 @@ class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
     link: Annotated[str, Meta(max_length=100)] = ""
 
 
+class CareAt(msgspec.Struct, frozen=True, kw_only=True):
+    """From where on in a list, what was just asked for, and which backup somebody thinks of going back to."""
+
+    after: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    done: Annotated[str, Meta(max_length=32)] = ""
+    restore: Annotated[str, Meta(max_length=64)] = ""
+
+
+class AuditAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose acts, which, from when to when (in UTC), behind which; and as what kind of file."""
+
+    who: Annotated[str, Meta(max_length=255)] = ""
+    what: Annotated[str, Meta(max_length=64)] = ""
+    since: Annotated[str, Meta(max_length=64)] = ""
+    until: Annotated[str, Meta(max_length=64)] = ""
+    before: Annotated[str, Meta(max_length=64)] = ""
+    form: Annotated[str, Meta(max_length=8)] = "csv"
+
+
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """Which page's changes."""
 
@@ -75,6 +94,12 @@ PAGES: Final = (
     Page(path="/data/change", work="changes.change", method="POST", needs=WRITE, twin=False),
     Page(path="/sessions", work="sessions.sessions", query=SessionsAt),
     Page(path="/sessions/{rest:path}", work="sessions.session", query=SessionsAt),
+    Page(path="/integrity", work="integrity.integrity", query=CareAt),
+    Page(path="/integrity/act", work="integrity.act", method="POST", needs=ADMIN, twin=False),
+    Page(path="/backups", work="backups.backups", query=CareAt),
+    Page(path="/backups/act", work="backups.act", method="POST", needs=ADMIN, twin=False),
+    Page(path="/audit", work="audit.audit", query=AuditAt),
+    Page(path="/audit/export", work="audit.export", query=AuditAt, twin=False),
     Page(path="/sign-in", work="sign_in.sign_in_page", needs="", query=SignInAt, twin=False),
     Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
     Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from holdfast.errors import NotFound, Unauthenticated
+from holdfast.hub import audit
 from holdfast.hub.api import ANY, JSON, Guarded, Nothing, Operation, Parameters
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, body_of, encode_json, header
 from holdfast.hub.principal import NOBODY, READ, Principal, principal_of, set_principal
@@ -140,6 +141,7 @@ class Shown:
         if page.method == "POST":
             data = await body_of(scope, receive, FORM_BYTES_MAX)
             form = front.forms().read(scope, data, scope.get(_STATE))
+            audit.about(scope, form)
         ask = Ask(front, scope, self._parameters.read(Query(scope)), form)
         twin = page.twin and scope["path"].endswith(".json")
         if twin and ask.parts:
@@ -283,7 +285,7 @@ def guests(front: Front) -> list[Any]:
     for page in PAGES:
         meter = front.core.meters.of(page.method, page.path, lasting=page.path == "/ui/events")
         for path in _paths(page):
-            found.append(Guest(front, Guarded(_operation(front, page, path), meter)))
+            found.append(Guest(front, Guarded(_operation(front, page, path), meter, front.core.audit)))
     return found
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from holdfast.errors import HubUnavailable, Unauthenticated, UsageError
+from holdfast.hub import acts
+from holdfast.hub.acts import Act, Actor
 from holdfast.hub.principal import ANYBODY, NOBODY, OPERATOR, STRANGER, Principal
 from holdfast.hub.sign_ins import OPERATOR as BY_OPERATOR
 from holdfast.hub.sign_ins import SESSION_MS, SignIn, SignInStore, digest_of
@@ -184,11 +186,17 @@ async def sign_in(ask: Ask) -> View:
         principal, token_id = await (sign_ins.by_link(link) if link else sign_ins.by_token(token))
     except (Unauthenticated, UsageError) as error:
         sign_ins.was_wrong(address)
+        by = Actor(kind="stranger", who="", via=acts.PAGE)
+        refused = {"address": address, "by": "link" if link else "token"}
+        await ask.core.audit.note(Act(by=by, what=acts.REFUSED, about="the pages", detail=refused))
         view = _form(ask, f"{error.message}: {error.hint}".rstrip("?"), where, "")
         view.status = 401
         return view
     if principal is ANYBODY:
         return View(status=303, headers=(("location", where),))
+    detail = {"address": address, "by": "link" if link else "token"}
+    by = acts.by_principal(principal, acts.PAGE)
+    await ask.core.audit.note(Act(by=by, what=acts.SIGN_IN, about="the pages", detail=detail))
     cookie = await sign_ins.begin(principal, token_id)
     return View(status=303, headers=(("location", where), ("set-cookie", cookie)))
 
@@ -197,6 +205,8 @@ async def sign_out(ask: Ask) -> View:
     """POST /sign-out: ends the session, here and in every process of the hub."""
     headers: tuple[tuple[str, str], ...] = (("location", "/sign-in"), ("clear-site-data", '"cache"'))
     if ask.session is not None:
+        by = acts.by_principal(ask.principal, acts.PAGE)
+        await ask.core.audit.note(Act(by=by, what=acts.SIGN_OUT, about="the pages"))
         cookie = await ask.front.sign_ins().end(ask.session)
         headers = (*headers, ("set-cookie", cookie))
     return View(status=303, headers=headers)
