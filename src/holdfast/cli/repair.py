@@ -270,7 +270,17 @@ def release_command(settings: Settings, incident: str, yes: bool) -> None:
             f"{size_text(found.bytes)} of evidence would be gone for good", hint="look with quarantine show; then --yes"
         )
     incidents.release(Path(found.path).parents[1], incident, SYSTEM)
+    if _is_hub(settings.path):
+        _tell_hub(settings.path, incident)
     settings.show.result(f"released {incident}", {"incident": incident, "bytes": found.bytes})
+
+
+def _tell_hub(path: Path, incident: str) -> None:
+    from holdfast.hub import acts
+    from holdfast.hub.tokens import SqliteTokens
+
+    with contextlib.closing(SqliteTokens(path)) as store:
+        acts.tell(store.acts(), acts.Act(by=acts.by_machine(), what=acts.RELEASE, about=incident))
 
 
 def _incidents(settings: Settings) -> list[Kept]:

@@ -53,6 +53,8 @@ WHATS: Final = (
 )
 """What can have been done."""
 TEXT_MAX: Final = 500
+CARRIED_MAX: Final = 10_000
+"""Acts that a backup holds."""
 _COLUMNS: Final = "id, at_ms, kind, who, token, via, what, about, detail, ref"
 _VALUES: Final = "INSERT INTO audit(at_ms, kind, who, token, via, what, about, detail, ref) VALUES(?,?,?,?,?,?,?,?,?)"
 _FROM_LOG: Final = f"{_VALUES} ON CONFLICT(ref) DO NOTHING"
@@ -244,3 +246,19 @@ def _act(row: Sequence[Any]) -> Act:
         ref=None if ref is None else bytes(ref),
         id=number,
     )
+
+
+def to_carry(store: ActStore) -> list[Act]:
+    """What a backup takes along: the newest acts, oldest first; what the log says is told again from the log."""
+    return [each for each in all_of(store, CARRIED_MAX) if each.by.via != LOG]
+
+
+def all_of(store: ActStore, most: int = 1 << 31) -> list[Act]:
+    """The newest acts, oldest first."""
+    return store.page(Wanted(limit=most))[::-1]
+
+
+def take_over(store: ActStore, carried: Sequence[Act]) -> None:
+    """Takes over the acts of where the hub was before, unless it has some already: then they were taken over."""
+    if carried and not store.page(Wanted(limit=1)):
+        store.add(carried)

@@ -1,8 +1,8 @@
 """What of a hub is backed up, and how a backup becomes a hub again.
 
-All streams and blobs, the generations, and its tokens as their hashes. Not the hub's key, unless the repository is
-sealed and it is asked for; and not the TTL cache. A hub in a database becomes one in a directory: `migrate` takes it
-back.
+All streams and blobs, the generations, its tokens as their hashes, and the newest of its audit trail. Not the hub's key,
+unless the repository is sealed and it is asked for; and not the TTL cache. A hub in a database becomes one in a
+directory: `migrate` takes it back.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from holdfast import seal
 from holdfast.corpus import SqliteCorpus, moving
 from holdfast.corpus.moving import KeyRow
 from holdfast.errors import NoStore, UsageError
+from holdfast.hub import acts
+from holdfast.hub.acts import Act
 from holdfast.hub.directory import open_keys
 from holdfast.hub.home import Home
 from holdfast.hub.migrate import conninfo_of, has_tables, is_database
-from holdfast.hub.tokens import SqliteTokens, Token, adopt, has_tokens
+from holdfast.hub.tokens import SqliteTokens, Token, adopt
 from holdfast.integrity.backup import HUB, Part, Source, settled_heads
 from holdfast.integrity.backup.repository import Repository
 from holdfast.integrity.shelf import shelve
@@ -58,7 +60,8 @@ def hub_source(place: str, *, blobs: str = "", with_keys: bool = False) -> Itera
             stack.callback(corpus.close)
             name, here = f"postgresql://{database.name}", BlobTable(corpus.engine)
             keys = moving.read_keys(corpus.query, "hub_key")
-            tokens = [_unused(token) for token in DatabaseTokens(corpus.engine).every()]
+            shared = DatabaseTokens(corpus.engine)
+            tokens, told = [_unused(token) for token in shared.every()], acts.to_carry(shared.acts())
         else:
             home = Path(place.removeprefix("sqlite:")).expanduser()
             if not (home / "hub.db").exists():
@@ -66,12 +69,12 @@ def hub_source(place: str, *, blobs: str = "", with_keys: bool = False) -> Itera
             corpus = SqliteCorpus(home / "hub.db", hub=True)
             stack.callback(corpus.close)
             name, here = str(home), BlobFiles(home / "blobs")
-            keys, tokens = _keys(home), _tokens(home)
+            keys, (tokens, told) = _keys(home), _tokens(home)
         stack.callback(shelve(corpus).close)  # a backup holds what an archive holds: it needs no other place
         if corpus.meta(moving.UNFINISHED) is not None:
             raise UsageError(f"{name} is an unfinished migration", hint="back up its source")
         corpus.sync()
-        documents = {"kind": KIND, "tokens": msgspec.msgpack.encode(tokens)}
+        documents = {"kind": KIND, "tokens": msgspec.msgpack.encode(tokens), "audit": msgspec.msgpack.encode(told)}
         if with_keys:
             documents["keys"] = msgspec.msgpack.encode(keys)
         private = {row[0]: row[1] for row in keys}
@@ -113,9 +116,11 @@ def finish_hub(work: Path, documents: dict[str, bytes], keys: Path | None = None
         finally:
             engine.close()
     tokens = msgspec.msgpack.decode(documents["tokens"], type=list[Token])
-    if tokens:
+    told = msgspec.msgpack.decode(documents.get("audit", b"\x90"), type=list[Act])
+    if tokens or told:
         store = SqliteTokens(work)
         try:
+            acts.take_over(store.acts(), told)
             adopt(store, tokens)
         finally:
             store.close()
@@ -165,12 +170,12 @@ def _keys(home: Path) -> list[KeyRow]:
         engine.close()
 
 
-def _tokens(home: Path) -> list[Token]:
-    if not has_tokens(home):
-        return []
+def _tokens(home: Path) -> tuple[list[Token], list[Act]]:
+    if not (home / "auth.db").exists():
+        return [], []
     store = SqliteTokens(home)
     try:
-        return [_unused(token) for token in store.every()]
+        return [_unused(token) for token in store.every()], acts.to_carry(store.acts())
     finally:
         store.close()
 

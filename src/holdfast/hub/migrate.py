@@ -11,6 +11,7 @@ happened. Rules that tests hold it to:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -25,6 +26,7 @@ from holdfast.clock import SYSTEM
 from holdfast.corpus import SqlCorpus, SqliteCorpus, moving
 from holdfast.corpus.moving import KeyRow, Origin
 from holdfast.errors import Conflict, IntegrityError, Locked, NoStore, UsageError
+from holdfast.hub import acts
 from holdfast.hub.directory import open_keys, take
 from holdfast.hub.home import begin_generation, generations
 from holdfast.hub.tokens import SqliteTokens, Token, TokenStore, adopt, has_tokens
@@ -372,12 +374,10 @@ class _Move:
         found = self.source.tokens()
         if not found:
             return
-        store = self.target.token_store()
-        try:
+        with contextlib.closing(self.source.token_store()) as old, contextlib.closing(self.target.token_store()) as store:
+            acts.take_over(store.acts(), acts.all_of(old.acts()))
             adopt(store, found)
             self.moved.tokens = len(found)
-        finally:
-            store.close()
 
     def prove(self, place: Place, what: str, hint: str) -> Any:
         self.told(f"prove {place.name}", 0, 0)
