@@ -11,7 +11,6 @@ happened. Rules that tests hold it to:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -374,7 +373,7 @@ class _Move:
         found = self.source.tokens()
         if not found:
             return
-        with contextlib.closing(self.source.token_store()) as old, contextlib.closing(self.target.token_store()) as store:
+        with closing(self.source.token_store()) as old, closing(self.target.token_store()) as store:
             acts.take_over(store.acts(), acts.all_of(old.acts()))
             adopt(store, found)
             self.moved.tokens = len(found)
