@@ -63,8 +63,8 @@ def test_the_trail_tells_who_did_what_by_every_way(guarded: Guarded) -> None:
     pen = Pen("ada")
     erased = pen.put("secret", {"name": "Eve"})
     pen.put("gone", 1)
-    pen.put("gone", None, kind="delete", flags=8)
-    ada = drafts_of([mark_of(erased)], "she asked for it")[0]
+    pen.put("gone", {}, kind="delete", flags=8)
+    ada = drafts_of([], [mark_of(erased)], "she asked for it")[0]
     pen.write("", ada.fmt, ada.payload, kind=ada.kind, flags=0)
     guarded.furnisher.ship("tower", [pen])
     client.cookies.clear()

@@ -127,7 +127,7 @@ async def found(ask: Ask) -> Overview:
     return Overview(
         needs_you=await notices(ask, nodes),
         nodes=summed(nodes),
-        scan=_scan(core),
+        scan=_scan(core, principal.reads_everything),
         backup=_backup(core),
         storage=_storage(pairs, now, usage.done, (on_disk, space.free, space.total)),
         hours=hourly(list(pairs.values()), now),
@@ -168,14 +168,14 @@ def _when(ms: int) -> str | None:
     return clock.iso(ms) if ms else None
 
 
-def _scan(core: Any) -> Scan:
+def _scan(core: Any, whole: bool) -> Scan:
     progress = core.scanning.progress
-    findings = progress.findings
+    findings = progress.findings if whole else []  # they name agents, and count what is hidden from some
     return Scan(
         on=core.options.scan_s > 0,
         last_turn=_when(progress.at_ms),
         last_round=_when(progress.round_ms),
-        findings=len(findings) + progress.left_out,
+        findings=len(findings) + (progress.left_out if whole else 0),
         first=str(findings[0]) if findings else "",
     )
 

@@ -123,5 +123,12 @@ async def notices(ask: Ask, nodes: list[NodeShown]) -> list[Notice]:
             what = f"the clock of {node.node} is {span_text(abs(node.skew_s or 0))} off"
             found.append(Notice(what, named_url("nodes", node.node), grave=False))
     if ask.principal.reads_everything:  # a warning may name what is hidden from others
-        found += [Notice(warning, "/overview", grave=False) for warning in warnings]
+        found += [Notice(warning, _where(warning), grave=False) for warning in warnings]
     return found
+
+
+def _where(warning: str) -> str:
+    """The page that says more of a warning."""
+    if warning.startswith("the scan found"):
+        return "/integrity"
+    return "/backups" if warning.startswith(("the last backup", "nothing settles")) else "/overview"
