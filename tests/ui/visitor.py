@@ -35,8 +35,11 @@ class Visitor:
         return line.getresponse()
 
     def page(self, path: str) -> str:
-        """A page's text."""
-        answer = self.ask("GET", path)
+        """A page's text; a line that a hub cuts as it stops is asked again, as browsers do."""
+        try:
+            answer = self.ask("GET", path)
+        except ConnectionError:
+            answer = self.ask("GET", path)
         text = answer.read().decode()
         assert answer.status == 200, (path, answer.status, text)
         return text
@@ -50,7 +53,7 @@ class Visitor:
         for form in re.findall(r"<form[^>]*method=\"post\".*?</form>", self.page(page), re.S):
             pairs = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form)
             found = {name: html.unescape(value) for name, value in pairs}
-            if found.get("what") == what and fields.items() >= {k: v for k, v in found.items() if k in fields}.items():
+            if found.get("what") == what and all(found[name] == fields[name] for name in found if name in fields):
                 where = re.search(r'action="([^"]*)"', form)
                 assert where is not None
                 answer = self.ask("POST", where[1], urlencode({**found, **fields}))

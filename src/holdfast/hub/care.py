@@ -12,7 +12,7 @@ import contextlib
 import logging
 import secrets
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -206,27 +206,18 @@ class Care:
     # -- doing it -----------------------------------------------------------------------------------------------
 
     async def _go(self, run: Run, by: Actor, how: dict[str, Any]) -> None:
-        work: Callable[[], Awaitable[Said]]
-        if run.kind == "scan":
-            work = self._scan
-        elif run.kind == "backup":
-            work = self._back_up
-        else:
-            name: errands.Kind = "make ready" if run.kind == "restore" else run.kind  # type: ignore[assignment]
-            errand = self.errand(name, by, **how)
-
-            def work() -> Awaitable[Said]:
-                return self._run_errand(run, errand)
-
         saving = asyncio.create_task(self._save_again(run))
         await self._core.read(lambda: self._write(run))
         try:
-            said = await work()
+            said = await self._work(run, by, how)
         except asyncio.CancelledError:
             run.state = "broken off"
             raise
         except (HoldfastError, OSError) as error:
             said = Said(error=str(error))
+        except Exception:
+            logger.exception("a %s failed", run.kind)  # else it would go on for ever in the eyes of all
+            said = Said(error="it failed", hint="the hub's log says why")
         finally:
             saving.cancel()
         if run.kind == "restore" and not said.error:
@@ -239,6 +230,14 @@ class Care:
         detail = {"kind": run.kind, "outcome": run.state, "said": run.said}
         await self._core.audit.note(Act(by=by, what=acts.RUN, about=f"{run.kind}", detail=detail))
         self._ring()
+
+    async def _work(self, run: Run, by: Actor, how: dict[str, Any]) -> Said:
+        if run.kind == "scan":
+            return await self._scan(run)
+        if run.kind == "backup":
+            return await self._back_up()
+        kind: Any = "make ready" if run.kind == "restore" else run.kind
+        return await self._run_errand(run, self.errand(kind, by, **how))
 
     async def _then_pause(self, run: Run, by: Actor, how: dict[str, Any], said: Said) -> None:
         """What was made ready is put in its place."""
@@ -256,8 +255,8 @@ class Care:
             # The findings that were told are those of another file.
             await self.begin("scan", Actor(kind="hub", who="the hub", via=acts.HUB))
 
-    async def _scan(self) -> Said:
-        run, scanning = self._runs["scan"], self._core.scanning
+    async def _scan(self, run: Run) -> Said:
+        scanning = self._core.scanning
         turning = asyncio.create_task(asyncio.to_thread(lambda: scanning.turn(whole=True)))
         while not turning.done():
             await asyncio.wait({turning}, timeout=LOOK_S)

@@ -35,7 +35,7 @@ def carry_out(errand: Errand) -> Said | None:
     logger.warning("the hub pauses: %s", errand.kind)
     child = subprocess.Popen([sys.executable, "-c", errands.RUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with _ending(child) as ended:
-        out, given = b"", msgspec.json.encode(errand)
+        given: bytes | None = msgspec.json.encode(errand)
         while True:
             try:
                 out, _ = child.communicate(given, timeout=ALIVE_S)
