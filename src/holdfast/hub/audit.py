@@ -73,6 +73,8 @@ class Audit:
         self._writing: asyncio.Task[None] | None = None
         self.trouble = ""
         """Why the newest act could not be written down."""
+        self.unread = ""
+        """Why what the log says could not be told; it is tried again."""
 
     async def note(self, act: Act) -> None:
         """Writes an act down; those of the same moment go together. What was done is done: this never raises."""
@@ -116,7 +118,8 @@ class Audit:
 
     def problems(self) -> list[str]:
         """What is not as it should be."""
-        return [f"the audit trail cannot be written: {self.trouble}"] if self.trouble else []
+        trouble = self.trouble or self.unread
+        return [f"the audit trail is not complete: {trouble}"] if trouble else []
 
 
 def is_told(method: str, needs: str, *, page: bool) -> bool:
@@ -177,7 +180,8 @@ class Follower:
         if self._upto >= last:
             return False
         until = min(last, self._upto + LOT)
-        found = self._corpus.rows(_SQL, (self._upto, until, *KINDS))
+        rows = self._corpus.query(_SQL, (self._upto, until, *KINDS))
+        found = [self._corpus.bare(row) for row in rows]  # a body that is elsewhere is not asked for
         self._store.add([_told(each) for each in found])
         self._upto = until
         if found or until - self._saved >= SAVE_EVERY:

@@ -76,6 +76,7 @@ class Backups:
         self.looked_ms = 0
         """When that look was; ms since 1970, 0: none yet."""
         self._known: dict[str, Snapshot] = {}
+        self._unread = ""  # why the newest look failed
         self._making = asyncio.Lock()
         self.made = 0
         """Backups that this process had made."""
@@ -117,8 +118,13 @@ class Backups:
         except NotFound:
             self.verified, self.shelf = 0, []  # somebody else is to make the first
         except (HoldfastError, OSError) as error:
-            self.trouble = self.trouble or str(error)
+            self._unread = str(error)
+            self.trouble = self.trouble or self._unread
             logger.warning("could not read the backups", exc_info=error)
+        else:
+            if self.trouble == self._unread:
+                self.trouble = ""  # it was the store, which answers again
+            self._unread = ""
 
     def problems(self) -> list[str]:
         """What is not as it should be."""

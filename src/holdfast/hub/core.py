@@ -312,10 +312,12 @@ class Core:
     def _tell(self) -> bool:
         """Tells the audit trail what the next records say; whether there are more."""
         try:
-            return self._told.follow()
+            more = self._told.follow()
+            self.audit.unread = ""
+            return more
         except HoldfastError as error:
             if not self._stop_trail.is_set():
-                self.audit.trouble = str(error)
+                self.audit.unread = str(error)
                 logger.error("the audit trail cannot be told what the log says", exc_info=error)
             return False
 
