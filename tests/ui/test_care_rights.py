@@ -58,7 +58,7 @@ def test_the_trail_tells_who_did_what_by_every_way(guarded: Guarded) -> None:
     store = core.home.open_tokens()
     made, _ = create(store, Wish(kind="person", name="eve"))
     revoke(store, made.id)
-    guarded.furnisher.ask("POST", "/sync/message", json.dumps({"content": "x", "sender": "a", "recipient": "b"}).encode())
+    guarded.ask("POST", "/sync/message", json.dumps({"content": "x", "sender": "a", "recipient": "b"}).encode())
     guarded.furnisher.everything()
     pen = Pen("ada")
     erased = pen.put("secret", {"name": "Eve"})
@@ -95,8 +95,8 @@ def test_the_trail_tells_who_did_what_by_every_way(guarded: Guarded) -> None:
 
     assert {each["who"] for each in told(guarded, "/audit.json?who=root&what=sign-in")} == {"root"}
     first = found[0]["time"]
-    assert told(guarded, "/audit.json?since=2999-01-01T00:00") == []
-    assert first in {each["time"] for each in told(guarded, "/audit.json?until=2999-01-01T00:00")}
+    assert told(guarded, "/audit.json?since=2099-01-01T00:00") == []
+    assert first in {each["time"] for each in told(guarded, "/audit.json?until=2099-01-01T00:00")}
     assert client.get("/audit?before=nonsense", headers=BROWSER).status_code == 400
     lines = [json.loads(line) for line in client.get("/audit/export?form=jsonl").text.splitlines()]
     assert lines[-len(found) :] == found

@@ -6,6 +6,7 @@ import html
 import http.client
 import json
 import re
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,25 +24,25 @@ class Visitor:
     def __init__(self, hub: HubProcess, token: str = "") -> None:
         self._hub, self._token = hub, token
 
-    def ask(self, method: str, path: str, body: str = "") -> http.client.HTTPResponse:
-        """The answer to a request, unread; redirections are not followed."""
-        line = http.client.HTTPConnection("127.0.0.1", self._hub.port, timeout=60)
+    def ask(self, method: str, path: str, body: str = "") -> tuple[int, str, str]:
+        """The status of an answer, its text, and where it leads; redirections are not followed."""
         headers = {"Accept": "text/html", "Origin": self._hub.url, "Sec-Fetch-Site": "same-origin"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         if method == "POST":
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-        line.request(method, path, body or None, headers)
-        return line.getresponse()
+        with closing(http.client.HTTPConnection("127.0.0.1", self._hub.port, timeout=60)) as line:
+            line.request(method, path, body or None, headers)
+            answer = line.getresponse()
+            return answer.status, answer.read().decode(), answer.headers["Location"] or ""
 
     def page(self, path: str) -> str:
         """A page's text; a line that a hub cuts as it stops is asked again, as browsers do."""
         try:
-            answer = self.ask("GET", path)
+            status, text, _ = self.ask("GET", path)
         except ConnectionError:
-            answer = self.ask("GET", path)
-        text = answer.read().decode()
-        assert answer.status == 200, (path, answer.status, text)
+            status, text, _ = self.ask("GET", path)
+        assert status == 200, (path, status, text)
         return text
 
     def twin(self, path: str) -> Any:
@@ -56,8 +57,8 @@ class Visitor:
             if found.get("what") == what and all(found[name] == fields[name] for name in found if name in fields):
                 where = re.search(r'action="([^"]*)"', form)
                 assert where is not None
-                answer = self.ask("POST", where[1], urlencode({**found, **fields}))
-                return answer.status, answer.headers["Location"] or answer.read().decode()
+                status, text, leads = self.ask("POST", where[1], urlencode({**found, **fields}))
+                return status, leads or text
         raise AssertionError(f"{page} has no form that does {what!r}")
 
     def run(self, page: str, what: str, kind: str = "", **fields: str) -> dict[str, Any]:

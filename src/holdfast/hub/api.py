@@ -35,6 +35,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import HoldfastError, UsageError
+from holdfast.hub.audit import Audit, is_persons, is_told
 from holdfast.hub.exchange import (
     MEDIA,
     Gone,
@@ -50,7 +51,6 @@ from holdfast.hub.exchange import (
     header,
     parse_json,
 )
-from holdfast.hub.audit import Audit, is_persons, is_told
 from holdfast.hub.meters import FAILED, GONE, OK, REFUSED, Meter
 from holdfast.hub.principal import READ, Principal, principal_of
 from holdfast.wire import BODY_BYTES_MAX

@@ -1,6 +1,6 @@
 """What of a hub is backed up, and how a backup becomes a hub again.
 
-All streams and blobs, the generations, its tokens as their hashes, and the newest of its audit trail. Not the hub's key,
+All streams and blobs, the generations, its tokens as their hashes, the newest of its audit trail. Not the hub's key,
 unless the repository is sealed and it is asked for; and not the TTL cache. A hub in a database becomes one in a
 directory: `migrate` takes it back.
 """

@@ -131,10 +131,12 @@ class Care:
         if not self._core.corpus.inline:  # other processes of this hub have runs too
             now = self._core.home.wall.now_ms()
             for kind, run in (await self._core.read(self._read)).items():
-                if kind not in self._runs or not self._runs[kind].going or self._runs[kind].process != self.process:
-                    if run.going and now - run.beat_ms > STALE_MS:
-                        run.state = "broken off"
-                    self._runs[kind] = run
+                mine = self._runs.get(kind)
+                if mine is not None and mine.process == self.process and mine.begun_ms >= run.begun_ms:
+                    continue  # what is written down of it may be older than what is known here
+                if run.going and now - run.beat_ms > STALE_MS:
+                    run.state = "broken off"
+                self._runs[kind] = run
         return dict(self._runs)
 
     # -- asking for one -----------------------------------------------------------------------------------------

@@ -139,6 +139,8 @@ def _take_blobs(ready: Path, home: Path) -> None:
 
 
 def _tell(home: Path, detail: dict[str, str], by: Actor | None) -> None:
-    act = Act(by=by or acts.by_machine(), what=acts.RESTORE, about="the hub", detail={k: v for k, v in detail.items() if v})
+    act = Act(
+        by=by or acts.by_machine(), what=acts.RESTORE, about="the hub", detail={k: v for k, v in detail.items() if v}
+    )
     with contextlib.suppress(HoldfastError), contextlib.closing(SqliteTokens(home)) as store:
         acts.try_to_tell(store.acts, act)

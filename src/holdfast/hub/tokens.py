@@ -337,9 +337,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def create(
-    store: TokenStore, wish: Wish, wall: Clock = SYSTEM, *, by: Actor | None = None
-) -> tuple[Token, str]:
+def create(store: TokenStore, wish: Wish, wall: Clock = SYSTEM, *, by: Actor | None = None) -> tuple[Token, str]:
     """A new token, stored, and its text, which is nowhere else.
 
     Args:
@@ -359,9 +357,7 @@ def create(
     return token, join(token.kind, token.id, secret)
 
 
-def revoke(
-    store: TokenStore, token_id: str, wall: Clock = SYSTEM, *, by: Actor | None = None
-) -> tuple[Token, bool]:
+def revoke(store: TokenStore, token_id: str, wall: Clock = SYSTEM, *, by: Actor | None = None) -> tuple[Token, bool]:
     """Ends the token with this id (or whose text this is); the token, and whether it was still to be ended.
 
     Args:
@@ -406,7 +402,9 @@ def adopt(store: TokenStore, tokens: Sequence[Token]) -> tuple[int, int]:
             ended += store.revoke(token.id, token.revoked_ms)
     if new or ended:
         detail = {"new": str(new), "revoked": str(ended)}
-        acts.tell(store.acts(), Act(by=acts.by_machine(), what=acts.IMPORTED, about="tokens of another hub", detail=detail))
+        acts.tell(
+            store.acts(), Act(by=acts.by_machine(), what=acts.IMPORTED, about="tokens of another hub", detail=detail)
+        )
     return new, ended
 
 

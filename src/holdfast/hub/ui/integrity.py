@@ -1,4 +1,4 @@
-"""Integrity: what each check found last, what is damaged, how it would be put right, and what was kept of the damage."""
+"""Integrity: what each check found last, what is damaged, how it is put right, and what was kept of the damage."""
 
 from __future__ import annotations
 
@@ -280,7 +280,14 @@ def _checks(core: Any, every: list[Finding]) -> list[CheckShown]:
 
 def _finding(each: Finding, backups: bool) -> FindingShown:
     return FindingShown(
-        each.check, each.agent, each.seq, each.what, each.hint, each.expected, each.actual, proposed(each.check, backups)
+        each.check,
+        each.agent,
+        each.seq,
+        each.what,
+        each.hint,
+        each.expected,
+        each.actual,
+        proposed(each.check, backups),
     )
 
 
