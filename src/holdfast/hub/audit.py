@@ -8,6 +8,7 @@ deleted, erased or handed over there is, from the log, a moment later.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
@@ -89,7 +90,8 @@ class Audit:
         while self._waiting:
             taken, self._waiting = self._waiting, []
             try:
-                await self._read(lambda taken=taken: self.store.add([act for act, _ in taken]))
+                found = [act for act, _ in taken]
+                await self._read(functools.partial(self.store.add, found))
                 self.trouble = ""
             except (HoldfastError, OSError, RuntimeError) as error:  # RuntimeError: the hub is closing
                 self.trouble = str(error)
@@ -146,7 +148,8 @@ def done(scope: Scope, *, what: str, about: str, ref: bytes | None = None) -> No
         about: to what.
         ref: the link of the record that says the same.
     """
-    scope[_TOLD] = {**scope.get(_TOLD, {}), "what": what, "about": about, "ref": ref}
+    detail = {name: text for name, text in scope.get(_TOLD, {}).get("detail", {}).items() if name != "what"}
+    scope[_TOLD] = {"detail": detail, "what": what, "about": about, "ref": ref}
 
 
 def _act_of(scope: Scope, method: str, principal: Principal, via: str) -> Act:

@@ -229,8 +229,8 @@ class Care:
         if run.kind in ("drill", "prune") and self._core.backups is not None:
             await self._core.backups.look()
         await self._core.read(lambda: self._write(run))
-        detail = {"kind": run.kind, "outcome": run.state, "said": run.said}
-        await self._core.audit.note(Act(by=by, what=acts.RUN, about=f"{run.kind}", detail=detail))
+        detail = {"said": run.said} if run.said else {}
+        await self._core.audit.note(Act(by=by, what=acts.RUN, about=f"{run.kind}: {run.state}", detail=detail))
         self._ring()
 
     async def _work(self, run: Run, by: Actor, how: dict[str, Any]) -> Said:

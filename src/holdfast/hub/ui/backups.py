@@ -158,8 +158,9 @@ async def act(ask: Ask) -> View:
         how = _restoring(ask)
     elif what not in ("backup", "verify", "drill"):
         raise UsageError(f"cannot do {what!r:.40} here", hint="use the forms of this page")
-    about = f"restore: {how['name']}" if what == "restore" else what
-    audit.done(ask.scope, what=acts.RUN, about=f"{about}, a dry run" if how.get("dry_run") else about)
+    about = f"restore of {how['name'][:NAME_SHOWN]}" if what == "restore" else what
+    dry = ", a dry run" if how.get("dry_run") else ""
+    audit.done(ask.scope, what=acts.RUN, about=f"{about}{dry}: begun")
     kind: Any = what
     await care.begin(kind, actor(ask), **how)
     return View(status=303, headers=(("location", f"/backups?done={what}"),))

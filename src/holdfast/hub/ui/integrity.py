@@ -178,7 +178,7 @@ async def act(ask: Ask) -> View:
     if what in ("scan", "plan"):
         if what == "plan" and ask.core.options.database:
             raise UsageError("a hub in a database is the database's to repair", hint="see docs/recovery.md")
-        audit.done(ask.scope, what=acts.RUN, about=what)
+        audit.done(ask.scope, what=acts.RUN, about=f"{what}: begun")
         await care.begin("scan" if what == "scan" else "plan", by)
     elif what == "repair":
         await _repair(ask)
@@ -205,7 +205,7 @@ async def _repair(ask: Ask) -> None:
     }
     if strategy == "own":
         how["backup"] = ""
-    audit.done(ask.scope, what=acts.RUN, about=f"repair: {strategy.replace('_', ' ')}")
+    audit.done(ask.scope, what=acts.RUN, about=f"repair ({strategy.replace('_', ' ')}): begun")
     await care.pause("repair", actor(ask), care.errand("repair", actor(ask), **how))
 
 
