@@ -279,16 +279,11 @@ def _checks(core: Any, every: list[Finding]) -> list[CheckShown]:
 
 
 def _finding(each: Finding, backups: bool) -> FindingShown:
-    return FindingShown(
-        each.check,
-        each.agent,
-        each.seq,
-        each.what,
-        each.hint,
-        each.expected,
-        each.actual,
-        proposed(each.check, backups),
-    )
+    hint = each.hint
+    if hint.startswith("the hub holds it"):  # this is the hub
+        hint = "a backup, or the node that wrote it, may hold it as it was: make a plan"
+    strategy = proposed(each.check, backups)
+    return FindingShown(each.check, each.agent, each.seq, each.what, hint, each.expected, each.actual, strategy)
 
 
 def proposed(check: str, backups: bool) -> str:
