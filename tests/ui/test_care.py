@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from holdfast.cli import main
 from holdfast.corpus import SqliteCorpus
+from holdfast.hub.acts import RELEASE, Wanted
+from holdfast.hub.tokens import SqliteTokens
 from holdfast.integrity import verify_corpus
 from holdfast.objects import BlobFiles
 from tests.flow.hubs import HubProcess, until
+from tests.flow.test_repair_hub import spoil
 from tests.hub.pens import Pen
 from tests.ui.conftest import asker
 from tests.ui.furnishing import Furnisher
@@ -32,6 +37,14 @@ def say(hub: HubProcess, text: str) -> None:
     request = urllib.request.Request(f"{hub.url}/sync/message", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         assert answer.status in (200, 201, 202)
+
+
+def released(home: Path, incident: str) -> None:
+    """Lets go of an incident by the command, which the trail tells, too."""
+    assert main(["quarantine", "release", incident, "--yes", "--store", str(home)], standalone_mode=False) == 0
+    with closing(SqliteTokens(home)) as store:
+        (act,) = store.acts().page(Wanted(what=RELEASE))
+    assert (act.about, act.by.via) == (incident, "command")
 
 
 def texts(home: Path) -> tuple[list[str], int]:
@@ -141,11 +154,23 @@ def test_backups_are_made_verified_drilled_and_gone_back_to_through_the_page(tmp
         assert run["said"].startswith(f"went back to {first['short']}; before it: ")
         (incident,) = ada.twin("/integrity.json")["incidents"]
         assert [each["outcome"] for each in incident["attempts"]] == ["restored"]
+        until(lambda: ada.twin("/backups.json")["runs"][0]["who"] == "hub the hub", "it is backed up as it is now")
+        until(lambda: ada.twin("/backups.json")["runs"][0]["state"] == "done", "that backup is made", 60)
+        assert ada.twin("/backups.json")["snapshots"][0]["records"] == 61
         say(hub, "on")
         acts = ada.twin("/audit.json")["acts"]
         assert [each["details"]["backup"] for each in acts if each["done"] == "restore"] == [first["name"]]
         hub.stop()
         assert texts(hub.directory) == (["before", "on"], 60)
+
+        spoil(hub.directory / "hub.db", b"value 7 value 7")  # bits of a page, below every check of records
+        hub.start()
+        assert ada.page("/").count("<h1>Overview</h1>") == 1
+        assert ada.run("/integrity", "plan")["said"] == "2 steps"
+        assert ada.run("/integrity", "repair", strategy="proven")["said"] == "everything that was planned was done"
+        hub.stop()
+        assert texts(hub.directory) == (["before", "on"], 60)
+        released(hub.directory, incident["incident"])
 
         spoiled = sorted((tmp_path / "backups" / "segments").rglob("*"))[-1]
         spoiled.write_bytes(spoiled.read_bytes()[:-1] + b"!")

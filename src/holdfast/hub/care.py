@@ -253,9 +253,12 @@ class Care:
 
     async def _after_pause(self, run: Run) -> None:
         await self._core.read(lambda: self._write(run))
-        if run.kind == "repair" and run.state == "done":
-            # The findings that were told are those of another file.
-            await self.begin("scan", Actor(kind="hub", who="the hub", via=acts.HUB))
+        by = Actor(kind="hub", who="the hub", via=acts.HUB)
+        if run.state == "done" and run.kind == "repair":
+            await self.begin("scan", by)  # the findings that were told are those of another file
+        elif run.state == "done":
+            # The newest backup is of what the hub went back from: a repair must not build on that.
+            await self.begin("backup", by)
 
     async def _scan(self, run: Run) -> Said:
         scanning = self._core.scanning

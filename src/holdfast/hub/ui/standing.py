@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from holdfast.clock import iso
+from holdfast.errors import IntegrityError
 from holdfast.hub.routes_health import look
 from holdfast.hub.ui.words import many, named_url, span_text
 
@@ -62,7 +64,8 @@ async def nodes_for(ask: Ask) -> list[NodeShown]:
     standings = core.standings()
     visible: set[str] | None = None
     usage = ask.front.usage()
-    await usage.look()
+    with contextlib.suppress(IntegrityError):  # it stays as far as it came: pages have to say what is damaged
+        await usage.look()
     if not principal.reads_everything:
         visible = {agent for agent, _ in usage.readable(principal)}
     found = []
