@@ -166,7 +166,8 @@ def test_backups_are_made_verified_drilled_and_gone_back_to_through_the_page(tmp
         spoil(hub.directory / "hub.db", b"value 7 value 7")  # bits of a page, below every check of records
         hub.start()
         assert ada.page("/").count("<h1>Overview</h1>") == 1
-        assert ada.run("/integrity", "plan")["said"] == "2 steps"
+        run = ada.run("/integrity", "plan")
+        assert run["said"] == "2 steps", (ada.twin("/integrity.json")["plan"], ada.twin("/backups.json")["snapshots"])
         assert ada.run("/integrity", "repair", strategy="proven")["said"] == "everything that was planned was done"
         hub.stop()
         assert texts(hub.directory) == (["before", "on"], 60)

@@ -318,7 +318,7 @@ class Core:
         except HoldfastError as error:
             if not self._stop_trail.is_set():
                 self.audit.unread = str(error)
-                logger.error("the audit trail cannot be told what the log says", exc_info=error)
+                logger.error("the audit trail cannot be told what the log says: %s", error)
             return False
 
     def _give_way(self) -> None:

@@ -30,6 +30,8 @@ from holdfast.hub.tokens import SqliteTokens
 from holdfast.integrity import incidents, rebuild
 from holdfast.integrity.backup import HUB, BackupSource, Moment, Part, Repository, restore
 from holdfast.integrity.backup import tail as tails
+from holdfast.integrity.backup.manifest import PartEntry
+from holdfast.integrity.backup.source import Tables
 from holdfast.integrity.checks import BLOB_SCRUB, Finding
 from holdfast.integrity.recovery import (
     BACKUP_RESTORE,
@@ -237,8 +239,7 @@ class _Bench:
                 if not self.tools.signer and repository.keys[0] not in keys:
                     raise UsageError("its backups are not signed by this hub's key", hint="--signer HEX")
                 names, verified = repository.names(), repository.verified()
-                newest = max(names, key=lambda each: (each in verified, each))
-                part = repository.backup(newest).parts[0]
+                newest, part = self._on_course(repository, sorted(names, key=lambda each: (each in verified, each)))
                 heads = {branch: Mark(seq, bytes.fromhex(link)) for branch, seq, link in part.heads}
                 base = _Base(repository=repository, name=newest, pos=part.pos, records=part.records, heads=heads)
             except (HoldfastError, OSError, ValueError, IndexError) as error:
@@ -247,6 +248,23 @@ class _Bench:
             self.sources.append(BackupSource(repository, keys))
             if self.base is None or base.pos > self.base.pos:
                 self.base = base
+
+    def _on_course(self, repository: Repository, names: list[str]) -> tuple[str, PartEntry]:
+        """The last of these backups whose positions are those of this file: one that it was put back from is none.
+
+        Raises:
+            UsageError: none is.
+        """
+        lineage: list[tuple[str, int]] = []
+        if self.part is not None:
+            with contextlib.suppress(HoldfastError):
+                lineage = self.part.corpus.query("SELECT gen, first FROM lineage ORDER BY ord")
+        for name in reversed(names):
+            part = repository.backup(name).parts[0]
+            rows = sorted(repository.document(part.tables, Tables).rows["lineage"], key=lambda row: row[3])
+            if is_on_course(lineage, [(row[0], row[1]) for row in rows], part.pos):
+                return name, part
+        raise UsageError("none of its backups is of what this hub is now", hint="it was put back since they were made")
 
     def _keys(self) -> list[bytes]:
         try:
@@ -428,6 +446,23 @@ class _Bench:
     def _note(self, line: dict[str, Any], outcome: Outcome) -> None:
         incidents.record(self.home, line, self.tools.clock)
         outcome.attempts.append(line)
+
+
+def is_on_course(file: Sequence[tuple[str, int]], backup: Sequence[tuple[str, int]], pos: int) -> bool:
+    """Whether a backup up to a position is a part of a file's own past, or goes on from all of it.
+
+    Args:
+        file: the generations of the file, each with the position that it began behind; empty: nobody can tell.
+        backup: those of the backup.
+        pos: how far the backup reaches.
+    """
+    if not file or not backup:
+        return True
+    names = [gen for gen, _ in file]
+    if backup[-1][0] not in names:
+        return names[-1] in [gen for gen, _ in backup]  # the file is older than the backup
+    following = names.index(backup[-1][0]) + 1
+    return following == len(file) or file[following][1] >= pos
 
 
 def _step(check: str, strategy: str, first: int, last: int, source: str, records: int) -> Step:
