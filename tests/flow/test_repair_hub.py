@@ -16,7 +16,7 @@ from holdfast.corpus import SqliteCorpus
 from holdfast.errors import Locked, UsageError
 from holdfast.hub import repair
 from holdfast.hub.backup import hub_source
-from holdfast.hub.repair import Tools
+from holdfast.hub.repair import Tools, is_on_course
 from holdfast.integrity import verify_corpus
 from holdfast.integrity.backup import Repository, create, drill
 from holdfast.integrity.recovery import Policy
@@ -235,3 +235,14 @@ def test_no_room_and_anothers_backup(place: Place, hub: Path) -> None:
     found = repair.plan(hub, Tools(backups=[place.address], signer="00" * 32))
     assert f"backup {place.address}" in found.away
     assert [each.rule for each in found.refusals] == ["lowers the head"]
+
+
+def test_a_backup_of_another_course_is_built_on_by_no_repair() -> None:
+    first, second = ("g1", 0), ("g2", 61)
+    assert is_on_course([], [first], 62), "nobody can tell"
+    assert is_on_course([first], [first], 62)
+    assert is_on_course([first, second], [first], 61)
+    assert not is_on_course([first, second], [first], 62), "the hub was put back to 61"
+    assert is_on_course([first, second], [first, second], 70)
+    assert is_on_course([first], [first, second], 70), "the file is the older of the two"
+    assert not is_on_course([first, second], [("g0", 0)], 1)

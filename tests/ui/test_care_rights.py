@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.hub import acts
 from holdfast.hub.acts import Act, Actor
-from holdfast.hub.tokens import Wish, create, revoke
+from holdfast.hub.backup import finish_hub, hub_source
+from holdfast.hub.directory import HubDirectory
+from holdfast.hub.tokens import SqliteTokens, Wish, create, revoke
+from holdfast.integrity import backup
 from holdfast.log.erasure import drafts_of, mark_of
+from holdfast.objects.files.store import FileStore
 from tests.flow.hubs import until
 from tests.hub.pens import Pen
 from tests.ui.furnishing import HOSTILE
@@ -170,3 +176,21 @@ def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> No
     from holdfast.hub.ui.backups import shown_address
 
     assert shown_address(address) == shown
+
+
+def test_the_trail_goes_along_with_a_backup(tmp_path: Path) -> None:
+    HubDirectory(tmp_path / "hub").close()
+    with closing(SqliteTokens(tmp_path / "hub")) as store:
+        create(store, Wish(kind="person", name="eve"))
+        by = Actor(kind="agent", who="ada", via=acts.LOG)
+        store.acts().add([Act(by=by, what=acts.DELETE, about="k", at_ms=1, ref=b"r" * 32)])
+    with FileStore(tmp_path / "backups") as kept, hub_source(str(tmp_path / "hub")) as source:
+        backup.create(backup.Repository(kept), source)
+        finish: Any = lambda work, documents: finish_hub(work, documents, tmp_path / "hub")  # noqa: E731
+        backup.restore(backup.Repository(kept), tmp_path / "back", finish=finish)
+    assert whats(tmp_path / "back") == [acts.TOKEN, acts.IMPORTED], "the log tells its own again"
+
+
+def whats(home: Path) -> list[str]:
+    with closing(SqliteTokens(home)) as store:
+        return [each.what for each in acts.all_of(store.acts())]

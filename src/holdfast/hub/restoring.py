@@ -51,7 +51,11 @@ def make_ready(
     repository.backup(name)
     snapshot = _snapshot(home, repository, blobs, told)
     shutil.rmtree(home / READY, ignore_errors=True)
-    made = restore(repository, home / READY, Moment(backup=name), finish=lambda *_: None, told=told)
+    try:
+        made = restore(repository, home / READY, Moment(backup=name), finish=lambda *_: None, told=told)
+    except (HoldfastError, OSError):
+        shutil.rmtree(home / READY, ignore_errors=True)  # room on the hub's own disk
+        raise
     return {"snapshot": snapshot, "backup": made.backup, "records": made.records, "erased": made.erased}
 
 

@@ -114,9 +114,14 @@ def _between(core: Core) -> tuple[Run, Said] | None:
     errand = core.care.paused_for
     if errand is None or core.lost:
         return None
+    from holdfast.hub.errands import Said
     from holdfast.hub.pausing import carry_out
 
-    said = carry_out(errand)
+    said: Said | None
+    try:
+        said = carry_out(errand)
+    except OSError as error:
+        said = Said(error=str(error))  # nothing was begun: the hub goes on as it was
     return None if said is None else (core.care.run_of(errand), said)
 
 
