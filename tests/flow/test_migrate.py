@@ -23,6 +23,7 @@ from holdfast.corpus.postgres import door
 from holdfast.errors import Conflict, HoldfastError, HubUnavailable, IntegrityError, Locked, NoStore, UsageError
 from holdfast.hub import migrate as migrating
 from holdfast.hub import tokens
+from holdfast.hub.acts import TOKEN, Wanted
 from holdfast.hub.app import create_app
 from holdfast.hub.database import HubDatabase
 from holdfast.hub.directory import HubDirectory
@@ -406,3 +407,5 @@ def test_the_command_tells_what_it_did_and_what_it_could_not(
     with contextlib.closing(tokens.SqliteTokens(tmp_path / "copy")) as kept:
         found = tokens.Tokens(kept).look(text.encode())
         assert getattr(found, "name", "") == "me", "who could ask the source can ask what came of it"
+        made = next(each for each in reversed(kept.acts().page(Wanted())) if each.what == TOKEN)
+        assert (made.about, made.by.via) == ("person me", "command"), "who did what came along, twice"
