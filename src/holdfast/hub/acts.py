@@ -7,8 +7,6 @@ through the pages or the API.
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -182,6 +180,9 @@ def by_principal(principal: Principal, via: str) -> Actor:
 
 def by_machine() -> Actor:
     """Whoever runs a command on the hub's machine: nobody has shown a token, so it is the system's account."""
+    import getpass  # only for commands: a hub that serves does without
+    import socket
+
     try:
         name = getpass.getuser()
     except (OSError, KeyError):  # an account without a name, as in some containers
