@@ -82,7 +82,9 @@ class Asker:
         self._connection.request("GET", path)
         answer = self._connection.getresponse()
         answer.read()
-        return answer.status != 503
+        if answer.status not in (200, 503):
+            raise Wrong(f"GET {path}: {answer.status}")
+        return answer.status == 200
 
     def post(self, path: str, value: object) -> bytes:
         """The same, for a JSON body."""
@@ -143,9 +145,9 @@ def answer(hub: type[OnSqlite] | type[OnPostgres], count: int, asked: int) -> Fi
         figures: Figures = {"fill_rate": count / (time.perf_counter() - began)}
         asker = Asker(running.address)
         stack.callback(asker.close)
-        _wait_for_index(asker)
+        wait_for_index(asker)
         running.rest()
-        _warm(folder)
+        warm(folder)
         rng = random.Random(11)
         for name, ask in _questions(count, times).items():
             late = []
@@ -186,11 +188,11 @@ def _fill(address: str, folder: Path, count: int) -> tuple[int, int]:
     return first, last
 
 
-def _wait_for_index(asker: Asker) -> None:
+def wait_for_index(asker: Asker) -> None:
     end = time.monotonic() + SYNC_S
 
     def filled() -> bool:
-        return asker.ready("/v1/inbox?box=people&limit=1") and not json.loads(asker.get(SEARCH))["partial"]
+        return asker.ready("/v1/inbox?for=people&limit=1") and not json.loads(asker.get(SEARCH))["partial"]
 
     while not filled():
         if time.monotonic() > end:
@@ -198,7 +200,7 @@ def _wait_for_index(asker: Asker) -> None:
         time.sleep(0.2)
 
 
-def _warm(folder: Path) -> None:
+def warm(folder: Path) -> None:
     """Reads every file once: what is asked is the hub, and not a disk that has yet to find a page."""
     for path in folder.rglob("*"):
         try:

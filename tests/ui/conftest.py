@@ -81,9 +81,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         hub.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """The machine's browser, driven by Playwright; nothing is downloaded."""
+    """The machine's browser, driven by Playwright; nothing is downloaded.
+
+    A module's own: where Playwright runs, `asyncio.run` of other tests in the same process does not.
+    """
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         missing("Chromium")
