@@ -199,6 +199,7 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
         warnings.append("the ballast file is not there: the way out of a full disk is not kept free")
     warnings += core.home.warnings()
     warnings += core.scanning.warnings()
+    warnings += core.notifying.problems()
     if core.indexing_failed:
         warnings.append(f"the search index cannot be filled: {core.indexing_failed}")
     if core.follower is not None:

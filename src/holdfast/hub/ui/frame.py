@@ -26,6 +26,8 @@ NAV: Final = (
     ("/agents", "Agents", "agents"),
     ("/data", "Data", "data"),
     ("/sessions", "Sessions", "sessions"),
+    ("/charts", "Charts", "charts"),
+    ("/settings", "Settings", "settings"),
 )
 BADGE_MAX: Final = 99
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from holdfast.clock import iso
+from holdfast.hub.principal import ADMIN
 from holdfast.hub.routes_health import look
 from holdfast.hub.ui.words import many, named_url, span_text
 
@@ -123,5 +124,8 @@ async def notices(ask: Ask, nodes: list[NodeShown]) -> list[Notice]:
             what = f"the clock of {node.node} is {span_text(abs(node.skew_s or 0))} off"
             found.append(Notice(what, named_url("nodes", node.node), grave=False))
     if ask.principal.reads_everything:  # a warning may name what is hidden from others
-        found += [Notice(warning, "/overview", grave=False) for warning in warnings]
+        untold = ask.core.notifying.problems()
+        for warning in warnings:
+            where = "/settings" if warning in untold and ask.principal.may(ADMIN) else "/overview"
+            found.append(Notice(warning, where, grave=False))
     return found
