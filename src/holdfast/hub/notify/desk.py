@@ -204,8 +204,8 @@ class Rules:
         if known is None and len(before) >= RULES_MAX:
             raise UsageError(f"there are {RULES_MAX} rules already", hint="remove one")
         target, secret = self._target(name, wish, known[0] if known else None)
-        rule = msgspec.structs.replace(wish.rule, where=shown(address_of(target.address)))
-        rule = await core.read(lambda: self.vault.seal(name, rule, target))
+        plain = msgspec.structs.replace(wish.rule, where=shown(address_of(target.address)))
+        rule = await core.read(lambda: self.vault.seal(name, plain, target))
         expect = known[1].record.link.hex() if known else 0
         # A rule begins with what comes after it, unless others are at work already.
         first = not before

@@ -41,7 +41,9 @@ WAITING, SENT, DEAD = range(3)
 STATES: Final = ("waiting", "sent", "given up")
 
 _COLUMNS: Final = "id, rule, state, made_ms, due_ms, next_ms, since_ms, tries, held, many, poses, said, done_ms"
-_DUE: Final = f"SELECT {_COLUMNS} FROM notice WHERE state=0 AND next_ms<=? ORDER BY next_ms, id LIMIT 100"
+_DUE: Final = "SELECT rule FROM notice WHERE state=0 AND next_ms<=? GROUP BY rule ORDER BY min(next_ms), rule"
+_FIRST: Final = f"SELECT {_COLUMNS} FROM notice WHERE state=0 AND rule=? AND next_ms<=? ORDER BY next_ms, id LIMIT 1"
+_LATER: Final = "UPDATE notice SET next_ms=?, held=0 WHERE state=0 AND rule=? AND next_ms<=?"
 
 
 class Notice(msgspec.Struct, frozen=True):
@@ -200,21 +202,19 @@ def hold(
 
     def job(tx: SqlTransaction) -> list[Notice]:
         taken: list[Notice] = []
-        seen = set(busy)
-        for row in tx.sql(_DUE, (now_ms,)).fetchall():
-            notice = Notice(*row)
-            rule = rules.get(notice.rule)
+        # Rule by rule: what one of them has in plenty holds up no other.
+        for (name,) in tx.sql(_DUE, (now_ms,)).fetchall():
+            rule = rules.get(name)
             if rule is None or not rule.on:
-                # Looked at again when somebody may have changed the rule.
-                tx.sql("UPDATE notice SET next_ms=? WHERE id=?", (now_ms + HELD_MS, notice.id))
-                continue
-            if notice.rule in seen or len(taken) >= most:
+                tx.sql(_LATER, (now_ms + HELD_MS, name, now_ms))  # somebody may have changed it by then
                 continue
             speaks = rule.speaks_from(now_ms)
             if speaks > now_ms:  # it was to be sent before, and could not
-                tx.sql("UPDATE notice SET next_ms=?, held=0 WHERE id=?", (speaks, notice.id))
+                tx.sql(_LATER, (speaks, name, now_ms))
                 continue
-            seen.add(notice.rule)
+            if name in busy or len(taken) >= most:
+                continue
+            notice = Notice(*tx.sql(_FIRST, (name, now_ms)).fetchone())
             since, tries = notice.since_ms or now_ms, notice.tries + 1
             sql = "UPDATE notice SET held=1, tries=?, since_ms=?, next_ms=? WHERE id=?"
             tx.sql(sql, (tries, since, now_ms + HELD_MS, notice.id))
