@@ -125,7 +125,13 @@ class Furnisher:
         self.json("PUT", "/v1/notify/phone", {**rule, "on": False})
         rule = {"kinds": ["alert"], "priority": "high", "rate": 6, "address": "http://127.0.0.1:9/hook"}
         self.json("PUT", "/v1/notify/ops", rule)
-        alert = {"sender": "coder-1", "recipient": "people", "kind": "alert", "priority": "hot", "content": "Disk is full"}
+        alert = {
+            "sender": "coder-1",
+            "recipient": "people",
+            "kind": "alert",
+            "priority": "hot",
+            "content": "Disk is full",
+        }
         self.json("POST", "/sync/message", alert)
 
     def hostile(self) -> None:

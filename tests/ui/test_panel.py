@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def test_a_token_is_shown_once_and_the_first_closes_the_hub(inside: Inside) -> N
     for more, why in (
         ({}, "the first token closes this hub"),
         ({"close": "1"}, "the first token needs the scope admin"),
-        ({"close": "1", "scope-admin": "1", "name": "a\0b"}, "control characters"),
+        ({"close": "1", "scope-admin": "1", "name": "a\0b"}, "a control character"),
         ({"close": "1", "scope-admin": "1", "expires": "7"}, "cannot end"),
     ):
         refused = inside.send("/settings/tokens", {**wish, **more})
@@ -110,7 +109,14 @@ def test_a_rule_is_made_tried_changed_silenced_and_removed(tmp_path: Path) -> No
         inside = Inside(client)
         assert "holdfast notify add" in inside.good("/settings"), "an empty state names the next command"
         form = fields_of(inside, "/settings", "put", was="")
-        wish = {**form, "name": "ops", "style": "webhook", "address": f"{receiver.url}/T0P", "which": "needs", "rate": "20"}
+        wish = {
+            **form,
+            "name": "ops",
+            "style": "webhook",
+            "address": f"{receiver.url}/T0P",
+            "which": "needs",
+            "rate": "20",
+        }
         wish |= {"senders": "*", "to": "people", "zone": "UTC", "quiet": "", "kinds": "", "priority": "", "link": ""}
         for more, why in (
             ({"quiet": "22-7"}, "quiet hours cannot be"),
@@ -176,7 +182,7 @@ def test_the_configuration_says_who_said_what_and_no_secret(tmp_path: Path) -> N
         page = client.get("/settings", headers={**head, "Accept": "text/html"})
         told = {each["path"]: each for each in shown.json()["configuration"]}
         assert (told["serve.rate"]["value"], told["serve.port"]["origin"]) == ("5", "--port")
-        assert told["serve.rate"]["origin"].endswith("holdfast.yaml:2:3")
+        assert told["serve.rate"]["origin"].endswith("holdfast.yaml:2:9")
         assert (told["serve.host"]["value"], told["serve.host"]["origin"]) == ("127.0.0.1", "")
         assert told["serve.token_file"]["origin"] == "$HOLDFAST_SERVE_TOKEN_FILE"
         for text in (shown.text, page.text):
@@ -208,9 +214,9 @@ class Placed:
 
 
 @pytest.fixture(params=["directory", "database"])
-def placed(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Placed]:
+def placed(tmp_path: Path, request: pytest.FixtureRequest) -> Placed:
     """A place for a hub: a directory, and a database."""
-    yield Placed(tmp_path, shared_postgres().database() if request.param == "database" else "")
+    return Placed(tmp_path, shared_postgres().database() if request.param == "database" else "")
 
 
 def test_figures_are_kept_over_a_restart_and_added_up(placed: Placed) -> None:
@@ -238,7 +244,7 @@ def test_figures_are_kept_over_a_restart_and_added_up(placed: Placed) -> None:
         p50, p95 = charts["latency"]["p50"][at[0]], charts["latency"]["p95"][at[0]]
         assert 0 < p50 <= p95 < 5_000
         page = client.get("/charts", headers={"Accept": "text/html"}).text
-        assert f"<td class=\"n\">{charts['writes']['records'][at[0]]:g}" in page, "the table says the same"
+        assert f'<td class="n">{charts["writes"]["records"][at[0]]:g}' in page, "the table says the same"
         assert client.get("/charts.json?range=1h").json()["empty"]
         assert client.get("/charts.json?range=2h").status_code == 400
         placed.clock.advance(91 * 86_400)
@@ -258,11 +264,14 @@ def test_stretches_are_added_up_by_any_width(placed: Placed) -> None:
     rows.append((3_600, start, "c", "{"))  # damaged
     for row in rows:
         home.corpus.write(lambda tx, row=row: tx.sql("INSERT INTO figure VALUES(?,?,?,?)", row) and None)
-    found = history(home.corpus, start, start + 2 * 86_400, 43_200)
+    found = history(home.corpus, start, start + 2 * 86_400, 43_200, start + 30 * 3_600 + 900)
     assert [each.at for each in found if each] == [start + n * 43_200 for n in range(4)]
     first = found[0]
     assert first is not None
-    assert (first.figure.records, first.seconds, first.figure.behind) == (21_600, 21_600.0, {"deck": 11})
+    assert (first.figure.records, first.seconds, first.figure.behind) == (21_600, 43_200.0, {"deck": 11})
+    last = found[2]
+    assert last is not None
+    assert last.seconds == 6 * 3_600 + 900 + 5, "of an hour that has only begun, so much"
     home.close()
 
 

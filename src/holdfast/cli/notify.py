@@ -62,7 +62,9 @@ def _which(rule: dict[str, Any]) -> str:
 @click.argument("name")
 @click.argument("address", required=False)
 @click.option("--form", type=click.Choice(["webhook", "ntfy"]), help="JSON with a signature, or a line for a telephone")
-@click.option("--kind", "kinds", multiple=True, metavar="GLOB", help="kinds of messages; '*' is all; repeat for several")
+@click.option(
+    "--kind", "kinds", multiple=True, metavar="GLOB", help="kinds of messages; '*' is all; repeat for several"
+)
 @click.option("--priority", type=click.Choice(["low", "normal", "high", "hot"]), help="the least")
 @click.option("--needs", is_flag=True, help="only what needs a person, whatever was said before")
 @click.option("--from", "senders", multiple=True, metavar="GLOB", help="who wrote them; anybody unless said")
@@ -91,7 +93,9 @@ def add_command(
     found = _ask(settings, "GET", "/v1/notify?limit=1")
     known = next((each for each in found["rules"] if each["name"] == name), None)
     if known is None and address is None:
-        raise UsageError(f"there is no rule {name} yet, so it needs an address", hint="holdfast notify add NAME ADDRESS")
+        raise UsageError(
+            f"there is no rule {name} yet, so it needs an address", hint="holdfast notify add NAME ADDRESS"
+        )
     fields = ("form", "kinds", "priority", "senders", "to", "body", "quiet", "zone", "rate", "link", "on")
     wish = {field: known[field] for field in fields} if known else {}
     # A flag that was not given is None; of a list that was not given nothing is changed.

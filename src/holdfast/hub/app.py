@@ -224,7 +224,16 @@ def operations(core: Core) -> list[Operation]:
 
     rooms = (
         *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_feed),
-        *(routes_node, routes_heads, routes_me, routes_collections, routes_storage, routes_health, metrics, routes_notify),
+        *(
+            routes_node,
+            routes_heads,
+            routes_me,
+            routes_collections,
+            routes_storage,
+            routes_health,
+            metrics,
+            routes_notify,
+        ),
     )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)

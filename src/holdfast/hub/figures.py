@@ -1,7 +1,7 @@
 """A hub's own figures over time: what it took in, how long it took, what failed, how its nodes and its disk stood.
 
-Every minute each process adds what it counted since to three rows: of this minute, of these ten, of this hour. Each kind
-of row is kept for its time, so the table stays small for ever. It survives a restart, and is no part of a backup.
+Every minute each process adds what it counted since to three rows: of this minute, of these ten, of this hour. Each
+kind of row is kept for its time, so the table stays small for ever. It survives a restart, and is in no backup.
 """
 
 from __future__ import annotations
@@ -212,31 +212,35 @@ class Stretch(msgspec.Struct):
     """For how long there was a process at all."""
 
 
-def history(corpus: SqlCorpus, since: int, until: int, width: int) -> list[Stretch | None]:
+def history(corpus: SqlCorpus, since: int, until: int, width: int, now: int) -> list[Stretch | None]:
     """The stretches of `width` seconds from one moment to another, the oldest first; None where there was no hub.
 
     Args:
         corpus: of the hub.
         since, until: in seconds since 1970; the first is a multiple of `width`.
         width: of each, in seconds: a multiple of one of `STEPS`.
+        now: in seconds since 1970; the last stretch may have only begun.
     """
     step = max(step for step, kept in STEPS if width % step == 0 and (kept >= until - since or step == STEPS[-1][0]))
-    sql = "SELECT at, who, data FROM figure WHERE step=? AND at>=? AND at<? ORDER BY at, who"
+    sql = "SELECT at, data FROM figure WHERE step=? AND at>=? AND at<? ORDER BY at, who"
     found: list[Stretch | None] = [None] * -(-(until - since) // width)
-    seconds: dict[tuple[int, str], float] = {}
-    for at, who, figure in _figures(corpus.query(sql, (step, since, until))):
+    ran: dict[int, float] = {}
+    for at, figure in _figures(corpus.query(sql, (step, since, until))):
         place = (at - since) // width
         stretch = found[place]
         if stretch is None:
             stretch = found[place] = Stretch(since + place * width, Figure(), 0.0)
         stretch.figure.add(figure)
-        seconds[place, who] = seconds.get((place, who), 0.0) + figure.seconds
-        # Processes that ran at the same time: their records add up, their seconds do not.
-        stretch.seconds = max(stretch.seconds, seconds[place, who])
+        ran[at] = ran.get(at, 0.0) + figure.seconds
+    for at, seconds in ran.items():
+        stretch = found[(at - since) // width]
+        if stretch is not None:
+            # Of processes that ran at the same time the records add up, and the seconds do not.
+            stretch.seconds += min(seconds, step, max(1, now - at))
     return found
 
 
-def _figures(rows: Iterable[Any]) -> Iterable[tuple[int, str, Figure]]:
-    for at, who, data in rows:
+def _figures(rows: Iterable[Any]) -> Iterable[tuple[int, Figure]]:
+    for at, data in rows:
         with contextlib.suppress(msgspec.MsgspecError):  # a row that was damaged is a gap
-            yield int(at), who, msgspec.json.decode(data, type=Figure)
+            yield int(at), msgspec.json.decode(data, type=Figure)

@@ -57,7 +57,9 @@ class Letters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What is to become of notifications that were given up."""
 
     what: Annotated[Literal["retry", "drop"], Meta(description="try them again, or forget them")]
-    ids: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=1_000, description="none: all")] = ()
+    ids: Annotated[
+        tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=1_000, description="none: all")
+    ] = ()
 
 
 class Done(msgspec.Struct):
@@ -91,7 +93,9 @@ def operations(core: Core) -> Iterator[Operation]:
         errors=(409,),
         **one,
     )
-    yield Operation(method="DELETE", endpoint=typed(work.remove), summary="Remove a rule", answer=Done, errors=(404,), **one)
+    yield Operation(
+        method="DELETE", endpoint=typed(work.remove), summary="Remove a rule", answer=Done, errors=(404,), **one
+    )
     yield Operation(
         method="POST",
         path="/v1/notify/{name}/test",

@@ -309,9 +309,7 @@ class Rules:
         core = self._core
         rule, _ = await self._one(name)
         target = self.vault.open(name, rule)
-        sheet = Sheet(
-            id=f"ntf_{secrets.token_hex(16)}", name=name, rule=rule, hub=core.home.hub_id, many=0, test=True
-        )
+        sheet = Sheet(id=f"ntf_{secrets.token_hex(16)}", name=name, rule=rule, hub=core.home.hub_id, many=0, test=True)
         letter = written(sheet, target, core.home.wall.now_ms())
         allowed = core.options.notify_hosts
         found = await core.notifying.sending(lambda: post(target.address, letter, allowed))

@@ -125,7 +125,9 @@ def _ntfy(sheet: Sheet) -> Letter:
         "X-Holdfast-Id": sheet.id,
     }
     if sheet.rule.link:
-        headers["Click"] = sheet.told[0].link or "" if len(sheet.told) == 1 else f"{sheet.rule.link.rstrip('/')}/messages"
+        headers["Click"] = (
+            sheet.told[0].link or "" if len(sheet.told) == 1 else f"{sheet.rule.link.rstrip('/')}/messages"
+        )
     return Letter(headers, _shortened(text, TEXT_CHARS_MAX).encode("utf-8", "replace"))
 
 

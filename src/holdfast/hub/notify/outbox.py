@@ -1,9 +1,9 @@
 """The outbox of notifications: what is still to be told, what was, and what was given up. It survives a restart.
 
 Messages are taken up behind a watermark, in the transaction that moves it: each is taken once, by whichever process of
-the hub comes first. What is to be sent is held by whoever sends it for a while; one that dies while it sends is followed
-by another, so what a receiver gets it may get twice, under one id. Everything here is SQL that SQLite and PostgreSQL
-both understand.
+the hub comes first. What is to be sent is held by whoever sends it for a while; one that dies while it sends is
+followed by another, so what a receiver gets it may get twice, under one id. Everything here is SQL that SQLite and
+PostgreSQL both understand.
 """
 
 from __future__ import annotations
@@ -307,7 +307,9 @@ def tallies(corpus: SqlCorpus) -> dict[str, Tally]:
             tally.sent, tally.last_sent_ms = int(many), int(done_ms)
         else:
             tally.dead = int(many)
-    for rule, said in corpus.query("SELECT rule, said FROM notice WHERE state=0 AND said<>'' ORDER BY made_ms LIMIT 100"):
+    for rule, said in corpus.query(
+        "SELECT rule, said FROM notice WHERE state=0 AND said<>'' ORDER BY made_ms LIMIT 100"
+    ):
         if rule in found:
             found[rule].trouble = said
     return found

@@ -149,7 +149,9 @@ def checked(rule: Rule) -> Rule:
     """
     for what, globs in (("kinds", rule.kinds), ("senders", rule.senders), ("to", rule.to)):
         if len(globs) > GLOBS_MAX or any(len(glob) > GLOB_MAX or not glob.isprintable() for glob in globs):
-            raise UsageError(f"{what}: at most {GLOBS_MAX} names or globs, of {GLOB_MAX} letters", hint="such as 'hr-*'")
+            raise UsageError(
+                f"{what}: at most {GLOBS_MAX} names or globs, of {GLOB_MAX} letters", hint="such as 'hr-*'"
+            )
     if not rule.senders or not rule.to:
         raise UsageError("a rule tells of somebody's messages to somebody", hint="'*' is anybody")
     if rule.priority and rule.priority not in PRIORITIES:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 IDLE_S: Final = 30.0
-"""How often a hub without rules looks whether another process has made one."""
+"""How often a hub without rules looks whether there is one after all; where it has several processes, `LOOK_S`."""
 LOOK_S: Final = 5.0
 PAUSE_S: Final = 0.2
 """Between two turns while much is written."""
@@ -112,17 +112,14 @@ class Notifying:
     # -- one turn after another -------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        begun = False
+        begun = not self._core.corpus.inline  # other processes may be sending what is held
         while True:
             self._bell.clear()
             pause = LOOK_S
             try:
-                if not begun and self._core.corpus.inline:
-                    from holdfast.hub.notify.outbox import free
-
-                    now = self._core.home.wall.now_ms()
-                    await self._core.read(lambda: free(self._core.corpus, now))
-                begun = True
+                if not begun:
+                    await self._core.read(self._free)
+                    begun = True
                 pause = await self._turn()
             except HoldfastError as error:
                 logger.warning("could not look for what is to be notified", exc_info=error)
@@ -133,6 +130,11 @@ class Notifying:
             except TimeoutError:
                 pass
 
+    def _free(self) -> None:
+        from holdfast.hub.notify.outbox import free
+
+        free(self._core.corpus, self._core.home.wall.now_ms())
+
     async def _turn(self) -> float:
         """One look; seconds until the next, unless something comes."""
         core = self._core
@@ -142,7 +144,7 @@ class Notifying:
         if core.follower is not None or not await core.read(lambda: core.corpus.keys(HUB_AGENT, "notify", limit=1)):
             bells.discard(self._bell)  # a hub that follows another leaves it to that
             self._troubles, self.waiting, self.given_up = [], 0, 0
-            return IDLE_S
+            return IDLE_S if core.corpus.inline else LOOK_S
         bells.add(self._bell)
         from holdfast.hub.notify import outbox
         from holdfast.hub.notify.desk import stored_rules
@@ -234,9 +236,7 @@ class Notifying:
         from holdfast.records import read_blob_reference
 
         try:
-            if stored.body is None or (
-                stored.is_blob and read_blob_reference(stored.payload())[1] > VALUE_BYTES_MAX
-            ):
+            if stored.body is None or (stored.is_blob and read_blob_reference(stored.payload())[1] > VALUE_BYTES_MAX):
                 return None
             return load(stored, self._core.home.blobs)
         except HoldfastError:

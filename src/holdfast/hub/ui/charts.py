@@ -61,9 +61,10 @@ async def charts(ask: Ask) -> View:
     name = ask.query.range
     length, width, _ = RANGES[name]
     core = ask.core
-    until = (core.home.wall.now_ms() // 1000 // width + 1) * width
+    now = core.home.wall.now_ms() // 1000
+    until = (now // width + 1) * width
     since = until - length
-    stretches = await core.read(lambda: history(core.corpus, since, until, width))
+    stretches = await core.read(lambda: history(core.corpus, since, until, width, now))
     data = ChartsPage(
         range=name,
         since=iso(since * 1000),
@@ -105,7 +106,13 @@ def _charts(stretches: list[Stretch | None]) -> list[Chart]:
             [Line("p50", took(0.5)), Line("p95", took(0.95))],
         ),
         Chart("outbox", "Outbox by node", "records", _OUTBOX, _outbox(stretches)),
-        Chart("cache", "TTL cache", "%", "Of the keys that were asked for, how many were there.", [Line("hits", values(hits))]),
+        Chart(
+            "cache",
+            "TTL cache",
+            "%",
+            "Of the keys that were asked for, how many were there.",
+            [Line("hits", values(hits))],
+        ),
         Chart(
             "disk",
             "Disk",
@@ -127,7 +134,11 @@ def _charts(stretches: list[Stretch | None]) -> list[Chart]:
             ],
         ),
     ]
-    return [each for each in found if any(value is not None for line in each.lines for value in line.values) or each.id == "writes"]
+    return [
+        each
+        for each in found
+        if any(value is not None for line in each.lines for value in line.values) or each.id == "writes"
+    ]
 
 
 _OUTBOX: Final = "Records that nodes said they have, and this hub had not got yet: the most within each point."
@@ -140,9 +151,13 @@ def _outbox(stretches: list[Stretch | None]) -> list[Line]:
             worst[node] = max(worst.get(node, 0), count)
     names = sorted(worst, key=lambda node: (-worst[node], node))
     shown = names[:NODES]
-    lines = [Line(node, [None if each is None else each.figure.behind.get(node, 0) for each in stretches]) for node in shown]
+    lines = [
+        Line(node, [None if each is None else each.figure.behind.get(node, 0) for each in stretches]) for node in shown
+    ]
     if rest := names[NODES:]:
-        others = [None if each is None else sum(each.figure.behind.get(node, 0) for node in rest) for each in stretches]
+        others: list[Value] = [
+            None if each is None else sum(each.figure.behind.get(node, 0) for node in rest) for each in stretches
+        ]
         lines.append(Line(f"{len(rest)} others", others))
     return lines
 

@@ -16,7 +16,7 @@ from holdfast.hub.principal import ADMIN, SCOPES
 from holdfast.hub.tokens import KINDS, USUAL, Token
 from holdfast.hub.ui.pages import SettingsAt
 from holdfast.hub.ui.routes import Ask, View
-from holdfast.hub.ui.scheme import SCHEMES, keys_of, scheme_of
+from holdfast.hub.ui.scheme import keys_of, scheme_of
 from holdfast.log.drafts import PRIORITIES
 from holdfast.retention import ROLES
 from holdfast.settings.values import hidden

@@ -1,4 +1,4 @@
-"""What the settings can change: tokens, and the rules of notifications. By the functions that command line and API use."""
+"""What the settings can change: tokens and notification rules, by the functions that command line and API use."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ async def notify(ask: Ask) -> View:
         if what in ("on", "off"):
             await rules.switch(name, author, on=what == "on")
             return _back(what, "notifications")
-        if what == "retry" or what == "drop":
+        if what in ("retry", "drop"):
             ids = (form["id"],) if form.get("id") else ()
-            await rules.letters(what, ids)
+            await rules.letters("retry" if what == "retry" else "drop", ids)
             return _back(what, "given-up")
         raise UsageError(f"cannot do {what!r:.40} here", hint="use the forms of this page")
     except HoldfastError as error:
@@ -127,7 +127,8 @@ async def notify(ask: Ask) -> View:
 
 async def _put(ask: Ask, name: str) -> View:
     form = ask.form
-    which, kinds, priority = form.get("which", "needs"), (), ""
+    kinds: tuple[str, ...] = ()
+    which, priority = form.get("which", "needs"), ""
     if which == "all":
         kinds = ("*",)
     elif which == "some":
