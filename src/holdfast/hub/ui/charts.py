@@ -102,7 +102,7 @@ def _charts(stretches: list[Stretch | None]) -> list[Chart]:
             "latency",
             "Latency",
             "ms",
-            "How long requests took: half of them at most the first, 95 of 100 at most the second.",
+            "Half of the requests took at most p50, 95 of 100 at most p95.",
             [Line("p50", took(0.5)), Line("p95", took(0.95))],
         ),
         Chart("outbox", "Outbox by node", "records", _OUTBOX, _outbox(stretches)),
@@ -114,14 +114,12 @@ def _charts(stretches: list[Stretch | None]) -> list[Chart]:
             [Line("hits", values(hits))],
         ),
         Chart(
-            "disk",
-            "Disk",
-            "bytes",
-            "The hub's file with its log, and what is free.",
-            [
-                Line("file", values(lambda each: each.figure.on_disk)),
-                Line("free", values(lambda each: each.figure.disk_free)),
-            ],
+            *("disk", "Disk", "bytes", "What is free on the hub's disk."),
+            [Line("free", values(lambda each: each.figure.disk_free))],
+        ),
+        Chart(
+            *("file", "File", "bytes", "The hub's file, with its log."),
+            [Line("size", values(lambda each: each.figure.on_disk))],
         ),
         Chart(
             "errors",

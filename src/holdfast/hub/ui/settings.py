@@ -196,7 +196,15 @@ def _given(options: Options) -> list[ToldOption]:
         value = getattr(options, name)
         if name in _SECRET:
             continue
-        text = hidden(value) if isinstance(value, str) else " ".join(value) if isinstance(value, tuple) else str(value)
+        text = _text(value)
         origin = "" if value == getattr(usual, name) else "the program that runs it"
         found.append(ToldOption(name, text or "-", origin))
     return found
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return " ".join(map(hidden, value))
+    return hidden(value) if isinstance(value, str) else "-" if value is None else f"{value}"

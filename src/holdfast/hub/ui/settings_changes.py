@@ -39,7 +39,11 @@ async def tokens(ask: Ask) -> View:
     try:
         wish = _wish(ask)
         _once(ask)
-        made, text = await core.read(lambda: core.gate.tokens.make(wish))
+        try:
+            made, text = await core.read(lambda: core.gate.tokens.make(wish))
+        except HoldfastError:
+            ask.front.once.pop(form["once"], None)  # there is none yet
+            raise
     except HoldfastError as error:
         status = error.status
         return await settings.shown(ask, status=status, problem=error.message, hint=error.hint, typed=typed)
