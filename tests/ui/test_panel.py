@@ -238,7 +238,7 @@ def test_figures_are_kept_over_a_restart_and_added_up(placed: Placed) -> None:
         told = client.get("/charts.json?range=24h").json()
         charts = {each["id"]: {line["name"]: line["values"] for line in each["lines"]} for each in told["charts"]}
         at = [n for n, value in enumerate(charts["writes"]["records"]) if value is not None]
-        assert len(at) == 1, "one point of half an hour, and gaps"
+        assert len(at) == 1, "one point, and gaps"
         assert charts["writes"]["records"][at[0]] == pytest.approx(1.5, rel=0.1), "90 in 60 s"
         assert charts["errors"]["refused"][at[0]] == 2
         p50, p95 = charts["latency"]["p50"][at[0]], charts["latency"]["p95"][at[0]]

@@ -50,7 +50,7 @@ def test_without_javascript_charts_are_tables_and_rules_are_made(chromium: Any, 
     page.get_by_role("link", name="7 days").click()
     assert page.url.endswith("range=7d")
     page.get_by_text("Writes as a table").click()
-    assert page.locator("#c-writes ~ details tbody tr").count() == 56
+    assert page.locator("#c-writes ~ details tbody tr").count() == 42
     page.get_by_role("navigation", name="Main").get_by_role("link", name="Settings").click()
     page.get_by_text("Make a rule").click()
     form = page.locator("form", has=page.get_by_role("button", name="Make this rule"))

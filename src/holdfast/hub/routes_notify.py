@@ -50,7 +50,7 @@ class NotifyAsked(msgspec.Struct, frozen=True, kw_only=True):
     """Which page of what was given up."""
 
     after: Annotated[str, Meta(max_length=64, description="`next` of the page before")] = ""
-    limit: Annotated[int, Meta(ge=1, le=1_000)] = 50
+    limit: Annotated[int, Meta(ge=1, le=1_000, description="how many of what was given up, at most")] = 50
 
 
 class Letters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,13 +14,13 @@ from holdfast.hub.ui.routes import Ask, View
 
 HOUR_S: Final = 3_600
 RANGES: Final = {
-    "1h": (HOUR_S, 60, "1 hour"),
-    "24h": (DAY_S, 1_800, "24 hours"),
-    "7d": (7 * DAY_S, 3 * HOUR_S, "7 days"),
-    "30d": (30 * DAY_S, 12 * HOUR_S, "30 days"),
-    "90d": (90 * DAY_S, 36 * HOUR_S, "90 days"),
+    "1h": (HOUR_S, 120, "1 hour"),
+    "24h": (DAY_S, 2_400, "24 hours"),
+    "7d": (7 * DAY_S, 4 * HOUR_S, "7 days"),
+    "30d": (30 * DAY_S, 18 * HOUR_S, "30 days"),
+    "90d": (90 * DAY_S, 54 * HOUR_S, "90 days"),
 }
-"""What can be looked at: its length, and that of each point, in seconds: some 60 points each, so a page stays small."""
+"""What can be looked at: its length, and that of each point, in seconds: some 40 points each, so that a page stays small."""
 NODES: Final = 5
 
 Value = float | int | None
