@@ -244,7 +244,7 @@ def test_figures_are_kept_over_a_restart_and_added_up(placed: Placed) -> None:
         p50, p95 = charts["latency"]["p50"][at[0]], charts["latency"]["p95"][at[0]]
         assert 0 < p50 <= p95 < 5_000
         page = client.get("/charts", headers={"Accept": "text/html"}).text
-        assert f'<td>{charts["writes"]["records"][at[0]]:g}' in page, "the table says the same"
+        assert f"<td>{charts['writes']['records'][at[0]]:g}" in page, "the table says the same"
         assert client.get("/charts.json?range=1h").json()["empty"]
         assert client.get("/charts.json?range=2h").status_code == 400
         placed.clock.advance(91 * 86_400)

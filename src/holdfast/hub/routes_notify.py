@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,10 +11,13 @@ from msgspec import Meta
 from holdfast.collections.messages import PEOPLE
 from holdfast.hub.api import Call, Operation, Reply, typed
 from holdfast.hub.core import Core
-from holdfast.hub.notify.desk import NotifyShown, RuleMade, Tried, Wish, author_of
 from holdfast.hub.notify.rules import ADDRESS_MAX, FORMS, GLOB_MAX, GLOBS_MAX, RATE, RATE_MAX, Rule
-from holdfast.hub.principal import ADMIN
+from holdfast.hub.notify.shapes import NotifyShown, RuleMade, Tried
+from holdfast.hub.principal import ADMIN, Principal
 from holdfast.log.drafts import PRIORITIES
+
+if TYPE_CHECKING:
+    from holdfast.hub.notify.desk import Wish
 
 NAME = Annotated[str, Meta(max_length=64, description="the name of a rule", examples=["phone"])]
 Globs = Annotated[tuple[Annotated[str, Meta(max_length=GLOB_MAX)], ...], Meta(max_length=GLOBS_MAX)]
@@ -42,6 +45,8 @@ class NewRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def wish(self) -> Wish:
         """What it asks for."""
+        from holdfast.hub.notify.desk import Wish
+
         given = {name: getattr(self, name) for name in Rule.__struct_fields__ if name not in ("where", "sealed")}
         return Wish(rule=Rule(**given), address=self.address, token=self.token, new_secret=self.new_secret)
 
@@ -117,6 +122,11 @@ def operations(core: Core) -> Iterator[Operation]:
         body=Letters,
         answer=Done,
     )
+
+
+def author_of(principal: Principal) -> str:
+    """Who is named as the author of a change."""
+    return principal.name or "operator"
 
 
 class Work:

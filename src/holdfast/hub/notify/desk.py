@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -13,6 +13,7 @@ from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.judge import HUB_AGENT
 from holdfast.hub.notify import outbox
 from holdfast.hub.notify.rules import NOTIFY, Rule, address_of, check_name, checked, rule_of, shown
+from holdfast.hub.notify.shapes import LetterShown, NotifyShown, RuleMade, RuleShown, Tried
 from holdfast.hub.notify.vault import Target, Vault, new_secret
 from holdfast.hub.own import Desk as Writing
 from holdfast.log import drafts, load
@@ -23,66 +24,6 @@ if TYPE_CHECKING:
 RULES_MAX: Final = 100
 IDS_MAX: Final = 1_000
 TOKEN_MAX: Final = 2_000
-
-
-class RuleShown(msgspec.Struct, kw_only=True):
-    """A rule, and how it stands; `trouble` is why it cannot speak, or why its last notification was not taken."""
-
-    name: str
-    form: str
-    where: str
-    kinds: list[str]
-    priority: str
-    senders: list[str]
-    to: list[str]
-    body: bool
-    quiet: str
-    zone: str
-    rate: int
-    link: str
-    on: bool
-    version: int
-    waiting: int
-    sent: int
-    given_up: int
-    last_sent: str | None
-    trouble: str
-
-
-class LetterShown(msgspec.Struct, kw_only=True):
-    """A notification that was given up."""
-
-    id: str
-    rule: str
-    messages: int
-    tries: int
-    made: str
-    given_up: str
-    why: str
-
-
-class NotifyShown(msgspec.Struct, kw_only=True):
-    """The rules by name, and the newest notifications that were given up; `next` goes into `after`."""
-
-    rules: list[RuleShown]
-    given_up: list[LetterShown]
-    next: str | None
-
-
-class RuleMade(msgspec.Struct, kw_only=True):
-    """A rule that was made or changed; `secret` is the key of its signatures, told this once."""
-
-    rule: RuleShown
-    made: bool
-    secret: str | None
-
-
-class Tried(msgspec.Struct, kw_only=True):
-    """What became of a test."""
-
-    ok: bool
-    status: int
-    said: str
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -327,8 +268,3 @@ class Rules:
             found = await core.read(lambda: outbox.forget(core.corpus, ids))
         core.notifying.kick()
         return found
-
-
-def author_of(principal: Any) -> str:
-    """Who is named as the author of a change."""
-    return principal.name or "operator"

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 from urllib.parse import SplitResult, urlsplit
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -87,6 +86,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if found is None:
             return at_ms
         hours = [int(each) for each in found.groups()]
+        from zoneinfo import ZoneInfo
+
         zone = ZoneInfo(self.zone)
         here = datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
         # Yesterday's, too: the quiet hours of a night began on the day before.
@@ -168,6 +169,8 @@ def checked(rule: Rule) -> Rule:
 
 
 def _check_zone(zone: str) -> None:
+    from zoneinfo import ZoneInfo  # most hubs have no rule, and need none
+
     try:
         ZoneInfo(zone)
     except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError, and one of a name that is a path

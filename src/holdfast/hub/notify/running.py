@@ -50,6 +50,7 @@ class Notifying:
         self._rules: Rules | None = None
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._troubles: list[str] = []
+        self._freed = not core.corpus.inline  # other processes may be sending what is held
         self.sent = self.failed = 0
         """What this process has sent, and what was not taken."""
         self.given_up = self.waiting = 0
@@ -112,14 +113,10 @@ class Notifying:
     # -- one turn after another -------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        begun = not self._core.corpus.inline  # other processes may be sending what is held
         while True:
             self._bell.clear()
             pause = LOOK_S
             try:
-                if not begun:
-                    await self._core.read(self._free)
-                    begun = True
                 pause = await self._turn()
             except HoldfastError as error:
                 logger.warning("could not look for what is to be notified", exc_info=error)
@@ -149,6 +146,9 @@ class Notifying:
         from holdfast.hub.notify import outbox
         from holdfast.hub.notify.desk import stored_rules
 
+        if not self._freed:
+            await core.read(self._free)
+            self._freed = True
         rules = {name: rule for name, (rule, _) in (await core.read(lambda: stored_rules(core))).items()}
         now = core.home.wall.now_ms()
         at_work = {name: rule for name, rule in rules.items() if rule.on}

@@ -20,7 +20,7 @@ RANGES: Final = {
     "30d": (30 * DAY_S, 18 * HOUR_S, "30 days"),
     "90d": (90 * DAY_S, 54 * HOUR_S, "90 days"),
 }
-"""What can be looked at: its length, and that of each point, in seconds: some 40 points each, so that a page stays small."""
+"""What can be looked at: its length, and that of each point, in seconds. Some 40 points each, so a page stays small."""
 NODES: Final = 5
 
 Value = float | int | None

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.clock import iso
-from holdfast.hub.notify.desk import NotifyShown
 from holdfast.hub.notify.rules import RATE
+from holdfast.hub.notify.shapes import NotifyShown
 from holdfast.hub.options import Options
 from holdfast.hub.options import Told as ToldOption
 from holdfast.hub.principal import ADMIN, SCOPES

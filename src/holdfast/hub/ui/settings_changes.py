@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from holdfast.errors import Conflict, HoldfastError, UsageError
 from holdfast.hub.notify.desk import Wish as RuleWish
-from holdfast.hub.notify.desk import author_of
 from holdfast.hub.notify.rules import Rule
 from holdfast.hub.principal import SCOPES
+from holdfast.hub.routes_notify import author_of
 from holdfast.hub.tokens import Wish
 from holdfast.hub.ui import settings
 from holdfast.hub.ui.routes import Ask, View
