@@ -140,6 +140,7 @@ OPEN = (200,) * 5
 READING = (401, 200, 200, 200, 200)
 WRITING = (401, 403, 403, 200, 200)
 APPENDING = (401, 403, 200, 200, 200)
+ADMINS = (401, 403, 403, 403, 200)
 CREATING = (401, 403, 403, 201, 201)
 UPLOADING = (401, 403, 404, 200, 200)
 """To others an upload is not there."""
@@ -302,6 +303,13 @@ EXPECTED: dict[str, Case] = {
     ),
     "DELETE /sync/uploads/{upload_id}": Case(UPLOADING, "/sync/uploads/<dropped-*>"),
     "DELETE /sync/files/{file_id}": Case(WRITING, "/sync/files/<*>"),
+    "GET /v1/notify": Case(ADMINS, "/v1/notify"),
+    "PUT /v1/notify/{name}": Case(
+        (401, 403, 403, 403, 201), "/v1/notify/phone", lambda house, role: {"address": "http://127.0.0.1:9/hook"}
+    ),
+    "POST /v1/notify/{name}/test": Case(ADMINS, "/v1/notify/phone/test"),
+    "POST /v1/letters": Case(ADMINS, "/v1/letters", lambda house, role: {"what": "retry"}),
+    "DELETE /v1/notify/{name}": Case(ADMINS, "/v1/notify/phone"),
     # What takes away comes last, each before that which it lies in.
     "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_*"),
     "DELETE /storage/artifacts/{id}": Case(WRITING, "/storage/artifacts/artifact_*"),

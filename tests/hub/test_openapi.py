@@ -49,6 +49,7 @@ BODILESS: dict[str, str] = {
     "POST /storage/sessions/{id}/restore": "its path and query say it all",
     "POST /storage/cache/cleanup": "there is nothing to say",
     "POST /sync/uploads": "it only begins one",
+    "POST /v1/notify/{name}/test": "its path says it all",
 }
 
 

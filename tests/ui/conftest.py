@@ -16,7 +16,7 @@ from holdfast.hub.database import HubDatabase
 from holdfast.hub.tokens import create
 from tests.flow.hubs import HubProcess
 from tests.services import missing, shared_postgres
-from tests.ui.furnishing import Furnisher
+from tests.ui.furnishing import Furnisher, figures
 from tests.ui.inside import WISHES, Guarded, Inside
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -43,6 +43,7 @@ class Site:
         self.url = hub.url
         self.furnisher = Furnisher(asker(hub.url))
         self.furnisher.everything()
+        self.furnisher.rules()
         if hostile:
             self.furnisher.hostile()
 
@@ -67,6 +68,8 @@ class Site:
             "/audit",
             "/sessions",
             f"/sessions/{self.furnisher.session}",
+            "/charts?range=24h",
+            "/settings",
             "/data/nothing-here",
         ]
 
@@ -74,7 +77,9 @@ class Site:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A furnished hub that wants no token."""
-    hub = HubProcess(tmp_path_factory.mktemp("ui") / "hub")
+    place = tmp_path_factory.mktemp("ui") / "hub"
+    figures(place)
+    hub = HubProcess(place)
     try:
         yield Site(hub)
     finally:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from holdfast import records, wire
+from holdfast.hub.directory import HubDirectory
+from holdfast.hub.figures import Figure
 from tests.hub.pens import Pen
 
 HOSTILE = (
@@ -115,6 +119,21 @@ class Furnisher:
             said = {"session_id": self.session, "role": role, "content": content}
             self.json("POST", "/storage/history", said)
 
+    def rules(self) -> None:
+        """Rules of notifications, one of which nobody takes."""
+        rule = {"form": "ntfy", "quiet": "22:00-07:00", "zone": "Europe/Berlin", "address": "https://ntfy.invalid/team"}
+        self.json("PUT", "/v1/notify/phone", {**rule, "on": False})
+        rule = {"kinds": ["alert"], "priority": "high", "rate": 6, "address": "http://127.0.0.1:9/hook"}
+        self.json("PUT", "/v1/notify/ops", rule)
+        alert = {
+            "sender": "coder-1",
+            "recipient": "people",
+            "kind": "alert",
+            "priority": "hot",
+            "content": "Disk is full",
+        }
+        self.json("POST", "/sync/message", alert)
+
     def hostile(self) -> None:
         """Every hostile text wherever a name or a value can stand."""
         names = [text for text in HOSTILE if text.isprintable()]
@@ -131,6 +150,27 @@ class Furnisher:
             self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": {**row, "n": 1}})
             said = {"session_id": self.session, "role": "user", "content": text, "metadata": {text: text}}
             self.json("POST", "/storage/history", said)
+
+
+def figures(directory: Path) -> None:
+    """Figures of the last day, in a hub that has not begun."""
+    home = HubDirectory(directory, settle="acked")
+    now, rows = int(time.time()), []
+    for step, many in ((60, 60), (600, 144), (3_600, 160)):
+        for back in range(many):
+            at = (now // step - back) * step
+            if step == 600 and 40 < back < 46:
+                continue  # it was away
+            wave = 1 + math.sin(back / 9) + back % 7 / 10
+            buckets = [0, 0, 3, 8, 20, 40, 20 + back % 11, 6, 2, back % 3, 0, 0, 0, 0, 0]
+            figure = Figure(seconds=step, records=round(wave * step * 4), requests=sum(buckets), buckets=buckets)
+            figure.behind = {"laptop": back % 5 * 12, "deck": max(0, 40 - back)}
+            figure.disk_free, figure.disk_total = (300 << 30) + back * (20 << 20), 960 << 30
+            figure.on_disk, figure.refused, figure.failed = (4 << 30) - back * (9 << 20), back % 4, int(back % 17 == 0)
+            figure.hits, figure.misses = 80 + back % 15, 20
+            rows.append((step, at, "", msgspec.json.encode(figure).decode()))
+    home.corpus.write(lambda tx: tx.fill("figure", "step, at, who, data", rows))
+    home.close()
 
 
 def _pen(agent: str) -> Pen:

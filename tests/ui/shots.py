@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.flow.hubs import HubProcess
 from tests.ui.conftest import BROWSERS, Site
+from tests.ui.furnishing import figures
 
 
 def main(directory: Path) -> None:
@@ -16,7 +17,9 @@ def main(directory: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     directory.mkdir(parents=True, exist_ok=True)
-    hub = HubProcess(Path(tempfile.mkdtemp()) / "hub")
+    place = Path(tempfile.mkdtemp()) / "hub"
+    figures(place)
+    hub = HubProcess(place)
     path = next(found for name in BROWSERS if (found := shutil.which(name)))
     try:
         site = Site(hub, hostile=False)

@@ -15,7 +15,7 @@ from holdfast.cli.setup import check_url
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
-    from holdfast.hub.options import Options
+    from holdfast.hub.options import Options, Told
     from holdfast.settings.layers import Configuration
 
 logger = logging.getLogger(__name__)
@@ -35,11 +35,14 @@ _PLAIN: Final[Mapping[str, str]] = {
     # the field of `Options` -> the key
     **{name: f"serve.{name}" for name in ("database", "settle", "follow", "follow_key", "cache", "blobs", "rate")},
     **{name: f"serve.{name}" for name in ("tls_terminated", "plain_http", "concurrent")},
+    **{"notify_hosts": "serve.notify_hosts"},
     **{"hosts": "serve.host_names", "pause_s": "serve.pause", "sql_seconds": "serve.sql_timeout"},
     **{"backup": "backup.address", "backup_every": "backup.every", "backup_drill_every": "backup.drill_every"},
     **{"backup_preset": "backup.preset", "scan_s": "scan.every"},
     **{"floor_bytes": "limits.floor", "ballast_bytes": "limits.ballast"},
 }
+_SHOWN: Final = ("serve", "backup", "limits")
+"""The sections that are about a hub."""
 _AT_START: Final = (
     *("serve.data", "serve.host", "serve.port", "serve.ready_file", "serve.log_format"),
     *("serve.token_file", "serve.token_command"),
@@ -143,9 +146,12 @@ def options_in(found: Configuration, token: str | None) -> Options:
         found: what holds.
         token: the operator's.
     """
+    from holdfast.hub.notify.post import check_allowed
     from holdfast.hub.options import Options
 
     how = {field: found.get(path) for field, path in _PLAIN.items()}
+    check_allowed(how["notify_hosts"])
+    how["told"] = told_in(found)
     for field, path in _FILES.items():
         given = found.get(path)
         if given:
@@ -153,6 +159,19 @@ def options_in(found: Configuration, token: str | None) -> Options:
     if "follow_token" in how:
         how["follow_token"] = Path(how["follow_token"])
     return Options(token=token, seed_metrics=found.get("serve.metric_names") == "all", **how)
+
+
+def told_in(found: Configuration) -> tuple[Told, ...]:
+    """What is configured for a hub and by whom, for its pages: secrets are told to be set, and never shown."""
+    from holdfast.hub.options import Told
+    from holdfast.settings.keys import KEYS
+
+    told = []
+    for path, key in KEYS.items():
+        if key.section in _SHOWN or path == "scan.every":
+            place = found.place(path)
+            told.append(Told(path, found.text(path), "" if place is None else str(place), key.live))
+    return tuple(told)
 
 
 def _flags(context: click.Context) -> dict[str, Any]:

@@ -218,6 +218,7 @@ def operations(core: Core) -> list[Operation]:
         routes_mail,
         routes_me,
         routes_node,
+        routes_notify,
         routes_read,
         routes_relay,
         routes_storage,
@@ -226,7 +227,16 @@ def operations(core: Core) -> list[Operation]:
 
     rooms = (
         *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_feed),
-        *(routes_node, routes_heads, routes_me, routes_collections, routes_storage, routes_health, metrics),
+        *(
+            routes_node,
+            routes_heads,
+            routes_me,
+            routes_collections,
+            routes_storage,
+            routes_health,
+            metrics,
+            routes_notify,
+        ),
     )
     found = [operation for room in rooms for operation in room.operations(core)]
     found += routes_docs.operations(found)

@@ -22,11 +22,13 @@ from holdfast.hub.cache import cache_of
 from holdfast.hub.care import Care
 from holdfast.hub.directory import PARTIAL_BLOB_S, WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
+from holdfast.hub.figures import Figures
 from holdfast.hub.gate import Gate
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Writer
 from holdfast.hub.meters import Meters
-from holdfast.hub.options import LIVE, Options
+from holdfast.hub.notify.running import Notifying
+from holdfast.hub.options import LIVE, Options, retold
 from holdfast.hub.own import OwnStreams
 from holdfast.hub.scanning import Scanning
 from holdfast.hub.seen import Heads, SeenNode, Standing, update
@@ -96,6 +98,8 @@ class Core:
         self._told = LogFollower(home.corpus, self.audit.store)
         self.scanning = Scanning(home, self.options.scan_s)
         self.care = Care(self)
+        self.notifying = Notifying(self)
+        self.figures = Figures(self)
         self.schemas = Schemas(home.corpus)
         self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
@@ -132,10 +136,13 @@ class Core:
             self.follower.start()
         if self.backups is not None:
             self.backups.start()
+        self.notifying.start()
+        self.figures.start()
 
     def take_up(self, options: Options) -> None:
         """Goes on with the fields of other options that may change while a hub runs (`options.LIVE`); on the loop."""
         live = {name: getattr(options, name) for name in LIVE}
+        live["told"] = retold(self.options.told, options.told)
         self.options = msgspec.structs.replace(self.options, **live)
         self.gate.retune(self.options)
         self.home.reserve.set_floor(self.options.floor_bytes)
@@ -152,6 +159,8 @@ class Core:
         for task in (self._tender, self._watcher):
             if task is not None:
                 task.cancel()
+        await self.notifying.stop()
+        await self.figures.stop()
         await self.cache.close()
         if self.follower is not None:
             await self.follower.stop()

@@ -156,6 +156,7 @@ class _Collector:
         yield from self._room()
         yield from self._nodes()
         yield from self._backups()
+        yield from self._notifications()
         if self._core.options.seed_metrics:
             yield from self._seed()
 
@@ -293,6 +294,13 @@ class _Collector:
             "When a drill last brought all of its backups back; 0: never",
             backups.drilled_ms / 1000,
         )
+
+    def _notifications(self) -> Iterator[Any]:
+        notifying = self._core.notifying
+        yield _counter("notifications_sent", "Notifications that were taken", notifying.sent)
+        yield _counter("notifications_failed", "Times a notification was not taken", notifying.failed)
+        yield _gauge("notifications_waiting", "Notifications that are still to be sent", notifying.waiting)
+        yield _gauge("notifications_given_up", "Notifications that were given up", notifying.given_up)
 
     def _seed(self) -> Iterator[Any]:
         nodes = self._found.nodes[:NODES_MAX]

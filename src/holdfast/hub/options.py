@@ -11,8 +11,29 @@ from holdfast.corpus.space import BALLAST_BYTES, FLOOR_BYTES
 from holdfast.errors import UsageError
 
 Settle = Literal["acked", "backups"]
-LIVE: Final = ("rate", "concurrent", "pause_s", "floor_bytes", "backup_every", "backup_drill_every", "backup_preset")
+LIVE: Final = (
+    *("rate", "concurrent", "pause_s", "floor_bytes", "backup_every", "backup_drill_every", "backup_preset"),
+    *("notify_hosts", "told"),
+)
 """What a hub takes up while it runs; everything else waits for its next start."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One thing that was configured, for people: never a secret.
+
+    Attributes:
+        path: of the key.
+        value: in words; of a secret only whether there is one.
+        origin: who said it: a file with its line, a variable, an option; empty: nobody, so it is the default.
+        live: whether it is taken up while the hub runs.
+        waits: what the next start will make of it, if that is something else.
+    """
+
+    path: str
+    value: str
+    origin: str = ""
+    live: bool = False
+    waits: str = ""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +66,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         floor_bytes: free bytes on its disk below which writes are refused.
         ballast_bytes: kept aside for the way out of a full disk; 0 for none.
         pause_s: seconds that a client may pause within a body, or take over what comes before it.
+        notify_hosts: where notifications may go: names, globs, addresses and networks; empty: to public addresses.
+        told: what was configured and by whom, as the pages show it.
     """
 
     token: str | None = None
@@ -73,6 +96,26 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     floor_bytes: int = FLOOR_BYTES
     ballast_bytes: int = BALLAST_BYTES
     sql_seconds: float = 5.0
+    notify_hosts: tuple[str, ...] = ()
+    told: tuple[Told, ...] = ()
+
+
+def retold(now: tuple[Told, ...], then: tuple[Told, ...]) -> tuple[Told, ...]:
+    """What holds once a running hub has read its configuration again.
+
+    Args:
+        now: what has held so far.
+        then: what is configured now; what is not live waits for the next start, and says so.
+    """
+    wanted = {each.path: each for each in then}
+    found = []
+    for each in now:
+        new = wanted.get(each.path, each)
+        if new.live:
+            found.append(new)
+        else:
+            found.append(msgspec.structs.replace(each, waits=new.value if new.value != each.value else ""))
+    return tuple(found)
 
 
 def options_of(options: Options | None, given: dict[str, Any]) -> Options:

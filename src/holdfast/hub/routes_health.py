@@ -200,6 +200,7 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
     warnings += core.home.warnings()
     warnings += core.scanning.warnings()
     warnings += core.audit.problems()
+    warnings += core.notifying.problems()
     if core.indexing_failed:
         warnings.append(f"the search index cannot be filled: {core.indexing_failed}")
     if core.follower is not None:

@@ -179,7 +179,8 @@ def _reloading(core: Core, asked: Options, reload: Callable[[], Options]) -> Cal
         except HoldfastError as error:
             logger.error("the configuration stays as it was: %s", " | ".join(error.message.splitlines()))
             return
-        names = [name for name in Options.__struct_fields__ if getattr(wanted, name) != getattr(before, name)]
+        fields = [name for name in Options.__struct_fields__ if name != "told"]  # which is about the others
+        names = [name for name in fields if getattr(wanted, name) != getattr(before, name)]
         core.take_up(wanted)
         before = wanted
         logger.warning("read the configuration again: %s", ", ".join(n for n in names if n in LIVE) or "nothing new")

@@ -301,6 +301,18 @@ class Tokens:
         """A number that is another one when a token or a sign-in may have ended."""
         return self._change
 
+    def every(self) -> list[Token]:
+        """All tokens ever made, oldest first. For threads."""
+        return self._store.every()
+
+    def make(self, wish: Wish) -> tuple[Token, str]:
+        """A new token, stored, and its text; see `create`. For threads."""
+        return create(self._store, wish, self._wall)
+
+    def end(self, token_id: str) -> tuple[Token, bool]:
+        """Ends a token for good; see `revoke`. For threads."""
+        return revoke(self._store, token_id, self._wall)
+
     def sign_ins(self) -> SignInStore:
         """Where sign-ins lie."""
         return self._store.sign_ins()

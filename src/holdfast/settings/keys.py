@@ -184,6 +184,8 @@ _ROWS: Final = (
         says="time that a client may pause within a request"),
     Key(path="serve.sql_timeout", kind="span", least=0.01, most=3_600, default=5.0,
         says="the longest time that a statement of /relay/query may ask for"),
+    Key(path="serve.notify_hosts", kind="words", default=(), live=True,
+        says="hosts, globs and networks that notifications may go to; any public address unless said"),
     Key(path="backup.address", kind="address", flag="--backup", default="", variables=("HOLDFAST_BACKUP",),
         says="an object store for backups; a hub that is told makes its own"),
     Key(path="backup.source", kind="address", flag="--from", default="", variables=("HOLDFAST_BACKUP_FROM",),

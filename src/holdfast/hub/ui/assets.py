@@ -13,8 +13,18 @@ from holdfast.hub.ui.routes import Ask, View
 FILES: Final = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
+    "charts.js": "text/javascript; charset=utf-8",
+    "grafana.json": "application/json",
     "icon.svg": "image/svg+xml",
     "live.js": "text/javascript; charset=utf-8",
+    "uplot.css": "text/css; charset=utf-8",
+    "uplot.js": "text/javascript; charset=utf-8",
+}
+_PARTS: Final = {
+    # As one: htmx looks at the page in a moment, and an extension that comes in a file of its own may come too late.
+    "live.js": ("vendor/htmx.min.js", "vendor/hx-sse.min.js"),
+    "uplot.css": ("vendor/uPlot.min.css",),
+    "uplot.js": ("vendor/uPlot.iife.min.js",),
 }
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
@@ -22,8 +32,7 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 @cache
 def bytes_of(name: str) -> bytes:
     """One of the files, read once."""
-    # As one: htmx looks at the page in a moment, and an extension that comes in a file of its own may come too late.
-    names = ("vendor/htmx.min.js", "vendor/hx-sse.min.js") if name == "live.js" else (name,)
+    names = _PARTS.get(name, (name,))
     folder = resources.files("holdfast.hub.ui").joinpath("static")
     return b"\n".join(folder.joinpath(*each.split("/")).read_bytes() for each in names)
 

@@ -29,6 +29,8 @@ NAV: Final = (
     ("/integrity", "Integrity", "integrity"),
     ("/backups", "Backups", "backups"),
     ("/audit", "Audit", "audit"),
+    ("/charts", "Charts", "charts"),
+    ("/settings", "Settings", "settings"),
 )
 WHOLE: Final = ("integrity", "backups", "audit")
 """Pages of the whole hub: only for those from whom no record is hidden."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -47,6 +47,21 @@ class SessionsAt(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str = ""
     after: Annotated[str, Meta(max_length=200)] = ""
+
+
+class ChartsAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Of which time."""
+
+    range: Literal["1h", "24h", "7d", "30d", "90d"] = "24h"
+
+
+class SettingsAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tokens, and from where on in each list."""
+
+    tokens: Literal["valid", "all"] = "valid"
+    tokens_after: Annotated[str, Meta(max_length=64)] = ""
+    given_up_after: Annotated[str, Meta(max_length=64)] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
 
 
 class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +115,10 @@ PAGES: Final = (
     Page(path="/backups/act", work="backups.act", method="POST", needs=ADMIN, twin=False),
     Page(path="/audit", work="audit.audit", query=AuditAt),
     Page(path="/audit/export", work="audit.export", query=AuditAt, twin=False),
+    Page(path="/charts", work="charts.charts", query=ChartsAt),
+    Page(path="/settings", work="settings.settings", query=SettingsAt),
+    Page(path="/settings/tokens", work="settings_changes.tokens", method="POST", needs=ADMIN, twin=False),
+    Page(path="/settings/notify", work="settings_changes.notify", method="POST", needs=ADMIN, twin=False),
     Page(path="/sign-in", work="sign_in.sign_in_page", needs="", query=SignInAt, twin=False),
     Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
     Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),

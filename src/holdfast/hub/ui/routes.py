@@ -170,6 +170,8 @@ class Front:
         self._forms: Any = None
         self._sign_ins: Any = None
         self._usage: Any = None
+        self.once: dict[str, None] = {}
+        """The names of forms that may be sent once, of those that were; the oldest first."""
 
     def usage(self) -> Any:
         """Who has written how much."""

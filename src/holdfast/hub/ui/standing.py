@@ -9,6 +9,7 @@ import msgspec
 
 from holdfast.clock import iso
 from holdfast.errors import IntegrityError
+from holdfast.hub.principal import ADMIN
 from holdfast.hub.routes_health import look
 from holdfast.hub.ui.words import many, named_url, span_text
 
@@ -126,7 +127,10 @@ async def notices(ask: Ask, nodes: list[NodeShown]) -> list[Notice]:
             what = f"the clock of {node.node} is {span_text(abs(node.skew_s or 0))} off"
             found.append(Notice(what, named_url("nodes", node.node), grave=False))
     if ask.principal.reads_everything:  # a warning may name what is hidden from others
-        found += [Notice(warning, _where(warning), grave=False) for warning in warnings]
+        untold = ask.core.notifying.problems()
+        for warning in warnings:
+            where = "/settings" if warning in untold and ask.principal.may(ADMIN) else _where(warning)
+            found.append(Notice(warning, where, grave=False))
     return found
 
 

@@ -29,7 +29,10 @@
   };
   document.addEventListener("htmx:sse:after:message", title);
 
-  const pages = { o: "/", n: "/nodes", a: "/agents", d: "/data", s: "/sessions", i: "/integrity", b: "/backups", u: "/audit" };
+  const pages = {
+    o: "/", m: "/messages", n: "/nodes", a: "/agents", d: "/data", f: "/artifacts", s: "/sessions", i: "/integrity", b: "/backups",
+    u: "/audit", c: "/charts", t: "/settings",
+  };
   let went = 0;
   document.addEventListener("keydown", (event) => {
     if (document.documentElement.dataset.keys === "off") return;
