@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from holdfast.hub.principal import WRITE
+from holdfast.hub.principal import ADMIN, READ, WRITE
 from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
 from holdfast.hub.ui.routes import Page
 
@@ -15,16 +15,28 @@ ROWS: Final = 50
 """What a page of a list shows."""
 
 
+Format = Annotated[str, Meta(max_length=10, description="csv or jsonl: the whole list as a file")]
+
+
 class Found(msgspec.Struct, frozen=True):
     """A page of a list by name."""
 
     after: AfterName = ""
+    format: Format = ""
+
+
+class NodesAt(msgspec.Struct, frozen=True, kw_only=True):
+    """What was just done, and whether the list is wanted as a file."""
+
+    done: Annotated[str, Meta(max_length=32)] = ""
+    format: Format = ""
 
 
 class Named(msgspec.Struct, frozen=True):
     """Whose page, where the path cannot say it."""
 
     name: Annotated[str, Meta(max_length=255)] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
 
 
 class DataAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +78,12 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 PAGES: Final = (
     Page(path="/overview", work="overview.overview"),
-    Page(path="/nodes", work="nodes.nodes"),
+    Page(path="/nodes", work="nodes.nodes", query=NodesAt),
     Page(path="/nodes/{rest:path}", work="nodes.node", query=Named),
-    Page(path="/agents", work="nodes.agents", query=Found),
-    Page(path="/agents/{rest:path}", work="nodes.agent", query=Named),
+    Page(path="/nodes/change", work="wishing.change", method="POST", needs=ADMIN, twin=False),
+    Page(path="/agents", work="agents.agents", query=Found),
+    Page(path="/agents/{rest:path}", work="agents.agent", query=Named),
+    Page(path="/agents/send", work="agents.send", method="POST", needs=WRITE, twin=False),
     Page(path="/data", work="data.data", query=DataAt),
     Page(path="/data/{rest:path}", work="data.data", query=DataAt),
     Page(path="/data/change", work="changes.change", method="POST", needs=WRITE, twin=False),

@@ -69,6 +69,8 @@ class View(msgspec.Struct, kw_only=True):
         data: a struct, whose JSON is the twin; bytes, of the media type `kind`, are answered as they are.
         live: the page's name in the stream of its changes; empty: it does not change by itself.
         status, headers: of the answer.
+        rows: the field of `data` that is a list, which `?format=` makes a file of; it goes on behind `data.next`.
+        pieces: an async iterator of bytes, of the media type `kind`: the whole answer, sent as it comes.
         extra: what the template is given beside `data`, and the twin does not show.
     """
 
@@ -79,6 +81,8 @@ class View(msgspec.Struct, kw_only=True):
     live: str = ""
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    rows: str = ""
+    pieces: Any = None
     extra: dict[str, Any] = {}
 
 
@@ -93,9 +97,10 @@ class Ask:
         parts: what is behind the page's own path.
         query: the page's struct.
         form: the fields that were sent.
+        scale: how many times longer the pages of a list are: a file takes more at once than a page.
     """
 
-    __slots__ = ("core", "form", "front", "parts", "principal", "query", "scope", "session")
+    __slots__ = ("core", "form", "front", "parts", "principal", "query", "scale", "scope", "session")
 
     def __init__(self, front: Front, scope: Scope, query: Any, form: dict[str, str]) -> None:
         self.front, self.core = front, front.core
@@ -103,6 +108,7 @@ class Ask:
         self.principal: Principal = principal_of(scope)
         self.session: Session | None = scope.get(_STATE)
         self.parts = parts_of(scope)
+        self.scale = 1
 
     def header(self, name: bytes) -> str:
         """The value of a header, in lower-case name."""
@@ -147,7 +153,19 @@ class Shown:
         if self._maker is None:
             module, _, name = page.work.partition(".")
             self._maker = getattr(importlib.import_module(f"holdfast.hub.ui.{module}"), name)
+        if page.method == "GET" and getattr(ask.query, "format", ""):
+            from holdfast.hub.ui.exports import export
+
+            await export(ask, self._maker, send, _encoded(SAFE))
+            return
         view = await self._maker(ask)
+        if view.pieces is not None:
+            headers = [(b"content-type", view.kind.encode()), *_encoded({**dict(SAFE), **dict(view.headers)}.items())]
+            await send({"type": "http.response.start", "status": view.status, "headers": headers})
+            async for piece in view.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if view.template and not twin:
             await front.show(ask, view, send)
             return

@@ -1,0 +1,98 @@
+"""A list as a file: every row of it, page after page, as CSV that a spreadsheet may open or as JSON Lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from holdfast.errors import UsageError
+from holdfast.hub.exchange import Send, encode_json
+
+if TYPE_CHECKING:
+    from holdfast.hub.ui.routes import Ask, Maker, View
+
+KINDS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
+SCALE: Final = 10
+"""Of a file so many pages are made at once."""
+_COMMANDS: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would carry out."""
+
+
+async def lots(ask: Ask, maker: Maker) -> AsyncIterator[tuple[View, Sequence[Any]]]:
+    """The rows of a list, from where the address begins to its end.
+
+    Raises:
+        UsageError: the page is no list.
+    """
+    ask.scale = SCALE
+    while True:
+        view = await maker(ask)
+        if not view.rows:
+            raise UsageError("this page is no list: it has no rows to be exported", hint="its JSON is behind .json")
+        yield view, getattr(view.data, view.rows)
+        following = getattr(view.data, "next", None)
+        if following is None:
+            return
+        ask.query = msgspec.structs.replace(ask.query, after=following)
+
+
+async def export(ask: Ask, maker: Maker, send: Send, headers: Any) -> None:
+    """Answers with the list as a file.
+
+    Raises:
+        UsageError: no such format, or no list.
+    """
+    kind = ask.query.format
+    if kind not in KINDS:
+        raise UsageError(f"cannot write a list as {kind!r:.40}", hint="format=csv or format=jsonl")
+    begun, written = False, _Csv() if kind == "csv" else _Lines()
+    async for view, rows in lots(ask, maker):
+        if not begun:  # not before the first page: an error is still told as one
+            begun = True
+            name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in view.title)[:80] or "list"
+            place = f'attachment; filename="{name}.{kind}"'.encode()
+            start = [(b"content-type", KINDS[kind].encode()), (b"content-disposition", place), *headers]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+        await send({"type": "http.response.body", "body": written.lines(rows), "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+class _Lines:
+    """Rows as JSON, one a line."""
+
+    def lines(self, rows: Sequence[Any]) -> bytes:
+        return b"".join(encode_json(row) + b"\n" for row in rows)
+
+
+class _Csv:
+    """Rows as CSV; the first has the names of the fields."""
+
+    def __init__(self) -> None:
+        self._fields: list[str] = []
+
+    def lines(self, rows: Sequence[Any]) -> bytes:
+        out = io.StringIO()
+        write = csv.writer(out, lineterminator="\r\n").writerow
+        for each in rows:
+            row = msgspec.to_builtins(each)
+            if not self._fields:
+                self._fields = list(row)
+                write([cell(name) for name in self._fields])
+            write([cell(row.get(name)) for name in self._fields])
+        return out.getvalue().encode("utf-8", "replace")
+
+
+def cell(value: Any) -> str:
+    """A value as one cell: text that a spreadsheet would carry out is marked as text; lists and objects as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    text = value if isinstance(value, str) else encode_json(value).decode("utf-8", "replace")
+    return f"'{text}" if text.startswith(_COMMANDS) else text
