@@ -51,6 +51,12 @@ class DataAt(msgspec.Struct, frozen=True, kw_only=True):
     version: Number = 0
     at: Annotated[str, Meta(max_length=64)] = ""
     diff: Annotated[str, Meta(max_length=48, description="two versions, such as 3..5")] = ""
+    view: Annotated[str, Meta(max_length=8, description="raw or tree")] = ""
+    flat: Annotated[str, Meta(max_length=1, description="1: keys as they are, and not by their parts")] = ""
+    field: Annotated[str, Meta(max_length=200, description="a field of the values")] = ""
+    op: Annotated[str, Meta(max_length=8, description="eq, ge, le, starts, has or text")] = "eq"
+    value: Annotated[str, Meta(max_length=1000, description="what the field is to be, as JSON or as plain text")] = ""
+    format: Format = ""
     done: Annotated[str, Meta(max_length=32)] = ""
 
 
