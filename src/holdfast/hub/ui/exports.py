@@ -7,41 +7,40 @@ import io
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+
 import msgspec
 
 from holdfast.errors import UsageError
 from holdfast.hub.exchange import Send, encode_json
+from holdfast.hub.ui.routes import SAFE
 
 if TYPE_CHECKING:
     from holdfast.hub.ui.routes import Ask, Maker, View
 
 KINDS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
-SCALE: Final = 10
-"""Of a file so many pages are made at once."""
 _COMMANDS: Final = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would carry out."""
 
 
-async def lots(ask: Ask, maker: Maker) -> AsyncIterator[tuple[View, Sequence[Any]]]:
-    """The rows of a list, from where the address begins to its end.
-
-    Raises:
-        UsageError: the page is no list.
-    """
-    ask.scale = SCALE
+async def lots(ask: Ask, maker: Maker, view: View) -> AsyncIterator[Sequence[Any]]:
+    """The rows of a list, from its first page, which is made already, to its end."""
     while True:
-        view = await maker(ask)
-        if not view.rows:
-            raise UsageError("this page is no list: it has no rows to be exported", hint="its JSON is behind .json")
-        yield view, getattr(view.data, view.rows)
+        yield getattr(view.data, view.rows)
         following = getattr(view.data, "next", None)
         if following is None:
             return
-        ask.query = msgspec.structs.replace(ask.query, after=following)
+        ask.query = msgspec.structs.replace(ask.query, after=str(following))
+        view = await maker(ask)
 
 
-async def export(ask: Ask, maker: Maker, send: Send, headers: Any) -> None:
-    """Answers with the list as a file.
+async def export(ask: Ask, maker: Maker, view: View, send: Send) -> None:
+    """Answers with a list as a file.
+
+    Args:
+        ask: the request.
+        maker: makes its pages.
+        view: the first of them.
+        send: where it goes.
 
     Raises:
         UsageError: no such format, or no list.
@@ -49,14 +48,14 @@ async def export(ask: Ask, maker: Maker, send: Send, headers: Any) -> None:
     kind = ask.query.format
     if kind not in KINDS:
         raise UsageError(f"cannot write a list as {kind!r:.40}", hint="format=csv or format=jsonl")
-    begun, written = False, _Csv() if kind == "csv" else _Lines()
-    async for view, rows in lots(ask, maker):
-        if not begun:  # not before the first page: an error is still told as one
-            begun = True
-            name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in view.title)[:80] or "list"
-            place = f'attachment; filename="{name}.{kind}"'.encode()
-            start = [(b"content-type", KINDS[kind].encode()), (b"content-disposition", place), *headers]
-            await send({"type": "http.response.start", "status": 200, "headers": start})
+    if not view.rows:
+        raise UsageError("this page is no list: it has no rows to be exported", hint="its JSON is behind .json")
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in view.title)[:80] or "list"
+    told = {**dict(SAFE), "content-type": KINDS[kind], "content-disposition": f'attachment; filename="{name}.{kind}"'}
+    start = [(field.encode(), value.encode("latin-1")) for field, value in told.items()]
+    written = _Csv() if kind == "csv" else _Lines()
+    await send({"type": "http.response.start", "status": 200, "headers": start})
+    async for rows in lots(ask, maker, view):
         await send({"type": "http.response.body", "body": written.lines(rows), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 

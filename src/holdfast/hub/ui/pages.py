@@ -65,6 +65,18 @@ class SessionsAt(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str = ""
     after: Annotated[str, Meta(max_length=200)] = ""
+    status: Annotated[str, Meta(max_length=16, description="active, paused or ended")] = ""
+    deleted: Annotated[str, Meta(max_length=1, description="1: those that were deleted")] = ""
+    session: Annotated[str, Meta(max_length=120, description="the one that something was done to")] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
+    format: Format = ""
+
+
+class ArtifactsAt(msgspec.Struct, frozen=True, kw_only=True):
+    """From where on, and whether the list is wanted as a file."""
+
+    after: Annotated[str, Meta(max_length=32)] = ""
+    format: Format = ""
 
 
 class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +107,10 @@ PAGES: Final = (
     Page(path="/data/change", work="changes.change", method="POST", needs=WRITE, twin=False),
     Page(path="/sessions", work="sessions.sessions", query=SessionsAt),
     Page(path="/sessions/{rest:path}", work="sessions.session", query=SessionsAt),
+    Page(path="/sessions/change", work="sessions.change", method="POST", needs=WRITE, twin=False),
+    Page(path="/artifacts", work="artifacts.artifacts", query=ArtifactsAt),
+    Page(path="/artifacts/{rest:path}", work="artifacts.artifact"),
+    Page(path="/artifacts/verify", work="artifacts.verify", method="POST", twin=False),
     Page(path="/sign-in", work="sign_in.sign_in_page", needs="", query=SignInAt, twin=False),
     Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
     Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),

@@ -37,6 +37,8 @@ SAFE: Final = (
     ("cache-control", "no-store"),
     ("vary", "Accept, Cookie"),
 )
+FILE_SCALE: Final = 10
+"""Of a file so many pages are made at once."""
 _STATE: Final = "holdfast.ui.session"
 
 
@@ -153,25 +155,30 @@ class Shown:
         if self._maker is None:
             module, _, name = page.work.partition(".")
             self._maker = getattr(importlib.import_module(f"holdfast.hub.ui.{module}"), name)
-        if page.method == "GET" and getattr(ask.query, "format", ""):
+        wanted = page.method == "GET" and getattr(ask.query, "format", "")
+        if wanted:
+            ask.scale = FILE_SCALE
+        view = await self._maker(ask)
+        extra = _encoded({**dict(SAFE), **dict(view.headers)}.items())
+        if view.pieces is not None:
+            await _stream(view, send, extra)
+        elif wanted:
             from holdfast.hub.ui.exports import export
 
-            await export(ask, self._maker, send, _encoded(SAFE))
-            return
-        view = await self._maker(ask)
-        if view.pieces is not None:
-            headers = [(b"content-type", view.kind.encode()), *_encoded({**dict(SAFE), **dict(view.headers)}.items())]
-            await send({"type": "http.response.start", "status": view.status, "headers": headers})
-            async for piece in view.pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        if view.template and not twin:
+            await export(ask, self._maker, view, send)
+        elif view.template and not twin:
             await front.show(ask, view, send)
-            return
-        body = view.data if isinstance(view.data, bytes) else encode_json(view.data) if view.template else b""
-        extra = _encoded({**dict(SAFE), **dict(view.headers)}.items())
-        await answer(send, body, kind=view.kind.encode(), status=view.status, extra=extra)
+        else:
+            body = view.data if isinstance(view.data, bytes) else encode_json(view.data) if view.template else b""
+            await answer(send, body, kind=view.kind.encode(), status=view.status, extra=extra)
+
+
+async def _stream(view: View, send: Send, extra: Any) -> None:
+    headers = [(b"content-type", view.kind.encode()), *extra]
+    await send({"type": "http.response.start", "status": view.status, "headers": headers})
+    async for piece in view.pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class Front:
@@ -186,6 +193,7 @@ class Front:
         self._forms: Any = None
         self._sign_ins: Any = None
         self._usage: Any = None
+        self._blob_use: Any = None
 
     def usage(self) -> Any:
         """Who has written how much."""
@@ -194,6 +202,14 @@ class Front:
 
             self._usage = Usage(self.core)
         return self._usage
+
+    def blob_use(self) -> Any:
+        """Which records name which blobs."""
+        if self._blob_use is None:
+            from holdfast.hub.ui.blob_use import BlobUse
+
+            self._blob_use = BlobUse(self.core)
+        return self._blob_use
 
     def forms(self) -> Any:
         """What reads forms, and lets only those of our own pages pass."""

@@ -219,17 +219,17 @@ async def notices(ask: Ask, nodes: list[NodeShown]) -> list[Notice]:
     found = []
     for name, says in checks.items():
         if says != "ok":
-            what = "hub storage critical" if name == "disk" else f"the check of {name} fails"
+            what = "Hub storage critical" if name == "disk" else f"the check of {name} fails"
             found.append(Notice(f"{what}: {says}", "/nodes" if name == "disk" else "/overview"))
     for node in nodes:
         where = named_url("nodes", node.node)
         if node.state == "behind":
-            found.append(Notice(f"sync lag: {node.name} is behind: {node.says}", where))
+            found.append(Notice(f"Sync lag: {node.name} is behind: {node.says}", where))
         elif node.state == "mismatch":
-            found.append(Notice(f"chain mismatch on {node.name}: {node.says}", where))
+            found.append(Notice(f"Chain mismatch on {node.name}: {node.says}", where))
         found += [
             Notice(
-                f"cache full: {each.agent} on {node.name} takes {size_text(each.used)} of {size_text(each.limit)},"
+                f"Cache full: {each.agent} on {node.name} takes {size_text(each.used)} of {size_text(each.limit)},"
                 " and what it writes is refused",
                 where,
             )
@@ -237,7 +237,7 @@ async def notices(ask: Ask, nodes: list[NodeShown]) -> list[Notice]:
             if each.full
         ]
         if node.disk_full:
-            found.append(Notice(f"disk full: {node.name} has {size_text(node.disk_free or 0)} left", where))
+            found.append(Notice(f"Disk full: {node.name} has {size_text(node.disk_free or 0)} left", where))
     for node in nodes:
         if node.clock_off:
             what = f"the clock of {node.name} is {span_text(abs(node.skew_s or 0))} off"

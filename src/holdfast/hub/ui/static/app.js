@@ -29,7 +29,7 @@
   };
   document.addEventListener("htmx:sse:after:message", title);
 
-  const pages = { o: "/", n: "/nodes", a: "/agents", d: "/data", s: "/sessions" };
+  const pages = { o: "/", n: "/nodes", a: "/agents", d: "/data", f: "/artifacts", s: "/sessions" };
   let went = 0;
   document.addEventListener("keydown", (event) => {
     if (document.documentElement.dataset.keys === "off") return;
