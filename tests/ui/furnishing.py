@@ -39,6 +39,7 @@ class Furnisher:
     def __init__(self, ask: Any) -> None:
         self._ask = ask
         self.session = ""
+        self.digest = ""
 
     def json(self, method: str, path: str, body: Any) -> Any:
         """The JSON answer to a JSON request."""
@@ -114,6 +115,19 @@ class Furnisher:
         ):
             said = {"session_id": self.session, "role": role, "content": content}
             self.json("POST", "/storage/history", said)
+
+    def artifact(self) -> None:
+        """Bytes that were uploaded in the session, and a call of a tool in it."""
+        about = {"session_id": self.session, "name": "shortlist.csv", "type": "text/csv"}
+        made = self.json("POST", "/storage/artifacts", about)
+        rows = "name,place\n" + "Ada,London\n" * 9_000
+        path = f"/storage/artifacts/{made['id']}/content"
+        self.digest = json.loads(self._ask("PUT", path, rows.encode(), "text/csv"))["digest"]
+        parts = [
+            {"type": "text", "text": "I wrote the list down."},
+            {"type": "tool_use", "name": "write_file", "input": {"path": "shortlist.csv", "rows": 9_000}},
+        ]
+        self.json("POST", "/storage/history", {"session_id": self.session, "role": "assistant", "content": parts})
 
     def hostile(self) -> None:
         """Every hostile text wherever a name or a value can stand."""

@@ -161,7 +161,7 @@ async def send(ask: Ask) -> View:
     except HoldfastError as error:
         view = await _agent(ask, name)
         view.status = error.status
-        view.extra |= {"problem": error, "typed": form}
+        view.extra |= {"problem": error, "typed": view.extra["typed"] | form}
         return view
     place = named_url("agents", name)
     return View(status=303, headers=(("location", f"{place}{'&' if '?' in place else '?'}done=sent"),))
@@ -202,7 +202,8 @@ async def _agent(ask: Ask, name: str) -> View:
         )
 
     data = await core.read(look)
-    extra = {"done": getattr(ask.query, "done", ""), "id": new_id("msg"), "problem": None, "typed": {}}
+    typed = {"id": "", "text": "", "kind": "", "priority": ""}
+    extra = {"done": getattr(ask.query, "done", ""), "id": new_id("msg"), "problem": None, "typed": typed}
     return View(template="agent.html", title=name, data=data, extra=extra)
 
 
@@ -288,24 +289,24 @@ def _text(ask: Ask, stored: Stored) -> str:
 def _work(ask: Ask, name: str, mine: dict[tuple[str, str], Pair]) -> Work:
     """What the stores of `holdfast.agents` hold for an agent: what it is given, has decided, wants to reach."""
 
-    def of(owner: str | None, collection: str, field: str, when: str, condition: Any = None) -> list[Item]:
-        if not ask.principal.may_read(collection) or (owner is not None and (owner, collection) not in mine):
+    def of(collection: str, field: str, when: str) -> list[Item]:
+        if not ask.principal.may_read(collection) or (name, collection) not in mine:
             return []
-        more = {} if condition is None else {"condition": condition}
-        met = found(ask.core, owner, collection, order=(f"-{when}",), limit=WORK_SHOWN, **more)
+        met = found(ask.core, name, collection, order=(f"-{when}",), limit=WORK_SHOWN)
         return [_item(each.agent, collection, each.key, each.value, field, when) for each in met.found]
 
-    tasks = of(name, "tasks", "title", "updated_at")
+    tasks = of("tasks", "title", "created_at")
+    mine_now = where("assigned_agent") == name
     for collection in TASKS:  # given by others: found by the index that every board of tasks declares
         if not ask.principal.may_read(collection):
             continue
-        met = found(ask.core, None, collection, where("assigned_agent") == name, limit=4 * WORK_SHOWN)
-        tasks += [_item(each.agent, collection, each.key, each.value, "title", "updated_at") for each in met.found]
+        met = found(ask.core, None, collection, mine_now, order=("-created_at",), limit=2 * WORK_SHOWN)
+        tasks += [_item(each.agent, collection, each.key, each.value, "title", "created_at") for each in met.found]
     distinct = {(each.owner, each.collection, each.key): each for each in tasks}
     return Work(
         tasks=sorted(distinct.values(), key=lambda each: each.when or "", reverse=True)[: 2 * WORK_SHOWN],
-        decisions=of(name, "decisions", "decision_type", "created_at"),
-        goals=of(name, "goals", "title", "updated_at"),
+        decisions=of("decisions", "decision_type", "created_at"),
+        goals=of("goals", "title", "created_at"),
     )
 
 

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.collections.typed.backing import Asked
-from holdfast.corpus import Stored
+from holdfast.corpus import Stored, index
 from holdfast.errors import HoldfastError
-from holdfast.hub.typed import Everybody, Known
+from holdfast.hub.typed import Known
 from holdfast.log import load
 from holdfast.query import EVERYTHING, Condition, matches, tests_in
 from holdfast.records import SEALED
@@ -85,9 +84,11 @@ def found(
     """
     known = core.schemas.of(collection)
     if known is not None and indexed(known, condition, order):
-        asked = Asked(condition=condition, order=order, limit=limit, agent=agent)
-        rows = Everybody(core.home, known).mixed.find(asked)
-        return Met([Seen(row.agent, row.key, row.raw) for row in rows.rows], True)
+        query = index.Query(
+            collection=collection, agents=() if agent is None else (agent,), condition=condition, order=order, limit=limit
+        )
+        page = index.find(core.corpus, query, lambda stored: load(stored, core.home.blobs))
+        return Met([Seen(each.agent, each.record.key, readable(core, each)) for each in page.found], True)
     if agent is None:
         return Met([], known is None)
     looked = list(values(core, agent, collection, most=LOOK_MAX + 1))
