@@ -63,15 +63,15 @@ class Site:
             "/data/table%2Fleads/acme?agent=recruiter-1",
             "/data/table%2Fleads/acme?agent=recruiter-1&version=2",
             "/data/vault/sealed?agent=synthesizer-1",
-            "/sessions",
             "/sessions?deleted=1",
-            f"/sessions/{self.furnisher.session}",
             "/artifacts",
             f"/artifacts/{self.furnisher.digest}",
             "/data?at=2026-01-01T00:00:00",
             "/data/state?agent=recruiter-1&prefix=plan%2F",
             "/data/state?agent=recruiter-1&field=done&op=eq&value=true",
             "/data/table%2Fleads/acme?agent=recruiter-1&view=tree",
+            "/sessions",
+            f"/sessions/{self.furnisher.session}",
             "/data/nothing-here",
         ]
 

@@ -46,16 +46,27 @@ def test_a_node_shows_what_it_told_of_itself(inside: Inside) -> None:
     )
     for number in range(40):
         pen.put(f"later/{number}", number)
-    hello = msgspec.structs.replace(pen.hello(), node="laptop", report=about, oldest_ms=round(time.time() * 1000) - 9_000)
+    hello = msgspec.structs.replace(
+        pen.hello(), node="laptop", report=about, oldest_ms=round(time.time() * 1000) - 9_000
+    )
     inside.ask("POST", "/v1/hello", wire.encode(hello), wire.MEDIA)
     node = _told(inside, "/nodes/laptop.json")["node"]
     assert (node["state"], node["at_risk"], node["at_risk_bytes"], node["host"]) == (
         *("catching-up", 40, 12_345),
         "ada's machine",
     )
-    assert node["caches"] == [{"agent": "ada", "used": 900, "limit": 1000, "full": True}], "of agents that it speaks for"
+    assert node["caches"] == [{"agent": "ada", "used": 900, "limit": 1000, "full": True}], (
+        "of agents that it speaks for"
+    )
     shown = html.unescape(inside.good("/nodes/laptop"))
-    for text in ("ada's machine", "1.2.3", "1.0 GiB free of 4.0 GiB", "too_big: 70,000 bytes inline", "Full", "3 payloads"):
+    for text in (
+        "ada's machine",
+        "1.2.3",
+        "1.0 GiB free of 4.0 GiB",
+        "too_big: 70,000 bytes inline",
+        "Full",
+        "3 payloads",
+    ):
         assert text in shown, text
     assert '<meter min="0" max="1000"' in inside.good("/nodes")
     assert "Cache full: ada on ada's machine" in html.unescape(inside.good("/"))
@@ -68,7 +79,7 @@ def test_a_node_shows_what_it_told_of_itself(inside: Inside) -> None:
 def test_a_node_is_asked_by_its_page_and_forgotten_by_its_name(guarded: Guarded) -> None:
     guarded.furnisher.nodes()
     store = guarded.core.home.open_tokens()
-    create(store, Wish(kind="node", name="tower"))
+    create(store, Wish(kind="node", name="tower", agents=("*",)))
     store.close()
     guarded.sign_in("reader")
     assert "Pause" not in guarded.good("/nodes/deck")
@@ -95,7 +106,7 @@ def test_a_node_is_asked_by_its_page_and_forgotten_by_its_name(guarded: Guarded)
     assert answer.wish is not None
     assert answer.wish.paused
     assert press("hurry").status_code == press("resume").status_code == 303
-    assert guarded.client.get("/nodes/deck.json").json()["node"]["state"] == "behind"
+    assert guarded.client.get("/nodes/deck.json").json()["node"]["paused"] is False
     assert press("forget", name="Deck").status_code == 400
     assert press("forget", name="deck").headers["location"] == "/nodes?done=forgotten"
     assert guarded.page("/nodes/deck").status_code == 404
@@ -169,7 +180,7 @@ def test_keys_open_by_their_parts_and_miss_nothing(inside: Inside) -> None:
         *(f"d{number:02}/" for number in range(ROWS - 1)),
         "alone/one",
     ], "a folder of one is the key itself"
-    assert _walk(inside, place, r'prefix=(d\d\d)%2F') == [folder[:3] for folder in folders]
+    assert _walk(inside, place, r"prefix=(d\d\d)%2F") == [folder[:3] for folder in folders]
     inner = _told(inside, "/data/state.json?agent=ada&prefix=d05/")
     assert ([each["prefix"] for each in inner["folders"]], [each["key"] for each in inner["keys"]]) == (
         ["d05/x/"],
@@ -237,7 +248,10 @@ def test_everything_is_seen_as_it_was(inside: Inside) -> None:
     assert '"step": 1' in html.unescape(page)
     assert "Back to now" in page
     text = inside.client.get(f"/data/state?agent=ada&at={then}&format=jsonl").text
-    assert {each["key"]: each["value"] for each in map(json.loads, text.splitlines())} == {"gone": 1, "plan": {"step": 1}}
+    assert {each["key"]: each["value"] for each in map(json.loads, text.splitlines())} == {
+        "gone": 1,
+        "plan": {"step": 1},
+    }
 
 
 def test_a_key_tells_where_it_comes_from_and_what_changed_line_by_line(inside: Inside) -> None:
@@ -249,8 +263,8 @@ def test_a_key_tells_where_it_comes_from_and_what_changed_line_by_line(inside: I
     inside.furnisher.ship("laptop", [pen])
     told = _told(inside, "/data/state/plan.json?agent=ada&diff=1..2")
     assert [(each["what"], each["text"].strip()) for each in told["lines"] if each["what"] in ("added", "removed")] == [
-        ("removed", '"text": "one\\ntwo",'),
-        ("added", '"text": "one",'),
+        ("removed", '"text": "one\\ntwo"'),
+        ("added", '"text": "one"'),
     ]
     source = told["provenance"]
     assert (source["stream"], source["seq"], source["nodes"], source["through_hub"]) == (
@@ -300,7 +314,7 @@ def test_every_list_is_a_file_and_no_cell_is_a_command(inside: Inside) -> None:
     inside.furnisher.ship("n", pens)
     for place, many, column in (
         ("/nodes", 4, "node"),
-        ("/agents", len(pens) + 7, "agent"),
+        ("/agents", len(pens) + 5, "agent"),
         ("/data", 0, "name"),
         ("/sessions", 1, "id"),
         ("/data/state", 0, "key"),

@@ -87,5 +87,7 @@ def names(
 
 def began(corpus: SqlCorpus, collection: str) -> int:
     """The stamp of the first record that is here of a collection; 0 if there is none."""
-    row = corpus.one("SELECT hlc FROM rec WHERE coll=(SELECT id FROM name WHERE s=?) ORDER BY pos LIMIT 1", (collection,))
+    row = corpus.one(
+        "SELECT hlc FROM rec WHERE coll=(SELECT id FROM name WHERE s=?) ORDER BY pos LIMIT 1", (collection,)
+    )
     return int(row[0]) if row else 0

@@ -38,6 +38,8 @@ class SeenNode(msgspec.Struct):
     report_ms: int = 0
     forks: list[str] = []
     """The agents whose logs, by the newest hello, went another way than what is here: another branch begins."""
+    ways: dict[str, int] = {}
+    """Agent -> how many branches of its log, at most, went another way than the one that it went on with."""
     forked_ms: int = 0
     """When that was last so; 0: never."""
 
@@ -122,7 +124,7 @@ def update(seen: SeenNode, hello: Hello, now_ms: int) -> None:
         now_ms: the hub's time.
     """
     if len(seen.agents) > AGENTS_MAX:
-        seen.agents, seen.streams = {}, {}
+        seen.agents, seen.streams, seen.ways = {}, {}, {}
     # Added to what is known: a node says hello for some of its streams at a time.
     # In new dicts, as a thread may be writing the old ones down.
     told = [each for each in hello.streams if len(each.agent) <= NAME_MAX and len(each.stream) == STREAM_BYTES]
@@ -153,9 +155,13 @@ def cut(report: Report) -> Report:
 
 
 def parted(seen: SeenNode, answer: HelloAnswer, now_ms: int) -> None:
-    """Notes which of a node's logs a hello found to go another way than what is here."""
+    """Notes which of a node's logs a hello found to go another way than what is here, now or since the last one."""
     names = {stream: agent for agent, stream in seen.streams.items()}
-    told = {names[state.stream]: state.state == "fork" for state in answer.streams if state.stream in names}
-    seen.forks = [agent for agent in seen.forks if agent not in told] + [agent for agent, forks in told.items() if forks]
-    if any(told.values()):
+    told = {names[state.stream]: state for state in answer.streams if state.stream in names}
+    forks = [agent for agent, state in told.items() if state.state == "fork"]
+    # A node that finds out by itself goes on under another name; that there is one more way is what is left to see.
+    more = any(len(state.others) > seen.ways.get(agent, len(state.others)) for agent, state in told.items())
+    seen.forks = [agent for agent in seen.forks if agent not in told] + forks
+    seen.ways = seen.ways | {a: max(len(state.others), seen.ways.get(a, 0)) for a, state in told.items()}
+    if forks or more:
         seen.forked_ms = now_ms

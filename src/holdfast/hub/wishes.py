@@ -21,7 +21,7 @@ _META: Final = "wishes"
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What is wished of one node: by whom and when, for people; `forgotten_ms`: what it said until then is forgotten."""
+    """What is wished of one node, by whom and when; what it said until `forgotten_ms` is forgotten."""
 
     paused: bool = False
     asked: int = 0

@@ -68,7 +68,9 @@ def owed_bytes(directory: Directory, opened: OpenLog, hub: str) -> int:
     corpus = opened.corpus
     acked = corpus.head(opened.log.branch.id).seq - lacking
     # An agent's file holds its current branch only: a pos is a number.
-    sql = "SELECT count(*), coalesce(sum(n), 0) FROM (SELECT length(body) AS n FROM rec WHERE pos>? ORDER BY pos LIMIT ?)"
+    sql = (
+        "SELECT count(*), coalesce(sum(n), 0) FROM (SELECT length(body) AS n FROM rec WHERE pos>? ORDER BY pos LIMIT ?)"
+    )
     count, size = corpus.engine.one(sql, (acked, SAMPLE))
     return round(size * lacking / count) if count else 0
 

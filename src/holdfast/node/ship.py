@@ -50,8 +50,7 @@ LINGER_S: Final = 1.0
 QUICK_S: Final = 0.5
 """A hub whose absence shows so soon (nobody listens there) may be asked again at any time; another is waited for."""
 STOP_S: Final = 5.0
-NEWS_S: Final = 2.0
-"""Between two hellos that tell of trouble here, at least."""
+NEWS_S: Final = 2.0  # between two hellos that tell of trouble here, at least
 
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
 
@@ -148,7 +147,7 @@ class Shipper:
         head, asked = self._head(opened), []
         for line in lines:
             lacks = self._lacks(opened, line.client.url, head)
-            if not lacks or (line.away and not line.slow):
+            if not lacks or line.paused or (line.away and not line.slow):
                 asked.append((line, line.doubt(now=lacks)))
         return self._wait(opened, hubs, timeout, lambda: False, lambda: all(line.is_sure(at) for line, at in asked))
 
@@ -253,6 +252,11 @@ class Line:
         """Ends a wait."""
         with contextlib.suppress(OSError):  # full: it will wake; closed: it has stopped
             os.write(self._write, b"!")
+
+    @property
+    def paused(self) -> bool:
+        """Whether people at the hub have asked this node to ship nothing there."""
+        return bool(self._told[0]) and self._told[0][0] == "paused"
 
     def doubt(self, *, now: bool = False) -> int:
         """Has the hub asked what it holds (`now`: even if it was to be left alone); `is_sure` says when it has been."""

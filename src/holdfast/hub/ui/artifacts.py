@@ -43,7 +43,7 @@ class ArtifactRow(msgspec.Struct):
 
 
 class ArtifactsPage(msgspec.Struct):
-    """Blobs, the newest named first; `next` goes into `after`. `counted` is the part of all records looked at so far."""
+    """Blobs, the newest named first; `next` goes into `after`. `counted` is the part of all records looked at."""
 
     artifacts: list[ArtifactRow]
     next: str | None
@@ -97,9 +97,7 @@ async def artifacts(ask: Ask) -> View:
         if len(found) <= most and each.places[-1] < below:
             found.append((digest, each))
     here = await _here(ask, [digest for digest, _ in found[:most]])
-    rows = await ask.core.read(
-        lambda: [_row(ask, digest, each, here.get(digest)) for digest, each in found[:most]]
-    )
+    rows = await ask.core.read(lambda: [_row(ask, digest, each, here.get(digest)) for digest, each in found[:most]])
     following = str(found[most - 1][1].places[-1]) if len(found) > most else None
     page = ArtifactsPage(rows, following, round(use.done, 3), use.left_out, size, _stored(ask))
     return View(template="artifacts.html", title="Artifacts", data=page, rows="artifacts")
@@ -166,7 +164,6 @@ async def _content(ask: Ask, text: str) -> View:
         ("content-disposition", f'attachment; filename="{name or text}"'),
         ("content-length", str(size)),
         ("content-security-policy", SANDBOX),
-        ("x-content-type-options", "nosniff"),
         ("etag", f'"{text}"'),
     )
     return View(kind=OCTETS, headers=headers, pieces=_pieces(core, digest, size))

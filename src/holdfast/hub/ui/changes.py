@@ -1,4 +1,4 @@
-"""What the data browser can change: set a key, take its value away with a reason, or make an earlier version the newest."""
+"""What the data browser can change: set a key, take its value away with a reason, go back to an earlier version."""
 
 from __future__ import annotations
 

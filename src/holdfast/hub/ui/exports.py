@@ -7,7 +7,6 @@ import io
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-
 import msgspec
 
 from holdfast.errors import UsageError

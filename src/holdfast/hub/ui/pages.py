@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from holdfast.hub.principal import ADMIN, READ, WRITE
+from holdfast.hub.principal import ADMIN, WRITE
 from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
 from holdfast.hub.ui.routes import Page
 

@@ -266,7 +266,7 @@ def _lines(before: Any, after: Any) -> list[Line]:
     texts = [(each if isinstance(each, str) else pretty(each)).split("\n") for each in (before, after)]
     if max(map(len, texts)) > LINES_MAX:
         return []
-    told = list(islice(difflib.unified_diff(*texts, lineterm="", n=2), 2, LINES_SHOWN + 3))
+    told = list(islice(difflib.unified_diff(texts[0], texts[1], lineterm="", n=2), 2, LINES_SHOWN + 3))
     lines = [Line(_WHAT.get(each[:1], "same"), each if each[:1] == "@" else each[1:]) for each in told[:LINES_SHOWN]]
     if len(told) > LINES_SHOWN:
         lines.append(Line("place", "…"))

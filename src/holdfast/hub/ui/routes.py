@@ -155,7 +155,7 @@ class Shown:
         if self._maker is None:
             module, _, name = page.work.partition(".")
             self._maker = getattr(importlib.import_module(f"holdfast.hub.ui.{module}"), name)
-        wanted = page.method == "GET" and getattr(ask.query, "format", "")
+        wanted = page.method == "GET" and bool(getattr(ask.query, "format", ""))
         if wanted:
             ask.scale = FILE_SCALE
         view = await self._maker(ask)

@@ -85,7 +85,11 @@ def found(
     known = core.schemas.of(collection)
     if known is not None and indexed(known, condition, order):
         query = index.Query(
-            collection=collection, agents=() if agent is None else (agent,), condition=condition, order=order, limit=limit
+            collection=collection,
+            agents=() if agent is None else (agent,),
+            condition=condition,
+            order=order,
+            limit=limit,
         )
         page = index.find(core.corpus, query, lambda stored: load(stored, core.home.blobs))
         return Met([Seen(each.agent, each.record.key, readable(core, each)) for each in page.found], True)

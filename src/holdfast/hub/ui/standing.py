@@ -136,6 +136,7 @@ def _shown(ask: Ask, each: Standing, seen: SeenNode, behind: dict[str, int], wis
     forked = [agent for agent in seen.forks if agent in behind]
     denied = {a: core.heads.denied[s] for a, s in seen.streams.items() if a in behind and s in core.heads.denied}
     silent = now - each.seen_s
+    state: State
     if wish.paused:
         by = f" by {wish.by}" if wish.by else ""
         state, says = "paused", f"paused{by} {span_text(now - wish.at_ms / 1000)} ago"
