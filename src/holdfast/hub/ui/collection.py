@@ -35,7 +35,7 @@ PAST_STEPS: Final = 1_000
 _LAST: Final = "\U0010ffff"
 _SPLIT: Final = "\0"
 """Between an agent and a key in the cursor of a file; no name holds one."""
-OPS: Final = {"eq": "is", "ge": "is at least", "le": "is at most", "starts": "begins with", "has": "has the member",
+OPS: Final = {"eq": "is", "ge": "is at least", "le": "is at most", "starts": "starts with", "has": "has the member",
               "text": "has the words"}  # fmt: skip
 
 
