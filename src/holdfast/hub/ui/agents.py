@@ -33,6 +33,8 @@ KEYS_MAX: Final = 10_000
 PAIRS_SHOWN: Final = 100
 WORK_SHOWN: Final = 5
 TEXT_SHOWN: Final = 160
+UNREAD_MAX: Final = 1_000
+REGISTRIES_MAX: Final = 8
 REGISTRIES: Final = ("agents", "shared_agents")
 """Where `holdfast.agents` keeps who there is: a commander's own, or everybody's."""
 TASKS: Final = ("tasks", "shared_tasks")
@@ -119,7 +121,7 @@ async def agents(ask: Ask) -> View:
     core, principal, after, rows_max = ask.core, ask.principal, ask.query.after, ROWS * ask.scale
     speaks = await _speakers(ask)
     await _mail_in_order(ask)
-    pairs = _pairs(ask)
+    use = _use(ask)
 
     def look() -> list[tuple[AgentRow, str]]:
         if principal.readable:
@@ -129,7 +131,7 @@ async def agents(ask: Ask) -> View:
             own = {}
             for row in pages.streams(core.corpus, after, rows_max + 1):
                 own[row[0]] = own.get(row[0], False) or row[2]
-        return [(_row(ask, name, speaks, pairs, through), name) for name, through in own.items()]
+        return [(_row(ask, name, speaks, use, through), name) for name, through in own.items()]
 
     rows = await core.read(look)
     following = rows[rows_max - 1][1] if len(rows) > rows_max else None
@@ -171,9 +173,9 @@ async def _agent(ask: Ask, name: str) -> View:
     core, principal = ask.core, ask.principal
     speaks = await _speakers(ask)
     await _mail_in_order(ask)
-    pairs = _pairs(ask)
-    mine = {at: pair for at, pair in pairs.items() if at[0] == name}
-    largest = sorted(mine, key=lambda at: -mine[at].size)[:PAIRS_SHOWN]
+    use = _use(ask)
+    mine = use.by_agent.get(name, {})
+    largest = sorted(mine, key=lambda each: -mine[each].size)[:PAIRS_SHOWN]
     now = core.home.wall.now_ms()
 
     def look() -> AgentPage:
@@ -182,22 +184,22 @@ async def _agent(ask: Ask, name: str) -> View:
         if not branches or (principal.readable and not latest):
             raise no_page(f"/agents/{name}")
         kept = []
-        for at in largest:
-            keys, whole = live_keys(core.corpus, at[0], at[1], KEYS_MAX + 1), total([mine[at]], now)
+        for each in largest:
+            keys, whole = live_keys(core.corpus, name, each, KEYS_MAX + 1), total([mine[each]], now)
             last = iso(whole.last_write) if whole.last_write else None
             kept.append(
-                Kept(at[1], min(keys, KEYS_MAX), keys > KEYS_MAX, whole.records, whole.size, whole.day_records, last)
+                Kept(each, min(keys, KEYS_MAX), keys > KEYS_MAX, whole.records, whole.size, whole.day_records, last)
             )
         streams: dict[bytes, dict[str, object]] = {}
-        for each in branches if principal.reads_everything else ():
-            streams[each.stream] = {"stream": each.stream.hex(), "through_hub": each.own}
+        for branch in branches if principal.reads_everything else ():
+            streams[branch.stream] = {"stream": branch.stream.hex(), "through_hub": branch.own}
         through = any(stream["through_hub"] for stream in streams.values())
         return AgentPage(
-            agent=_row(ask, name, speaks, pairs, through),
+            agent=_row(ask, name, speaks, use, through),
             streams=list(streams.values()),
             collections=kept,
             work=_work(ask, name, mine),
-            latest=[Line(written(each), _text(ask, each)) for each in latest],
+            latest=[Line(written(stored), _text(ask, stored)) for stored in latest],
             may_write=principal.may(WRITE) and principal.may_read(MESSAGES),
         )
 
@@ -207,8 +209,19 @@ async def _agent(ask: Ask, name: str) -> View:
     return View(template="agent.html", title=name, data=data, extra=extra)
 
 
-def _pairs(ask: Ask) -> dict[tuple[str, str], Pair]:
-    found: dict[tuple[str, str], Pair] = ask.front.usage().readable(ask.principal)
+class Use(msgspec.Struct):
+    """What was written, by agent and collection, and whose registries of agents there are."""
+
+    by_agent: dict[str, dict[str, Pair]]
+    registries: list[tuple[str, str]]
+
+
+def _use(ask: Ask) -> Use:
+    found = Use({}, [])
+    for (agent, collection), pair in ask.front.usage().readable(ask.principal).items():
+        found.by_agent.setdefault(agent, {})[collection] = pair
+        if collection in REGISTRIES and len(found.registries) < REGISTRIES_MAX:
+            found.registries.append((agent, collection))
     return found
 
 
@@ -230,16 +243,14 @@ async def _mail_in_order(ask: Ask) -> None:
         return
 
 
-def _row(
-    ask: Ask, name: str, speaks: dict[str, list[NodeShown]], pairs: dict[tuple[str, str], Pair], own: bool
-) -> AgentRow:
+def _row(ask: Ask, name: str, speaks: dict[str, list[NodeShown]], use: Use, own: bool) -> AgentRow:
     """An agent at a look; reads the corpus, so for threads."""
     core, principal = ask.core, ask.principal
-    whole = total([pair for at, pair in pairs.items() if at[0] == name], core.home.wall.now_ms())
+    whole = total(list(use.by_agent.get(name, {}).values()), core.home.wall.now_ms())
     nodes = speaks.get(name, [])
     caches = [cache for node in nodes for cache in node.caches if cache.agent == name]
-    registered = _registered(ask, name, pairs)
-    unread = mailbox.counts(core.corpus, name).get("unread", 0) if principal.may_read(MESSAGES) else None
+    registered = _registered(ask, name, use)
+    unread = mailbox.unread(core.corpus, name, UNREAD_MAX) if principal.may_read(MESSAGES) else None
     return AgentRow(
         agent=name,
         role=_word(registered.get("role")),
@@ -258,15 +269,14 @@ def _row(
     )
 
 
-def _registered(ask: Ask, name: str, pairs: dict[tuple[str, str], Pair]) -> dict[str, Any]:
+def _registered(ask: Ask, name: str, use: Use) -> dict[str, Any]:
     """What a registry of agents says of one; the newest word of any."""
     told: list[dict[str, Any]] = []
-    for owner, collection in pairs:
-        if collection in REGISTRIES:
-            stored = ask.core.corpus.newest(owner, collection, name)
-            value = readable(ask.core, stored) if stored is not None else None
-            if isinstance(value, dict):
-                told.append(value)
+    for owner, collection in use.registries:
+        stored = ask.core.corpus.newest(owner, collection, name)
+        value = readable(ask.core, stored) if stored is not None else None
+        if isinstance(value, dict):
+            told.append(value)
     return max(told, key=lambda each: str(each.get("updated_at") or ""), default={})
 
 
@@ -286,11 +296,11 @@ def _text(ask: Ask, stored: Stored) -> str:
     return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + "…"
 
 
-def _work(ask: Ask, name: str, mine: dict[tuple[str, str], Pair]) -> Work:
+def _work(ask: Ask, name: str, mine: dict[str, Pair]) -> Work:
     """What the stores of `holdfast.agents` hold for an agent: what it is given, has decided, wants to reach."""
 
     def of(collection: str, field: str, when: str) -> list[Item]:
-        if not ask.principal.may_read(collection) or (name, collection) not in mine:
+        if not ask.principal.may_read(collection) or collection not in mine:
             return []
         met = found(ask.core, name, collection, order=(f"-{when}",), limit=WORK_SHOWN)
         return [_item(each.agent, collection, each.key, each.value, field, when) for each in met.found]
