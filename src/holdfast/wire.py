@@ -94,11 +94,58 @@ class HelloStream(msgspec.Struct, frozen=True, gc=False):
     probes: list[Mark]
 
 
+class Cached(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What an agent's log takes on its node, in bytes; `limit` 0: it has no budget. `full` while writes are refused."""
+
+    used: int
+    limit: int = 0
+    full: bool = False
+
+
+class Refusal(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A payload that the hub did not take: it is kept on the node alone, and the hub has its envelope."""
+
+    agent: str
+    seq: int
+    code: str
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True, gc=False):
+    """How a node is, for people who watch; nothing is decided by it.
+
+    `caches` are by agent; `owed_bytes` is about what the bodies take that the hub has not acknowledged; `refused` the
+    newest of `refusals` in all; the disk's figures are 0 where they cannot be told.
+    """
+
+    host: str = ""
+    version: str = ""
+    caches: dict[str, Cached] = {}
+    disk_free: int = 0
+    disk_total: int = 0
+    disk_full: bool = False
+    owed_bytes: int = 0
+    refusals: int = 0
+    refused: list[Refusal] = []
+
+
+class Wish(msgspec.Struct, frozen=True, gc=False):
+    """What people at a hub ask of a node.
+
+    `paused`: it is to say hello and ship nothing; `asked` changes when somebody wants it to try again now whatever it
+    would wait for.
+    """
+
+    paused: bool = False
+    asked: int = 0
+
+
 class Hello(msgspec.Struct, frozen=True, gc=False):
     """The first thing a node says, and again after any surprise; only the answer to the latest nonce counts.
 
     `now_ms` is the node's time, and `oldest_ms` when the oldest of its records was made that this hub has not
-    acknowledged (0: it has all of them): both are for people who watch, and a node need not tell them.
+    acknowledged (0: it has all of them); `report` is how it is: all three are for people who watch, and a node need not
+    tell them.
     """
 
     node: str
@@ -107,6 +154,7 @@ class Hello(msgspec.Struct, frozen=True, gc=False):
     version: int = PROTOCOL
     now_ms: int = 0
     oldest_ms: int = 0
+    report: Report | None = None
 
 
 class Other(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -149,7 +197,10 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
 
 
 class HelloAnswer(msgspec.Struct, frozen=True, gc=False):
-    """The hub's truth about each stream, its generation and lineage (`[(generation, first position)]`)."""
+    """The hub's truth about each stream, its generation and lineage (`[(generation, first position)]`).
+
+    `wish` is what people there ask of the node; None: nothing, and an older hub knows of none.
+    """
 
     hub: str
     gen: str
@@ -159,6 +210,7 @@ class HelloAnswer(msgspec.Struct, frozen=True, gc=False):
     streams: list[StreamState]
     limits: Limits = Limits()
     version: int = PROTOCOL
+    wish: Wish | None = None
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
@@ -205,7 +257,7 @@ class AppendAnswer(msgspec.Struct, frozen=True, gc=False):
 
     A verdict says what the hub has taken: it is answered at the commit, so that the next request need not wait for the
     disk. `safe` says what it acknowledges: the newest request of this line that would survive a power cut of the hub,
-    with all before it (0: none yet, or none since the hub started).
+    with all before it (0: none yet, or none since the hub started). `ask`: say hello soon, there is a wish.
     """
 
     gen: str
@@ -213,6 +265,7 @@ class AppendAnswer(msgspec.Struct, frozen=True, gc=False):
     verdicts: list[Verdict]
     regen: bool = False
     safe: int = 0
+    ask: bool = False
 
 
 class Pulled(msgspec.Struct, frozen=True, gc=False):

@@ -44,6 +44,7 @@ class Site:
         self.furnisher = Furnisher(asker(hub.url))
         self.furnisher.everything()
         self.furnisher.rules()
+        self.furnisher.artifact()
         if hostile:
             self.furnisher.hostile()
 
@@ -61,11 +62,15 @@ class Site:
             "/data/state?agent=recruiter-1",
             "/data/state/plan%2F00?agent=recruiter-1&diff=1..2",
             "/data/table%2Fleads/acme?agent=recruiter-1",
-            "/data/table%2Fleads/acme?agent=recruiter-1&version=2",
+            "/data/table%2Fleads/acme?agent=recruiter-1&version=2&view=tree",
             "/data/vault/sealed?agent=synthesizer-1",
             "/integrity",
             "/backups",
             "/audit",
+            "/sessions?deleted=1",
+            "/artifacts",
+            f"/artifacts/{self.furnisher.digest}",
+            "/data/state?agent=recruiter-1&prefix=plan%2F",
             "/sessions",
             f"/sessions/{self.furnisher.session}",
             "/charts?range=24h",

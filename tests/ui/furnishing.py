@@ -43,12 +43,21 @@ class Furnisher:
     def __init__(self, ask: Any) -> None:
         self._ask = ask
         self.session = ""
+        self.digest = ""
 
     def json(self, method: str, path: str, body: Any) -> Any:
         """The JSON answer to a JSON request."""
         return json.loads(self._ask(method, path, json.dumps(body).encode(), "application/json"))
 
-    def hello(self, node: str, pens: list[Pen], *, skew_s: float = 0.0, oldest_s: float = 0.0) -> wire.HelloAnswer:
+    def hello(
+        self,
+        node: str,
+        pens: list[Pen],
+        *,
+        skew_s: float = 0.0,
+        oldest_s: float = 0.0,
+        report: wire.Report | None = None,
+    ) -> wire.HelloAnswer:
         """What a node says of itself."""
         now = round(time.time() * 1000)
         streams = [each for pen in pens for each in pen.hello().streams]
@@ -58,6 +67,7 @@ class Furnisher:
             streams=streams,
             now_ms=now + round(skew_s * 1000),
             oldest_ms=now - round(oldest_s * 1000) if oldest_s else 0,
+            report=report,
         )
         return wire.decode(wire.HelloAnswer, self._ask("POST", "/v1/hello", wire.encode(message), wire.MEDIA))
 
@@ -106,6 +116,12 @@ class Furnisher:
         )
         self.ship("htpc", off)
         self.hello("htpc", off, skew_s=-42)
+        for node, pens, used, limit in (("laptop", laptop, 940 << 20, 1081 << 20), ("htpc", off, 81 << 20, 324 << 20)):
+            caches = {pen.agent: wire.Cached(used, limit) for pen in pens}
+            about = wire.Report(
+                host=f"{node}.home", version="0.1.0", caches=caches, disk_free=210 << 30, disk_total=960 << 30
+            )
+            self.hello(node, pens, skew_s=-42 if node == "htpc" else 0.0, report=about)
 
     def talk(self) -> None:
         """A session with something said in it."""
@@ -118,6 +134,19 @@ class Furnisher:
         ):
             said = {"session_id": self.session, "role": role, "content": content}
             self.json("POST", "/storage/history", said)
+
+    def artifact(self) -> None:
+        """Bytes that were uploaded in the session, and a call of a tool in it."""
+        about = {"session_id": self.session, "name": "shortlist.csv", "type": "text/csv"}
+        made = self.json("POST", "/storage/artifacts", about)
+        rows = "name,place\n" + "Ada,London\n" * 9_000
+        path = f"/storage/artifacts/{made['id']}/content"
+        self.digest = json.loads(self._ask("PUT", path, rows.encode(), "text/csv"))["digest"]
+        parts = [
+            {"type": "text", "text": "I wrote the list down."},
+            {"type": "tool_use", "name": "write_file", "input": {"path": "shortlist.csv", "rows": 9_000}},
+        ]
+        self.json("POST", "/storage/history", {"session_id": self.session, "role": "assistant", "content": parts})
 
     def rules(self) -> None:
         """Rules of notifications, one of which nobody takes."""

@@ -231,6 +231,7 @@ KNOWN = {
         "maxlength",
     ),
     *("method", "min", "name", "optimum", "points", "preserveaspectratio", "rel", "required", "role", "scope", "src"),
+    *("open", "rows", "selected", "spellcheck", "start"),
     *("step", "stroke", "stroke-linecap", "stroke-width", "tabindex", "title", "type", "value", "vector-effect"),
     *("viewbox", "width"),
 }
@@ -398,7 +399,7 @@ def test_nodes_stand_as_they_said(inside: Inside) -> None:
     assert (told["deck"]["at_risk"], told["htpc"]["clock_off"], told["laptop"]["clock_off"]) == (40, True, False)
     overview = inside.client.get("/overview.json").json()
     assert overview["nodes"] == {
-        **{"total": 3, "in_sync": 2, "catching_up": 0, "behind": 1, "unreachable": 0, "at_risk": 40},
+        **{"total": 3, "in_sync": 2, "catching_up": 0, "behind": 1, "unreachable": 0, "paused": 0, "at_risk": 40},
     }
     assert [each["where"] for each in overview["needs_you"]] == ["/nodes/deck", "/nodes/htpc"]
     assert '<span class="shape" aria-hidden="true">■</span> Behind' in inside.good("/nodes")

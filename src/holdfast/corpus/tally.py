@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from holdfast.corpus.rows import within
 from holdfast.corpus.sql import SqlCorpus
 
 HOUR_MS: Final = 3_600_000
@@ -49,3 +50,44 @@ def live_keys(corpus: SqlCorpus, agent: str, collection: str, most: int) -> int:
         " AND coll=(SELECT id FROM name WHERE s=?) AND gone=0 LIMIT ?) f"
     )
     return int(corpus.one(sql, (agent, collection, most))[0])
+
+
+def keys_within(corpus: SqlCorpus, agent: str, collection: str, prefix: str, most: int) -> int:
+    """How many keys that begin with a prefix have a value, counted up to `most`."""
+    span, ends = within("key", prefix)
+    sql = (
+        "SELECT count(*) FROM (SELECT 1 FROM state WHERE agent=(SELECT id FROM name WHERE s=?)"
+        f" AND coll=(SELECT id FROM name WHERE s=?) AND {span} AND gone=0 LIMIT ?) f"
+    )
+    return int(corpus.one(sql, (agent, collection, *ends, most))[0])
+
+
+def names(
+    corpus: SqlCorpus, agent: str, collection: str, span: tuple[str, str], most: int, *, gone: bool = False
+) -> list[str]:
+    """The keys that begin with a prefix, in order, behind another key; without their values.
+
+    Args:
+        corpus: where they are.
+        agent, collection: whose, and where.
+        span: the prefix, and the key that they come behind; empty: from the start.
+        most: how many.
+        gone: those too that had a value, and have none now.
+    """
+    test, ends = within("key", span[0])
+    if span[1]:
+        test, ends = f"{test} AND key>?", (*ends, span[1])
+    live = "" if gone else " AND gone=0"
+    sql = (
+        "SELECT key FROM state WHERE agent=(SELECT id FROM name WHERE s=?)"
+        f" AND coll=(SELECT id FROM name WHERE s=?) AND {test}{live} ORDER BY key LIMIT ?"
+    )
+    return [row[0] for row in corpus.query(sql, (agent, collection, *ends, most))]
+
+
+def began(corpus: SqlCorpus, collection: str) -> int:
+    """The stamp of the first record that is here of a collection; 0 if there is none."""
+    row = corpus.one(
+        "SELECT hlc FROM rec WHERE coll=(SELECT id FROM name WHERE s=?) ORDER BY pos LIMIT 1", (collection,)
+    )
+    return int(row[0]) if row else 0

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -31,11 +31,12 @@ from holdfast.hub.notify.running import Notifying
 from holdfast.hub.options import LIVE, Options, retold
 from holdfast.hub.own import OwnStreams
 from holdfast.hub.scanning import Scanning
-from holdfast.hub.seen import Heads, SeenNode, Standing, update
+from holdfast.hub.seen import Heads, SeenNode, Standing, parted, update
 from holdfast.hub.tokens import Tokens
 from holdfast.hub.typed import Schemas
+from holdfast.hub.wishes import Wishes
 from holdfast.log import load
-from holdfast.wire import Hello
+from holdfast.wire import Hello, HelloAnswer
 
 if TYPE_CHECKING:
     from holdfast.hub.backups import Backups
@@ -104,6 +105,7 @@ class Core:
         self.sql = home.sql_room(self.options.sql_seconds)
         self.nodes: dict[str, SeenNode] = {}
         self.heads = Heads()
+        self.wishes = Wishes(home.corpus, home.wall)
         self._nodes_changed = False
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="holdfast-read")
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="holdfast-blobs")
@@ -192,8 +194,8 @@ class Core:
 
     # -- the nodes ----------------------------------------------------------------------------------------------
 
-    def saw(self, node: str, hello: Hello | None = None) -> None:
-        """Remembers that a node spoke to us, and where its logs stood."""
+    def saw(self, node: str, hello: Hello | None = None, answer: HelloAnswer | None = None) -> None:
+        """Remembers that a node spoke to us, where its logs stood, and what it was answered."""
         if not node or len(node) > 255:
             return
         seen = self.nodes.get(node)
@@ -204,7 +206,18 @@ class Core:
         seen.seen_ms = self.home.wall.now_ms()
         if hello is not None:
             update(seen, hello, seen.seen_ms)
+        if answer is not None:
+            parted(seen, answer, seen.seen_ms)
         self._nodes_changed = True
+
+    def forget(self, node: str) -> None:
+        """Forgets a node in every process of this hub, and for the next start; what it shipped stays. For threads.
+
+        When it speaks again it is seen again, as one that is not paused.
+        """
+        self.wishes.forget(node)
+        self._nodes_changed = True
+        self._save_nodes()
 
     def nodes_json(self) -> list[dict[str, Any]]:
         """The nodes, the latest seen first."""
@@ -218,12 +231,12 @@ class Core:
         return sorted(self.nodes.values(), key=lambda seen: -seen.seen_ms)
 
     def _load_nodes(self) -> None:
-        self._take_nodes(self.corpus.meta("nodes"))
+        self._take_nodes(self.corpus.meta("nodes"), self.wishes.forgotten())
 
-    def _take_nodes(self, stored: bytes | None) -> None:
+    def _take_nodes(self, stored: bytes | None, gone: Mapping[str, int]) -> None:
         for seen in msgspec.msgpack.decode(stored, type=list[SeenNode]) if stored else ():
             known = self.nodes.get(seen.node)
-            if known is None or known.seen_ms < seen.seen_ms:
+            if seen.seen_ms > gone.get(seen.node, 0) and (known is None or known.seen_ms < seen.seen_ms):
                 self.nodes[seen.node] = seen
                 self.heads.read_back(seen)
 
@@ -231,10 +244,15 @@ class Core:
         if not self._nodes_changed:
             return
         self._nodes_changed = False
+        gone = self.wishes.forgotten()
+        for node, until_ms in gone.items():
+            known = self.nodes.get(node)
+            if known is not None and known.seen_ms <= until_ms:
+                self.nodes.pop(node, None)
 
         def job(tx: Any) -> None:
             if not self.corpus.inline:  # other processes of this hub have seen nodes, too
-                self._take_nodes(tx.meta("nodes"))
+                self._take_nodes(tx.meta("nodes"), gone)
             nodes = list(self.nodes.values())
             for seen in nodes:
                 self.heads.write_down(seen)

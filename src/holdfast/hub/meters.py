@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
+from math import exp
 from typing import Final
 
 from holdfast.wire import Append, AppendAnswer
@@ -27,6 +28,8 @@ NAME_MAX: Final = 255
 OTHER: Final = "other"
 HUB: Final = "hub"
 RATE_S: Final = 60.0
+PACE_S: Final = 15.0
+"""Over about so long is averaged how fast one node ships."""
 
 
 class Meter:
@@ -69,6 +72,7 @@ class Intake:
         self.records: dict[str, int] = {HUB: 0}
         self.bytes: dict[str, int] = {HUB: 0}
         self._total = 0
+        self._paces: dict[str, tuple[float, float]] = {}
         self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
     def took(self, message: Append, answer: AppendAnswer) -> None:
@@ -84,6 +88,19 @@ class Intake:
         self.records[who] = self.records.get(who, 0) + records
         self.bytes[who] = self.bytes.get(who, 0) + size
         self._total += size
+        now = time.monotonic()
+        then, pace = self._paces.get(who, (now, 0.0))
+        self._paces[who] = now, pace * exp((then - now) / PACE_S) + records / PACE_S
+
+    def pace(self, who: str, now: float) -> float:
+        """Records a second that somebody shipped of late.
+
+        Args:
+            who: the node.
+            now: `time.monotonic`.
+        """
+        then, pace = self._paces.get(who, (now, 0.0))
+        return pace * exp((then - now) / PACE_S)
 
     def rate(self, now: float) -> float:
         """Bytes a second over the last minute or so: since the newest look that is a minute old, else since the start.

@@ -154,10 +154,12 @@ class Hello:
                 found = ingest.hello(chains, core.home.identity, message, core.home.wall.now_ms())
             # What it may take for acknowledged must have survived a power cut first.
             core.corpus.sync()
-            return found
+            wish = core.wishes.of(message.node)
+            return msgspec.structs.replace(found, wish=wish) if wish is not None else found
 
         found = await core.read(look)
-        core.saw(message.node, message)
+        core.saw(message.node, message, found)
+        core.wishes.heard(message.node)
         core.heads.told(found)
         await answer(send, wire.encode(found), kind=MEDIA)
 
@@ -186,6 +188,8 @@ class Append:
         self._core.saw(message.node)
         self._core.heads.took(message, found)
         self._core.meters.intake.took(message, found)
+        if message.node in self._core.wishes.fresh:
+            found = msgspec.structs.replace(found, ask=True)
         await answer(send, wire.encode(found), kind=MEDIA)
 
     async def _append_some(self, principal: Principal, message: wire.Append) -> wire.AppendAnswer:

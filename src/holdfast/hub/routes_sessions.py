@@ -358,11 +358,12 @@ class Export:
             (b"content-disposition", b'attachment; filename="%b.jsonl"' % session.encode()),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for piece in self._pieces(agent, session, root):
+        async for piece in self.pieces(agent, session, root):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
-    async def _pieces(self, agent: str, session: str, root: Stored) -> AsyncIterator[bytes]:
+    async def pieces(self, agent: str, session: str, root: Stored) -> AsyncIterator[bytes]:
+        """The lines, some at a time."""
         lines = self._lines(agent, session, root)
 
         def some() -> bytes:

@@ -7,13 +7,15 @@ from typing import Final
 
 import msgspec
 
-from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer
+from holdfast.wire import Append, AppendAnswer, Hello, HelloAnswer, Report
 
 STREAMS_MAX: Final = 10_000
 AGENTS_MAX: Final = 2_000
 NAME_MAX: Final = 255
 STREAM_BYTES: Final = 16
 """What is longer is no name and no stream of ours, and is not kept in memory."""
+REFUSED_MAX: Final = 20
+TEXT_MAX: Final = 300
 
 
 class SeenNode(msgspec.Struct):
@@ -31,6 +33,15 @@ class SeenNode(msgspec.Struct):
     """When the oldest record was made that this hub had not acknowledged; 0: it had all, or the node does not tell."""
     skew_ms: int | None = None
     """How far the node's clock was ahead of the hub's; None: the node does not tell its time."""
+    report: Report | None = None
+    """How it said that it is; None: an older one does not."""
+    report_ms: int = 0
+    forks: list[str] = []
+    """The agents whose logs, by the newest hello, went another way than what is here: another branch begins."""
+    ways: dict[str, int] = {}
+    """Agent -> how many branches of its log, at most, went another way than the one that it went on with."""
+    forked_ms: int = 0
+    """When that was last so; 0: never."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -56,6 +67,8 @@ class Heads:
 
     def __init__(self) -> None:
         self._heads: dict[bytes, int] = {}
+        self.denied: dict[bytes, str] = {}
+        """Stream -> why the newest records of it were not taken; the loop's own."""
         self._lock = threading.Lock()  # guards _heads: other processes' words are read back by a thread
 
     def told(self, answer: HelloAnswer) -> None:
@@ -68,6 +81,10 @@ class Heads:
         for verdict in answer.verdicts:
             if verdict.state == "ack":
                 self._note(verdict.stream, verdict.at.seq)
+                if self.denied:
+                    self.denied.pop(verdict.stream, None)
+            elif verdict.state == "denied" and (len(self.denied) < STREAMS_MAX or verdict.stream in self.denied):
+                self.denied[verdict.stream] = verdict.reason[:TEXT_MAX]
 
     def write_down(self, seen: SeenNode) -> None:
         """Puts into a node's entry what the next start of the hub is to know of its streams."""
@@ -107,7 +124,7 @@ def update(seen: SeenNode, hello: Hello, now_ms: int) -> None:
         now_ms: the hub's time.
     """
     if len(seen.agents) > AGENTS_MAX:
-        seen.agents, seen.streams = {}, {}
+        seen.agents, seen.streams, seen.ways = {}, {}, {}
     # Added to what is known: a node says hello for some of its streams at a time.
     # In new dicts, as a thread may be writing the old ones down.
     told = [each for each in hello.streams if len(each.agent) <= NAME_MAX and len(each.stream) == STREAM_BYTES]
@@ -115,3 +132,36 @@ def update(seen: SeenNode, hello: Hello, now_ms: int) -> None:
     seen.streams = seen.streams | {stream.agent: stream.stream for stream in told}
     seen.oldest_ms = hello.oldest_ms
     seen.skew_ms = hello.now_ms - now_ms if hello.now_ms else None
+    if hello.report is not None:  # who only asks for its body budget says hello without one
+        seen.report, seen.report_ms = cut(hello.report), now_ms
+
+
+def cut(report: Report) -> Report:
+    """A report with no more in it than is worth keeping, whoever sent it."""
+    caches = {agent: each for agent, each in report.caches.items() if len(agent) <= NAME_MAX}
+    refused = [
+        msgspec.structs.replace(
+            each, agent=each.agent[:NAME_MAX], code=each.code[:NAME_MAX], reason=each.reason[:TEXT_MAX]
+        )
+        for each in report.refused[:REFUSED_MAX]
+    ]
+    return msgspec.structs.replace(
+        report,
+        host=report.host[:NAME_MAX],
+        version=report.version[:NAME_MAX],
+        caches=dict(list(caches.items())[:AGENTS_MAX]),
+        refused=refused,
+    )
+
+
+def parted(seen: SeenNode, answer: HelloAnswer, now_ms: int) -> None:
+    """Notes which of a node's logs a hello found to go another way than what is here, now or since the last one."""
+    names = {stream: agent for agent, stream in seen.streams.items()}
+    told = {names[state.stream]: state for state in answer.streams if state.stream in names}
+    forks = [agent for agent, state in told.items() if state.state == "fork"]
+    # A node that finds out by itself goes on under another name; that there is one more way is what is left to see.
+    more = any(len(state.others) > seen.ways.get(agent, len(state.others)) for agent, state in told.items())
+    seen.forks = [agent for agent in seen.forks if agent not in told] + forks
+    seen.ways = seen.ways | {a: max(len(state.others), seen.ways.get(a, 0)) for a, state in told.items()}
+    if forks or more:
+        seen.forked_ms = now_ms

@@ -296,6 +296,16 @@ class Tokens:
         self._used[token_id] = now
         return found.principal
 
+    def unused_by_nodes(self) -> list[Token]:
+        """The valid tokens of nodes that none has shown yet. For threads."""
+        now = self._wall.now_ms()
+        every = self._store.every()
+        return [
+            each
+            for each in every
+            if each.kind == "node" and each.used_ms is None and each.id not in self._used and each.state(now) == "valid"
+        ]
+
     @property
     def change(self) -> int:
         """A number that is another one when a token or a sign-in may have ended."""

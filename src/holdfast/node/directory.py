@@ -97,6 +97,7 @@ class Directory:
         self.unsealing: Unsealing | None = None  # where the key of sealed collections is; None: as the environment says
         self.evictor: Any = None  # the process's one Evictor, once a store with a budget and a hub was opened
         self.rooms: dict[tuple[str, str], Any] = {}  # the guards of budgets, by agent and level
+        self.news = 0  # grows with what hubs are to be told of soon; a race loses one of many
         self.lock = threading.RLock()  # guards what follows, and the three above
         self._keyring: Keyring | None = None
         self._vault: Vault | None = None

@@ -191,6 +191,11 @@ class LogsOutbox:
                     self._forget(agent)
             return found
 
+    def logs(self) -> list[OpenLog]:
+        """The logs of all streams, as they are open here."""
+        with self._lock:
+            return [each.opened for each in self._streams.values()]
+
     def close(self) -> None:
         """Gives back the logs that were opened here."""
         self._directory.positions.save()

@@ -287,6 +287,7 @@ class Room:
 
     def full(self, need: Need) -> NodeFull:
         """The error of a write that does not fit: how much there is, what keeps it here, and what to do."""
+        self._directory.news += 1  # hubs are told soon, and not with the next routine hello
         figures, standing = self.figures(), standing_of(self._directory, self.agent)
         held = unsettled(self._opened, standing)
         away = [url for url in self._hubs() if hub_status(self._directory, url)["state"] == "offline"]
@@ -329,18 +330,34 @@ def cache(directory: Directory, opened: OpenLog) -> dict[str, Any]:
     found: dict[str, Any] = {"budget": retention.max_bytes, "days": retention.days, "full": False, "trouble": ""}
     if not retention.limits:
         return {"used": opened.corpus.size_bytes(), **found}
-    standing, known = standing_of(directory, opened.agent), directory.rooms.get((opened.agent, opened.level.name))
-    figures = (known or Room(directory, opened, retention)).figures()
-    want = max(Need(ROW_BYTES), want_of(directory, opened.agent), key=lambda need: need.size)
+    standing, figures = standing_of(directory, opened.agent), _figures(directory, opened, retention)
     return {
         **found,
         "used": figures.used,
         "evicted": standing.evicted,
         "unsettled": unsettled(opened, standing),
         "pinned": standing.pinned,
-        "full": bool(retention.max_bytes) and not want.fits(figures),
+        "full": bool(retention.max_bytes) and not _wanted(directory, opened).fits(figures),
         "trouble": standing.trouble,
     }
+
+
+def taken(directory: Directory, opened: OpenLog, retention: Retention) -> tuple[int, int, bool]:
+    """What an agent's log takes in bytes, of how many it may (0: no budget), and whether writes are refused for it."""
+    if not retention.max_bytes:
+        return opened.corpus.size_bytes(), 0, False
+    figures = _figures(directory, opened, retention)
+    return figures.used, retention.max_bytes, not _wanted(directory, opened).fits(figures)
+
+
+def _figures(directory: Directory, opened: OpenLog, retention: Retention) -> Figures:
+    known = directory.rooms.get((opened.agent, opened.level.name))
+    return (known or Room(directory, opened, retention)).figures()
+
+
+def _wanted(directory: Directory, opened: OpenLog) -> Need:
+    """What the next write needs at least: a row, or what somebody waits for."""
+    return max(Need(ROW_BYTES), want_of(directory, opened.agent), key=lambda need: need.size)
 
 
 def unsettled(opened: OpenLog, standing: Standing) -> int:

@@ -32,6 +32,7 @@ from holdfast.log import OpenLog
 from holdfast.node.directory import Directory, is_local
 from holdfast.node.knock import Address
 from holdfast.node.outbox_store import LogsOutbox, depth
+from holdfast.node.reporting import report
 from holdfast.node.tally import Tally, hub_status
 from holdfast.protocol.actions import Pull, Refresh, SendAppend, SendBlob, SendHello, Wait
 from holdfast.protocol.outbox import Outbox
@@ -49,6 +50,7 @@ LINGER_S: Final = 1.0
 QUICK_S: Final = 0.5
 """A hub whose absence shows so soon (nobody listens there) may be asked again at any time; another is waited for."""
 STOP_S: Final = 5.0
+NEWS_S: Final = 2.0  # between two hellos that tell of trouble here, at least
 
 _shippers: weakref.WeakSet[Shipper] = weakref.WeakSet()
 
@@ -145,7 +147,7 @@ class Shipper:
         head, asked = self._head(opened), []
         for line in lines:
             lacks = self._lacks(opened, line.client.url, head)
-            if not lacks or (line.away and not line.slow):
+            if not lacks or line.paused or (line.away and not line.slow):
                 asked.append((line, line.doubt(now=lacks)))
         return self._wait(opened, hubs, timeout, lambda: False, lambda: all(line.is_sure(at) for line, at in asked))
 
@@ -229,6 +231,7 @@ class Line:
         self._outbox: Outbox | None = None
         self._told: tuple[Any, float] = (None, float("-inf"))
         self._tally: Tally | None = None
+        self._news, self._news_due = 0, 0.0
         self._still_since = 0.0
         self._still: dict[bytes, int] = {}
         self._anyway = False
@@ -249,6 +252,11 @@ class Line:
         """Ends a wait."""
         with contextlib.suppress(OSError):  # full: it will wake; closed: it has stopped
             os.write(self._write, b"!")
+
+    @property
+    def paused(self) -> bool:
+        """Whether people at the hub have asked this node to ship nothing there."""
+        return bool(self._told[0]) and self._told[0][0] == "paused"
 
     def doubt(self, *, now: bool = False) -> int:
         """Has the hub asked what it holds (`now`: even if it was to be left alone); `is_sure` says when it has been."""
@@ -318,6 +326,9 @@ class Line:
                 self._hurried = False
                 outbox.poke()
             self._asked = doubts
+        if self._directory.news != self._news and self._clock.monotonic() >= self._news_due:
+            self._news, self._news_due = self._directory.news, self._clock.monotonic() + NEWS_S
+            outbox.say_hello()
         action = outbox.next()
         if doubts > self._settled and not isinstance(action, SendHello | Refresh):
             self._settled = doubts  # it has said what it holds, or is not to be reached now
@@ -375,7 +386,9 @@ class Line:
         headers = {"Content-Type": MEDIA, "Accept": MEDIA}
         if isinstance(action, SendHello):
             oldest = self._shipper.outbox.oldest_ms(self.client.url)
-            hello = msgspec.structs.replace(action.message, now_ms=self._clock.now_ms(), oldest_ms=oldest)
+            about = report(self._directory, self._shipper.outbox.logs(), self.client.url)
+            now = self._clock.now_ms()
+            hello = msgspec.structs.replace(action.message, now_ms=now, oldest_ms=oldest, report=about)
             return self.client.ask("POST", "/v1/hello", body=wire.encode(hello), headers=headers)
         if isinstance(action, SendAppend):
             self._shipper.outbox.read_ahead()

@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.wire import Append, Hello
 
-State: TypeAlias = Literal["in_sync", "catching_up", "offline", "hub_full", "denied", "mismatch"]
+State: TypeAlias = Literal["in_sync", "catching_up", "offline", "hub_full", "denied", "mismatch", "paused"]
 
 
 class SendHello(msgspec.Struct, frozen=True):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from holdfast import codec, records
 from holdfast.errors import HoldfastError
-from holdfast.protocol.ports import OutboxStore, StreamInfo
+from holdfast.protocol.ports import OutboxStore, StreamInfo, Verify
 from holdfast.wire import QUARANTINED, Append, HelloStream, Item, Mark, Other, Pulled, Segment, Verdict
 
 DENSE: Final = 16
@@ -98,6 +98,16 @@ def denials(infos: Sequence[StreamInfo], lanes: Mapping[bytes, Lane]) -> str:
     return f"the hub denies the records of {'; '.join(denied)}" if denied else ""
 
 
+def evictable(lane: Lane | None, links: Callable[[Sequence[int]], Mapping[int, bytes]]) -> int:
+    """Up to which number a hub and its backups hold every body of a stream for sure, but those that it named."""
+    if lane is None or not lane.told:
+        return 0
+    mine = links([lane.acked.seq, lane.settled.seq])
+    if any(mine.get(mark.seq) != mark.link for mark in (lane.acked, lane.settled)):
+        return 0
+    return min(lane.acked.seq, lane.settled.seq)
+
+
 def introduce(store: OutboxStore, info: StreamInfo) -> HelloStream:
     """What hello says of a stream, with the marks by which a fork is found."""
     wanted = probe_seqs(info.head.seq, info.begin.seq)
@@ -176,6 +186,12 @@ class Want:
             return ""
         self.is_whole = True
         return "" if (self.next - 1, link) == (pulled.head.seq, pulled.head.link) else "its end is not its signed head"
+
+    def unsigned(self, stream: bytes, keys: Sequence[bytes], signature: bytes, verify: Verify) -> str:
+        """What is wrong with the signature of its head, by any of these keys; empty: nothing."""
+        message = records.head_message(stream, self.head.seq, self.head.link)
+        good = any(verify(key, message, signature) for key in dict.fromkeys(keys))
+        return "" if good else "its signed head is not signed by this stream's key"
 
 
 def want_of(other: Other, weighed: Sequence[Mark]) -> Want | None:

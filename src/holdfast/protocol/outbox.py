@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from holdfast import records, wire
+from holdfast import wire
 from holdfast.clock import Clock
-from holdfast.protocol.actions import Action, Pull, Refresh, SendAppend, SendBlob, SendHello, State, Status, Wait
+from holdfast.protocol.actions import Action, Pull, Refresh, SendAppend, SendBlob, SendHello, Status, Wait
 from holdfast.protocol.lanes import (
     Lane,
     Taken,
@@ -21,6 +21,7 @@ from holdfast.protocol.lanes import (
     blob_users,
     denials,
     envelope,
+    evictable,
     introduce,
     mark_at,
     units,
@@ -103,6 +104,8 @@ class Outbox:
         strangers = [i for i in infos if self._is_strange(i)]
         if strangers or not self.gen:
             return self._hello(strangers)
+        if self._patience.paused:
+            return Wait(self._hello_due)
         blob = next((SendBlob(s, lane.blobs[0]) for s, lane in self._lanes.items() if lane.blobs), None)
         if blob:
             return blob
@@ -214,6 +217,9 @@ class Outbox:
         if answer.gen != self.gen:
             self._taken.clear()  # of a hub that is no more: what it took may be lost, and hello has said what is left
         self.gen, self._limits = answer.gen, answer.limits
+        if self._patience.obey(answer.wish):  # a person asks: what was put off is tried again now
+            for lane in self._lanes.values():
+                lane.silent_until = 0.0
         self._patience.worked(self._clock.monotonic())
         infos = {i.stream: i for i in self._store.streams()}
         for state in answer.streams:
@@ -277,6 +283,8 @@ class Outbox:
             return True
         self._patience.worked(self._clock.monotonic())
         self._cap = min(self._cap * 2, wire.RECORDS_MAX)
+        if answer.ask:
+            self.say_hello()
         for segment, verdict in zip(sent, answer.verdicts, strict=True):
             self._on_verdict(segment, verdict)
         self._taken.note(answer.req, sent, answer.verdicts)
@@ -336,9 +344,7 @@ class Outbox:
         info = next((i for i in self._store.streams() if i.stream == flight.stream), None)
         problem = want.add(pulled) if info else "the stream is gone"
         if info and not problem and want.is_whole:
-            message = records.head_message(info.stream, want.head.seq, want.head.link)
-            if not any(self._verify(key, message, pulled.signature) for key in {info.key, info.public_key}):
-                problem = "its signed head is not signed by this stream's key"
+            problem = want.unsigned(info.stream, (info.key, info.public_key), pulled.signature, self._verify)
         if problem or info is None:
             # Not applied, and asked for again with the next hello; meanwhile nothing else waits for it.
             self._patience.alert = f"cannot use what the hub has of stream {flight.stream.hex()}: {problem}"
@@ -467,13 +473,7 @@ class Outbox:
         Only hello moves it, because hello names those in the same breath. A body may go when every hub of the node
         says so: the smallest of their numbers counts, and nothing that any of them names.
         """
-        lane = self._lanes.get(stream)
-        if lane is None or not lane.told:
-            return 0
-        mine = self._store.links(stream, [lane.acked.seq, lane.settled.seq])
-        if any(mine.get(m.seq) != m.link for m in (lane.acked, lane.settled)):
-            return 0
-        return min(lane.acked.seq, lane.settled.seq)
+        return evictable(self._lanes.get(stream), lambda seqs: self._store.links(stream, seqs))
 
     def kept(self, stream: bytes) -> frozenset[int]:
         """The numbers whose bodies must stay here because this hub took, or will take, only their envelopes."""
@@ -486,10 +486,9 @@ class Outbox:
         depth = {i.stream: max(0, i.head.seq - acked.get(i.stream, 0)) for i in infos}
         waiting = any(depth.values()) or any(x.wants for x in self._lanes.values())
         patience = self._patience
-        state: State = "catching_up" if patience.state == "in_sync" and waiting else patience.state
         return Status(
             hub=self.hub,
-            state=state,
+            state=patience.standing(waiting),
             gen=self.gen,
             last_contact=patience.last_contact,
             failures=patience.failures,

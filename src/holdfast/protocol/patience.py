@@ -7,6 +7,7 @@ from typing import Final
 from holdfast.protocol.actions import State
 from holdfast.protocol.ports import Rng
 from holdfast.protocol.retry import BASE, CAP, FULL_CAP, SLOW, Backoff
+from holdfast.wire import Wish
 
 SURPRISES: Final = 3
 """So many hellos without a record acknowledged between them are taken in one's stride."""
@@ -25,6 +26,8 @@ class Patience:
         self.until = 0.0
         self.last_contact: float | None = None
         self.surprises = 0
+        self.paused = False
+        self._asked: int | None = None
         self._backoff = Backoff(rng)
         self._rng = rng
         self._wants_refresh = self._refreshed = False
@@ -33,6 +36,12 @@ class Patience:
     def failures(self) -> int:
         """Failures in a row."""
         return self._backoff.failures
+
+    def standing(self, waiting: bool) -> State:
+        """The state with what it does not know: whether anything waits to be sent or fetched."""
+        if self.state != "in_sync":
+            return self.state
+        return "paused" if self.paused else "catching_up" if waiting else "in_sync"
 
     def worked(self, now: float) -> None:
         """An answer of ours came."""
@@ -48,6 +57,13 @@ class Patience:
         """No reason to wait any more."""
         self.until = 0.0
         self._backoff.reset()
+
+    def obey(self, wish: Wish | None) -> bool:
+        """Takes what people at the hub wish; whether they want what is put off to be tried again now."""
+        wish = wish or Wish()
+        self.paused = wish.paused
+        again, self._asked = self._asked not in (None, wish.asked), wish.asked
+        return again
 
     def retry(self, now: float) -> None:
         """The hub refused one request: again, soon."""

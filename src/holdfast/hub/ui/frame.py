@@ -25,6 +25,7 @@ NAV: Final = (
     ("/nodes", "Nodes", "nodes"),
     ("/agents", "Agents", "agents"),
     ("/data", "Data", "data"),
+    ("/artifacts", "Artifacts", "artifacts"),
     ("/sessions", "Sessions", "sessions"),
     ("/integrity", "Integrity", "integrity"),
     ("/backups", "Backups", "backups"),

@@ -1,4 +1,4 @@
-"""Nodes and agents: how each stands, and what it wrote."""
+"""Nodes: how each stands, what would be lost with it, and what can be asked of it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import time
 import msgspec
 
 from holdfast.clock import iso
-from holdfast.corpus import Filter, pages
-from holdfast.corpus.tally import live_keys
+from holdfast.hub.principal import ADMIN
 from holdfast.hub.routes_health import hub_version
-from holdfast.hub.ui.overview import Written, written
-from holdfast.hub.ui.pages import ROWS
 from holdfast.hub.ui.routes import Ask, View, no_page
-from holdfast.hub.ui.standing import NodeShown, nodes_for
-from holdfast.hub.ui.usage import total
+from holdfast.hub.ui.standing import CacheShown, NodeShown, nodes_for
 
-LATEST = 20
-KEYS_MAX = 10_000
-PAIRS_SHOWN = 100
+DONE = {
+    "asked": "Asked. It tries again with its next word to this hub: within a minute, and at once while it ships.",
+    "paused": "It pauses from its next word on, within a minute: it says hello, and ships nothing.",
+    "resumed": "It goes on from its next word on, within a minute.",
+    "forgotten": "Forgotten. What it shipped is still here; should it speak again, it is seen again.",
+}
 
 
 class HubShown(msgspec.Struct):
-    """The hub itself: how much comes in, who listens, and its disk in bytes."""
+    """The hub itself: how much comes in, who listens, and its disk in bytes; `disk_full`: it takes no writes."""
 
     hub: str
     version: str
@@ -35,12 +34,22 @@ class HubShown(msgspec.Struct):
     wal_pages: int
     disk_free: int | None
     disk_total: int | None
+    disk_full: bool
+
+
+class Unseen(msgspec.Struct):
+    """A node for which a token was made, and which never came."""
+
+    name: str
+    token: str
+    made: str
 
 
 class NodesPage(msgspec.Struct):
-    """The nodes, the worst first, and the hub."""
+    """The nodes, the worst first, those that never came, and the hub."""
 
     nodes: list[NodeShown]
+    unseen: list[Unseen]
     hub: HubShown
     cursor: str
 
@@ -52,60 +61,33 @@ class Stream(msgspec.Struct):
     reached: int
     here: int
     behind: int
+    cache: CacheShown | None
+    denied: str
+
+
+class Refused(msgspec.Struct):
+    """A payload that is on the node alone."""
+
+    agent: str
+    seq: int
+    code: str
+    reason: str
 
 
 class NodePage(msgspec.Struct):
-    """One node."""
+    """One node; `may_ask`: whoever looks may ask something of it."""
 
     node: NodeShown
     streams: list[Stream]
-
-
-class AgentRow(msgspec.Struct):
-    """An agent: what it wrote, and the nodes that speak for it."""
-
-    agent: str
-    records: int
-    size: int
-    day_records: int
-    last_write: str | None
-    nodes: list[str]
-    through_hub: bool
-
-
-class AgentsPage(msgspec.Struct):
-    """Agents by name; `next` goes into `after`."""
-
-    agents: list[AgentRow]
-    next: str | None
-    counted: float
-
-
-class Kept(msgspec.Struct):
-    """A collection of an agent: its keys that have a value (at least so many where `more`), and what was written."""
-
-    collection: str
-    keys: int
-    more: bool
-    records: int
-    size: int
-    day_records: int
-    last_write: str | None
-
-
-class AgentPage(msgspec.Struct):
-    """One agent."""
-
-    agent: AgentRow
-    streams: list[dict[str, object]]
-    collections: list[Kept]
-    latest: list[Written]
+    refused: list[Refused]
+    may_ask: bool
 
 
 async def nodes(ask: Ask) -> View:
     """GET /nodes: every node, and what would be lost if its disk died now."""
     data = await found(ask)
-    return View(template="nodes.html", title="Nodes", data=data, live="nodes")
+    done = DONE.get(ask.query.done, "")
+    return View(template="nodes.html", title="Nodes", data=data, live="nodes", rows="nodes", extra={"done": done})
 
 
 async def found(ask: Ask) -> NodesPage:
@@ -125,96 +107,46 @@ async def found(ask: Ask) -> NodesPage:
         wal_pages=core.corpus.wal_pages,
         disk_free=space.free if space.total else None,
         disk_total=space.total or None,
+        disk_full=not space.writable,
     )
-    return NodesPage(await nodes_for(ask), hub, cursor)
+    return NodesPage(await nodes_for(ask), await _unseen(ask), hub, cursor)
+
+
+async def _unseen(ask: Ask) -> list[Unseen]:
+    """Whoever may see tokens sees which of them no node has shown yet."""
+    if not ask.principal.may(ADMIN):
+        return []
+    made = await ask.core.read(ask.core.gate.tokens.unused_by_nodes)
+    return [Unseen(token.name, token.id, iso(token.made_ms)) for token in made]
 
 
 async def node(ask: Ask) -> View:
     """GET /nodes/{node}: one of them, with its agents."""
-    name = _name(ask)
-    for shown in await nodes_for(ask):
-        if shown.node == name:
-            break
-    else:
+    name = name_of(ask)
+    shown = next((each for each in await nodes_for(ask) if each.node == name), None)
+    seen = ask.core.nodes.get(name)
+    if shown is None or seen is None:
         raise no_page(f"/nodes/{name}")
-    seen = ask.core.nodes[name]
-    behind = ask.core.heads.standing(seen).behind
+    heads = ask.core.heads
+    behind, caches = heads.standing(seen).behind, {each.agent: each for each in shown.caches}
     streams = []
     for agent in shown.agents:
         reached, lacking = seen.agents.get(agent, 0), behind.get(agent, 0)
-        streams.append(Stream(agent, reached, reached - lacking, lacking))
+        denied = heads.denied.get(seen.streams.get(agent, b""), "")
+        streams.append(Stream(agent, reached, reached - lacking, lacking, caches.get(agent), denied))
     streams.sort(key=lambda stream: (-stream.behind, stream.agent))
-    return View(template="node.html", title=name, data=NodePage(shown, streams))
+    told = seen.report.refused if seen.report is not None else []
+    refused = [Refused(each.agent, each.seq, each.code, each.reason) for each in told if each.agent in shown.agents]
+    data = NodePage(shown, streams, refused, ask.principal.may(ADMIN))
+    return View(template="node.html", title=name, data=data, extra={"done": DONE.get(ask.query.done, "")})
 
 
-async def agents(ask: Ask) -> View:
-    """GET /agents: who writes here."""
-    core, principal, after = ask.core, ask.principal, ask.query.after
-    speaks = await _speakers(ask)
+def name_of(ask: Ask) -> str:
+    """Whose page it is.
 
-    def look() -> list[tuple[str, bool]]:
-        if principal.readable:
-            return [(name, False) for name in pages.writers(core.corpus, principal.readable, after, ROWS + 1)]
-        own: dict[str, bool] = {}
-        for row in pages.streams(core.corpus, after, ROWS + 1):
-            own[row[0]] = own.get(row[0], False) or row[2]
-        return list(own.items())
-
-    names = await core.read(look)
-    rows = [_row(ask, name, speaks, own) for name, own in names[:ROWS]]
-    following = names[ROWS - 1][0] if len(names) > ROWS else None
-    return View(
-        template="agents.html", title="Agents", data=AgentsPage(rows, following, round(ask.front.usage().done, 3))
-    )
-
-
-async def agent(ask: Ask) -> View:
-    """GET /agents/{agent}: what one of them wrote, and where."""
-    core, principal, name = ask.core, ask.principal, _name(ask)
-    speaks = await _speakers(ask)
-    pairs = {at: pair for at, pair in ask.front.usage().readable(principal).items() if at[0] == name}
-    largest = sorted(pairs, key=lambda at: -pairs[at].size)[:PAIRS_SHOWN]
-    now = core.home.wall.now_ms()
-
-    def look() -> tuple[list[dict[str, object]], list[Kept], list[Written]]:
-        branches = core.corpus.branches(name)
-        latest = core.corpus.page(Filter(agents=(name,), readable=principal.readable, limit=LATEST))
-        if not branches or (principal.readable and not latest):
-            raise no_page(f"/agents/{name}")
-        kept = []
-        for at in largest:
-            keys, whole = live_keys(core.corpus, at[0], at[1], KEYS_MAX + 1), total([pairs[at]], now)
-            last = iso(whole.last_write) if whole.last_write else None
-            kept.append(
-                Kept(at[1], min(keys, KEYS_MAX), keys > KEYS_MAX, whole.records, whole.size, whole.day_records, last)
-            )
-        streams: dict[bytes, dict[str, object]] = {}
-        for each in branches if principal.reads_everything else ():
-            streams[each.stream] = {"stream": each.stream.hex(), "through_hub": each.own}
-        return list(streams.values()), kept, [written(each) for each in latest]
-
-    streams, kept, latest = await core.read(look)
-    row = _row(ask, name, speaks, any(stream["through_hub"] for stream in streams))
-    return View(template="agent.html", title=name, data=AgentPage(row, streams, kept, latest))
-
-
-async def _speakers(ask: Ask) -> dict[str, list[str]]:
-    """Agent -> the nodes that speak for it."""
-    found: dict[str, list[str]] = {}
-    for shown in await nodes_for(ask):
-        for name in shown.agents:
-            found.setdefault(name, []).append(shown.node)
-    return found
-
-
-def _row(ask: Ask, name: str, speaks: dict[str, list[str]], own: bool) -> AgentRow:
-    pairs = [pair for at, pair in ask.front.usage().readable(ask.principal).items() if at[0] == name]
-    whole = total(pairs, ask.core.home.wall.now_ms())
-    last = iso(whole.last_write) if whole.last_write else None
-    return AgentRow(name, whole.records, whole.size, whole.day_records, last, speaks.get(name, []), own)
-
-
-def _name(ask: Ask) -> str:
+    Raises:
+        NotFound: the path names nobody.
+    """
     if ask.query.name:
         return str(ask.query.name)
     if len(ask.parts) != 1:

@@ -26,6 +26,7 @@ class Nodes(msgspec.Struct):
     catching_up: int
     behind: int
     unreachable: int
+    paused: int
     at_risk: int
 
 
@@ -143,8 +144,9 @@ def summed(nodes: list[NodeShown]) -> Nodes:
         total=len(nodes),
         in_sync=states.count("in-sync"),
         catching_up=states.count("catching-up"),
-        behind=states.count("behind"),
+        behind=states.count("behind") + states.count("mismatch"),
         unreachable=states.count("unreachable") + states.count("inactive"),
+        paused=states.count("paused"),
         at_risk=sum(node.at_risk for node in nodes),
     )
 

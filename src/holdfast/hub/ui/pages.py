@@ -15,16 +15,28 @@ ROWS: Final = 50
 """What a page of a list shows."""
 
 
+Format = Annotated[str, Meta(max_length=10, description="csv or jsonl: the whole list as a file")]
+
+
 class Found(msgspec.Struct, frozen=True):
     """A page of a list by name."""
 
     after: AfterName = ""
+    format: Format = ""
+
+
+class NodesAt(msgspec.Struct, frozen=True, kw_only=True):
+    """What was just done, and whether the list is wanted as a file."""
+
+    done: Annotated[str, Meta(max_length=32)] = ""
+    format: Format = ""
 
 
 class Named(msgspec.Struct, frozen=True):
     """Whose page, where the path cannot say it."""
 
     name: Annotated[str, Meta(max_length=255)] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
 
 
 class DataAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,6 +51,12 @@ class DataAt(msgspec.Struct, frozen=True, kw_only=True):
     version: Number = 0
     at: Annotated[str, Meta(max_length=64)] = ""
     diff: Annotated[str, Meta(max_length=48, description="two versions, such as 3..5")] = ""
+    view: Annotated[str, Meta(max_length=8, description="raw or tree")] = ""
+    flat: Annotated[str, Meta(max_length=1, description="1: keys as they are, and not by their parts")] = ""
+    field: Annotated[str, Meta(max_length=200, description="a field of the values")] = ""
+    op: Annotated[str, Meta(max_length=8, description="eq, ge, le, starts, has or text")] = "eq"
+    value: Annotated[str, Meta(max_length=1000, description="what the field is to be, as JSON or as plain text")] = ""
+    format: Format = ""
     done: Annotated[str, Meta(max_length=32)] = ""
 
 
@@ -47,6 +65,18 @@ class SessionsAt(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str = ""
     after: Annotated[str, Meta(max_length=200)] = ""
+    status: Annotated[str, Meta(max_length=16, description="active, paused or ended")] = ""
+    deleted: Annotated[str, Meta(max_length=1, description="1: those that were deleted")] = ""
+    session: Annotated[str, Meta(max_length=120, description="the one that something was done to")] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
+    format: Format = ""
+
+
+class ArtifactsAt(msgspec.Struct, frozen=True, kw_only=True):
+    """From where on, and whether the list is wanted as a file."""
+
+    after: Annotated[str, Meta(max_length=32)] = ""
+    format: Format = ""
 
 
 class ChartsAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,10 +130,12 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 PAGES: Final = (
     Page(path="/overview", work="overview.overview"),
-    Page(path="/nodes", work="nodes.nodes"),
+    Page(path="/nodes", work="nodes.nodes", query=NodesAt),
     Page(path="/nodes/{rest:path}", work="nodes.node", query=Named),
-    Page(path="/agents", work="nodes.agents", query=Found),
-    Page(path="/agents/{rest:path}", work="nodes.agent", query=Named),
+    Page(path="/nodes/change", work="wishing.change", method="POST", needs=ADMIN, twin=False),
+    Page(path="/agents", work="agents.agents", query=Found),
+    Page(path="/agents/{rest:path}", work="agents.agent", query=Named),
+    Page(path="/agents/send", work="agents.send", method="POST", needs=WRITE, twin=False),
     Page(path="/data", work="data.data", query=DataAt),
     Page(path="/data/{rest:path}", work="data.data", query=DataAt),
     Page(path="/data/change", work="changes.change", method="POST", needs=WRITE, twin=False),
@@ -119,6 +151,10 @@ PAGES: Final = (
     Page(path="/settings", work="settings.settings", query=SettingsAt),
     Page(path="/settings/tokens", work="settings_changes.tokens", method="POST", needs=ADMIN, twin=False),
     Page(path="/settings/notify", work="settings_changes.notify", method="POST", needs=ADMIN, twin=False),
+    Page(path="/sessions/change", work="sessions.change", method="POST", needs=WRITE, twin=False),
+    Page(path="/artifacts", work="artifacts.artifacts", query=ArtifactsAt),
+    Page(path="/artifacts/{rest:path}", work="artifacts.artifact"),
+    Page(path="/artifacts/verify", work="artifacts.verify", method="POST", twin=False),
     Page(path="/sign-in", work="sign_in.sign_in_page", needs="", query=SignInAt, twin=False),
     Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
     Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),

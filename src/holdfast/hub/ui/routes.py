@@ -38,6 +38,8 @@ SAFE: Final = (
     ("cache-control", "no-store"),
     ("vary", "Accept, Cookie"),
 )
+FILE_SCALE: Final = 10
+"""Of a file so many pages are made at once."""
 _STATE: Final = "holdfast.ui.session"
 
 
@@ -70,6 +72,8 @@ class View(msgspec.Struct, kw_only=True):
         data: a struct, whose JSON is the twin; bytes, of the media type `kind`, are answered as they are.
         live: the page's name in the stream of its changes; empty: it does not change by itself.
         status, headers: of the answer.
+        rows: the field of `data` that is a list, which `?format=` makes a file of; it goes on behind `data.next`.
+        pieces: an async iterator of bytes, of the media type `kind`: the whole answer, sent as it comes.
         extra: what the template is given beside `data`, and the twin does not show.
     """
 
@@ -80,6 +84,8 @@ class View(msgspec.Struct, kw_only=True):
     live: str = ""
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
+    rows: str = ""
+    pieces: Any = None
     extra: dict[str, Any] = {}
 
 
@@ -94,9 +100,10 @@ class Ask:
         parts: what is behind the page's own path.
         query: the page's struct.
         form: the fields that were sent.
+        scale: how many times longer the pages of a list are: a file takes more at once than a page.
     """
 
-    __slots__ = ("core", "form", "front", "parts", "principal", "query", "scope", "session")
+    __slots__ = ("core", "form", "front", "parts", "principal", "query", "scale", "scope", "session")
 
     def __init__(self, front: Front, scope: Scope, query: Any, form: dict[str, str]) -> None:
         self.front, self.core = front, front.core
@@ -104,6 +111,7 @@ class Ask:
         self.principal: Principal = principal_of(scope)
         self.session: Session | None = scope.get(_STATE)
         self.parts = parts_of(scope)
+        self.scale = 1
 
     def header(self, name: bytes) -> str:
         """The value of a header, in lower-case name."""
@@ -149,13 +157,30 @@ class Shown:
         if self._maker is None:
             module, _, name = page.work.partition(".")
             self._maker = getattr(importlib.import_module(f"holdfast.hub.ui.{module}"), name)
+        wanted = page.method == "GET" and bool(getattr(ask.query, "format", ""))
+        if wanted:
+            ask.scale = FILE_SCALE
         view = await self._maker(ask)
-        if view.template and not twin:
-            await front.show(ask, view, send)
-            return
-        body = view.data if isinstance(view.data, bytes) else encode_json(view.data) if view.template else b""
         extra = _encoded({**dict(SAFE), **dict(view.headers)}.items())
-        await answer(send, body, kind=view.kind.encode(), status=view.status, extra=extra)
+        if view.pieces is not None:
+            await _stream(view, send, extra)
+        elif wanted:
+            from holdfast.hub.ui.exports import export
+
+            await export(ask, self._maker, view, send)
+        elif view.template and not twin:
+            await front.show(ask, view, send)
+        else:
+            body = view.data if isinstance(view.data, bytes) else encode_json(view.data) if view.template else b""
+            await answer(send, body, kind=view.kind.encode(), status=view.status, extra=extra)
+
+
+async def _stream(view: View, send: Send, extra: Any) -> None:
+    headers = [(b"content-type", view.kind.encode()), *extra]
+    await send({"type": "http.response.start", "status": view.status, "headers": headers})
+    async for piece in view.pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class Front:
@@ -170,6 +195,7 @@ class Front:
         self._forms: Any = None
         self._sign_ins: Any = None
         self._usage: Any = None
+        self._blob_use: Any = None
         self.once: dict[str, None] = {}
         """The names of forms that may be sent once, of those that were; the oldest first."""
 
@@ -180,6 +206,14 @@ class Front:
 
             self._usage = Usage(self.core)
         return self._usage
+
+    def blob_use(self) -> Any:
+        """Which records name which blobs."""
+        if self._blob_use is None:
+            from holdfast.hub.ui.blob_use import BlobUse
+
+            self._blob_use = BlobUse(self.core)
+        return self._blob_use
 
     def forms(self) -> Any:
         """What reads forms, and lets only those of our own pages pass."""

@@ -1,0 +1,121 @@
+"""Which records refer to which blobs: found as somebody looks, gone on with at the next look, as figures of use are.
+
+No table says it, as nothing but this page asks. Whoever looks at one blob has its references read again, so that what
+was erased or evicted since is not shown as if it were there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from holdfast.corpus.rows import COLUMNS
+from holdfast.errors import HoldfastError
+from holdfast.records import BLOB, read_blob_reference
+
+if TYPE_CHECKING:
+    from holdfast.corpus import SqlCorpus, Stored
+    from holdfast.hub.core import Core
+
+logger = logging.getLogger(__name__)
+
+LOT: Final = 20_000
+PATIENCE_S: Final = 0.03
+PAUSE_S: Final = 0.02
+BLOBS_MAX: Final = 50_000
+PLACES_MAX: Final = 100
+
+
+class Use(msgspec.Struct):
+    """One blob: its size, how often records name it, the newest of them, and in which collections they are."""
+
+    size: int = 0
+    references: int = 0
+    places: list[int] = []
+    collections: set[str] = set()
+
+
+class BlobUse:
+    """The blobs that records of one hub name; the loop's own.
+
+    Args:
+        core: the hub.
+    """
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.found: dict[bytes, Use] = {}
+        """By digest; what was named last is last."""
+        self.pos = 0
+        self.left_out = 0
+        self._counting: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def done(self) -> float:
+        """The part of all records that was looked at, 0 to 1."""
+        head = self._core.feed.head
+        return min(1.0, self.pos / head) if head else 1.0
+
+    async def look(self) -> None:
+        """Looks on, for a moment; what is left then goes on by itself."""
+        until = time.monotonic() + PATIENCE_S
+        while await self._lot():
+            if time.monotonic() >= until:
+                if self._counting is None or self._counting.done():
+                    self._counting = asyncio.create_task(self._rest())
+                return
+
+    async def _rest(self) -> None:
+        try:
+            while await self._lot():  # noqa: ASYNC110 - nothing is waited for: it gives way
+                await asyncio.sleep(PAUSE_S)
+        except HoldfastError as error:
+            logger.warning("could not look for blobs; the next look goes on", exc_info=error)
+
+    async def _lot(self) -> bool:
+        """Looks at the next lot; whether there is more."""
+        async with self._turn:
+            core, after = self._core, self.pos
+            until = min(core.feed.head, after + LOT)
+            if until <= after:
+                return False
+            for stored in await core.read(lambda: _naming(core.corpus, after, until)):
+                self._note(stored)
+            self.pos = until
+            return until < core.feed.head
+
+    def _note(self, stored: Stored) -> None:
+        named = reference_of(stored)
+        if named is None:
+            return
+        digest, size = named
+        use = self.found.pop(digest, None) or Use()
+        use.size = size
+        use.references += 1
+        use.places = [*use.places, stored.pos][-PLACES_MAX:]
+        use.collections.add(stored.record.collection)
+        self.found[digest] = use  # at the end, as it was named last
+        if len(self.found) > BLOBS_MAX:
+            del self.found[next(iter(self.found))]
+            self.left_out += 1
+
+
+def reference_of(stored: Stored | None) -> tuple[bytes, int] | None:
+    """The (digest, size) of the blob that a record names; None if it names none, or does not any more."""
+    if stored is None or not stored.is_blob or stored.body is None:
+        return None
+    try:
+        return read_blob_reference(stored.payload())
+    except HoldfastError:
+        return None
+
+
+def _naming(corpus: SqlCorpus, after: int, until: int) -> list[Stored]:
+    test = "r.pos>? AND r.pos<=? AND (r.flags & ?)<>0 AND r.body IS NOT NULL"
+    sql = f"SELECT {COLUMNS} FROM rec r WHERE {test} ORDER BY r.pos"
+    return corpus.rows(sql, (after, until, BLOB))
