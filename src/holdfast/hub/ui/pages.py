@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from holdfast.hub.principal import WRITE
+from holdfast.hub.principal import INBOX, WRITE
 from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
 from holdfast.hub.ui.routes import Page
 
@@ -49,6 +49,32 @@ class SessionsAt(msgspec.Struct, frozen=True, kw_only=True):
     after: Annotated[str, Meta(max_length=200)] = ""
 
 
+class MessagesAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages; the pages of one message take the same, so that they know what is before and behind it."""
+
+    tab: Annotated[str, Meta(max_length=16)] = ""
+    q: Annotated[str, Meta(max_length=500, description="words, and tokens such as kind:alert")] = ""
+    to: Annotated[str, Meta(max_length=255, description="whose inbox; *: everybody's; empty: yours")] = ""
+    sender: Annotated[str, Meta(max_length=255)] = msgspec.field(default="", name="from")
+    role: Annotated[str, Meta(max_length=255)] = ""
+    node: Annotated[str, Meta(max_length=255)] = ""
+    kind: Annotated[str, Meta(max_length=255)] = ""
+    priority: Annotated[str, Meta(max_length=16)] = ""
+    task: Annotated[str, Meta(max_length=255)] = ""
+    time: Annotated[str, Meta(max_length=16)] = ""
+    since: Annotated[str, Meta(max_length=40)] = ""
+    until: Annotated[str, Meta(max_length=40)] = ""
+    state: Annotated[str, Meta(max_length=16)] = msgspec.field(default="", name="is")
+    has: Annotated[str, Meta(max_length=16)] = ""
+    group: Annotated[str, Meta(max_length=1024, description="only repeats under this dedupe key")] = ""
+    after: AfterPos = 0
+    as_of: AfterPos = 0
+    format: Annotated[str, Meta(max_length=8)] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
+    n: Number = 0
+    undo: Annotated[str, Meta(max_length=2000)] = ""
+
+
 class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
     """Where to go afterwards, and the link by which somebody came."""
 
@@ -62,10 +88,15 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     page: str
     agent: str = ""
     node: str = ""
+    view: Annotated[str, Meta(max_length=4000, description="of messages: the query of the list")] = ""
 
 
 PAGES: Final = (
     Page(path="/overview", work="overview.overview"),
+    Page(path="/messages", work="messages.messages", or_needs=INBOX, query=MessagesAt),
+    Page(path="/reports", work="messages.messages", or_needs=INBOX, query=MessagesAt),
+    Page(path="/messages/act", work="messages_act.act", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/views", work="views.change", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
     Page(path="/nodes", work="nodes.nodes"),
     Page(path="/nodes/{rest:path}", work="nodes.node", query=Named),
     Page(path="/agents", work="nodes.agents", query=Found),
@@ -79,6 +110,6 @@ PAGES: Final = (
     Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
     Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),
     Page(path="/ui/scheme", work="scheme.choose", method="POST", needs="", twin=False),
-    Page(path="/ui/events", work="", query=Live, twin=False),
+    Page(path="/ui/events", work="", or_needs=INBOX, query=Live, twin=False),
     Page(path="/ui/{rest:path}", work="assets.asset", needs="", twin=False),
 )

@@ -48,6 +48,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         work: module and function below `holdfast.hub.ui` that makes its `View`.
         method: of the request.
         needs: the scope that whoever asks must have; empty: none.
+        or_needs: another scope that is enough, where the page itself looks further; empty: none.
         query: the struct of its parameters.
         twin: whether there is one in JSON.
     """
@@ -56,6 +57,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     work: str
     method: str = "GET"
     needs: str = READ
+    or_needs: str = ""
     query: type = Nothing
     twin: bool = True
 
@@ -97,7 +99,7 @@ class Ask:
 
     __slots__ = ("core", "form", "front", "parts", "principal", "query", "scope", "session")
 
-    def __init__(self, front: Front, scope: Scope, query: Any, form: dict[str, str]) -> None:
+    def __init__(self, front: Front, scope: Scope, query: Any, form: Any) -> None:
         self.front, self.core = front, front.core
         self.scope, self.query, self.form = scope, query, form
         self.principal: Principal = principal_of(scope)
@@ -136,7 +138,7 @@ class Shown:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         page, front = self._page, self._front
-        form: dict[str, str] = {}
+        form: Any = {}
         if page.method == "POST":
             data = await body_of(scope, receive, FORM_BYTES_MAX)
             form = front.forms().read(scope, data, scope.get(_STATE))
@@ -307,6 +309,7 @@ def _operation(front: Front, page: Page, path: str) -> Operation:
         path=path,
         endpoint=endpoint,
         needs=page.needs,
+        or_needs=page.or_needs,
         summary="A page",
         tag="pages",
         body=bytes if post else None,
