@@ -15,6 +15,7 @@ FILES: Final = {
     "app.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "live.js": "text/javascript; charset=utf-8",
+    "messages.js": "text/javascript; charset=utf-8",
 }
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.hub.api import Parameters
 from holdfast.hub.exchange import VISIT, Query, Receive, Scope, Send, encode_json
+from holdfast.hub.principal import READ
 from holdfast.hub.ui.routes import Ask, no_page
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ PAUSE_S: Final = 0.5
 ALIVE_S: Final = 15.0
 POLL_MS: Final = 10_000
 RETRY_MS: Final = 500
+PAGES: Final = ("overview", "nodes", "messages", "badge")
+"""Pages with a live part; of a page without one the badge lives."""
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -49,8 +52,10 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         ask = Ask(self._front, scope, self._parameters.read(Query(scope)), {})
-        if ask.query.page not in ("overview", "nodes"):
+        if ask.query.page not in PAGES:
             raise no_page(f"live/{ask.query.page}")
+        if ask.query.page in ("overview", "nodes"):
+            ask.principal.need(READ)
         visit = scope.get(VISIT)
         if visit is not None and visit.principal is not ask.principal:
             visit.principal = ask.principal  # so that the gate ends it with the session
@@ -98,34 +103,48 @@ class Events:
 
     async def _event(self, ask: Ask, mark: bytes, retry_ms: int) -> tuple[bytes, bytes]:
         """A mark of what the part shows, and the event that sends it; empty if that is the mark it had before."""
-        from holdfast.hub.ui import nodes, overview
         from holdfast.hub.ui.frame import environment
-        from holdfast.hub.ui.standing import notices
+        from holdfast.hub.ui.unread import unread
 
-        data: Any
-        if ask.query.page == "overview":
-            data = await overview.found(ask)
-            badge = len(data.needs_you)
-        else:
-            data = await nodes.found(ask)
-            badge = len(await notices(ask, data.nodes))
-            data.hub.uptime_s = 0  # changes by itself, and is no news
-        found = hashlib.sha256(encode_json(data)).digest()
+        feed = self._front.core.feed
+        cursor = feed.cursor(feed.head)  # before the look: what comes meanwhile is looked at again
+        parts = await _parts(ask)
+        mail = await unread(ask)
+        parts["mail_badge.html"] = {"unread": mail}
+        found = hashlib.sha256(encode_json(list(parts.values()))).digest()
         if found == mark:
             return mark, b""
         now = self._front.core.home.wall.now_ms()
 
         def render() -> str:
-            made: str = (
-                environment()
-                .get_template(f"{ask.query.page}_live.html")
-                .render(d=data, now_ms=now, badge=badge, out_of_band=True)
-            )
-            return made
+            made = []
+            for template, values in parts.items():
+                page = environment().get_template(template)
+                made.append(page.render(**values, now_ms=now, out_of_band=True))
+            return "\n".join(made)
 
         page = await self._front.core.read(render)
         lines = "".join(f"data: {line}\n" for line in page.splitlines() if line.strip())
-        return found, f"id: {data.cursor}\nretry: {retry_ms}\n{lines}\n".encode("utf-8", "replace")
+        return found, f"id: {cursor}\nretry: {retry_ms}\n{lines}\n".encode("utf-8", "replace")
+
+
+async def _parts(ask: Ask) -> dict[str, dict[str, Any]]:
+    """The templates of a page's live part, and what each is given."""
+    from holdfast.hub.ui import messages, nodes, overview
+    from holdfast.hub.ui.standing import notices
+
+    if ask.query.page == "overview":
+        shown = await overview.found(ask)
+        return {"overview_live.html": {"d": shown, "badge": len(shown.needs_you)}}
+    if ask.query.page == "nodes":
+        standing = await nodes.found(ask)
+        standing.hub.uptime_s = 0  # changes by itself, and is no news
+        return {"nodes_live.html": {"d": standing, "badge": len(await notices(ask, standing.nodes))}}
+    if ask.query.page == "messages":
+        news = await messages.news(ask, ask.query.view)
+        if news is not None:
+            return {"messages_news.html": {"mark": messages.mark_of(news), "rows": [row.pos for row in news.rows]}}
+    return {}
 
 
 async def _left(receive: Receive) -> None:

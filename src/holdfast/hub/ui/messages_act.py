@@ -8,7 +8,7 @@ Fields of the form:
     for: whose inbox is acted in, where it is not one's own.
     back: the page to go back to, with what was done in its query: ``done``, ``n``, and ``undo`` to send back here.
     undo: of undo: what is to be taken back, as it was given.
-    all: all that match `query`, as `messages_bulk` says.
+    all: what `all_what` says, to all that match `query`, as `messages_bulk` says.
 Whoever asks for JSON is answered with a `Done`, and not taken back.
 """
 
@@ -67,6 +67,8 @@ async def act(ask: Ask) -> View:
     """POST /messages/act: says something of messages, or takes it back."""
     form = ask.form
     what, named = form.get("what", ""), form.many("at")
+    if form.get("all"):
+        what = form.get("all_what") or what
     if form.get("one"):
         what, _, place = form["one"].partition(":")
         named = [place]
@@ -82,7 +84,7 @@ async def act(ask: Ask) -> View:
     if what in ("execute", "reply"):
         if len(mails) != 1:
             raise UsageError(f"{len(mails)} messages are chosen", hint=f"{what} one at a time")
-        place = message_url(mails[0].msg, mails[0].sender, urlsplit(_back(form)).query, named_twice=True)
+        place = message_url(mails[0].msg, mails[0].sender, urlsplit(back_of(form)).query, named_twice=True)
         return View(status=303, headers=(("location", f"{place}#{what}"),))
     return await said_of(ask, what, mails)
 
@@ -246,7 +248,7 @@ async def answered(ask: Ask, done: str, count: int, says: str, spans: Sequence[t
     if wants_json(ask):
         left = await core.read(lambda: mail_lists.unread(core.corpus, boxes))
         return View(data=encode_json(Done(done, count, says, undo, left)))
-    place, _, query = _back(ask.form).partition("?")
+    place, _, query = back_of(ask.form).partition("?")
     kept = [(n, v) for n, v in parse_qsl(query, keep_blank_values=True) if n not in ("done", "n", "undo")]
     told = [("done", done), ("n", str(count)), *([("undo", undo)] if undo else [])]
     return View(status=303, headers=(("location", f"{place}?{urlencode(kept + told)}"),))
@@ -258,7 +260,8 @@ def wants_json(ask: Ask) -> bool:
     return "application/json" in accept and "text/html" not in accept
 
 
-def _back(form: Any) -> str:
+def back_of(form: Any) -> str:
+    """Where a form was sent from, if that is a list or a message; else the list."""
     where = form.get("back", "")
     good = where.isascii() and where.isprintable() and "#" not in where and "\\" not in where
     first = urlsplit(where).path.split("/")[1:2] if good and where.startswith("/") else []

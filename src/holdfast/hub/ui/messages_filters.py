@@ -13,7 +13,7 @@ from holdfast.collections.delivery import TABS
 from holdfast.collections.mail_lists import PARTS_MAX, Sought, tabs_named
 from holdfast.collections.messages import PEOPLE
 from holdfast.errors import Denied, HoldfastError, NotFound, UsageError
-from holdfast.hub.principal import Principal
+from holdfast.hub.principal import INBOX, READ, Principal
 from holdfast.hub.routes_mail import check_box, check_reader, own_box, reads_all
 from holdfast.log.drafts import PRIORITIES
 
@@ -132,7 +132,9 @@ def boxes_of(principal: Principal, to: str) -> tuple[str, ...] | None:
 
 
 def mine(principal: Principal) -> tuple[str, ...]:
-    """The inboxes that are somebody's own; empty: there is none."""
+    """The inboxes that are somebody's own; empty: there is none, or he may not look."""
+    if not (principal.may(READ) or principal.may(INBOX)):
+        return ()
     found = ["", PEOPLE] if reads_all(principal) else [PEOPLE] if own_box(principal, PEOPLE) else []
     if principal.name not in found and own_box(principal, principal.name):
         found.append(principal.name)

@@ -170,6 +170,8 @@ class Front:
         self._forms: Any = None
         self._sign_ins: Any = None
         self._usage: Any = None
+        self.kept: dict[str, Any] = {}
+        """What pages keep between requests, by a name of their own."""
 
     def usage(self) -> Any:
         """Who has written how much."""

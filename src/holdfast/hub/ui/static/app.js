@@ -29,11 +29,11 @@
   };
   document.addEventListener("htmx:sse:after:message", title);
 
-  const pages = { o: "/", n: "/nodes", a: "/agents", d: "/data", s: "/sessions" };
+  const pages = { o: "/", m: "/messages", n: "/nodes", a: "/agents", d: "/data", s: "/sessions" };
   let went = 0;
   document.addEventListener("keydown", (event) => {
     if (document.documentElement.dataset.keys === "off") return;
-    if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input:not([type=checkbox]), select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "g") {
       went = Date.now();
     } else if (Date.now() - went < 1000 && pages[event.key]) {
