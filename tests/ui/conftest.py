@@ -43,6 +43,7 @@ class Site:
         self.url = hub.url
         self.furnisher = Furnisher(asker(hub.url))
         self.furnisher.everything()
+        self.furnisher.mail()
         if hostile:
             self.furnisher.hostile()
 
@@ -51,6 +52,9 @@ class Site:
         """One page of each kind."""
         return [
             "/",
+            "/messages?tab=feed",
+            "/messages?tab=feed&q=done&kind=report&time=24h",
+            "/messages?tab=snoozed",
             "/nodes",
             "/nodes/deck",
             "/agents",

@@ -115,7 +115,27 @@ class Furnisher:
             said = {"session_id": self.session, "role": role, "content": content}
             self.json("POST", "/storage/history", said)
 
+    def send(self, msg_id: str, to: str | None = "people", **fields: Any) -> None:
+        """One message."""
+        message = {"msg_id": msg_id, "sender": "recruiter-1", "recipient": to, "content": f"about {msg_id}", **fields}
+        self.json("POST", "/sync/message", message)
+
+    def mail(self) -> None:
+        """What agents report and ask: something in every tab."""
+        self.send("build-17", kind="question", content="Deploy build 17?", sender="coder-1", options=["yes", "no"])
+        self.send("lead-acme", priority="hot", content="HOT lead: Acme needs three Django developers", task_id="t-17")
+        self.send("disk", kind="alert", content={"subject": "htpc: 91 % of the disk is used"}, sender="synthesizer-1")
+        for sender in ("coder-1", "recruiter-1", "reasoner-1"):
+            self.send(f"slow-{sender}", kind="alert", content="the model answers slowly", sender=sender, dedupe="slow")
+        for number in range(1, 41):
+            self.send(f"report-{number:02}", kind="report", content=f"Done with task {number}\nin {number} s.")
+        self.send("cv", kind="report", content="The third CV", artifacts=["cv.pdf"], priority="low", task_id="t-17")
+        for msg_id, state in (("report-01", "done"), ("report-02", "snoozed"), ("report-03", "archived")):
+            self.json("POST", f"/v1/messages/{msg_id}/state", {"state": state, "reader": "people"})
+        self.json("POST", "/v1/messages/report-04/state", {"state": "acknowledged", "reader": "people"})
+
     def hostile(self) -> None:
+
         """Every hostile text wherever a name or a value can stand."""
         names = [text for text in HOSTILE if text.isprintable()]
         pens = []
@@ -129,6 +149,7 @@ class Furnisher:
             row = {"id": text, text: text}
             self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": row})
             self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": {**row, "n": 1}})
+            self.send(text, kind=text[:60], sender=text[:60], content=text, task_id=text, priority="hot")
             said = {"session_id": self.session, "role": "user", "content": text, "metadata": {text: text}}
             self.json("POST", "/storage/history", said)
 
