@@ -12,7 +12,7 @@ from holdfast.collections.mail_lists import Listed
 from holdfast.errors import HoldfastError, NotFound, UsageError
 from holdfast.hub.exchange import encode_json
 from holdfast.hub.routes_mail import reads_all, ready
-from holdfast.hub.ui.messages_act import SNOOZES
+from holdfast.hub.ui.messages_act import SAID, SNOOZES
 from holdfast.hub.ui.messages_filters import (
     EVERYBODY,
     LISTS,
@@ -204,6 +204,7 @@ async def _around(ask: Ask, asked: MessagesAt, data: MessagesPage) -> dict[str, 
         "spans": SPANS,
         "snoozes": SNOOZES,
         "everybody": EVERYBODY,
+        "dones": ["undone", *(done for _, done in SAID.values())],
         "everything": everything,
         "presets": (*PRESETS, EVERYBODYS) if everything else PRESETS,
         "offered": await _offered(ask) if everything else Offered(),
