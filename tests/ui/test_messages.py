@@ -114,7 +114,8 @@ def test_tabs_fields_and_tokens_find_the_same(house: Guarded) -> None:
 
 def test_a_list_goes_on_and_on_without_gap_or_repeat(house: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(70):
-        house.furnisher.send(f"n{number:02}", kind="rare" if number % 20 == 0 else "report", content=f"word {number}")
+        low = {"kind": "a" if number < 35 else "b", "role": "x" if number >= 35 or not number else "y"}
+        house.furnisher.send(f"n{number:02}", content=f"word {number}", task_id="rare" if number % 20 == 0 else "t", **low)
     wanted = [f"n{number:02}" for number in range(69, -1, -1)]
 
     def walk(query: str) -> list[str]:
@@ -129,9 +130,11 @@ def test_a_list_goes_on_and_on_without_gap_or_repeat(house: Guarded, monkeypatch
 
     assert walk("tab=feed")[:70] == wanted
     assert walk("tab=feed&q=word") == wanted
-    assert walk("tab=feed&kind=rare") == ["n60", "n40", "n20", "n00"]
+    assert walk("tab=feed&task=rare") == ["n60", "n40", "n20", "n00"]
     monkeypatch.setattr(mail_lists, "STEPS", 8)
-    assert walk("tab=feed&kind=rare&priority=normal") == ["n60", "n40", "n20", "n00"], "however few steps at once"
+    assert listed(house, "tab=feed&kind=a&role=x")["cut"], "what is looked at is bounded"
+    assert "Look further" in house.good("/messages?tab=feed&kind=a&role=x")
+    assert walk("tab=feed&kind=a&role=x") == ["n00"], "and found all the same"
     page = listed(house, "tab=feed&has=artifact&priority=normal&role=coder&kind=alert")
     assert [row["id"] for row in page["rows"]] == ["m3"]
     head = listed(house, "tab=feed")["as_of"]

@@ -110,7 +110,8 @@ class Events:
         cursor = feed.cursor(feed.head)  # before the look: what comes meanwhile is looked at again
         parts = await _parts(ask)
         mail = await unread(ask)
-        parts["mail_badge.html"] = {"unread": mail}
+        if mail is not None:
+            parts["mail_badge.html"] = {"unread": mail}
         found = hashlib.sha256(encode_json(list(parts.values()))).digest()
         if found == mark:
             return mark, b""

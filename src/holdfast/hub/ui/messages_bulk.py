@@ -108,7 +108,7 @@ async def all_that_match(ask: Ask, what: str) -> View:
         title="Are you sure?",
         data=shown,
         status=200 if expected is None else 409,
-        extra={"twin": ""},
+        extra={"twin": "", "back": shown.back},
     )
 
 

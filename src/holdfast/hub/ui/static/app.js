@@ -23,7 +23,7 @@
   setInterval(tick, 10000);
 
   const title = () => {
-    const badge = document.getElementById("badge");
+    const badge = document.getElementById(document.documentElement.dataset.counts);
     const number = badge && !badge.hidden ? "(" + badge.childNodes[1].textContent.trim() + ") " : "";
     document.title = number + document.title.replace(/^\(\d+\+?\) /, "");
   };

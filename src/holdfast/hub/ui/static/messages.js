@@ -91,6 +91,14 @@
     mark = news;
     load(atTop());
   });
+  let heard = new Date();
+  document.addEventListener("htmx:sse:after:message", () => {
+    heard = new Date();
+    $("age").textContent = "";
+  });
+  document.addEventListener("htmx:sse:error", () => {
+    if (!$("age").textContent) $("age").textContent = "as of " + heard.toLocaleTimeString() + ": the hub does not answer";
+  });
   const toggle = $("live-toggle");
   toggle.hidden = false;
   const setLive = (now) => {
