@@ -128,7 +128,7 @@ class Furnisher:
         self.send("lead-acme", priority="hot", content="HOT lead: Acme needs three Django developers", task_id="t-17")
         self.send("disk", kind="alert", content={"subject": "htpc: 91 % of the disk is used"}, sender="synthesizer-1")
         for sender in ("coder-1", "recruiter-1", "reasoner-1"):
-            self.send(f"slow-{sender}", kind="alert", content="the model answers slowly", sender=sender, dedupe_key="slow")
+            self.send("", kind="alert", content="the model answers slowly", sender=sender, dedupe_key="slow")
         for number in range(1, 41):
             self.send(f"report-{number:02}", kind="report", content=f"Done with task {number}\nin {number} s.")
         self.send("cv", kind="report", content="The third CV", artifacts=["cv.pdf"], priority="low", task_id="t-17")

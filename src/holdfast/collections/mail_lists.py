@@ -66,7 +66,7 @@ class Sought(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A page: `next` is the position to go on below (None: there is no more), `cut` whether looking ended before that."""
+    """A page: `next` is the position to go on below (None: there is no more), `cut` whether looking ended early."""
 
     rows: list[tuple[Mail, Stored]]
     next: int | None
@@ -87,7 +87,8 @@ def listed(corpus: SqlCorpus, sought: Sought, below: int, limit: int) -> Listed:
     tests, values = _tests(sought, "m")
     if sought.folded:
         again, more = _tests(sought, "g")
-        tests += f" AND (m.dedupe IS NULL OR NOT EXISTS(SELECT 1 FROM mail g WHERE g.dedupe=m.dedupe AND g.pos>m.pos{again}))"
+        newer = f"SELECT 1 FROM mail g WHERE g.dedupe=m.dedupe AND g.pos>m.pos{again}"
+        tests += f" AND (m.dedupe IS NULL OR NOT EXISTS({newer}))"
         values += more
     parts = _cells(sought)
     walked = limit + 1
@@ -170,7 +171,8 @@ def _narrowest(corpus: SqlCorpus, sought: Sought, below: int) -> list[Part]:
     for way in ways:
         most = STEPS // len(way) + 1
         for test, own in way:
-            counts.append(f"(SELECT count(*) FROM (SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}) c)")
+            one = f"SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}"
+            counts.append(f"(SELECT count(*) FROM ({one}) c)")
             args += [*own, sought.since, below]
     numbers = list(corpus.one(f"SELECT {', '.join(counts)}", args))
     sums = []

@@ -55,8 +55,8 @@ COUNTED: Final = {
 class MessagesPage(msgspec.Struct):
     """A page of messages, the newest first.
 
-    `next` goes into `after`, null is the end; with `cut` the hub has looked that far and there may be more. `as_of` is the
-    newest position that was looked at. `counts` are at most 1000. `problem` says why there are no rows.
+    `next` goes into `after`, null is the end; with `cut` the hub has looked that far and there may be more. `as_of` is
+    the newest position that was looked at. `counts` are at most 1000. `problem` says why there are no rows.
     """
 
     tab: str

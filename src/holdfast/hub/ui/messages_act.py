@@ -4,7 +4,7 @@ Fields of the form:
     what: acknowledge, done, archive, snooze, reopen, unread, undo; execute and reply lead to the message's page.
     ids: ids of messages, once for each; `sender` where two senders used one id.
     at: the same by the name that lists give (`messages_rows.name_of`). Or `one`, as ``what:at``.
-    until: of snooze: 1h, 4h, 1d, 3d, 7d, or a time; empty: until it is taken back. `when` is a time, and counts before it.
+    until: of snooze: 1h, 4h, 1d, 3d, 7d, or a time; empty: until it is taken back. `when` is a time; it counts before.
     for: whose inbox is acted in, where it is not one's own.
     back: the page to go back to, with what was done in its query: ``done``, ``n``, and ``undo`` to send back here.
     undo: of undo: what is to be taken back, as it was given.
@@ -190,7 +190,8 @@ async def _undone(ask: Ask) -> View:
 
     def look() -> tuple[list[tuple[str, Act]], int]:
         acts, late = list[tuple[str, Act]](), 0
-        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>=? AND r.pos<=? AND r.coll=(SELECT id FROM name WHERE s=?) ORDER BY r.pos"
+        within = "r.pos>=? AND r.pos<=? AND r.coll=(SELECT id FROM name WHERE s=?)"
+        sql = f"SELECT {COLUMNS} FROM rec r WHERE {within} ORDER BY r.pos"
         for first, last in spans:
             for stored in core.corpus.rows(sql, (first, last, DELIVERY)):
                 msg = stored.record.key

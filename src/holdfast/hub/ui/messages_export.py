@@ -21,7 +21,10 @@ LOT: Final = 200
 BYTES_MAX: Final = 32 << 20
 KINDS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 _FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
-_COLUMNS: Final = ("id", "time", "sender", "to", "kind", "priority", "state", "needs", "task", "role", "node", "content")
+_COLUMNS: Final = (
+    *("id", "time", "sender", "to", "kind", "priority", "state", "needs"),
+    *("task", "role", "node", "content"),
+)
 
 
 async def export(ask: Ask) -> View:

@@ -38,7 +38,7 @@ STATES: Final = {
 
 
 class Row(msgspec.Struct):
-    """A message in a list: `at` names it to forms, `repeats` counts those under the same dedupe key, itself included."""
+    """A message in a list: `at` names it to forms, `repeats` counts those under the same dedupe key, itself too."""
 
     id: str
     sender: str
