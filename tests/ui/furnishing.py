@@ -137,7 +137,6 @@ class Furnisher:
         self.json("POST", "/v1/messages/report-04/state", {"state": "acknowledged", "reader": "people"})
 
     def hostile(self) -> None:
-
         """Every hostile text wherever a name or a value can stand."""
         names = [text for text in HOSTILE if text.isprintable()]
         pens = []

@@ -289,5 +289,3 @@ def repeats(corpus: SqlCorpus, sought: Sought, keys: Sequence[str]) -> dict[str,
 def tabs_named(names: Sequence[str]) -> tuple[int, ...]:
     """The numbers of tabs by name."""
     return tuple(TABS.index(name) for name in names)
-
-

@@ -245,8 +245,7 @@ def looked(corpus: SqlCorpus, text: str, below: int, hits: int) -> Look:
     return Look(corpus, terms_of(text), below, hits)
 
 
-def terms_of(text: str)
- -> list[Term]:
+def terms_of(text: str) -> list[Term]:
     """What a text asks for.
 
     Raises:

@@ -102,13 +102,6 @@ def own_box(principal: Principal, box: str) -> bool:
     """Whether what comes to this inbox is addressed to whoever asks."""
     if principal.kind == "person" and box == PEOPLE:
         return True
-
-
-async def _move(core: Core, box: str, now_ms: int) -> None:
-    if await core.read(lambda: mailbox.is_due(core.corpus, box, now_ms)):
-        with contextlib.suppress(CapacityError):  # what cannot be moved now is shown where it belongs all the same
-            while await core.writer.run(lambda tx: (mailbox.stir(tx, box, now_ms), [])):
-                pass
     return principal.kind in ("agent", "person") and bool(box) and box == principal.name
 
 
@@ -278,6 +271,13 @@ async def ready(core: Core, boxes: Sequence[str], now_ms: int) -> bool:
     for box in boxes:
         await _move(core, box, now_ms)
     return True
+
+
+async def _move(core: Core, box: str, now_ms: int) -> None:
+    if await core.read(lambda: mailbox.is_due(core.corpus, box, now_ms)):
+        with contextlib.suppress(CapacityError):  # what cannot be moved now is shown where it belongs all the same
+            while await core.writer.run(lambda tx: (mailbox.stir(tx, box, now_ms), [])):
+                pass
 
 
 async def say(core: Core, reader: str, acts: Sequence[tuple[str, Act]], size: int = 0) -> list[tuple[int, int]]:

@@ -188,7 +188,7 @@ async def _nothing(ask: Ask, asked: MessagesAt, problem: str) -> MessagesPage:
 
 async def _around(ask: Ask, asked: MessagesAt, data: MessagesPage) -> dict[str, Any]:
     """What the template is given beside the page's data."""
-    core, principal = ask.core, ask.principal
+    principal = ask.principal
     everything = reads_all(principal)
     query = query_of(asked)
     narrowed = [name for name in ("q", "sender", "role", "node", "kind", "priority", "task", "time", "since", "until")]
