@@ -119,21 +119,21 @@ def test_every_viewer_sees_what_happens_and_no_row_jumps(chromium: Any, hub: Hub
     first.locator("#m1, tr").first.wait_for()
     second.locator("tr", has_text="question 3").get_by_role("checkbox").first.check()
     second.get_by_role("button", name="Archive").click()
-    first.wait_for_function("!document.body.innerText.includes('question 3\\n')")
+    first.wait_for_function("() => !document.body.innerText.includes('question 3\\n')")
     other.locator("#mail-badge .figure", has_text="29").wait_for()
 
     mail.send("new-1", kind="alert", content="something new")
     first.locator(".open", has_text="something new").wait_for()
     assert shown(first)[0] == "something new"
     first.evaluate("window.scrollTo(0, 400)")
-    first.wait_for_function("window.scrollY > 300")
+    first.wait_for_function("() => window.scrollY > 300")
     top = shown(first)[0]
     mail.send("new-2", kind="alert", content="something newer")
     first.locator("#show-new", has_text="1 new").wait_for()
     assert shown(first)[0] == top, "no row jumps under the eye"
     second.locator("tr", has_text="question 7").get_by_role("checkbox").first.check()
     second.get_by_role("button", name="Acknowledge", exact=True).click()
-    first.wait_for_function("!document.body.innerText.includes('question 7\\n')")
+    first.wait_for_function("() => !document.body.innerText.includes('question 7\\n')")
     assert shown(first)[0] == top, "what has gone has gone, and nothing has come"
     first.locator("#show-new").click()
     has_new = first.locator(".open", has_text="something newer")
@@ -153,8 +153,10 @@ def test_every_viewer_sees_what_happens_and_no_row_jumps(chromium: Any, hub: Hub
 
 def test_a_hub_that_comes_back_has_everything_in_order(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
     context = chromium.new_context()
-    context.set_default_timeout(60_000)
-    page = Watched(context, hub.url).go("/messages?tab=feed&kind=back")
+    context.set_default_timeout(30_000)
+    watched = Watched(context, hub.url)
+    with watched.page.expect_response(lambda answer: "/ui/events" in answer.url):
+        page = watched.go("/messages?tab=feed&kind=back")
     hub.kill()
     hub.start()
     for number in range(100):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from holdfast.hub.core import Core
     from holdfast.hub.ui.pages import MessagesAt
 
-ROWS: Final = 30
+ROWS: Final = 20
 """What one page shows: with more, the first page of all would be above 100 kB."""
 NAMES_S: Final = 10
 """How long the names that filters offer are kept."""

@@ -22,6 +22,13 @@
   };
   setInterval(tick, 10000);
 
+  // A stream that broke is taken up again by htmx; one whose first request failed is not.
+  setInterval(() => {
+    const stream = document.querySelector("[hx-sse\\:connect]");
+    if (!stream || document.hidden || !window.htmx || !stream._htmx || stream._htmx.sse) return;
+    htmx.ajax("GET", stream.getAttribute("hx-sse:connect"), { source: stream, swap: "none" });
+  }, 10000);
+
   const title = () => {
     const badge = document.getElementById(document.documentElement.dataset.counts);
     const number = badge && !badge.hidden ? "(" + badge.childNodes[1].textContent.trim() + ") " : "";

@@ -74,10 +74,10 @@
     const many = fresh();
     $("new").hidden = !many;
     if (!many) return;
-    const text = (many >= 30 ? "30+" : many) + " new – show";
+    const text = (many >= 20 ? "20+" : many) + " new – show";
     if ($("show-new").textContent !== text) {
       $("show-new").textContent = text;
-      says((many >= 30 ? "30 or more" : many) + " new");
+      says((many >= 20 ? "20 or more" : many) + " new");
     }
   };
   const atTop = () => {
