@@ -199,7 +199,7 @@ def test_what_the_buttons_do_the_api_tells_and_undo_takes_back(house: Guarded) -
 
 def test_what_cannot_be_done_says_why_and_does_nothing(house: Guarded) -> None:
     form, at = fields(house), names(house)
-    for more, status in (
+    wrong: list[tuple[dict[str, Any], int]] = [
         ({"what": "acknowledge"}, 400),
         ({"what": "explode", "at": at["m1"]}, 400),
         ({"what": "snooze", "at": at["m1"], "when": "2020-01-01T00:00"}, 400),
@@ -212,7 +212,8 @@ def test_what_cannot_be_done_says_why_and_does_nothing(house: Guarded) -> None:
         ({"what": "acknowledge", "at": at["m1"], "form_token": "x"}, 403),
         ({"what": "archive", "all": "1", "query": "tab=feed&to=*"}, 403),
         ({"what": "execute", "at": [at["m1"], at["m2"]]}, 400),
-    ):
+    ]
+    for more, status in wrong:
         answer = house.send("/messages/act", {**form, **more})
         assert answer.status_code == status, (more, answer.text)
     assert ids(house, "tab=feed") == ["m1", "m2", "m3", "m5"]

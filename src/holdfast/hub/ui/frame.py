@@ -21,7 +21,7 @@ from holdfast.hub.ui.unread import unread
 if TYPE_CHECKING:
     from holdfast.hub.ui.routes import Front
 
-NAV: Final = (
+NAV: Final[tuple[tuple[str, str, str], ...]] = (
     ("/", "Overview", "overview"),
     ("/messages", "Messages", "messages"),
     ("/nodes", "Nodes", "nodes"),
@@ -96,7 +96,7 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
     live = view.live or ("badge" if mail is not None and view.status == 200 else "")
     path, query = ask.scope["path"], ask.scope["query_string"].decode("latin-1")
     raw = (ask.scope.get("raw_path") or path.encode()).partition(b"?")[0].decode("ascii", "replace")
-    here = raw.strip("/").partition("/")[0].removesuffix(".json") or "overview"
+    here: str = raw.strip("/").partition("/")[0].removesuffix(".json") or "overview"
     here = "messages" if here in ("reports", "threads") else here
     return {
         "d": view.data,

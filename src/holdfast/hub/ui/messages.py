@@ -227,7 +227,8 @@ def mark_of(data: MessagesPage) -> str:
 
 async def _offered(ask: Ask) -> Offered:
     kept, core = ask.front.kept, ask.core
-    until, offered = kept.get("messages.offered", (0, Offered()))
+    found: tuple[int, Offered] = kept.get("messages.offered", (0, Offered()))
+    until, offered = found
     now = core.home.wall.now_ms()
     if not now < until <= now + NAMES_S * 1000:
 

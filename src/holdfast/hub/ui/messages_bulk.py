@@ -71,7 +71,8 @@ async def all_that_match(ask: Ask, what: str) -> View:
     check_reader(principal, reader)
     boxes = (to,) if to else mine(principal)
     await ready(core, boxes, core.home.wall.now_ms())
-    as_of = _number(form.get("as_of", "")) or await core.read(core.corpus.last)
+    as_of = _number(form.get("as_of", "")) or 0
+    as_of = as_of or await core.read(core.corpus.last)
 
     def look() -> list[Mail]:
         sought = sought_of(core, principal, filters, folded=False)

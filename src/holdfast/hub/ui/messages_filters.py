@@ -173,7 +173,7 @@ def sought_of(core: Core, principal: Principal, filters: Filters, *, folded: boo
     _, tabs, needs = LISTS[filters.tab]
     if filters.state:
         tabs = ("unread", "read") if filters.state == "open" else (filters.state,)
-    senders = (filters.sender,) if filters.sender else ()
+    senders: tuple[str, ...] = (filters.sender,) if filters.sender else ()
     if filters.node:
         there = _agents_of(core, principal, filters.node)
         # No agent has an empty name: of a node without the sender nothing is found.
