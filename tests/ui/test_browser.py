@@ -132,10 +132,12 @@ def test_a_key_is_found_changed_and_brought_back_by_keyboard_alone(watched: Watc
 
 def test_single_keys_can_be_turned_off(watched: Watched, site: Site) -> None:
     page = watched.go("/agents")
-    page.get_by_role("button", name="keys on").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="keys on").click()
     page.keyboard.press("g")
     page.keyboard.press("n")
-    page.get_by_role("button", name="keys off").click()
+    with page.expect_navigation():
+        page.get_by_role("button", name="keys off").click()
     assert page.url == f"{site.url}/agents"
     page.keyboard.press("g")
     with page.expect_navigation():
