@@ -39,10 +39,18 @@
     const focused = row && row.contains(document.activeElement);
     const place = row ? rows().indexOf(row) : -1;
     const kept = new Set(chosen().map((each) => each.value));
+    const active = document.activeElement;
     for (const id of ["list", "tabs"]) {
       const fresh = page.getElementById(id);
-      if (fresh) $(id).replaceWith(document.adoptNode(fresh));
+      if (!fresh) continue;
+      // What somebody may be about to use stays: a menu that he has opened, a time that he has typed.
+      for (const part of [".tools", ".all"]) {
+        const [mine, other] = [$(id).querySelector(part), fresh.querySelector(part)];
+        if (mine && other) other.replaceWith(mine);
+      }
+      $(id).replaceWith(document.adoptNode(fresh));
     }
+    if (active && active !== document.activeElement && active.isConnected) active.focus();
     for (const each of boxes()) each.checked = kept.has(each.value);
     ready();
     if (!row) return;
@@ -243,7 +251,7 @@
     const button = $("copy");
     if (!button) return;
     button.hidden = false;
-    button.addEventListener("click", copy);
+    button.onclick = copy;
   };
   ready();
 
