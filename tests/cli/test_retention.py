@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.corpus import search
 from holdfast.corpus.compacting import compact
 from holdfast.errors import Locked
 from holdfast.node.directory import Limits
 from holdfast.node.store import Store
 from holdfast.retention import MB
 from tests.cli.conftest import Run
-from tests.flow.hubs import HubProcess
+from tests.flow.hubs import HubProcess, until
 
 ROOMY = Limits(floor_bytes=0, ballast_bytes=0, scan_s=0)
 
@@ -44,6 +45,8 @@ def test_a_budget_is_set_shown_and_kept_to(hf: Run, home: Path, hub: HubProcess)
         for number in range(40):
             store.put(f"page/{number}", os.urandom(60_000))
         assert store.flush()
+        corpus = store._log.corpus
+        until(lambda: search.pending(corpus) == 0, "what may leave has been read for the index")
     (row,) = hf("retention", "show", "--json").json["agents"]
     assert (row["agent"], row["max_bytes"], row["days"], row["keep"]) == ("me", 512 * MB, 30, ["tasks"])
     assert row["used"] > 2 * MB

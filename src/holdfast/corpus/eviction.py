@@ -22,7 +22,7 @@ from holdfast import codec
 from holdfast.corpus import index
 from holdfast.corpus.engine import PAGE_BYTES
 from holdfast.corpus.rows import COLUMNS, INSERT_OWN
-from holdfast.corpus.search import INDEXED, text_of
+from holdfast.corpus.search import INDEXED, UNINDEXED
 from holdfast.corpus.sqlite import SqliteCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import IntegrityError
@@ -40,8 +40,6 @@ INDEX_LOT: Final = 200
 _MINUTE_MS: Final = 60_000
 _PIN: Final = "pin "
 UNINDEX_LEAST: Final = 50
-_UNINDEXED: Final = "fts_gone"
-"""In `meta`: up to where the words of bodies that went were taken out of the search index too."""
 _LOOK: Final = (
     "SELECT r.pos, r.hlc >> 16, r.coll, r.key, r.flags, r.codec, length(r.body), iif(r.flags & 2, r.body, NULL),"
     " r.plen, coalesce((SELECT s.pos=r.pos AND s.gone=0 FROM state s"
@@ -259,15 +257,8 @@ def take_back(corpus: SqliteCorpus, pos: int, link: bytes, packing: int, body: b
 
     def job(tx: SqlTransaction) -> bool:
         sql = "UPDATE rec SET body=?, codec=?, why=? WHERE pos=? AND link=? AND why=? AND body IS NULL RETURNING 1"
-        if not tx.sql(sql, (body, packing, HERE, pos, link, EVICTED)).fetchall():
-            return False
-        # Its words may have left with it, or it left before they were read.
-        held = tx.execute("SELECT 1 FROM fts_docsize WHERE id=?", (pos,))
-        if not held and pos <= (tx.meta(INDEXED) or 0):
-            stored = corpus.stored(tx.execute(f"SELECT {COLUMNS} FROM rec r WHERE r.pos=?", (pos,))[0])
-            if text := text_of(stored):
-                tx.index([(pos, text, stored.agent, stored.record.kind)])
-        return True
+        # Words that left with it stay away: the budget that they left for has no room for them (`Snapshot.unindexed`).
+        return bool(tx.sql(sql, (body, packing, HERE, pos, link, EVICTED)).fetchall())
 
     return corpus.write(job)
 
@@ -332,7 +323,7 @@ def unindex(corpus: SqliteCorpus, share: float = 0.5, pages: int = 100) -> int:
         share: of the bodies whose words are still there, about so many.
         pages: about so many are written in one transaction.
     """
-    mark = corpus.meta(_UNINDEXED) or 0
+    mark = corpus.meta(UNINDEXED) or 0
     sql = "SELECT count(*) FROM rec WHERE pos>? AND why=?"
     many = int(corpus.one(sql, (mark, EVICTED))[0] * share)
     if many < UNINDEX_LEAST:
@@ -348,7 +339,7 @@ def unindex(corpus: SqliteCorpus, share: float = 0.5, pages: int = 100) -> int:
         def job(tx: SqlTransaction, rows: Sequence[Any] = rows, mark: int = mark) -> None:
             for (pos,) in rows:
                 tx.unindex(pos)
-            tx.set_meta(_UNINDEXED, mark)
+            tx.set_meta(UNINDEXED, mark)
 
         corpus.write(job)
         corpus.engine.checkpoint()

@@ -35,6 +35,8 @@ WORD_CHARS_MAX: Final = 500
 """Of a longer word an index may keep so much; the rest is looked at in the text."""
 INDEXED: Final = "fts_pos"
 """In `meta`: the newest pos that the index holds."""
+UNINDEXED: Final = "fts_gone"
+"""In `meta`: up to where the words of bodies that were evicted were taken out of the index too."""
 _ERASED: Final = f"SELECT pos FROM rec WHERE pos>? AND pos<=? AND why={REDACTED}"
 _CANDIDATES: Final = 20
 _TERM = re.compile(r'"([^"]*)"|(\S+)')

@@ -11,7 +11,7 @@ import msgspec
 
 from holdfast.corpus.index.proving import differences
 from holdfast.corpus.rows import COLUMNS, Stored
-from holdfast.corpus.search import INDEXED
+from holdfast.corpus.search import INDEXED, UNINDEXED
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.tags import TABLES as tag_tables
 from holdfast.errors import IntegrityError
@@ -173,7 +173,11 @@ class Snapshot:
         return bool(self._query(rows, args).fetchone() == self._query(held, args).fetchone())
 
     def unindexed(self, after: int, until: int, limit: int) -> list[tuple[int, str, int]]:
-        """Records that the search index should hold by now, and lacks: pos, agent, seq."""
+        """Records that the search index should hold by now, and lacks: pos, agent, seq.
+
+        Where words were let go with their bodies, a body may have come back alone.
+        """
+        after = max(after, self.meta(UNINDEXED) or 0)
         sql = (
             f"SELECT r.pos, (SELECT n.s FROM name n WHERE n.id=r.agent), r.seq FROM rec r WHERE r.pos>? AND r.pos<=?"
             f" AND {_INDEXABLE}"
