@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlencode
 
@@ -240,17 +239,12 @@ def moment_ms(text: str) -> int:
 
 def query_of(asked: MessagesAt, **changes: Any) -> str:
     """The query of the same list, with some parameters changed; without its place."""
-    found = {said: getattr(asked, name) for name, said in _parameters() if name not in _PASSING}
+    found = {}
+    for name, said in zip(asked.__struct_fields__, asked.__struct_encode_fields__, strict=True):
+        if name not in _PASSING:
+            found[said] = getattr(asked, name)
     found |= changes
     return urlencode({name: value for name, value in found.items() if value not in ("", 0, None)})
-
-
-@cache
-def _parameters() -> tuple[tuple[str, str], ...]:
-    """The fields of `MessagesAt`, and what each is called in an address; asked once, as msgspec takes 2 ms."""
-    from holdfast.hub.ui.pages import MessagesAt
-
-    return tuple((field.name, field.encode_name) for field in msgspec.structs.fields(MessagesAt))
 
 
 def asked_in(query: str) -> MessagesAt:
@@ -261,7 +255,7 @@ def asked_in(query: str) -> MessagesAt:
     """
     from holdfast.hub.ui.pages import MessagesAt
 
-    names = {said for _, said in _parameters()}
+    names = MessagesAt.__struct_encode_fields__
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=50)
         return msgspec.convert({n: v for n, v in pairs if n in names and v}, MessagesAt, strict=False)
