@@ -219,7 +219,7 @@ class Delivery:
         """The answer to one request."""
         core = self._core
         mail = await _find(core, call, call.query.sender)
-        return await core.read(lambda: _delivery(core, mail))
+        return await core.read(lambda: delivery_of(core, mail))
 
 
 class Speak:
@@ -250,7 +250,7 @@ class Speak:
             said = act_for(asked.state, mail.sender, until=until, result=asked.result)
         await say(core, reader, [(mail.msg, said)], call.size)
         await ready(core, (mail.box,), core.home.wall.now_ms())
-        return await core.read(lambda: _delivery(core, mail))
+        return await core.read(lambda: delivery_of(core, mail))
 
 
 # -- what they share ----------------------------------------------------------------------------------------------
@@ -355,7 +355,8 @@ def _absent(call: Call) -> NotFound:
     return NotFound(f"there is no message {call.path['id']!r:.80}", hint="see /v1/inbox")
 
 
-def _delivery(core: Core, mail: Mail) -> dict[str, Any]:
+def delivery_of(core: Core, mail: Mail) -> dict[str, Any]:
+    """How far each reader of a message is, in the form of `DeliveryShown`; read from the corpus, so for threads."""
     said = mailbox.said_of(core.corpus, mail.msg, mail.sender)
     ended = mail.expires_ms is not None and mail.expires_ms <= core.home.wall.now_ms()
     readings = {name: each.reading for name, each in said.items()}
