@@ -112,6 +112,35 @@ def listed(corpus: SqlCorpus, sought: Sought, below: int, limit: int) -> Listed:
     return Listed(with_records(corpus, shown), shown[-1].pos if len(found) > limit else None)
 
 
+def above(corpus: SqlCorpus, sought: Sought, pos: int) -> Mail | None:
+    """The message that is sought next above a position; None: there is none, or not within so many rows as are looked at.
+
+    Args:
+        corpus: of a hub, whose mail was taken up.
+        sought: which.
+        pos: a position.
+    """
+    tests, values = _tests(sought, "m")
+    if sought.folded:
+        again, more = _tests(sought, "g")
+        tests += (
+            f" AND (m.dedupe IS NULL OR NOT EXISTS(SELECT 1 FROM mail g WHERE g.dedupe=m.dedupe AND g.pos>m.pos{again}))"
+        )
+        values += more
+    parts, sql, args = _cells(sought), list[str](), list[Any]()
+    if not parts:
+        return None
+    # Where a place in the inbox is all that is asked for, each part ends with its first row.
+    inner, outer, walked = ("", tests, STEPS // len(parts)) if sought.narrowed else (tests, "", 1)
+    for number, (test, own) in enumerate(parts):
+        walk = f"SELECT {MAIL} FROM mail m WHERE {test} AND pos>? AND pos<=?{inner} ORDER BY pos LIMIT {walked}"
+        sql.append(f"SELECT * FROM ({walk}) p{number}")
+        args += [*own, max(pos, sought.since), sought.until, *(values if inner else ())]
+    whole = f"SELECT {MAIL} FROM ({' UNION ALL '.join(sql)}) m WHERE true{outer} ORDER BY pos LIMIT 1"
+    row = corpus.one(whole, (*args, *(values if outer else ())))
+    return None if row is None else Mail(*row)
+
+
 def _looked_to(corpus: SqlCorpus, sought: Sought, below: int, parts: Sequence[Part], walked: int) -> int | None:
     """How far every part was walked; None: to its end."""
     ends = []

@@ -19,19 +19,12 @@ from holdfast.hub.principal import Principal
 from holdfast.hub.routes_mail import Delivery, One, delivery_of, own_box, reads_all
 from holdfast.hub.ui import attachments
 from holdfast.hub.ui.attachments import Attachment
-from holdfast.hub.ui.letters import (
-    Body,
-    body_of,
-    letter_url,
-    may_answer,
-    may_say,
-    read,
-    seen,
-    speaker,
-    subject_of,
-)
+from holdfast.hub.ui.letters import Body, body_of, letter_url, may_answer, read, seen, speaker
+from holdfast.hub.ui.messages_filters import may_act, query_of, reader_of
+from holdfast.hub.ui.messages_rows import message_url, missing_says, subject_of
+from holdfast.hub.ui.neighbours import Neighbours, neighbours, of_list
 from holdfast.hub.ui.offers import TASK, Offer, offers_of
-from holdfast.hub.ui.pages import LetterAt
+from holdfast.hub.ui.pages import LetterAt, MessagesAt
 from holdfast.hub.ui.routes import Ask, View, no_page
 from holdfast.hub.ui.trail import Step, trail_of
 from holdfast.records import BLOB, NAME_BYTES_MAX, SEALED

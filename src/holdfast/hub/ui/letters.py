@@ -1,9 +1,8 @@
-"""What a message says, for people: its subject, its text, the JSON beside it; and who may answer it in whose name."""
+"""What a message says, for people: its text, and the JSON beside it; and who may answer it in whose name."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +14,7 @@ from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import Denied, HoldfastError
 from holdfast.hub.own import check_agent
 from holdfast.hub.principal import INBOX, WRITE, Principal
-from holdfast.hub.routes_mail import check_reader, own_box
+from holdfast.hub.routes_mail import own_box
 from holdfast.hub.ui.words import can_be_part, part, with_query
 from holdfast.log import load
 from holdfast.records import SEALED, read_blob_reference
@@ -24,10 +23,8 @@ TEXT_SHOWN: Final = 20_000
 """Letters of a text, or of JSON, that a page shows; all of it is in the raw record."""
 BLOB_READ_MAX: Final = 256 << 10
 """Of a larger message lists show that it is there."""
-SUBJECT_MAX: Final = 120
-_TEXTS: Final = ("text", "markdown", "summary", "message")
-_SUBJECTS: Final = ("subject", "title")
-_LEAD: Final = re.compile(r"^[\s#>*_`~-]+|[\s*_`~]+$")
+_TEXTS: Final = ("text", "markdown", "message", "question", "summary", "content")
+"""Fields of a body in which its text may stand."""
 
 
 class Body(msgspec.Struct):
@@ -38,37 +35,6 @@ class Body(msgspec.Struct):
     payload: str
     payload_more: bool
     fields: str
-
-
-def subject_of(kind: str, content: Any, extra: dict[str, Any]) -> str:
-    """One line that says what a message is about: its own subject, else how it begins.
-
-    Args:
-        kind: of the message.
-        content: what it says.
-        extra: its fields beside those that every message has.
-    """
-    places = [each for each in (extra, content) if isinstance(each, dict)]
-    for name in (*_SUBJECTS, *_TEXTS):
-        for place in places:
-            if found := _line(place.get(name)):
-                return found
-    if content is None:
-        return kind
-    if isinstance(content, str):
-        return _line(content) or kind
-    return _short(_json(content, SUBJECT_MAX * 4)[0].replace("\n", " "))
-
-
-def _line(text: Any) -> str:
-    if not isinstance(text, str):
-        return ""
-    lines = (_LEAD.sub("", each) for each in text[:TEXT_SHOWN].splitlines()[:50])
-    return next((_short(each) for each in lines if each), "")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SUBJECT_MAX else text[: SUBJECT_MAX - 1].rstrip() + "…"
 
 
 def body_of(content: Any, extra: dict[str, Any], most: int = TEXT_SHOWN) -> Body:
@@ -95,10 +61,13 @@ def body_of(content: Any, extra: dict[str, Any], most: int = TEXT_SHOWN) -> Body
 
 def _json(value: Any, most: int) -> tuple[str, bool]:
     """A value as a text of at most so many letters; and whether there is more of it."""
-    plain = msgspec.json.encode(value)
-    if len(plain) <= most:
-        found = json.dumps(value, indent=2, ensure_ascii=False)
-        return seen(found if len(found) <= most * 4 else plain.decode()), False
+    try:
+        plain = msgspec.json.encode(value)
+        if len(plain) <= most:
+            found = json.dumps(value, indent=2, ensure_ascii=False)
+            return seen(found if len(found) <= most * 4 else plain.decode()), False
+    except RecursionError:
+        return "", True
     return seen(plain[:most].decode("utf-8", "ignore")), True  # in lines it would be longer still
 
 
@@ -131,17 +100,6 @@ def speaker(principal: Principal) -> str:
     return principal.name or PEOPLE
 
 
-def may_say(principal: Principal, box: str | None) -> bool:
-    """Whether what somebody says of a message counts where it lies: in his inbox, or in that of all people."""
-    if box not in (None, "", PEOPLE) and not own_box(principal, box or ""):
-        return False
-    try:
-        check_reader(principal, speaker(principal))
-    except Denied:
-        return False
-    return True
-
-
 def may_answer(principal: Principal, box: str | None) -> bool:
     """Whether somebody may answer a message, and have done what it offers, in his own name.
 
@@ -167,14 +125,14 @@ def check_answer(principal: Principal, box: str | None) -> str:
 def letter_url(msg: str, *below: str, **query: object) -> str:
     """Where a message is shown, or something below it."""
     if not can_be_part(msg):
-        return with_query("/".join(("/messages/-", *below)), name=msg, **query)
+        return with_query("/".join(("/messages/-", *below)), id=msg, **query)
     return with_query("/".join((f"/messages/{part(msg)}", *below)), **query)
 
 
 def thread_url(thread: str, **query: object) -> str:
     """Where a conversation is shown."""
     if not can_be_part(thread):
-        return with_query("/threads/-", name=thread, **query)
+        return with_query("/threads/-", id=thread, **query)
     return with_query(f"/threads/{part(thread)}", **query)
 
 
