@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
 from holdfast.collections.delivery import DELIVERY, Act, act
-from holdfast.collections.messages import ANSWER, PRESSING, QUESTION
+from holdfast.collections.messages import ANSWER, PEOPLE, PRESSING, QUESTION
 from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.exchange import encode_json
@@ -25,14 +25,20 @@ from holdfast.hub.routes_sync import Post, compare
 from holdfast.hub.routes_sync import read as read_post
 from holdfast.hub.ui.frame import pretty
 from holdfast.hub.ui.letter import Found, conversation, find, offers, page
-from holdfast.hub.ui.letters import check_answer, error_of, letter_url, may_say
+from holdfast.hub.ui.letters import check_answer, error_of, speaker
+from holdfast.hub.ui.messages_act import back_of
+from holdfast.hub.ui.messages_filters import may_act
+from holdfast.hub.ui.messages_rows import message_url, subject_of
 from holdfast.hub.ui.offers import TASK, Offer, args_in, task_id
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.log import drafts
 
-REPLY_MAX: Final = 20_000
+REPLY_MAX: Final = 5_000
+"""Letters, which a browser sends as up to twelve bytes each."""
 KEPT: Final = ("text", "option", "action", "args", "name", "to")
 """What somebody typed, and finds again where something was wrong with it."""
+TOLD: Final = ("done", "n", "undo")
+"""Parameters that say what was just done."""
 _FRESH: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -143,10 +149,13 @@ async def _execute(ask: Ask, shown: MailShown, offer: Offer, args: dict[str, Any
     try:
         return "executed" if await _post(ask, shown, post, None) == "stored" else "already"
     except Conflict:
-        before = await find(ask, offer.task, "")
-        if before.shown.content == body:
+        try:
+            before = (await find(ask, offer.task, "")).shown
+        except HoldfastError:  # not for him to see; but it was done
+            raise Conflict(f"{offer.title!r:.80} was carried out before", hint="nothing was done now") from None
+        if before.content == body:
             return "already"
-        says = f"{offer.title!r:.80} was carried out before, by {before.shown.sender}, with other arguments"
+        says = f"{offer.title!r:.80} was carried out before, by {before.sender}, with other arguments"
         raise Conflict(says, hint="nothing was done now; the task is linked below") from None
 
 
@@ -157,14 +166,10 @@ def _seal(offer: Offer, args: dict[str, Any]) -> str:
 
 def _asked_once_more(ask: Ask, found: Found, offer: Offer, args: dict[str, Any]) -> View:
     shown = found.shown
-    data = Confirm(shown.msg_id, shown.sender, offer.title, offer, pretty(args))
-    place = _place(ask, shown)
-    more = {"back": place, "return_to": place, "twin": "", "seal": _seal(offer, args), "sent": _text(args)}
+    data = Confirm(shown.msg_id, shown.sender, subject_of(shown.content), offer, pretty(args))
+    place = back_of(ask.form)
+    more = {"back": place, "place": place, "twin": "", "seal": _seal(offer, args), "sent": encode_json(args).decode()}
     return View(template="confirm.html", title=f"Execute {offer.title}", data=data, extra=more)
-
-
-def _text(args: dict[str, Any]) -> str:
-    return encode_json(args).decode()
 
 
 # -- what they share ----------------------------------------------------------------------------------------------
@@ -203,7 +208,7 @@ async def _post(ask: Ask, shown: MailShown, post: Post, said: Act | None) -> str
     core, author = ask.core, post.sender
     log = await core.own.log_of(author)
     parts = [post.draft]
-    if may_say(ask.principal, shown.recipient):
+    if shown.recipient in (None, PEOPLE, speaker(ask.principal)) and may_act(ask.principal, ""):
         word = said or act("acknowledged", shown.sender)
         parts.append(drafts.value(DELIVERY, shown.msg_id, word.value(), author=author))
     size = sum(len(each.payload) for each in parts)
@@ -232,20 +237,11 @@ async def _again(ask: Ask, found: Found, error: HoldfastError) -> View:
     typed = {name: ask.form[name] for name in KEPT if name in ask.form}
     view = await page(ask, found, problem=error_of(error), typed=typed)
     view.status = error.status
-    view.extra |= {"return_to": _place(ask, found.shown)}
     return view
 
 
-def _place(ask: Ask, shown: MailShown) -> str:
-    """Where the form came from, with the list's query; else the message's own address."""
-    own = letter_url(shown.msg_id)
-    back = urlsplit(ask.form.get("back", ""))
-    if back.scheme or back.netloc or back.path != own.partition("?")[0] or not f"{back.query}".isascii():
-        return letter_url(shown.msg_id, sender=ask.form.get("sender", ""))
-    kept = "&".join(each for each in back.query.split("&") if each and not each.startswith("done="))
-    return back.path + (f"?{kept}" if kept and kept.isprintable() else "")
-
-
 def _back(ask: Ask, shown: MailShown, done: str) -> View:
-    place = _place(ask, shown)
-    return View(status=303, headers=(("location", f"{place}{'&' if '?' in place else '?'}done={done}"),))
+    place = back_of(ask.form) if ask.form.get("back") else message_url(shown.msg_id, shown.sender, "")
+    path, _, query = place.partition("?")
+    kept = [(name, value) for name, value in parse_qsl(query, keep_blank_values=True) if name not in TOLD]
+    return View(status=303, headers=(("location", f"{path}?{urlencode([*kept, ('done', done)])}"),))

@@ -14,6 +14,7 @@ FILES: Final = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "letter.js": "text/javascript; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
     "messages.js": "text/javascript; charset=utf-8",
 }

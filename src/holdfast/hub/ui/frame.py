@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from holdfast.errors import HoldfastError
 from holdfast.hub.exchange import RETRY_AFTER
 from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal
-from holdfast.hub.ui import assets, words
+from holdfast.hub.ui import assets, letters, markdown, words
+from holdfast.hub.ui.messages_rows import STATES
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.scheme import SCHEMES, keys_of, scheme_of
 from holdfast.hub.ui.standing import WORDS, nodes_for, notices
@@ -58,6 +59,8 @@ def environment() -> Environment:
         spark=words.sparkline,
         plain_time=words.plain_time,
         pretty=pretty,
+        markdown=markdown.rendered,
+        moment=words.moment,
     )
     made.globals.update(
         many=words.many,
@@ -69,6 +72,9 @@ def environment() -> Environment:
         collection_url=words.collection_url,
         named_url=words.named_url,
         spark_box=(words.SPARK_WIDTH, words.SPARK_HEIGHT),
+        letter_url=letters.letter_url,
+        thread_url=letters.thread_url,
+        message_looks=STATES,
     )
     return made
 

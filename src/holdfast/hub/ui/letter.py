@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
+from msgspec import UNSET
 
 from holdfast import clock
 from holdfast.collections import mailbox
-from holdfast.collections.messages import QUESTION
+from holdfast.collections.messages import PEOPLE, QUESTION
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import Conflict, NotFound
@@ -19,12 +21,13 @@ from holdfast.hub.principal import Principal
 from holdfast.hub.routes_mail import Delivery, One, delivery_of, own_box, reads_all
 from holdfast.hub.ui import attachments
 from holdfast.hub.ui.attachments import Attachment
-from holdfast.hub.ui.letters import Body, body_of, letter_url, may_answer, read, seen, speaker
+from holdfast.hub.ui.letters import Body, body_of, may_answer, read, seen, speaker
+from holdfast.hub.ui.messages_act import SNOOZES
 from holdfast.hub.ui.messages_filters import may_act, query_of, reader_of
-from holdfast.hub.ui.messages_rows import message_url, missing_says, subject_of
+from holdfast.hub.ui.messages_rows import message_url, missing_says, subject_of, to_says
 from holdfast.hub.ui.neighbours import Neighbours, neighbours, of_list
 from holdfast.hub.ui.offers import TASK, Offer, offers_of
-from holdfast.hub.ui.pages import LetterAt, MessagesAt
+from holdfast.hub.ui.pages import LetterAt
 from holdfast.hub.ui.routes import Ask, View, no_page
 from holdfast.hub.ui.trail import Step, trail_of
 from holdfast.records import BLOB, NAME_BYTES_MAX, SEALED
@@ -78,11 +81,10 @@ class Standing(msgspec.Struct):
 
 
 class LetterLive(msgspec.Struct):
-    """The live part of the page."""
+    """The live part of the page; the page itself has both of these, too."""
 
     standing: Standing
     you: str
-    cursor: str
 
 
 class Raw(msgspec.Struct):
@@ -103,7 +105,11 @@ class Raw(msgspec.Struct):
 
 
 class Letter(msgspec.Struct):
-    """A message with everything around it; `you` is the name in which whoever looks may speak."""
+    """A message with everything around it.
+
+    `you` is the name in which whoever looks answers; `says_as` the one in which he says how far the message is, empty
+    where he may not.
+    """
 
     message: MailShown
     subject: str
@@ -118,11 +124,11 @@ class Letter(msgspec.Struct):
     in_thread: list[Brief]
     in_task: list[Brief]
     record: Raw
-    may_say: bool
+    says_as: str
     may_answer: bool
     reads_all: bool
     you: str
-    cursor: str
+    next_to: Neighbours
 
 
 class Choice(msgspec.Struct):
@@ -145,7 +151,7 @@ async def letter(ask: Ask) -> View:
     asked: LetterAt = ask.query
     msg, below = named(ask)
     try:
-        found = await find(ask, msg, asked.sender)
+        found = await find(ask, msg, asked.of)
     except Conflict as error:
         choice = Choice(msg, list(error.context.get("senders", ())))
         return View(template="letter_choice.html", title=msg, data=choice)
@@ -162,7 +168,7 @@ def named(ask: Ask) -> tuple[str, list[str]]:
     """Which message, or conversation, an address names, and what of it lies behind that."""
     if not ask.parts or not ask.parts[0]:
         raise no_page(ask.scope["path"])
-    return ask.query.name or ask.parts[0], ask.parts[1:]
+    return ask.query.id or ask.parts[0], ask.parts[1:]
 
 
 async def find(ask: Ask, msg: str, sender: str) -> Found:
@@ -200,27 +206,47 @@ async def page(ask: Ask, found: Found, *, problem: str = "", typed: dict[str, st
         problem: what was wrong with a form that was sent; empty: nothing.
         typed: what was typed into it, so that nothing of it is lost.
     """
-    data = await _letter(ask, found)
-    shown, query = found.shown, getattr(ask.query, "sender", "")
-    place = letter_url(shown.msg_id, sender=query)
+    shown = found.shown
+    # Of a form the address is its own: the list that somebody came from is in the one that he goes back to.
+    asked = ask.query if isinstance(ask.query, LetterAt) else asked_at(ask.form.get("back", ""))
+    data = await _letter(ask, found, asked)
+    query = query_of(of_list(asked))
     extra: dict[str, Any] = {
         "problem": problem,
         "typed": typed or {},
-        "done": getattr(ask.query, "done", ""),
+        "asked": asked,
         "fresh": secrets.token_hex(16),
+        "place": message_url(shown.msg_id, shown.sender, query, named_twice=bool(asked.of)),
+        "snoozes": SNOOZES,
+        "to_says": to_says,
         "script": "letter.js",
-        "live_query": {"id": shown.msg_id, "sender": shown.sender},
+        "live_view": urlencode({"id": shown.msg_id, "sender": shown.sender}),
     }
-    if problem:  # the address is that of a form, which nobody can load again
-        extra |= {"back": place, "twin": ""}
+    if problem:  # nobody can load the address of a form again
+        extra |= {"back": extra["place"], "twin": ""}
     return View(template="letter.html", title=data.subject, data=data, live="letter", extra=extra)
 
 
+def asked_at(place: str) -> LetterAt:
+    """What the address of a message asks for; nothing of a list where it is none."""
+    names = {field.encode_name for field in msgspec.structs.fields(LetterAt)}
+    try:
+        pairs = parse_qsl(urlsplit(place).query, keep_blank_values=True, errors="strict", max_num_fields=50)
+        return msgspec.convert({name: text for name, text in pairs if name in names and text}, LetterAt, strict=False)
+    except (ValueError, msgspec.ValidationError):
+        return LetterAt()
+
+
 async def live(ask: Ask) -> LetterLive:
-    """What the page's live part shows now."""
-    found = await find(ask, ask.query.id, ask.query.sender)
+    """What the page's live part shows now.
+
+    Raises:
+        NotFound: the message is gone.
+    """
+    asked = asked_at(f"?{ask.query.view}")
+    found = await find(ask, asked.id, asked.of)
     standing = await _standing(ask, found, offers(found.shown)[0])
-    return LetterLive(standing, speaker(ask.principal), found.shown.cursor)
+    return LetterLive(standing, speaker(ask.principal))
 
 
 def offers(shown: MailShown) -> tuple[list[Offer], int]:
@@ -228,17 +254,17 @@ def offers(shown: MailShown) -> tuple[list[Offer], int]:
     return offers_of(shown.msg_id, shown.sender, shown.content, shown.extra)
 
 
-async def _letter(ask: Ask, found: Found) -> Letter:
+async def _letter(ask: Ask, found: Found, asked: LetterAt) -> Letter:
     core, shown, principal = ask.core, found.shown, ask.principal
     offered, unread = offers(shown)
     thread = conversation(shown)
-    everything = reads_all(principal)
     named_here = attachments.named_by(shown.content, shown.extra)
     standing = await _standing(ask, found, offered)
     in_thread, in_task = await core.read(lambda: _around(ask, shown, thread))
+    next_to = await core.read(lambda: neighbours(ask, of_list(asked), shown.pos))
     return Letter(
         message=shown,
-        subject=subject_of(shown.kind, shown.content, shown.extra),
+        subject=subject_of(shown.content) if shown.missing is UNSET else missing_says(shown.missing),
         sent=clock.to_iso(found.stored.record.hlc),
         node=_node(ask, found.stored),
         body=body_of(shown.content, shown.extra),
@@ -250,12 +276,26 @@ async def _letter(ask: Ask, found: Found) -> Letter:
         in_thread=in_thread,
         in_task=in_task,
         record=_raw(found.stored),
-        may_say=may_say(principal, shown.recipient),
+        says_as=_says_as(principal, asked.to, shown.recipient or ""),
         may_answer=may_answer(principal, shown.recipient),
-        reads_all=everything,
+        reads_all=reads_all(principal),
         you=speaker(principal),
-        cursor=shown.cursor,
+        next_to=next_to,
     )
+
+
+def _says_as(principal: Principal, looked_into: str, box: str) -> str:
+    """In whose name somebody says what becomes of a message; empty: nobody would listen, or he may not.
+
+    Args:
+        principal: who looks.
+        looked_into: the inbox that he came from.
+        box: the inbox that the message lies in.
+    """
+    to = box if looked_into == box else ""
+    reader = reader_of(principal, to)
+    counts = ("", PEOPLE, reader) if reader == speaker(principal) else (reader,)
+    return reader if box in counts and may_act(principal, to) else ""
 
 
 def conversation(shown: MailShown) -> str:
@@ -378,7 +418,7 @@ def brief_of(ask: Ask, stored: Stored) -> Brief | None:
         id=message.id,
         sender=message.agent,
         kind=message.kind,
-        subject=subject_of(message.kind, message.body, message.extra),
+        subject=subject_of(message.body),
         time=clock.to_iso(stored.record.hlc),
     )
 

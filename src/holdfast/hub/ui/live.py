@@ -7,9 +7,11 @@ whatever cursor, is sent the part again: nothing is missing from it and nothing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.errors import HoldfastError
 from holdfast.hub.api import Parameters
 from holdfast.hub.exchange import VISIT, Query, Receive, Scope, Send, encode_json
 from holdfast.hub.principal import READ
@@ -27,7 +29,7 @@ PAUSE_S: Final = 0.5
 ALIVE_S: Final = 15.0
 POLL_MS: Final = 10_000
 RETRY_MS: Final = 500
-PAGES: Final = ("overview", "nodes", "messages", "badge")
+PAGES: Final = ("overview", "nodes", "messages", "letter", "badge")
 """Pages with a live part; of a page without one the badge lives."""
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -93,7 +95,7 @@ class Events:
             if event or loop.time() - spoke > ALIVE_S:
                 await send({"type": "http.response.body", "body": event or b": alive\n\n", "more_body": True})
                 spoke = loop.time()
-            await asyncio.sleep(PAUSE_S if event else 0)
+            await asyncio.sleep(PAUSE_S)  # also where nothing came of it: what others write is no work for all pages
             if not (feed.ended or gone.done()):
                 try:
                     async with asyncio.timeout(LOOK_S):
@@ -131,7 +133,7 @@ class Events:
 
 async def _parts(ask: Ask) -> dict[str, dict[str, Any]]:
     """The templates of a page's live part, and what each is given."""
-    from holdfast.hub.ui import messages, nodes, overview
+    from holdfast.hub.ui import letter, messages, nodes, overview
     from holdfast.hub.ui.standing import notices
 
     if ask.query.page == "overview":
@@ -145,6 +147,9 @@ async def _parts(ask: Ask) -> dict[str, dict[str, Any]]:
         news = await messages.news(ask, ask.query.view)
         if news is not None:
             return {"messages_news.html": {"mark": messages.mark_of(news), "rows": [row.pos for row in news.rows]}}
+    if ask.query.page == "letter":
+        with contextlib.suppress(HoldfastError):  # it was erased, or is not for him any more
+            return {"letter_live.html": {"d": await letter.live(ask)}}
     return {}
 
 

@@ -10,6 +10,7 @@ from msgspec import Meta
 from holdfast.hub.principal import INBOX, WRITE
 from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
 from holdfast.hub.ui.routes import Page
+from holdfast.records import KEY_BYTES_MAX
 
 ROWS: Final = 50
 """What a page of a list shows."""
@@ -75,6 +76,20 @@ class MessagesAt(msgspec.Struct, frozen=True, kw_only=True):
     undo: Annotated[str, Meta(max_length=2000)] = ""
 
 
+class LetterAt(MessagesAt, frozen=True, kw_only=True):
+    """Which message, and of which list; `id` where the path cannot say it, `sender` where two used one id."""
+
+    id: Annotated[str, Meta(max_length=KEY_BYTES_MAX)] = ""
+    of: Annotated[str, Meta(max_length=255)] = msgspec.field(default="", name="sender")
+
+
+class ThreadAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which conversation, where the path cannot say it, and from where on."""
+
+    id: Annotated[str, Meta(max_length=KEY_BYTES_MAX)] = ""
+    after: AfterPos = 0
+
+
 class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
     """Where to go afterwards, and the link by which somebody came."""
 
@@ -88,7 +103,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     page: str
     agent: str = ""
     node: str = ""
-    view: Annotated[str, Meta(max_length=4000, description="of messages: the query of the list")] = ""
+    view: Annotated[str, Meta(max_length=4000, description="of messages: the query of the list; of one: which")] = ""
 
 
 PAGES: Final = (
@@ -97,6 +112,10 @@ PAGES: Final = (
     Page(path="/reports", work="messages.messages", or_needs=INBOX, query=MessagesAt),
     Page(path="/messages/act", work="messages_act.act", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
     Page(path="/messages/views", work="views.change", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/reply", work="answering.reply", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/execute", work="answering.execute", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/{rest:path}", work="letter.letter", or_needs=INBOX, query=LetterAt),
+    Page(path="/threads/{rest:path}", work="threads.thread", or_needs=INBOX, query=ThreadAt),
     Page(path="/nodes", work="nodes.nodes"),
     Page(path="/nodes/{rest:path}", work="nodes.node", query=Named),
     Page(path="/agents", work="nodes.agents", query=Found),

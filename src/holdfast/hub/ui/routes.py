@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from holdfast.errors import NotFound, Unauthenticated
-from holdfast.hub.api import ANY, JSON, Guarded, Nothing, Operation, Parameters
+from holdfast.hub.api import ANY, JSON, Endpoint, Guarded, Nothing, Operation, Parameters
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, body_of, encode_json, header
 from holdfast.hub.principal import NOBODY, READ, Principal, principal_of, set_principal
 
@@ -70,6 +70,7 @@ class View(msgspec.Struct, kw_only=True):
         title: of the page.
         data: a struct, whose JSON is the twin; bytes, of the media type `kind`, are answered as they are.
         live: the page's name in the stream of its changes; empty: it does not change by itself.
+        stream: answers in place of all that, for what is too large to be held at once.
         status, headers: of the answer.
         extra: what the template is given beside `data`, and the twin does not show.
     """
@@ -79,6 +80,7 @@ class View(msgspec.Struct, kw_only=True):
     data: Any = None
     kind: str = JSON
     live: str = ""
+    stream: Endpoint | None = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     extra: dict[str, Any] = {}
@@ -150,6 +152,9 @@ class Shown:
             module, _, name = page.work.partition(".")
             self._maker = getattr(importlib.import_module(f"holdfast.hub.ui.{module}"), name)
         view = await self._maker(ask)
+        if view.stream is not None:
+            await view.stream(scope, receive, send)
+            return
         if view.template and not twin:
             await front.show(ask, view, send)
             return
