@@ -44,6 +44,7 @@ class Site:
         self.furnisher = Furnisher(asker(hub.url))
         self.furnisher.everything()
         self.furnisher.mail()
+        self.furnisher.letters()
         if hostile:
             self.furnisher.hostile()
 
@@ -55,6 +56,10 @@ class Site:
             "/messages?tab=feed",
             "/messages?tab=feed&q=done&kind=report&time=24h",
             "/messages?tab=snoozed",
+            "/messages/release-17?tab=feed",
+            "/messages/build-17",
+            "/messages/asked-17?sender=commander",
+            "/threads/release-17",
             "/nodes",
             "/nodes/deck",
             "/agents",

@@ -1,0 +1,184 @@
+"""The page of a message in a real browser: for everybody, by keyboard, live, and with nothing hostile alive in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.flow.hubs import HubProcess
+from tests.ui.conftest import Watched, asker
+from tests.ui.furnishing import Furnisher
+from tests.ui.hostile_letters import LARGE, hostile_messages
+from tests.ui.test_browser import looked_at
+
+PLACE = "/messages/release-17?tab=feed"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
+    """A hub of this module's own."""
+    process = HubProcess(tmp_path_factory.mktemp("letter") / "hub")
+    yield process
+    process.kill()
+
+
+@pytest.fixture(scope="module")
+def mail(hub: HubProcess) -> Furnisher:
+    """Fills it."""
+    furnisher = Furnisher(asker(hub.url))
+    furnisher.mail()
+    furnisher.letters()
+    return furnisher
+
+
+def test_it_is_for_every_eye_on_every_screen(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
+    mail.send("long", kind="report", content="x" * 400 + " `" + "y" * 400 + "`", sender="z" * 200, task_id="t" * 200)
+    mail.send("large", kind="report", content=LARGE["a megabyte"][:300_000])
+    mail.send("quotes", content="> " * 12 + "deep")
+    places = [PLACE, "/messages/long", "/messages/large", "/messages/quotes", "/messages/build-17", "/threads/release-17"]
+    places += ["/messages/tool-17", "/messages/release-17?done=acknowledged&n=1&undo=1-1"]
+    found = looked_at(chromium, [(hub.url, place) for place in places])
+    assert not found, json.dumps(found, indent=1)
+
+
+def test_a_destructive_action_is_asked_for_once_more(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
+    mail.send("ask-me", content="Full", actions=[{"name": "drop", "args": {"table": "leads"}, "destructive": True}])
+    context = chromium.new_context(java_script_enabled=False, viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    page.goto(f"{hub.url}/messages/ask-me")
+    page.get_by_text("Edit, then execute").click()
+    page.get_by_label("Arguments of drop, as JSON").fill('{"table": ')
+    page.get_by_role("button", name="Execute as edited").click()
+    assert "not JSON" in page.locator(".problem").inner_text()
+    assert page.get_by_label("Arguments of drop, as JSON").input_value() == '{"table": '
+    page.get_by_label("Arguments of drop, as JSON").fill('{"table": "old"}')
+    page.get_by_role("button", name="Execute as edited").click()
+    assert page.locator("h1").inner_text() == "Execute drop?"
+    assert '"table": "old"' in page.locator("pre").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.get_by_role("button", name="Yes, execute it").click()
+    assert page.url == f"{hub.url}/messages/ask-me?done=executed"
+    assert "Tasks that came of it" in page.inner_text("main")
+    page.get_by_label("To recruiter-1").fill("Done.")
+    page.get_by_role("button", name="Send").click()
+    assert "Sent." in page.inner_text("#toast")
+    assert "Done." in page.get_by_text("The conversation").locator("xpath=..").inner_text()
+    context.close()
+
+
+def test_all_is_done_by_keyboard_alone(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
+    for number in (1, 2, 3):
+        mail.send(f"key-{number}", kind="alert", content=f"alert {number}", sender="keys")
+    context = chromium.new_context()
+    watched = Watched(context, hub.url)
+    page = watched.go("/messages/key-2?tab=needs&from=keys")
+
+    def press(key: str) -> None:
+        with page.expect_navigation():
+            page.keyboard.press(key)
+
+    press("[")
+    assert page.url == f"{hub.url}/messages/key-3?tab=needs&from=keys"
+    press("]")
+    press("e")
+    assert page.locator("#standing").inner_text() == "✓ Taken on"
+    assert "done=" not in page.url, "what was done is told once"
+    assert not page.locator("button[value=acknowledge]").is_visible()
+    press("z")
+    assert "Unread" in page.locator("#standing").inner_text()
+    press("#")
+    assert "Archived" in page.locator("#standing").inner_text()
+    page.keyboard.press("h")
+    assert page.evaluate("document.activeElement.tagName") != "SELECT", "what is archived is not put off"
+    press("z")
+    page.keyboard.press("h")
+    assert page.evaluate("document.activeElement.name") == "until"
+    page.keyboard.press("Tab")
+    press("Enter")
+    assert "Snoozed until" in page.locator("#standing").inner_text()
+    press("z")
+    page.keyboard.press("r")
+    page.keyboard.type("e # z [")
+    assert page.locator("textarea[name=text]").input_value() == "e # z [", "no key works while one types"
+    page.keyboard.press("Tab")
+    press("Enter")
+    assert "Sent." in page.inner_text("#toast")
+    press("U" if page.locator("#standing").inner_text() != "● Unread" else "u")
+    page.keyboard.press("Shift+E")
+    assert page.evaluate("document.activeElement.name") == "name"
+    page.keyboard.press("Escape")
+    press("u")
+    assert page.url == f"{hub.url}/messages?tab=needs&from=keys"
+    page.locator(".open", has_text="alert 1").focus()
+    press("r")
+    assert page.url.endswith("/messages/key-1?tab=needs&from=keys#reply")
+    assert page.evaluate("document.activeElement.name") == "text", "and one can write at once"
+    assert watched.complaints == []
+    context.close()
+
+
+def test_what_happens_elsewhere_is_seen_within_a_second(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
+    context = chromium.new_context()
+    watched = Watched(context, hub.url)
+    with watched.page.expect_response(lambda response: "/ui/events" in response.url):
+        page = watched.go(PLACE)
+    page.locator("textarea[name=text]").fill("half a word")
+    mail.json("POST", "/v1/messages/release-17/state", {"state": "acknowledged", "reader": "ada"})
+    page.locator("#standing", has_text="Taken on").wait_for()
+    page.locator(".trail li", has_text="acknowledged by ada").wait_for()
+    assert not page.locator("button[value=acknowledge]").is_visible()
+    page.locator("button", has_text="Execute Deploy build 17").click()
+    task = page.locator(".tasks li", has_text="Deploy build 17")
+    task.wait_for()
+    page.locator("textarea[name=text]").fill("half a word")
+    known = mail.json("GET", "/v1/inbox?for=coder-1&state=all", None)["mail"]
+    (mine,) = [each["msg_id"] for each in known if each["kind"] == "task"]
+    said = {"state": "done", "reader": "coder-1", "result": {"deployed": "<b>17</b>"}}
+    mail.json("POST", f"/v1/messages/{mine}/state", said)
+    task.locator("pre", has_text='{"deployed":"<b>17</b>"}').wait_for()
+    assert page.locator("textarea[name=text]").input_value() == "half a word", "nothing that is typed is lost"
+    task.get_by_role("link").click()
+    assert page.locator("h1").inner_text().startswith('{"action": "deploy"')
+    assert watched.complaints == []
+    assert watched.strangers == []
+    context.close()
+
+
+def test_nothing_hostile_lives(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
+    messages = hostile_messages()
+    for each in messages:
+        fields = {name: value for name, value in each.items() if value is not None}
+        mail.json("POST", "/sync/message", fields)
+    for number, text in enumerate(LARGE.values()):
+        mail.json("POST", "/sync/message", {"msg_id": f"large-{number}", "recipient": "people", "content": text})
+    context = chromium.new_context()
+    watched = Watched(context, hub.url)
+    places = [f"/messages/{quote(each['msg_id'], safe='')}" for each in messages]
+    places += [f"/threads/{quote(messages[0]['thread'], safe='')}"]
+    places += [f"/messages/large-{number}" for number in range(len(LARGE))]
+    for place in places:
+        page = watched.go(place)
+        assert page.locator("h1").count() == 1, place
+        assert page.evaluate("window.owned") is None, place
+        bad = "main :is(img, script, iframe, template, style, link, object, embed, base, [onclick], [onload], [onerror])"
+        assert page.locator(bad).count() == 0, place
+        assert page.locator("main [hx-get], main [hx-trigger], main .letter :not(a, .quiet)[class]").count() <= 40
+        assert page.evaluate("[...document.querySelectorAll('main a[href]')].every(a => /^(https?|mailto):$/.test(a.protocol))")
+    assert watched.strangers == []
+    assert watched.complaints == []
+    context.close()
+
+
+def test_a_message_is_light(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
+    context = chromium.new_context()
+    watched = Watched(context, hub.url)
+    sizes = list[int]()
+    watched.page.on("response", lambda answer: sizes.append(int(answer.headers.get("content-length", 0))))
+    watched.go(PLACE)
+    assert len(watched.requests) <= 8, watched.requests
+    assert sum(sizes) <= 100_000, sizes
+    context.close()
