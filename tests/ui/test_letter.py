@@ -305,6 +305,7 @@ def test_who_may_read_sees_no_forms_and_who_may_not_sees_nothing(guarded: Guarde
     store = guarded.core.home.open_tokens()
     more = {
         "watcher": Wish(kind="service", name="watch", scopes=("records:read",)),
+        "clerk": Wish(kind="person", name="kim", scopes=("inbox:act",)),
         "narrow": Wish(kind="person", name="pia", collections=("public/*",)),
     }
     guarded.texts |= {role: create(store, wish)[1] for role, wish in more.items()}
@@ -331,6 +332,10 @@ def test_who_may_read_sees_no_forms_and_who_may_not_sees_nothing(guarded: Guarde
     assert (told["node"], told["in_thread"]) == ("", []), "nor what is said beside it"
     assert "between us" not in guarded.good("/threads/q-1")
     assert guarded.page("/messages/q-1/artifacts/0").status_code in (403, 404)
+    guarded.sign_in("clerk")
+    assert "Yes?" in guarded.good("/messages/q-1")
+    assert guarded.page("/messages/q-1/artifacts/0").status_code == 403, "a message opens nothing beside it"
+    guarded.sign_in("narrow")
     answer = guarded.send("/messages/reply", {**form_of(guarded, "/messages/q-1", "/messages/reply"), "text": "Yes."})
     assert answer.status_code == 303, answer.text
     guarded.sign_in("admin")

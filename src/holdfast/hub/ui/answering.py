@@ -21,6 +21,7 @@ from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.hub.exchange import encode_json
 from holdfast.hub.mail_shapes import MailShown
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
+from holdfast.hub.routes_mail import delivery_of
 from holdfast.hub.routes_sync import Post, compare
 from holdfast.hub.routes_sync import read as read_post
 from holdfast.hub.ui.frame import pretty
@@ -59,7 +60,8 @@ async def reply(ask: Ask) -> View:
         author = check_answer(ask.principal, found.shown.recipient)
         post = _reply(ask, found.shown, author)
         question = found.shown.kind == QUESTION
-        if question and found.shown.state == "withdrawn":
+        told = await ask.core.read(lambda: delivery_of(ask.core, found.mail))
+        if question and told["state"] == "withdrawn":
             raise Conflict(f"{found.shown.sender} has withdrawn this question", hint="nobody waits for the answer")
         said = act("done", found.shown.sender, result=post.msg_id) if question else None
         await _post(ask, found.shown, post, said)
@@ -212,9 +214,12 @@ async def _post(ask: Ask, shown: MailShown, post: Post, said: Act | None) -> str
         word = said or act("acknowledged", shown.sender)
         parts.append(drafts.value(DELIVERY, shown.msg_id, word.value(), author=author))
     size = sum(len(each.payload) for each in parts)
+
+    def prepare() -> list[Any]:
+        return [core.own.ready(log, each) for each in parts]
+
     quick = size <= QUICK_BYTES
-    make = [lambda each=each: core.own.ready(log, each) for each in parts]  # type: ignore[misc]
-    ready = [each() for each in make] if quick else await core.read(lambda: [each() for each in make])
+    ready = prepare() if quick else await core.read(prepare)
 
     def work(desk: Desk) -> str | HoldfastError:
         before = desk.first("msg_id", post.msg_id) or desk.newest(MESSAGES, post.msg_id)

@@ -11,10 +11,12 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import codec
+from holdfast.collections.messages import ATTACHED
 from holdfast.corpus import Stored
 from holdfast.errors import HoldfastError, NotFound
 from holdfast.hub import files
 from holdfast.hub.exchange import Receive, Scope, Send
+from holdfast.hub.principal import READ
 from holdfast.hub.routes_artifacts import ArtifactWork, Content
 from holdfast.hub.routes_files import Download
 from holdfast.hub.routes_node import Blobs
@@ -23,8 +25,6 @@ from holdfast.hub.ui.letters import letter_url
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.records import SEALED, read_blob_reference
 
-ATTACHED: Final = ("artifact", "artifacts", "artifact_id", "file", "files", "file_id", "attachments")
-"""Fields in which messages name what goes with them."""
 ATTACHMENTS_MAX: Final = 20
 _FILE: Final = re.compile(r"file_[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
@@ -98,6 +98,7 @@ async def looked_up(ask: Ask, msg: str, sender: str, found: list[Attachment]) ->
 
 async def _look_up(ask: Ask, each: Attachment) -> None:
     core = ask.core
+    ask.principal.need(READ)  # who may act on his inbox alone reads nothing beside it
     if each.kind == "file":
         ask.principal.check_read(files.FILES)
         known = files.info(await core.read(lambda: files.find(core, each.id)))
@@ -125,6 +126,7 @@ async def attachment(ask: Ask, content: Any, extra: dict[str, Any], number: str)
     found = named_by(content, extra)
     if not number.isdigit() or len(number) > 3 or int(number) >= len(found) or found[int(number)].kind == "named":
         raise NotFound(f"the message has no artifact {number!r:.40}", hint="its page lists them")
+    ask.principal.need(READ)
     each = found[int(number)]
     if each.kind == "file":
         return _sent(Download(ask.core), {"file_id": each.id}, each.name)
@@ -139,7 +141,8 @@ def record(ask: Ask, stored: Stored) -> View:
     if stored.is_blob and not stored.record.flags & SEALED:
         digest, _ = read_blob_reference(stored.payload())
         return _sent(Blobs(ask.core), {"digest": digest.hex()}, name)
-    headers = (("content-disposition", files.disposition(_file_name(name))), ("content-security-policy", _SANDBOX[1].decode()))
+    disposition = files.disposition(_file_name(name))
+    headers = (("content-disposition", disposition), ("content-security-policy", _SANDBOX[1].decode()))
     return View(data=stored.payload(), kind=files.OCTETS, headers=headers)
 
 

@@ -338,9 +338,12 @@ def _results(core: Any, told: DeliveryShown, answered: bool) -> list[Outcome]:
     for name, reader in told.readers.items():
         if reader.result is None:
             continue
-        text = reader.result if isinstance(reader.result, str) else seen(msgspec.json.encode(reader.result).decode())
+        if isinstance(reader.result, str):
+            text = reader.result
+        else:
+            text = seen(msgspec.json.encode(reader.result)[: RESULT_SHOWN * 2].decode("utf-8", "ignore"))
         # Who answers a question by a message says which one.
-        is_letter = answered and isinstance(reader.result, str) and mailbox.named(core.corpus, text, name)
+        is_letter = answered and isinstance(reader.result, str) and bool(mailbox.named(core.corpus, text, name))
         more = len(text) > RESULT_SHOWN
         out.append(Outcome(name, text[:RESULT_SHOWN], more, text if is_letter else ""))
     return out

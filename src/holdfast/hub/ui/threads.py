@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from holdfast import clock
@@ -10,12 +12,13 @@ from holdfast.corpus import Filter, Stored
 from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import NotFound
 from holdfast.hub.ui.letter import named, visible
-from holdfast.hub.ui.letters import Body, body_of, read, subject_of
+from holdfast.hub.ui.letters import Body, body_of, read
+from holdfast.hub.ui.messages_rows import subject_of
 from holdfast.hub.ui.pages import ROWS, ThreadAt
 from holdfast.hub.ui.routes import Ask, View, no_page
 from holdfast.records import NAME_BYTES_MAX
 
-TEXT_SHOWN = 4_000
+TEXT_SHOWN: Final = 4_000
 """Letters of a message in a conversation; its own page shows more."""
 
 
@@ -68,7 +71,7 @@ def _look(ask: Ask, name: str, after: int) -> Thread:
         shown = [each for each in begun if each.pos not in {one.pos for one in shown}] + shown
     said = [one for each in shown if (one := _said(ask, each)) is not None]
     first = next((one for each in begun if (one := _said(ask, each)) is not None), said[0] if said else None)
-    subject = name if first is None else subject_of(first.kind, first.body.text or first.body.payload or None, {})
+    subject = name if first is None else subject_of(first.body.text or first.body.payload or first.kind)
     return Thread(name, subject, said, not after, following)
 
 
