@@ -91,7 +91,7 @@ def _reply(ask: Ask, shown: MailShown, author: str) -> Post:
     form, body = ask.form, None
     if shown.kind == QUESTION and isinstance(shown.options, list) and shown.options:
         number = form.get("option", "")
-        if not number.isdigit() or len(number) > 3 or int(number) >= len(shown.options):
+        if not number.isdecimal() or len(number) > 3 or int(number) >= len(shown.options):
             raise UsageError("this question takes one of its own answers", hint="choose one of them")
         body = shown.options[int(number)]
     else:
@@ -144,7 +144,7 @@ def _another(ask: Ask, shown: MailShown) -> tuple[Offer, dict[str, Any]]:
 
 async def _execute(ask: Ask, shown: MailShown, offer: Offer, args: dict[str, Any], author: str) -> str:
     about = {"id": offer.id, "title": offer.title, "message": shown.msg_id, "sender": shown.sender}
-    if args != offer.args and not offer.id.startswith("own/"):
+    if args != offer.args and "action" in ask.form:
         about["edited"] = True
     body = {"action": offer.name, "args": args}
     post = _message(shown, author, offer.task, offer.to, TASK, body, action=about)

@@ -124,7 +124,7 @@ async def attachment(ask: Ask, content: Any, extra: dict[str, Any], number: str)
         NotFound: the message names nothing under this number, or nothing that is here.
     """
     found = named_by(content, extra)
-    if not number.isdigit() or len(number) > 3 or int(number) >= len(found) or found[int(number)].kind == "named":
+    if not number.isdecimal() or len(number) > 3 or int(number) >= len(found) or found[int(number)].kind == "named":
         raise NotFound(f"the message has no artifact {number!r:.40}", hint="its page lists them")
     ask.principal.need(READ)
     each = found[int(number)]
