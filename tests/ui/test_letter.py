@@ -180,7 +180,9 @@ def test_a_conversation_comes_in_pages_and_in_order(inside: Inside) -> None:
 
 
 def test_an_answer_reaches_whoever_asks_and_is_sent_once(inside: Inside) -> None:
-    post(inside, msg_id="q-1", kind="question", content="Hire her?", options=["yes", {"if": "cheap"}, "no"], task_id="t")
+    post(
+        inside, msg_id="q-1", kind="question", content="Hire her?", options=["yes", {"if": "cheap"}, "no"], task_id="t"
+    )
     place = "/messages/q-1?tab=needs"
     form = form_of(inside, place, "/messages/reply")
     for _ in range(2):
@@ -214,7 +216,9 @@ def test_what_was_typed_is_there_again_when_something_was_wrong(inside: Inside) 
 
 
 def test_an_action_becomes_one_task_whose_result_is_shown(inside: Inside) -> None:
-    post(inside, msg_id="m-1", content="Build 17 is ready", priority="hot", task_id="t-17", actions=[DEPLOY, {"nme": 1}])
+    post(
+        inside, msg_id="m-1", content="Build 17 is ready", priority="hot", task_id="t-17", actions=[DEPLOY, {"nme": 1}]
+    )
     text = inside.good("/messages/m-1")
     assert "It offers 1 action more" in text
     assert "&#34;build&#34;: 17" in text
@@ -319,7 +323,12 @@ def test_who_may_read_sees_no_forms_and_who_may_not_sees_nothing(guarded: Guarde
     assert "/messages/act" not in text
     assert "/messages/execute" not in text
     assert "Deploy build 17" in text
-    form = {"id": "q-1", "text": "no", "fresh": "a" * 32, "form_token": form_of(guarded, "/", "/ui/scheme")["form_token"]}
+    form = {
+        "id": "q-1",
+        "text": "no",
+        "fresh": "a" * 32,
+        "form_token": form_of(guarded, "/", "/ui/scheme")["form_token"],
+    }
     for path in ("/messages/reply", "/messages/execute"):
         assert guarded.send(path, {**form, "action": "deploy-17"}).status_code == 403
     for role in ("narrow", "public", "blind"):
@@ -357,7 +366,12 @@ def test_what_goes_with_a_message_is_saved_and_never_shown(inside: Inside) -> No
         "POST", "/storage/artifacts", {"session_id": session, "name": "b.svg", "type": "image", "path": "/x"}
     )["id"]
     inside.ask("PUT", f"/storage/artifacts/{artifact}/content", evil, "image/svg+xml")
-    given = [stored["file_id"], {"artifact_id": artifact}, {"digest": stored["digest"], "name": "c.html\r\nX: y"}, "d.txt"]
+    given = [
+        stored["file_id"],
+        {"artifact_id": artifact},
+        {"digest": stored["digest"], "name": "c.html\r\nX: y"},
+        "d.txt",
+    ]
     post(inside, msg_id="m-1", content={"text": "see", "files": given[:2]}, artifacts=given[2:], attachments=given[0])
     told = twin(inside, "m-1")["artifacts"]
     assert [(each["kind"], each["name"], each["size"]) for each in told] == [

@@ -39,7 +39,14 @@ def test_it_is_for_every_eye_on_every_screen(chromium: Any, hub: HubProcess, mai
     mail.send("long", kind="report", content="x" * 400 + " `" + "y" * 400 + "`", sender="z" * 200, task_id="t" * 200)
     mail.send("large", kind="report", content=LARGE["a megabyte"][:300_000])
     mail.send("quotes", content="> " * 12 + "deep")
-    places = [PLACE, "/messages/long", "/messages/large", "/messages/quotes", "/messages/build-17", "/threads/release-17"]
+    places = [
+        PLACE,
+        "/messages/long",
+        "/messages/large",
+        "/messages/quotes",
+        "/messages/build-17",
+        "/threads/release-17",
+    ]
     places += ["/messages/tool-17", "/messages/release-17?done=acknowledged&n=1&undo=1-1"]
     found = looked_at(chromium, [(hub.url, place) for place in places])
     assert not found, json.dumps(found, indent=1)
@@ -165,10 +172,14 @@ def test_nothing_hostile_lives(chromium: Any, hub: HubProcess, mail: Furnisher) 
         page = watched.go(place)
         assert page.locator("h1").count() == 1, place
         assert page.evaluate("window.owned") is None, place
-        bad = "main :is(img, script, iframe, template, style, link, object, embed, base, [onclick], [onload], [onerror])"
+        bad = (
+            "main :is(img, script, iframe, template, style, link, object, embed, base, [onclick], [onload], [onerror])"
+        )
         assert page.locator(bad).count() == 0, place
         assert page.locator("main [hx-get], main [hx-trigger]").count() == 0, place
-        assert page.evaluate("[...document.querySelectorAll('main a[href]')].every(a => /^(https?|mailto):$/.test(a.protocol))")
+        assert page.evaluate(
+            "[...document.querySelectorAll('main a[href]')].every(a => /^(https?|mailto):$/.test(a.protocol))"
+        )
     assert watched.strangers == []
     assert watched.complaints == []
     context.close()
