@@ -145,7 +145,8 @@ def test_ids_that_are_nobodys_alone_or_no_part_of_a_path(inside: Inside) -> None
         pen = Pen(sender)
         pen.message("same", f"of {sender}", to="people")
         inside.furnisher.ship(sender, [pen])
-    assert "Several senders" in (choice := inside.good("/messages/same"))
+    choice = inside.good("/messages/same")
+    assert "Several senders" in choice
     for link in re.findall(r'href="(/messages/same\?[^"]+)"', choice):
         assert "of ada" in inside.good(link) or "of bob" in inside.good(link)
     assert twin(inside, "same", sender="bob")["message"]["content"] == "of bob"
@@ -359,8 +360,9 @@ def test_who_may_read_sees_no_forms_and_who_may_not_sees_nothing(guarded: Guarde
 
 def test_what_goes_with_a_message_is_saved_and_never_shown(inside: Inside) -> None:
     evil = b"<script>window.owned=1</script>"
-    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.html"\r\nContent-Type: text/html\r\n\r\n%b\r\n--x--\r\n'
-    stored = json.loads(inside.ask("POST", "/sync/files", part % evil, "multipart/form-data; boundary=x"))
+    head = b'Content-Disposition: form-data; name="file"; filename="a.html"\r\nContent-Type: text/html'
+    form = b"--x\r\n%b\r\n\r\n%b\r\n--x--\r\n" % (head, evil)
+    stored = json.loads(inside.ask("POST", "/sync/files", form, "multipart/form-data; boundary=x"))
     session = inside.furnisher.json("POST", "/storage/sessions", {"agent_name": "coder-1"})["id"]
     artifact = inside.furnisher.json(
         "POST", "/storage/artifacts", {"session_id": session, "name": "b.svg", "type": "image", "path": "/x"}

@@ -84,9 +84,9 @@ def read(core: Any, stored: Stored) -> Message | None:
         stored: the record; read from its files, so for threads.
     """
     try:
-        if stored.is_blob and stored.body is not None and not stored.record.flags & SEALED:
-            if read_blob_reference(stored.payload())[1] > BLOB_READ_MAX:
-                return message_in(stored, {"body": None})
+        here = stored.is_blob and stored.body is not None and not stored.record.flags & SEALED
+        if here and read_blob_reference(stored.payload())[1] > BLOB_READ_MAX:
+            return message_in(stored, {"body": None})
         return message_in(stored, load(stored, core.home.blobs))
     except HoldfastError:
         return None

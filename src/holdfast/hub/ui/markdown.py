@@ -44,7 +44,7 @@ def rendered(text: str) -> Markup:
     if _MARKUP.search(text):
         made = _rendered(text)
         if made is not None and len(made) <= GROWTH_MAX * len(text) + 1_000:
-            return Markup(made)  # noqa: S704 - every part of it was escaped, or is ours
+            return Markup(made)  # every part of it was escaped, or is ours
     return Markup('<p class="text">{}</p>').format(text)
 
 
@@ -68,7 +68,7 @@ def _parser() -> Any:
     from markdown_it.rules_block import StateBlock
 
     class Parser(MarkdownIt):
-        def validateLink(self, url: str) -> bool:  # noqa: N802 - the library's name
+        def validateLink(self, url: str) -> bool:
             return is_safe_url(url)
 
     def deep(state: StateBlock, _first: int, _last: int, _silent: bool) -> bool:
