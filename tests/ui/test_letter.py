@@ -420,7 +420,7 @@ def test_good_markdown_is_read() -> None:
     made = str(rendered("# Title\n\n> **a** *b* `c`\n\n3. x\n4. y\n\n[good](https://good.example/a?b=1&c=2)\nnext"))
     assert made == (
         '<p class="heading"><strong>Title</strong></p><blockquote><p><strong>a</strong> <em>b</em> <code>c</code></p>'
-        '</blockquote><ol start="3"><li>x\n</li><li>y\n</li></ol>'
+        '</blockquote><ol start="3"><li>x</li><li>y</li></ol>'
         '<p><a href="https://good.example/a?b=1&amp;c=2" rel="noopener noreferrer nofollow">good</a>'
         ' <span class="quiet">(good.example)</span><br>next</p>'
     )

@@ -95,7 +95,7 @@ def _reply(ask: Ask, shown: MailShown, author: str) -> Post:
             raise UsageError("this question takes one of its own answers", hint="choose one of them")
         body = shown.options[int(number)]
     else:
-        body = form.get("text", "").replace("\r\n", "\n").strip()
+        body = str(form.get("text", "")).replace("\r\n", "\n").strip()
         if not body:
             raise UsageError("a reply needs words", hint="nothing was sent")
         if len(body) > REPLY_MAX:
@@ -106,7 +106,7 @@ def _reply(ask: Ask, shown: MailShown, author: str) -> Post:
 
 def _fresh(ask: Ask) -> str:
     """What names this one sending of the form, made with the page."""
-    found = ask.form.get("fresh", "")
+    found = str(ask.form.get("fresh", ""))
     if not _FRESH.fullmatch(found):
         raise UsageError("this form has no number of its own", hint="load the page again, and send it from there")
     return found
@@ -143,7 +143,7 @@ def _another(ask: Ask, shown: MailShown) -> tuple[Offer, dict[str, Any]]:
 
 
 async def _execute(ask: Ask, shown: MailShown, offer: Offer, args: dict[str, Any], author: str) -> str:
-    about = {"id": offer.id, "title": offer.title, "message": shown.msg_id, "sender": shown.sender}
+    about: dict[str, Any] = {"id": offer.id, "title": offer.title, "message": shown.msg_id, "sender": shown.sender}
     if args != offer.args and "action" in ask.form:
         about["edited"] = True
     body = {"action": offer.name, "args": args}

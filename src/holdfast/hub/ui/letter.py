@@ -361,7 +361,7 @@ def _tasks(ask: Ask, shown: MailShown, offered: list[Offer]) -> list[TaskShown]:
     for task in dict.fromkeys(ids):
         mine = [mail for mail in mailbox.named(corpus, task) if _sees(ask.principal, mail)]
         found.update({(mail.msg, mail.sender): (mail, stored) for mail, stored in mailbox.with_records(corpus, mine)})
-    out = []
+    out = list[TaskShown]()
     for mail, stored in sorted(found.values(), key=lambda each: each[0].pos):
         if len(out) < TASKS_MAX and (one := _task(ask.core, shown, mail, stored)) is not None:
             out.append(one)

@@ -109,8 +109,6 @@ def _html(tokens: Sequence[Token]) -> Iterator[str]:
         elif kind in _TAGS:
             if not token.hidden:
                 yield f"<{_TAGS[kind]}{_start(token)}>" if end == "open" else f"</{_TAGS[kind]}>"
-            elif end == "close":
-                yield "\n"
         elif token.type in ("softbreak", "hardbreak"):
             yield "<br>"
         elif token.type == "hr":

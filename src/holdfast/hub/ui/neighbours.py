@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -57,12 +57,12 @@ def neighbours(ask: Ask, asked: MessagesAt, pos: int) -> Neighbours:
             newer = [] if one is None else [one]
     except HoldfastError:  # a list that is not for him, or is none
         return Neighbours("", "", back)
-    return Neighbours(*(_address(ask, each[:1], query) for each in (newer, older)), back)
+    return Neighbours(_address(ask, newer, query), _address(ask, older, query), back)
 
 
 def _address(ask: Ask, found: list[Mail], query: str) -> str:
     if not found:
         return ""
-    mail: Any = found[0]
+    mail = found[0]
     twice = len(named(ask.core.corpus, mail.msg)) > 1
     return message_url(mail.msg, mail.sender, query, named_twice=twice)
