@@ -53,9 +53,10 @@
     work();
   });
 
-  // The list leads here to reply or to execute.
-  if (location.hash === "#reply") go("r");
-  if (location.hash === "#execute") go("E");
+  // The list leads here to reply or to execute. A browser that has gone to a place in a page takes the focus away, so this
+  // comes behind it.
+  const where = { "#reply": "r", "#execute": "E" }[location.hash];
+  if (where) addEventListener("load", () => setTimeout(() => go(where)));
 
   // What an address says was done is told once.
   const told = new URL(location.href);
