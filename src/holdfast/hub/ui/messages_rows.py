@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from holdfast.hub.principal import Principal
 
 SUBJECT_MAX: Final = 120
-SUBJECTS: Final = ("subject", "title", "summary", "text", "message", "question", "content")
+SUBJECTS: Final = ("subject", "title", "summary", "text", "message", "question", "content", "action")
 """Fields of a body in which its one line may stand."""
+_MARKS: Final = re.compile(r"^(?:[#>]+[ \t]+)+")
+"""How a heading or a quote begins, in a text that is Markdown."""
 ETAG_SHOWN: Final = 16
 STATES: Final = {
     "unread": ("●", "Unread", "fresh"),
@@ -143,7 +146,7 @@ def subject_of(body: Any) -> str:
     if isinstance(body, dict):
         body = next((body[name] for name in SUBJECTS if isinstance(body.get(name), str) and body[name].strip()), body)
     text = body if isinstance(body, str) else "" if body is None else json.dumps(body, ensure_ascii=False)
-    text = text[: 4 * SUBJECT_MAX].strip().partition("\n")[0]
+    text = _MARKS.sub("", text[: 4 * SUBJECT_MAX].strip()).partition("\n")[0]
     text = "".join(each if each.isprintable() else " " for each in text).strip()
     return (text if len(text) <= SUBJECT_MAX else text[: SUBJECT_MAX - 1] + "…") or "(empty)"
 
