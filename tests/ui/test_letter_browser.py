@@ -37,7 +37,6 @@ def mail(hub: HubProcess) -> Furnisher:
 
 def test_it_is_for_every_eye_on_every_screen(chromium: Any, hub: HubProcess, mail: Furnisher) -> None:
     mail.send("long", kind="report", content="x" * 400 + " `" + "y" * 400 + "`", sender="z" * 200, task_id="t" * 200)
-    mail.send("large", kind="report", content=LARGE["a megabyte"][:300_000])
     mail.send("quotes", content="> " * 12 + "deep")
     places = [
         PLACE,
@@ -181,7 +180,7 @@ def test_what_happens_elsewhere_is_seen_within_a_second(chromium: Any, hub: HubP
     task.locator("pre", has_text='{"deployed":"<b>17</b>"}').wait_for()
     assert page.locator("textarea[name=text]").input_value() == "half a word", "nothing that is typed is lost"
     task.get_by_role("link").click()
-    assert page.locator("h1").inner_text().startswith('{"action": "deploy"')
+    assert page.locator("h1").inner_text() == "deploy"
     assert watched.complaints == []
     assert watched.strangers == []
     context.close()

@@ -113,7 +113,7 @@ def listed(corpus: SqlCorpus, sought: Sought, below: int, limit: int) -> Listed:
 
 
 def above(corpus: SqlCorpus, sought: Sought, pos: int) -> Mail | None:
-    """The message that is sought next above a position; None: there is none, or not within so many rows as are looked at.
+    """The message that is sought next above a position; None: there is none, or not among the rows that are looked at.
 
     Args:
         corpus: of a hub, whose mail was taken up.
@@ -123,9 +123,8 @@ def above(corpus: SqlCorpus, sought: Sought, pos: int) -> Mail | None:
     tests, values = _tests(sought, "m")
     if sought.folded:
         again, more = _tests(sought, "g")
-        tests += (
-            f" AND (m.dedupe IS NULL OR NOT EXISTS(SELECT 1 FROM mail g WHERE g.dedupe=m.dedupe AND g.pos>m.pos{again}))"
-        )
+        newer = f"SELECT 1 FROM mail g WHERE g.dedupe=m.dedupe AND g.pos>m.pos{again}"
+        tests += f" AND (m.dedupe IS NULL OR NOT EXISTS({newer}))"
         values += more
     parts, sql, args = _cells(sought), list[str](), list[Any]()
     if not parts:
