@@ -229,7 +229,7 @@ async def page(ask: Ask, found: Found, *, problem: str = "", typed: dict[str, st
 
 def asked_at(place: str) -> LetterAt:
     """What the address of a message asks for; nothing of a list where it is none."""
-    names = {field.encode_name for field in msgspec.structs.fields(LetterAt)}
+    names = LetterAt.__struct_encode_fields__
     try:
         pairs = parse_qsl(urlsplit(place).query, keep_blank_values=True, errors="strict", max_num_fields=50)
         return msgspec.convert({name: text for name, text in pairs if name in names and text}, LetterAt, strict=False)
