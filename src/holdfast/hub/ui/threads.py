@@ -11,6 +11,7 @@ from holdfast.collections import mailbox
 from holdfast.corpus import Filter, Stored
 from holdfast.corpus.sql import MESSAGES
 from holdfast.errors import NotFound
+from holdfast.hub.routes_mail import ready
 from holdfast.hub.ui.letter import named, visible
 from holdfast.hub.ui.letters import Body, body_of, read
 from holdfast.hub.ui.messages_rows import subject_of
@@ -52,6 +53,8 @@ async def thread(ask: Ask) -> View:
     name, below = named(ask)
     if below:
         raise no_page(ask.scope["path"])
+    # The message that began it is found by its id, among those that were taken up.
+    await ready(ask.core, ("",), ask.core.home.wall.now_ms())
     data = await ask.core.read(lambda: _look(ask, name, asked.after))
     if not data.said and not asked.after:
         raise NotFound(f"there is no conversation {name!r:.80}", hint="a message's page leads to its own")
