@@ -15,6 +15,7 @@ from holdfast.hub.tokens import Wish, create
 from holdfast.hub.ui.markdown import rendered
 from holdfast.hub.ui.trail import arrival
 from tests.hub.pens import Pen
+from tests.ui.furnishing import HOSTILE
 from tests.ui.hostile_letters import LARGE, MARKDOWN, hostile_messages
 from tests.ui.inside import Guarded, Inside
 from tests.ui.test_pages import Tags
@@ -351,6 +352,9 @@ def test_who_may_read_sees_no_forms_and_who_may_not_sees_nothing(guarded: Guarde
     guarded.sign_in("admin")
     (got,) = guarded.client.get("/messages/q-1.json").json()["in_thread"][-1:]
     assert got["sender"] == "pia"
+    post(guarded, msg_id="later", content="later")
+    assert twin(guarded, "q-1", tab="feed", priority="normal")["next_to"]["newer"].startswith("/messages/later?")
+    assert twin(guarded, "later", tab="done", q="Yes")["next_to"]["older"].startswith("/messages/q-1?")
     assert "/messages/act" not in guarded.good("/messages/secret"), "in an agent's inbox its own word counts"
     assert "/messages/act" in guarded.good("/messages/secret?to=recruiter-1"), "unless one looks into it"
 
@@ -450,7 +454,11 @@ def test_hostile_messages_do_nothing_on_any_page(inside: Inside) -> None:
     sent = hostile_messages()
     for each in sent:
         post(inside, **{name: value for name, value in each.items() if value is not None})
-    for each in sent:
+    pen = Pen(HOSTILE[0])
+    pen.message("from a node", HOSTILE[7], to="people", thread="of a node")
+    inside.furnisher.ship(HOSTILE[1], [pen])
+    assert twin(inside, "from a node")["node"] == HOSTILE[1]
+    for each in [*sent, {"msg_id": "from a node", "thread": "of a node"}]:
         place = f"/messages/{quote(each['msg_id'], safe='')}"
         for where in (place, f"/threads/{quote(each['thread'], safe='')}"):
             text = inside.good(where)
