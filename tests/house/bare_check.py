@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 
 EXTRAS = (
-    *("starlette", "uvicorn", "uvloop", "httptools", "jinja2", "multipart", "prometheus_client"),
+    *("starlette", "uvicorn", "uvloop", "httptools", "jinja2", "markdown_it", "multipart", "prometheus_client"),
     *("opentelemetry", "psycopg"),
 )
 LAZY = ("cryptography", "zstandard", "asyncio")  # `import holdfast` must stay light

@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 import holdfast
+from holdfast.collections import mailbox
 from holdfast.corpus import SqliteCorpus, index
 from holdfast.corpus.engine import Engine
 from holdfast.corpus.scripts import migrations
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.integrity import verify_corpus
+from holdfast.log import drafts
 from holdfast.query import where
 from holdfast.testing.corpus import content, log_of, put
 
@@ -148,7 +150,7 @@ def test_a_file_from_before_there_was_an_index_gets_one_and_is_found_by_it(
     for number in range(10):
         put(log, f"k{number}", {"n": number}, "numbers")
     later = "".join(migrations(ROLES[role])[before:])
-    for table in re.findall(r"CREATE TABLE (\w+)", later):
+    for table in dict.fromkeys(re.findall(r"CREATE TABLE (\w+)", later)):  # a script may make one anew
         corpus.write(lambda tx, table=table: tx.execute(f"DROP TABLE {table}"))
     corpus.write(lambda tx: tx.execute(f"PRAGMA user_version={before}"))
     corpus.close()
@@ -162,6 +164,25 @@ def test_a_file_from_before_there_was_an_index_gets_one_and_is_found_by_it(
     asked = index.Query(collection="numbers", condition=where("n") > 6, order=("-n",))
     assert [stored.record.key for stored in index.find(beheld, asked, content).found] == ["k9", "k8", "k7"]
     beheld.close()
+
+
+def test_a_hub_from_before_its_mail_could_be_narrowed_fills_it_anew(tmp_path: Path) -> None:
+    corpus = SqliteCorpus(tmp_path / "old.db", hub=True)
+    log = log_of(corpus, tmp_path)
+    log.append([drafts.message({"body": "hi", "to": "people", "task": "t"}, msg_id="m", kind="alert")])
+    assert mailbox.fill(corpus, None) == 1
+    scripts = migrations(ROLES["hub"])
+    number = next(n for n, script in enumerate(scripts) if "DROP TABLE mail" in script)
+    before = re.findall(r"^CREATE (?:TABLE mail\(|INDEX mail_).*?;$", scripts[number - 1], re.S | re.M)
+    for statement in ["DROP TABLE mail", *before]:
+        corpus.write(lambda tx, statement=statement: tx.execute(statement))
+    corpus.write(lambda tx: tx.execute(f"PRAGMA user_version={number}"))
+    corpus.close()
+    corpus = SqliteCorpus(tmp_path / "old.db", hub=True)
+    assert corpus.query("SELECT * FROM mail") == []
+    assert mailbox.fill(corpus, None) == 1
+    assert corpus.query("SELECT msg, kind, task FROM mail") == [("m", "alert", "t")]
+    corpus.close()
 
 
 def test_every_shipped_role_makes_a_file(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Site:
         self.furnisher.everything()
         self.furnisher.rules()
         self.furnisher.artifact()
+        self.furnisher.mail()
+        self.furnisher.letters()
         if hostile:
             self.furnisher.hostile()
 
@@ -53,6 +55,13 @@ class Site:
         """One page of each kind."""
         return [
             "/",
+            "/messages?tab=feed",
+            "/messages?tab=feed&q=done&kind=report&time=24h",
+            "/messages?tab=snoozed",
+            "/messages/release-17?tab=feed",
+            "/messages/build-17",
+            "/messages/asked-17?sender=commander",
+            "/threads/release-17",
             "/nodes",
             "/nodes/deck",
             "/agents",

@@ -30,6 +30,21 @@ HOSTILE = (
     "a" * 200,
     "../../etc/passwd",
 )
+BRIEF = """# Build 17 is ready
+
+It is **signed**, and *all tests pass*:
+
+1. `make test`: 1,204 passed
+2. the [changes](https://example.org/changes/17) since 16
+   - faster search
+   - no more locks
+
+> Deploy it before Friday, please.
+
+```python
+deploy(17, where=["eu-1", "eu-2"])
+```
+"""
 TASK = {"goal": "Find three Django developers", "steps": ["search", "call"], "done": False, "budget": {"eur": 400}}
 
 
@@ -163,6 +178,47 @@ class Furnisher:
         }
         self.json("POST", "/sync/message", alert)
 
+    def send(self, msg_id: str, to: str | None = "people", **fields: Any) -> None:
+        """One message."""
+        message = {"msg_id": msg_id, "sender": "recruiter-1", "recipient": to, "content": f"about {msg_id}", **fields}
+        if "dedupe_key" in fields:
+            del message["msg_id"]  # it has the one that the key makes
+        self.json("POST", "/sync/message", message)
+
+    def mail(self) -> None:
+        """What agents report and ask: something in every tab."""
+        self.send("build-17", kind="question", content="Deploy build 17?", sender="coder-1", options=["yes", "no"])
+        self.send("lead-acme", priority="hot", content="HOT lead: Acme needs three Django developers", task_id="t-17")
+        self.send("disk", kind="alert", content={"subject": "htpc: 91 % of the disk is used"}, sender="synthesizer-1")
+        for sender in ("coder-1", "recruiter-1", "reasoner-1"):
+            self.send("", kind="alert", content="the model answers slowly", sender=sender, dedupe_key="slow")
+        for number in range(1, 41):
+            self.send(f"report-{number:02}", kind="report", content=f"Done with task {number}\nin {number} s.")
+        self.send("cv", kind="report", content="The third CV", artifacts=["cv.pdf"], priority="low", task_id="t-17")
+        for msg_id, state in (("report-01", "done"), ("report-02", "snoozed"), ("report-03", "archived")):
+            self.json("POST", f"/v1/messages/{msg_id}/state", {"state": state, "reader": "people"})
+        self.json("POST", "/v1/messages/report-04/state", {"state": "acknowledged", "reader": "people"})
+
+    def letters(self) -> None:
+        """A message that has everything a message can have, and what became of it."""
+        now = round(time.time() * 1000)
+        pen = _pen("coder-1")
+        pen.stamp = (now - 400_000) << 16
+        body = {"body": BRIEF, "to": "people", "priority": "high", "task": "t-17", "thread": "release-17"}
+        offers = [
+            {"name": "deploy", "title": "Deploy build 17", "args": {"build": 17, "where": ["eu-1", "eu-2"]}},
+            {"name": "drop", "title": "Drop the old tables", "args": {"tables": ["leads_old"]}, "destructive": True},
+        ]
+        files = [{"digest": "0" * 64, "name": "coverage.html"}, "build-17.log"]
+        pen.put("release-17", {**body, "actions": offers, "files": files}, collection="messages", kind="approval")
+        pen.put("tests-17", {**body, "body": "All 1,204 tests pass."}, collection="messages", kind="report")
+        self.ship("builder", [pen])
+        self.send("asked-17", sender="commander", to="coder-1", thread="release-17", content="Is it *signed*?")
+        told = {"hits": [{"file": "a.py", "line": 3}]}
+        self.send("tool-17", sender="coder-1", to="commander", thread="release-17", role="tool", content=told)
+        for reader, state in (("main", "read"), ("people", "read")):
+            self.json("POST", "/v1/messages/release-17/state", {"state": state, "reader": reader})
+
     def hostile(self) -> None:
         """Every hostile text wherever a name or a value can stand."""
         names = [text for text in HOSTILE if text.isprintable()]
@@ -177,6 +233,7 @@ class Furnisher:
             row = {"id": text, text: text}
             self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": row})
             self.json("POST", "/relay/immediate", {"agent_id": "hostile", "table": "hostile", "data": {**row, "n": 1}})
+            self.send(text, kind=text[:60], sender=text[:60], content=text, task_id=text, priority="hot")
             said = {"session_id": self.session, "role": "user", "content": text, "metadata": {text: text}}
             self.json("POST", "/storage/history", said)
 

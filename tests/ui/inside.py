@@ -36,7 +36,7 @@ class Inside:
         assert answer.status_code == 200, (path, answer.status_code, answer.text)
         return str(answer.text)
 
-    def send(self, path: str, fields: dict[str, str], **headers: str) -> Any:
+    def send(self, path: str, fields: dict[str, Any], **headers: str) -> Any:
         return self.client.post(path, data=fields, headers={**SAME, **headers}, follow_redirects=False)
 
     def forms(self, path: str) -> list[dict[str, str]]:

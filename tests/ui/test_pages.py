@@ -182,7 +182,7 @@ def test_hostile_names_and_values_are_shown_and_do_nothing(inside: Inside) -> No
 
     inside.furnisher.talk()
     inside.furnisher.hostile()
-    for place in ["/", "/nodes", "/agents", "/data", *hostile_places(inside.furnisher)]:
+    for place in ["/", "/messages?tab=feed", "/nodes", "/agents", "/data", *hostile_places(inside.furnisher)]:
         text = inside.good(place)
         assert not any(each in text for each in HOSTILE if "<" in each), place
         read = Tags()
@@ -199,13 +199,20 @@ KNOWN = {
         "class",
         "content",
         "d",
+        "data-after",
+        "data-as-of",
+        "data-counts",
         "data-keys",
         "data-label",
+        "data-mark",
+        "data-rows",
+        "data-searched",
         "data-scheme",
         "datetime",
         "defer",
         "disabled",
     ),
+    *("checked", "for", "list", "open", "placeholder", "selected"),
     *(
         "aria-current",
         "aria-describedby",

@@ -29,7 +29,7 @@ from holdfast.collections.delivery import (
     reading_of,
     together,
 )
-from holdfast.collections.messages import PEOPLE, expiry_ms, needs_you
+from holdfast.collections.messages import PEOPLE, expiry_ms, has_artifact, needs_you, rank_of, role_of
 from holdfast.corpus import SqlCorpus, Stored
 from holdfast.corpus.moving import MAILED
 from holdfast.corpus.rows import COLUMNS, within
@@ -73,6 +73,12 @@ class Mail(msgspec.Struct):
     was: int
     due_ms: int | None
     expires_ms: int | None
+    kind: str = ""
+    priority: int = 1
+    role: str = ""
+    task: str | None = None
+    dedupe: str | None = None
+    artifact: int = 0
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -83,7 +89,7 @@ class Said(msgspec.Struct, frozen=True):
     done_pos: int
 
 
-_MAIL: Final = "pos, box, msg, sender, needs, tab, was, due_ms, expires_ms"
+MAIL: Final = "pos, box, msg, sender, needs, tab, was, due_ms, expires_ms, kind, priority, role, task, dedupe, artifact"
 _ERASED: Final = (
     "SELECT pos FROM rec WHERE coll=(SELECT id FROM name WHERE s='messages') AND pos>? AND pos<=? AND body IS NULL"
 )
@@ -184,8 +190,16 @@ def _noted(stored: Stored, blobs: BlobReader | None) -> _Note | None:
         return None
     to, ends = value.get("to"), expiry_ms(value.get("expires_at"))
     needs = needs_you(record.kind, value.get("priority"))
-    box = to if isinstance(to, str) and _fits(to) else ""
-    return _New(Mail(stored.pos, box, record.key, who, int(needs), 0, 0, ends, ends))
+    told = Mail(stored.pos, _text(to) or "", record.key, who, int(needs), 0, 0, ends, ends)
+    told.kind, told.priority = record.kind, rank_of(value.get("priority"))
+    told.role = _text(role_of(value, who)) or ""
+    told.task, told.dedupe = _text(value.get("task")), _text(value.get("dedupe"))
+    told.artifact = int(has_artifact(value))
+    return _New(told)
+
+
+def _text(given: Any) -> str | None:
+    return given if isinstance(given, str) and given and _fits(given) else None
 
 
 def _fits(name: str) -> bool:
@@ -221,7 +235,7 @@ class _Lot:
         for mail in placed:
             _place(mail, self._said.get((mail.msg, mail.sender), {}))
         # Taken out and put back: engines differ in how many rows they replace at once, not in how they add them.
-        self._replace("mail", _MAIL, "pos", [m.pos for m in placed if (m.msg, m.sender) in there], placed)
+        self._replace("mail", MAIL, "pos", [m.pos for m in placed if (m.msg, m.sender) in there], placed)
         said = [
             (*key, each.reader, _encode(each.reading).decode(), each.done_pos)
             for key, readers in self._said.items()
@@ -243,7 +257,7 @@ class _Lot:
         for first in range(0, len(ids), _KEYS):
             lot = ids[first : first + _KEYS]
             marks = ",".join("?" * len(lot))
-            for row in self._tx.sql(f"SELECT {_MAIL} FROM mail WHERE msg IN ({marks})", lot).fetchall():
+            for row in self._tx.sql(f"SELECT {MAIL} FROM mail WHERE msg IN ({marks})", lot).fetchall():
                 mail = Mail(*row)
                 self._mail[mail.msg, mail.sender] = mail
             sql = f"SELECT {_SAID} FROM delivery WHERE msg IN ({marks})"
@@ -329,10 +343,10 @@ def page(corpus: SqlCorpus, wanted: Wanted) -> list[tuple[Mail, Stored]]:
     parts, args = [], list[Any]()
     for number, (tab, needs) in enumerate(_cells(wanted.view)):
         # Each walks its index from where the page begins, and none further than the page is long.
-        inner = f"SELECT {_MAIL} FROM mail WHERE box=? AND tab=? AND needs=?{behind} ORDER BY pos {order} LIMIT ?"
+        inner = f"SELECT {MAIL} FROM mail WHERE box=? AND tab=? AND needs=?{behind} ORDER BY pos {order} LIMIT ?"
         parts.append(f"SELECT * FROM ({inner}) p{number}")
         args += [wanted.box, tab, needs, *(() if wanted.after is None else (wanted.after,)), wanted.limit]
-    sql = f"SELECT {_MAIL} FROM ({' UNION ALL '.join(parts)}) f ORDER BY pos {order} LIMIT ?"
+    sql = f"SELECT {MAIL} FROM ({' UNION ALL '.join(parts)}) f ORDER BY pos {order} LIMIT ?"
     found = [Mail(*row) for row in corpus.query(sql, (*args, wanted.limit))]
     return with_records(corpus, found)
 
@@ -365,7 +379,7 @@ def _cells(view: str) -> list[tuple[int, int]]:
 
 def named(corpus: SqlCorpus, msg: str, sender: str | None = None) -> list[Mail]:
     """The messages with this id: of one sender there is one at most."""
-    rows = corpus.query(f"SELECT {_MAIL} FROM mail WHERE msg=? ORDER BY pos LIMIT 100", (msg,))
+    rows = corpus.query(f"SELECT {MAIL} FROM mail WHERE msg=? ORDER BY pos LIMIT 100", (msg,))
     return [mail for mail in (Mail(*row) for row in rows) if sender in (None, mail.sender)]
 
 

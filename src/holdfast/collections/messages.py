@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -23,6 +24,9 @@ NEEDING: Final = (QUESTION, "approval", "alert")
 """Kinds that want a person."""
 PRESSING: Final = ("high", "hot")
 OPTIONS_MAX: Final = 50
+ATTACHED: Final = ("artifact", "artifacts", "artifact_id", "file", "files", "file_id", "attachments")
+"""Fields in which messages name what goes with them."""
+_NUMBER: Final = re.compile(r"[-_ .]?\d+$")
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +147,25 @@ def expiry_ms(expires_at: Any) -> int | None:
 def needs_you(kind: str, priority: Any) -> bool:
     """Whether it wants a person: a question, an approval or an alert, or at least of high priority."""
     return kind in NEEDING or priority in PRESSING
+
+
+def rank_of(priority: Any) -> int:
+    """The place of a priority among all of them, from 0; what is none of them counts as normal."""
+    return PRIORITIES.index(priority if priority in PRIORITIES else "normal")
+
+
+def role_of(said: dict[str, Any], sender: str) -> str:
+    """The role of who wrote a message: what it says, else its writer's name without the number at its end."""
+    told = said.get("role")
+    if isinstance(told, str) and told:
+        return told
+    return _NUMBER.sub("", sender) or sender
+
+
+def has_artifact(said: dict[str, Any]) -> bool:
+    """Whether a message names files or artifacts, beside what it says or in it."""
+    body = said.get("body")
+    return any(each.get(name) for each in (said, body) if isinstance(each, dict) for name in ATTACHED)
 
 
 def message_of(version: Version) -> Message:

@@ -198,6 +198,55 @@ class Term(msgspec.Struct, frozen=True):
         return False
 
 
+class Look:
+    """Records that hold every word of a text, the newest first, in lots; deleted ones among them.
+
+    Attributes:
+        last: the position that was looked down to.
+        ended: whether there is nothing below it.
+        partial: whether the newest may be missing, as the index is far behind.
+
+    Args:
+        corpus: where to look.
+        terms: what to look for.
+        below: a position.
+        hits: how many are looked at, about.
+    """
+
+    def __init__(self, corpus: SqlCorpus, terms: list[Term], below: int, hits: int) -> None:
+        self._corpus, self._terms, self._below, self._hits = corpus, terms, below, hits
+        self.last = below
+        self.ended = self.partial = False
+
+    def __iter__(self) -> Iterator[list[Stored]]:
+        corpus, terms, seen = self._corpus, self._terms, 0
+        mark = corpus.meta(INDEXED) or 0
+        if self._below > mark + 1:
+            tail = corpus.feed(mark, TAIL_MAX)
+            self.partial = bool(tail) and corpus.last() > tail[-1].pos
+            near = [each for each in reversed(tail) if each.pos < self._below and _within(each, terms)]
+            seen, self.last = len(near), mark + 1
+            if near:
+                yield near
+        words = [(term.words, term.prefix) for term in terms]
+        while seen < self._hits:
+            rows = corpus.matching(words, min(self.last, self._below), min(LOT, self._hits), ())
+            if not rows:
+                self.ended = True
+                return
+            seen, self.last = seen + len(rows), rows[-1].pos
+            yield [each for each in rows if corpus.index_is_exact or _holds(each, terms)]
+
+
+def looked(corpus: SqlCorpus, text: str, below: int, hits: int) -> Look:
+    """Records below a position that hold every word of a text.
+
+    Raises:
+        UsageError: nothing to look for, or too much.
+    """
+    return Look(corpus, terms_of(text), below, hits)
+
+
 def terms_of(text: str) -> list[Term]:
     """What a text asks for.
 

@@ -7,7 +7,7 @@ Whoever is written to reads it and says how far he is, whatever else his token l
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -44,9 +44,9 @@ from holdfast.hub.core import Core
 from holdfast.hub.mail_shapes import ID, UNDO, DeliveryShown, InboxOf, InboxPage, MailShown, OneOf, Says
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import INBOX, READ, WRITE, Principal
-from holdfast.log import drafts, load
+from holdfast.log import Draft, drafts, load
 from holdfast.records import read_blob_reference
-from holdfast.wire import Cursor
+from holdfast.wire import RECORDS_MAX, Cursor
 
 INLINE_BLOB_MAX: Final = 1 << 20
 ANSWER_BYTES_MAX: Final = 8 << 20
@@ -163,7 +163,7 @@ class Inbox:
             cursor = Cursor.parse(asked.after)
             after = cursor.pos if newest else core.home.resume(cursor, head)
         now = core.home.wall.now_ms()
-        partial = not await _ready(core, box, now)
+        partial = not await ready(core, (box,), now)
         wanted = Wanted(box=box, view=asked.state, after=after, newest_first=newest, limit=asked.limit + 1)
 
         def look() -> dict[str, Any]:
@@ -219,7 +219,7 @@ class Delivery:
         """The answer to one request."""
         core = self._core
         mail = await _find(core, call, call.query.sender)
-        return await core.read(lambda: _delivery(core, mail))
+        return await core.read(lambda: delivery_of(core, mail))
 
 
 class Speak:
@@ -244,37 +244,20 @@ class Speak:
         if asked.state == UNDO:
             if asked.until is not None or asked.result is not None:
                 raise UsageError("undo takes neither until nor a result", hint="say undo alone")
-            said = await core.read(lambda: self._undo(reader, mail))
+            said = await core.read(lambda: undoing(core, reader, mail.msg, mail.sender))
         else:
             until = None if asked.until is None else clock.parse_time(asked.until) / 1000
             said = act_for(asked.state, mail.sender, until=until, result=asked.result)
-        await self._write(reader, mail.msg, said, call.size)
-        await _ready(core, mail.box, core.home.wall.now_ms())
-        return await core.read(lambda: _delivery(core, mail))
-
-    def _undo(self, reader: str, mail: Mail) -> Act:
-        corpus, blobs = self._core.corpus, self._core.home.blobs
-        versions = corpus.versions(reader, DELIVERY, mail.msg)
-        return Events(mailbox.acts_in(versions, mail.sender, lambda each: load(each, blobs))).undo(mail.sender)
-
-    async def _write(self, reader: str, msg: str, said: Act, size: int) -> None:
-        core = self._core
-        draft = drafts.value(DELIVERY, msg, said.value(), author=reader)
-        log = await core.own.log_of(reader)
-        quick = len(draft.payload) <= QUICK_BYTES
-        ready = core.own.ready(log, draft) if quick else await core.read(lambda: core.own.ready(log, draft))
-
-        def work(desk: Desk) -> Stored:
-            return desk.append(ready)
-
-        await core.own.write(reader, work, size=size, quick=quick)
+        await say(core, reader, [(mail.msg, said)], call.size)
+        await ready(core, (mail.box,), core.home.wall.now_ms())
+        return await core.read(lambda: delivery_of(core, mail))
 
 
 # -- what they share ----------------------------------------------------------------------------------------------
 
 
-async def _ready(core: Core, box: str, now_ms: int) -> bool:
-    """Takes up what came, and moves what is due; False where the disk has no room for that.
+async def ready(core: Core, boxes: Sequence[str], now_ms: int) -> bool:
+    """Takes up what came, and moves what is due in these inboxes; False where the disk has no room for that.
 
     Raises:
         HubUnavailable: too much is left, as after an upgrade.
@@ -285,11 +268,65 @@ async def _ready(core: Core, box: str, now_ms: int) -> bool:
             raise HubUnavailable("this hub is putting its mail in order", hint="ask again in a moment")
     except CapacityError:
         return False
-    if await core.read(lambda: mailbox.is_due(corpus, box, now_ms)):
+    for box in boxes:
+        await _move(core, box, now_ms)
+    return True
+
+
+async def _move(core: Core, box: str, now_ms: int) -> None:
+    if await core.read(lambda: mailbox.is_due(core.corpus, box, now_ms)):
         with contextlib.suppress(CapacityError):  # what cannot be moved now is shown where it belongs all the same
             while await core.writer.run(lambda tx: (mailbox.stir(tx, box, now_ms), [])):
                 pass
-    return True
+
+
+async def say(core: Core, reader: str, acts: Sequence[tuple[str, Act]], size: int = 0) -> list[tuple[int, int]]:
+    """Writes what a reader says of messages; between which positions these records lie, by transaction.
+
+    Args:
+        core: the hub.
+        reader: who says so; `check_reader` him first.
+        acts: the id of each message, and what is said of it; no id twice.
+        size: about how many bytes these are.
+    """
+    log, own = await core.own.log_of(reader), core.own
+    spans = []
+    for first in range(0, len(acts), RECORDS_MAX):
+        made = [drafts.value(DELIVERY, msg, said.value(), author=reader) for msg, said in acts[first:][:RECORDS_MAX]]
+
+        def prepare(made: list[Draft] = made) -> list[Any]:
+            return [own.ready(log, each) for each in made]
+
+        quick = len(made) == 1 and len(made[0].payload) <= QUICK_BYTES
+        written = prepare() if quick else await core.read(prepare)
+
+        def work(desk: Desk, written: list[Any] = written) -> tuple[int, int]:
+            stored = [desk.append(each) for each in written]
+            return stored[0].pos, stored[-1].pos
+
+        spans.append(await own.write(reader, work, size=size, quick=quick))
+    return spans
+
+
+def undoing(core: Core, reader: str, msg: str, sender: str) -> Act:
+    """What takes a reader's last word on a message back.
+
+    Raises:
+        UsageError: he said nothing.
+    """
+    versions, blobs = core.corpus.versions(reader, DELIVERY, msg), core.home.blobs
+    return Events(mailbox.acts_in(versions, sender, lambda each: load(each, blobs))).undo(sender)
+
+
+def lies_now(core: Core, mail: Mail, now_ms: int) -> str:
+    """The tab that a message lies in at a time, whether what moves by itself was moved or not."""
+    said = mailbox.said_of(core.corpus, mail.msg, mail.sender) if mail.due_ms is not None else {}
+    if not said and (mail.due_ms is None or mail.due_ms > now_ms):
+        return TABS[mail.tab]
+    by_sender = said.get(mail.sender)
+    withdrawn = by_sender is not None and by_sender.reading.is_withdrawn
+    readings = {reader: each.reading for reader, each in said.items()}
+    return tab_at(mailbox.in_box(mail.box, readings), withdrawn, mail.expires_ms, now_ms)
 
 
 async def _find(core: Core, call: Call, sender: str | None) -> Mail:
@@ -300,7 +337,7 @@ async def _find(core: Core, call: Call, sender: str | None) -> Mail:
         Conflict: several senders used its id.
     """
     msg = call.path["id"]
-    await _ready(core, "", core.home.wall.now_ms())
+    await ready(core, ("",), core.home.wall.now_ms())
     found = await core.read(lambda: mailbox.named(core.corpus, msg, sender))
     found = [mail for mail in found if sees(call.principal, mail)]
     if not found:
@@ -318,7 +355,8 @@ def _absent(call: Call) -> NotFound:
     return NotFound(f"there is no message {call.path['id']!r:.80}", hint="see /v1/inbox")
 
 
-def _delivery(core: Core, mail: Mail) -> dict[str, Any]:
+def delivery_of(core: Core, mail: Mail) -> dict[str, Any]:
+    """How far each reader of a message is, in the form of `DeliveryShown`; read from the corpus, so for threads."""
     said = mailbox.said_of(core.corpus, mail.msg, mail.sender)
     ended = mail.expires_ms is not None and mail.expires_ms <= core.home.wall.now_ms()
     readings = {name: each.reading for name, each in said.items()}
@@ -343,13 +381,7 @@ def _reader(core: Core, said: Said) -> dict[str, Any]:
 def _shape(core: Core, mail: Mail, stored: Stored, now_ms: int) -> tuple[dict[str, Any], int]:
     """A message as it is shown, and about how many bytes that takes."""
     record = stored.record
-    said = mailbox.said_of(core.corpus, mail.msg, mail.sender) if mail.due_ms is not None else {}
-    tab = TABS[mail.tab]
-    if said or (mail.due_ms is not None and mail.due_ms <= now_ms):
-        by_sender = said.get(mail.sender)
-        withdrawn = by_sender is not None and by_sender.reading.is_withdrawn
-        readings = {reader: each.reading for reader, each in said.items()}
-        tab = tab_at(mailbox.in_box(mail.box, readings), withdrawn, mail.expires_ms, now_ms)
+    tab = lies_now(core, mail, now_ms)
     shape: dict[str, Any] = {
         "msg_id": mail.msg,
         "sender": mail.sender,
@@ -364,7 +396,7 @@ def _shape(core: Core, mail: Mail, stored: Stored, now_ms: int) -> tuple[dict[st
         "seq": record.seq,
         "etag": record.link.hex(),
     }
-    value, missing, size = _value(core, stored)
+    value, missing, size = value_of(core, stored)
     message = message_in(stored, {"body": None} if missing else value)
     told = message.extra.get("timestamp")
     shape |= missing
@@ -388,7 +420,7 @@ def _seconds(told: Any, otherwise: float) -> float:
         return otherwise
 
 
-def _value(core: Core, stored: Stored) -> tuple[Any, dict[str, Any], int]:
+def value_of(core: Core, stored: Stored) -> tuple[Any, dict[str, Any], int]:
     """A record's value; else what is missing of it. And its bytes."""
     size = stored.record.payload_len
     try:

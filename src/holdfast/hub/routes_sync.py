@@ -435,7 +435,7 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
             if before is not None:
                 if before.is_blob:
                     desk.open_files()
-                out.append(_compare(core, before, post))
+                out.append(compare(core, before, post))
                 continue
             stored = desk.append(write)
             if post.told_ms is not None:
@@ -447,7 +447,7 @@ async def store(core: Core, log: Log, posts: Sequence[Post], size: int) -> list[
     return found
 
 
-def _compare(core: Core, before: Stored, post: Post) -> str | HoldfastError:
+def compare(core: Core, before: Stored, post: Post) -> str | HoldfastError:
     """A message that is here already is the same one; something else under its id is refused, not dropped."""
     try:
         # Whoever names what he says by a key wants it said once, whatever words he finds for it the next time.

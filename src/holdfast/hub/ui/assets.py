@@ -16,7 +16,9 @@ FILES: Final = {
     "charts.js": "text/javascript; charset=utf-8",
     "grafana.json": "application/json",
     "icon.svg": "image/svg+xml",
+    "letter.js": "text/javascript; charset=utf-8",
     "live.js": "text/javascript; charset=utf-8",
+    "messages.js": "text/javascript; charset=utf-8",
     "uplot.css": "text/css; charset=utf-8",
     "uplot.js": "text/javascript; charset=utf-8",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
@@ -13,8 +14,24 @@ from holdfast.hub.exchange import Scope, header
 if TYPE_CHECKING:
     from holdfast.hub.core import Core
 
-FIELDS_MAX: Final = 50
+FIELDS_MAX: Final = 200
 FIELD: Final = "form_token"
+
+
+class Fields(dict[str, str]):
+    """The fields of a form by name, of several with one name the last; `many` has all of these.
+
+    Args:
+        pairs: as they were sent.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[str, str]]) -> None:
+        super().__init__(pairs)
+        self._pairs = pairs
+
+    def many(self, name: str) -> list[str]:
+        """Every value of a name that is not empty, in their order."""
+        return [value for each, value in self._pairs if each == name and value]
 
 
 class Forms:
@@ -35,7 +52,7 @@ class Forms:
         whose = session.digest if session is not None else b"nobody"
         return hmac.new(self._key, whose, hashlib.sha256).hexdigest()
 
-    def read(self, scope: Scope, data: bytes, session: Any) -> dict[str, str]:
+    def read(self, scope: Scope, data: bytes, session: Any) -> Fields:
         """The fields of a form.
 
         Raises:
@@ -55,7 +72,7 @@ class Forms:
             )
         except ValueError as error:
             raise UsageError(f"the body is no form: {error}", hint="use the pages of this hub") from error
-        fields = dict(pairs)
+        fields = Fields(pairs)
         if not hmac.compare_digest(fields.pop(FIELD, "").encode(), self.token(session).encode()):
             raise Denied("this form is not of this session", hint="load the page again, and send it from there")
         return fields

@@ -11,17 +11,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from holdfast.errors import HoldfastError
 from holdfast.hub.exchange import RETRY_AFTER
-from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER
-from holdfast.hub.ui import assets, running, words
+from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal
+from holdfast.hub.ui import assets, letters, markdown, running, words
+from holdfast.hub.ui.messages_rows import STATES
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.scheme import SCHEMES, keys_of, scheme_of
 from holdfast.hub.ui.standing import WORDS, nodes_for, notices
+from holdfast.hub.ui.unread import unread
 
 if TYPE_CHECKING:
     from holdfast.hub.ui.routes import Front
 
-NAV: Final = (
+NAV: Final[tuple[tuple[str, str, str], ...]] = (
     ("/", "Overview", "overview"),
+    ("/messages", "Messages", "messages"),
     ("/nodes", "Nodes", "nodes"),
     ("/agents", "Agents", "agents"),
     ("/data", "Data", "data"),
@@ -64,6 +67,8 @@ def environment() -> Environment:
         spark=words.sparkline,
         plain_time=words.plain_time,
         pretty=pretty,
+        markdown=markdown.rendered,
+        moment=words.moment,
     )
     made.globals.update(
         many=words.many,
@@ -76,6 +81,9 @@ def environment() -> Environment:
         collection_url=words.collection_url,
         named_url=words.named_url,
         spark_box=(words.SPARK_WIDTH, words.SPARK_HEIGHT),
+        letter_url=letters.letter_url,
+        thread_url=letters.thread_url,
+        message_looks=STATES,
     )
     return made
 
@@ -99,15 +107,16 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
     badge = view.extra.get("badge")
     if badge is None:
         badge = len(await notices(ask, await nodes_for(ask))) if principal.may(READ) else 0
+    mail = view.extra["unread"] if view.extra.get("unread") is not None else await unread(ask)
+    live = view.live or ("badge" if mail is not None and view.status == 200 else "")
     path, query = ask.scope["path"], ask.scope["query_string"].decode("latin-1")
     raw = (ask.scope.get("raw_path") or path.encode()).partition(b"?")[0].decode("ascii", "replace")
-    here = raw.strip("/").partition("/")[0] or "overview"
+    here: str = raw.strip("/").partition("/")[0].removesuffix(".json") or "overview"
+    here = "messages" if here in ("reports", "threads") else here
     return {
         "d": view.data,
         "title": view.title,
-        "nav": [each for each in NAV if each[2] not in WHOLE or principal.reads_everything]
-        if principal not in (NOBODY, STRANGER)
-        else [],
+        "nav": _nav(principal, mail),
         "here": here,
         "badge": badge,
         "badge_text": f"{BADGE_MAX}+" if badge > BADGE_MAX else str(badge),
@@ -119,11 +128,23 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
         "who": "" if principal in (ANYBODY, NOBODY, STRANGER) else str(principal),
         "signed_in": ask.session is not None,
         "form_token": front.forms().token(ask.session),
-        "live": view.live,
-        "since": front.core.feed.cursor(front.core.feed.head) if view.live else "",
+        "live": live,
+        "live_view": "",
+        "script": "",
         "now_ms": front.core.home.wall.now_ms(),
         **view.extra,
+        "unread": mail,
     }
+
+
+def _nav(principal: Principal, mail: int | None) -> tuple[tuple[str, str, str], ...]:
+    """The pages that somebody can go to."""
+    if principal in (NOBODY, STRANGER):
+        return ()
+    hidden = {"messages"} if mail is None else set()
+    if not principal.reads_everything:
+        hidden.update(WHOLE)
+    return tuple(each for each in NAV if each[2] not in hidden)
 
 
 def error_view(error: HoldfastError) -> View:

@@ -7,11 +7,14 @@ whatever cursor, is sent the part again: nothing is missing from it and nothing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.errors import HoldfastError
 from holdfast.hub.api import Parameters
 from holdfast.hub.exchange import VISIT, Query, Receive, Scope, Send, encode_json
+from holdfast.hub.principal import READ
 from holdfast.hub.ui.routes import Ask, no_page
 
 if TYPE_CHECKING:
@@ -26,8 +29,10 @@ PAUSE_S: Final = 0.5
 ALIVE_S: Final = 15.0
 POLL_MS: Final = 10_000
 RETRY_MS: Final = 500
-LIVE: Final = {"overview": False, "nodes": False, "integrity": True, "backups": True}
-"""The pages that follow what happens, and whether only those may from whom nothing is hidden."""
+PAGES: Final = ("overview", "nodes", "integrity", "backups", "messages", "letter", "badge")
+"""Pages with a live part; of a page without one the badge lives."""
+WHOLE: Final = ("integrity", "backups")
+"""Those that only people may see from whom nothing is hidden."""
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -51,10 +56,12 @@ class Events:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         ask = Ask(self._front, scope, self._parameters.read(Query(scope)), {})
-        if ask.query.page not in LIVE:
+        if ask.query.page not in PAGES:
             raise no_page(f"live/{ask.query.page}")
-        if LIVE[ask.query.page]:
+        if ask.query.page in WHOLE:
             ask.principal.need_everything()
+        elif ask.query.page in ("overview", "nodes"):
+            ask.principal.need(READ)
         visit = scope.get(VISIT)
         if visit is not None and visit.principal is not ask.principal:
             visit.principal = ask.principal  # so that the gate ends it with the session
@@ -92,7 +99,7 @@ class Events:
             if event or loop.time() - spoke > ALIVE_S:
                 await send({"type": "http.response.body", "body": event or b": alive\n\n", "more_body": True})
                 spoke = loop.time()
-            await asyncio.sleep(PAUSE_S if event else 0)
+            await asyncio.sleep(PAUSE_S)  # also where nothing came of it: what others write is no work for all pages
             if not (feed.ended or gone.done()):
                 try:
                     async with asyncio.timeout(LOOK_S):
@@ -102,39 +109,56 @@ class Events:
 
     async def _event(self, ask: Ask, mark: bytes, retry_ms: int) -> tuple[bytes, bytes]:
         """A mark of what the part shows, and the event that sends it; empty if that is the mark it had before."""
-        from holdfast.hub.ui import backups, integrity, nodes, overview
         from holdfast.hub.ui.frame import environment
-        from holdfast.hub.ui.standing import nodes_for, notices
+        from holdfast.hub.ui.unread import unread
 
-        data: Any
-        if ask.query.page == "overview":
-            data = await overview.found(ask)
-            badge = len(data.needs_you)
-        elif ask.query.page == "nodes":
-            data = await nodes.found(ask)
-            badge = len(await notices(ask, data.nodes))
-            data.hub.uptime_s = 0  # changes by itself, and is no news
-        else:
-            data = await (integrity if ask.query.page == "integrity" else backups).found(ask)
-            badge = len(await notices(ask, await nodes_for(ask)))
-            data.cursor = ""  # what is written changes nothing here
-        found = hashlib.sha256(encode_json(data)).digest()
+        feed = self._front.core.feed
+        cursor = feed.cursor(feed.head)  # before the look: what comes meanwhile is looked at again
+        parts = await _parts(ask)
+        mail = await unread(ask)
+        if mail is not None:
+            parts["mail_badge.html"] = {"unread": mail}
+        found = hashlib.sha256(encode_json(list(parts.values()))).digest()
         if found == mark:
             return mark, b""
         now = self._front.core.home.wall.now_ms()
 
         def render() -> str:
-            made: str = (
-                environment()
-                .get_template(f"{ask.query.page}_live.html")
-                .render(d=data, now_ms=now, badge=badge, out_of_band=True)
-            )
-            return made
+            made = []
+            for template, values in parts.items():
+                page = environment().get_template(template)
+                made.append(page.render(**values, now_ms=now, out_of_band=True))
+            return "\n".join(made)
 
         page = await self._front.core.read(render)
         lines = "".join(f"data: {line}\n" for line in page.splitlines() if line.strip())
-        at = data.cursor or self._front.core.feed.cursor(self._front.core.feed.head)
-        return found, f"id: {at}\nretry: {retry_ms}\n{lines}\n".encode("utf-8", "replace")
+        return found, f"id: {cursor}\nretry: {retry_ms}\n{lines}\n".encode("utf-8", "replace")
+
+
+async def _parts(ask: Ask) -> dict[str, dict[str, Any]]:
+    """The templates of a page's live part, and what each is given."""
+    from holdfast.hub.ui import backups, integrity, letter, messages, nodes, overview
+    from holdfast.hub.ui.standing import nodes_for, notices
+
+    if ask.query.page == "overview":
+        shown = await overview.found(ask)
+        return {"overview_live.html": {"d": shown, "badge": len(shown.needs_you)}}
+    if ask.query.page == "nodes":
+        standing = await nodes.found(ask)
+        standing.hub.uptime_s = 0  # changes by itself, and is no news
+        return {"nodes_live.html": {"d": standing, "badge": len(await notices(ask, standing.nodes))}}
+    if ask.query.page in WHOLE:
+        care: Any = await (integrity if ask.query.page == "integrity" else backups).found(ask)
+        care.cursor = ""  # what is written changes nothing here
+        return {f"{ask.query.page}_live.html": {"d": care, "badge": len(await notices(ask, await nodes_for(ask)))}}
+    if ask.query.page == "messages":
+        news = await messages.news(ask, ask.query.view)
+        if news is not None:
+            return {"messages_news.html": {"mark": messages.mark_of(news), "rows": [row.pos for row in news.rows]}}
+    if ask.query.page == "letter":
+        with contextlib.suppress(HoldfastError):  # it was erased, or is not for him any more
+            return {"letter_live.html": {"d": await letter.live(ask)}}
+    return {}
 
 
 async def _left(receive: Receive) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from holdfast.hub.principal import ADMIN, WRITE
+from holdfast.hub.principal import ADMIN, INBOX, WRITE
 from holdfast.hub.shapes import AfterName, AfterPos, Number, Prefix
 from holdfast.hub.ui.routes import Page
+from holdfast.records import KEY_BYTES_MAX
 
 ROWS: Final = 50
 """What a page of a list shows."""
@@ -94,6 +95,46 @@ class SettingsAt(msgspec.Struct, frozen=True, kw_only=True):
     done: Annotated[str, Meta(max_length=32)] = ""
 
 
+class MessagesAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which messages; the pages of one message take the same, so that they know what is before and behind it."""
+
+    tab: Annotated[str, Meta(max_length=16)] = ""
+    q: Annotated[str, Meta(max_length=500, description="words, and tokens such as kind:alert")] = ""
+    to: Annotated[str, Meta(max_length=255, description="whose inbox; *: everybody's; empty: yours")] = ""
+    sender: Annotated[str, Meta(max_length=255)] = msgspec.field(default="", name="from")
+    role: Annotated[str, Meta(max_length=255)] = ""
+    node: Annotated[str, Meta(max_length=255)] = ""
+    kind: Annotated[str, Meta(max_length=255)] = ""
+    priority: Annotated[str, Meta(max_length=16)] = ""
+    task: Annotated[str, Meta(max_length=255)] = ""
+    time: Annotated[str, Meta(max_length=16)] = ""
+    since: Annotated[str, Meta(max_length=40)] = ""
+    until: Annotated[str, Meta(max_length=40)] = ""
+    state: Annotated[str, Meta(max_length=16)] = msgspec.field(default="", name="is")
+    has: Annotated[str, Meta(max_length=16)] = ""
+    group: Annotated[str, Meta(max_length=1024, description="only repeats under this dedupe key")] = ""
+    after: AfterPos = 0
+    as_of: AfterPos = 0
+    format: Annotated[str, Meta(max_length=8)] = ""
+    done: Annotated[str, Meta(max_length=32)] = ""
+    n: Number = 0
+    undo: Annotated[str, Meta(max_length=2000)] = ""
+
+
+class LetterAt(MessagesAt, frozen=True, kw_only=True):
+    """Which message, and of which list; `id` where the path cannot say it, `sender` where two used one id."""
+
+    id: Annotated[str, Meta(max_length=KEY_BYTES_MAX)] = ""
+    of: Annotated[str, Meta(max_length=255)] = msgspec.field(default="", name="sender")
+
+
+class ThreadAt(msgspec.Struct, frozen=True, kw_only=True):
+    """Which conversation, where the path cannot say it, and from where on."""
+
+    id: Annotated[str, Meta(max_length=KEY_BYTES_MAX)] = ""
+    after: AfterPos = 0
+
+
 class SignInAt(msgspec.Struct, frozen=True, kw_only=True):
     """Where to go afterwards, and the link by which somebody came."""
 
@@ -126,10 +167,19 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     page: str
     agent: str = ""
     node: str = ""
+    view: Annotated[str, Meta(max_length=4000, description="of messages: the query of the list; of one: which")] = ""
 
 
 PAGES: Final = (
     Page(path="/overview", work="overview.overview"),
+    Page(path="/messages", work="messages.messages", or_needs=INBOX, query=MessagesAt),
+    Page(path="/reports", work="messages.messages", or_needs=INBOX, query=MessagesAt),
+    Page(path="/messages/act", work="messages_act.act", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/views", work="views.change", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/reply", work="answering.reply", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/execute", work="answering.execute", method="POST", needs=INBOX, or_needs=WRITE, twin=False),
+    Page(path="/messages/{rest:path}", work="letter.letter", or_needs=INBOX, query=LetterAt),
+    Page(path="/threads/{rest:path}", work="threads.thread", or_needs=INBOX, query=ThreadAt),
     Page(path="/nodes", work="nodes.nodes", query=NodesAt),
     Page(path="/nodes/{rest:path}", work="nodes.node", query=Named),
     Page(path="/nodes/change", work="wishing.change", method="POST", needs=ADMIN, twin=False),
@@ -159,6 +209,6 @@ PAGES: Final = (
     Page(path="/sign-in", work="sign_in.sign_in", method="POST", needs="", twin=False),
     Page(path="/sign-out", work="sign_in.sign_out", method="POST", needs="", twin=False),
     Page(path="/ui/scheme", work="scheme.choose", method="POST", needs="", twin=False),
-    Page(path="/ui/events", work="", query=Live, twin=False),
+    Page(path="/ui/events", work="", or_needs=INBOX, query=Live, twin=False),
     Page(path="/ui/{rest:path}", work="assets.asset", needs="", twin=False),
 )

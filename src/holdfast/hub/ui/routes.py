@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.errors import NotFound, Unauthenticated
 from holdfast.hub import audit
-from holdfast.hub.api import ANY, JSON, Guarded, Nothing, Operation, Parameters
+from holdfast.hub.api import ANY, JSON, Endpoint, Guarded, Nothing, Operation, Parameters
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, body_of, encode_json, header
 from holdfast.hub.principal import NOBODY, READ, Principal, principal_of, set_principal
 
@@ -51,6 +51,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         work: module and function below `holdfast.hub.ui` that makes its `View`.
         method: of the request.
         needs: the scope that whoever asks must have; empty: none.
+        or_needs: another scope that is enough, where the page itself looks further; empty: none.
         query: the struct of its parameters.
         twin: whether there is one in JSON.
     """
@@ -59,6 +60,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     work: str
     method: str = "GET"
     needs: str = READ
+    or_needs: str = ""
     query: type = Nothing
     twin: bool = True
 
@@ -71,6 +73,7 @@ class View(msgspec.Struct, kw_only=True):
         title: of the page.
         data: a struct, whose JSON is the twin; bytes, of the media type `kind`, are answered as they are.
         live: the page's name in the stream of its changes; empty: it does not change by itself.
+        stream: answers in place of all that, for what is too large to be held at once.
         status, headers: of the answer.
         rows: the field of `data` that is a list, which `?format=` makes a file of; it goes on behind `data.next`.
         pieces: an async iterator of bytes, of the media type `kind`: the whole answer, sent as it comes.
@@ -82,6 +85,7 @@ class View(msgspec.Struct, kw_only=True):
     data: Any = None
     kind: str = JSON
     live: str = ""
+    stream: Endpoint | None = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     rows: str = ""
@@ -105,7 +109,7 @@ class Ask:
 
     __slots__ = ("core", "form", "front", "parts", "principal", "query", "scale", "scope", "session")
 
-    def __init__(self, front: Front, scope: Scope, query: Any, form: dict[str, str]) -> None:
+    def __init__(self, front: Front, scope: Scope, query: Any, form: Any) -> None:
         self.front, self.core = front, front.core
         self.scope, self.query, self.form = scope, query, form
         self.principal: Principal = principal_of(scope)
@@ -145,7 +149,7 @@ class Shown:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         page, front = self._page, self._front
-        form: dict[str, str] = {}
+        form: Any = {}
         if page.method == "POST":
             data = await body_of(scope, receive, FORM_BYTES_MAX)
             form = front.forms().read(scope, data, scope.get(_STATE))
@@ -161,10 +165,13 @@ class Shown:
         if wanted:
             ask.scale = FILE_SCALE
         view = await self._maker(ask)
+        if view.stream is not None:
+            await view.stream(scope, receive, send)
+            return
         extra = _encoded({**dict(SAFE), **dict(view.headers)}.items())
         if view.pieces is not None:
             await _stream(view, send, extra)
-        elif wanted:
+        elif wanted and not isinstance(view.data, bytes):
             from holdfast.hub.ui.exports import export
 
             await export(ask, self._maker, view, send)
@@ -198,6 +205,8 @@ class Front:
         self._blob_use: Any = None
         self.once: dict[str, None] = {}
         """The names of forms that may be sent once, of those that were; the oldest first."""
+        self.kept: dict[str, Any] = {}
+        """What pages keep between requests, by a name of their own."""
 
     def usage(self) -> Any:
         """Who has written how much."""
@@ -345,6 +354,7 @@ def _operation(front: Front, page: Page, path: str) -> Operation:
         path=path,
         endpoint=endpoint,
         needs=page.needs,
+        or_needs=page.or_needs,
         summary="A page",
         tag="pages",
         body=bytes if post else None,

@@ -22,8 +22,15 @@
   };
   setInterval(tick, 10000);
 
+  // A stream that broke is taken up again by htmx; one whose first request failed is not.
+  setInterval(() => {
+    const stream = document.querySelector("[hx-sse\\:connect]");
+    if (!stream || document.hidden || !window.htmx || !stream._htmx || stream._htmx.sse) return;
+    htmx.ajax("GET", stream.getAttribute("hx-sse:connect"), { source: stream, swap: "none" });
+  }, 10000);
+
   const title = () => {
-    const badge = document.getElementById("badge");
+    const badge = document.getElementById(document.documentElement.dataset.counts);
     const number = badge && !badge.hidden ? "(" + badge.childNodes[1].textContent.trim() + ") " : "";
     document.title = number + document.title.replace(/^\(\d+\+?\) /, "");
   };
@@ -36,7 +43,7 @@
   let went = 0;
   document.addEventListener("keydown", (event) => {
     if (document.documentElement.dataset.keys === "off") return;
-    if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("input:not([type=checkbox]), select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "g") {
       went = Date.now();
     } else if (Date.now() - went < 1000 && pages[event.key]) {
