@@ -12,15 +12,14 @@ from holdfast.clock import iso, parse_time
 from holdfast.errors import UsageError
 from holdfast.hub.acts import WAYS, WHATS, Act, Wanted
 from holdfast.hub.exchange import encode_json
+from holdfast.hub.ui.exports import KINDS, cell
 from holdfast.hub.ui.pages import ROWS
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.words import with_query
 
 EXPORTED: Final = 10_000
 """Acts in one file; it says where the next begins."""
-KINDS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
 _COLUMNS: Final = ("time", "kind", "who", "token", "way", "done", "target", "details", "record")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 class ActShown(msgspec.Struct):
@@ -125,13 +124,8 @@ def _csv(rows: list[ActShown]) -> bytes:
     for row in rows:
         told = [row.time, row.kind, row.who, row.token, row.way, row.done, row.target]
         details = "; ".join(f"{name}: {text}" for name, text in row.details.items())
-        writer.writerow([_inert(text) for text in (*told, details, row.record)])
+        writer.writerow([cell(text) for text in (*told, details, row.record)])
     return out.getvalue().encode("utf-8", "replace")
-
-
-def _inert(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _lines(rows: list[ActShown]) -> bytes:

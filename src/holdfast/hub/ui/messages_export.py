@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from holdfast.collections import mail_lists
 from holdfast.errors import UsageError
 from holdfast.hub.routes_mail import ready
+from holdfast.hub.ui.exports import KINDS, cell
 from holdfast.hub.ui.messages_filters import boxes_of, filters_of, mine, query_of, sought_of
 from holdfast.hub.ui.messages_rows import rows_of
 from holdfast.hub.ui.routes import Ask, View
@@ -19,8 +20,6 @@ from holdfast.hub.ui.routes import Ask, View
 MOST: Final = 10_000
 LOT: Final = 200
 BYTES_MAX: Final = 32 << 20
-KINDS: Final = {"csv": "text/csv; charset=utf-8", "jsonl": "application/x-ndjson"}
-_FORMULAS: Final = ("=", "+", "-", "@", "\t", "\r")
 _COLUMNS: Final = (
     *("id", "time", "sender", "to", "kind", "priority", "state", "needs"),
     *("task", "role", "node", "content"),
@@ -55,7 +54,7 @@ async def export(ask: Ask) -> View:
             page = mail_lists.listed(core.corpus, sought, below, LOT)
         for row in rows_of(core, ask.principal, page.rows, {}, whole=True):
             if asked.format == "csv":
-                table.writerow([_cell(getattr(row, name)) for name in _COLUMNS])
+                table.writerow([cell(getattr(row, name)) for name in _COLUMNS])
             else:
                 out.write(json.dumps(msgspec.to_builtins(row), ensure_ascii=False) + "\n")
         return page.next, len(page.rows)
@@ -72,9 +71,3 @@ async def export(ask: Ask) -> View:
         place = f"/messages?{query_of(asked, after=following, format=asked.format)}"
         headers = (*headers, ("link", f'<{place}>; rel="next"'))
     return View(data=out.getvalue().encode("utf-8", "replace"), kind=KINDS[asked.format], headers=headers)
-
-
-def _cell(value: Any) -> str:
-    """A value as a cell that no spreadsheet takes for a formula."""
-    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-    return f"'{text}" if text.startswith(_FORMULAS) else text
