@@ -159,6 +159,10 @@ def test_the_files_of_pages_never_change_under_a_name(inside: Inside) -> None:
         answer = inside.client.get(name)
         assert answer.status_code == 200
         assert "immutable" in answer.headers["cache-control"]
+        plain = inside.client.get(name, headers={"Accept-Encoding": "identity"})
+        assert plain.content == answer.content
+        assert "content-encoding" not in plain.headers
+        assert int(answer.headers["content-length"]) < len(plain.content)
         size += len(answer.content)
     assert size < 100_000, "the first page has a budget"
     assert len(found) < 8

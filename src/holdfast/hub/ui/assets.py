@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from functools import cache
 from importlib import resources
@@ -40,6 +41,11 @@ def bytes_of(name: str) -> bytes:
 
 
 @cache
+def _packed(name: str) -> bytes:
+    return gzip.compress(bytes_of(name), mtime=0)
+
+
+@cache
 def address(name: str) -> str:
     """Where a file is, under a name that holds its digest."""
     stem, _, ending = name.rpartition("/")[2].rpartition(".")
@@ -57,5 +63,11 @@ async def asset(ask: Ask) -> View:
     name = _by_address().get(path)
     if name is None:
         raise NotFound(f"there is nothing at {path:.120}", hint="load the page again: its parts have other names now")
-    headers = (("cache-control", _FOR_EVER), ("content-security-policy", "default-src 'none'; sandbox"))
-    return View(data=bytes_of(name), kind=FILES[name], headers=headers)
+    data, headers = (
+        bytes_of(name),
+        {"cache-control": _FOR_EVER, "content-security-policy": "default-src 'none'; sandbox"},
+    )
+    headers["vary"] = "Accept-Encoding"
+    if "gzip" in ask.header(b"accept-encoding"):
+        data, headers["content-encoding"] = _packed(name), "gzip"
+    return View(data=data, kind=FILES[name], headers=tuple(headers.items()))
