@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := -m pip --quiet --disable-pip-version-check --no-input
 UV_VERSION := 0.13.9
 
-.PHONY: all help demo test test-long check fix changes bench wheel lock clean
+.PHONY: all help demo test test-long check fix changes bench pictures wheel lock clean
 all: check test
 
 help: ## show this list
@@ -42,6 +42,9 @@ fix: $(VENV)/dev.stamp ## put right what a tool can put right
 
 changes: $(VENV)/dev.stamp ## show what the next release's changelog will say
 	$(BIN)/towncrier build --draft --version next
+
+pictures: $(VENV)/dev.stamp ## a picture of every page, into pictures/
+	$(BIN)/python -m tests.ui.shots pictures
 
 bench: .venv-bench/bench.stamp .venv-bench/azurite/stamp ## measure against the neighbours
 	.venv-bench/bin/python -m bench $(BENCH_ARGS)

@@ -1,4 +1,8 @@
-"""Writes a picture of every page, light and dark, wide and narrow: python -m tests.ui.shots DIRECTORY."""
+"""Writes a picture of every page, light and dark, wide and narrow: python -m tests.ui.shots DIRECTORY (make pictures).
+
+The hub is the one that `holdfast demo` leaves: two nodes and three agents that read our own files, and a hub that was
+killed half-way. What a demo of seconds has none of (a day's figures, questions to people, a session) is added.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import holdfast
+from holdfast.cli.demo.command import Play
+from holdfast.cli.settings import Settings
 from tests.flow.hubs import HubProcess
 from tests.ui.conftest import BROWSERS, Site
 from tests.ui.furnishing import figures
@@ -17,9 +24,11 @@ def main(directory: Path) -> None:
     from playwright.sync_api import sync_playwright
 
     directory.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp()) / "hub"
-    figures(place)
-    hub = HubProcess(place)
+    home = Path(tempfile.mkdtemp(prefix="holdfast-pictures-"))
+    play = Play(Settings(), home, Path(holdfast.__file__).parent, rate=20)
+    play.run(6.0)
+    figures(play.stage.hub_directory)
+    hub = HubProcess(play.stage.hub_directory)
     path = next(found for name in BROWSERS if (found := shutil.which(name)))
     try:
         site = Site(hub, hostile=False)
@@ -39,6 +48,7 @@ def main(directory: Path) -> None:
             browser.close()
     finally:
         hub.kill()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 if __name__ == "__main__":
