@@ -35,7 +35,9 @@ def test_charts_are_drawn_from_their_tables_in_the_colours_of_the_page(watched: 
     legend = page.locator(".chart").nth(1).locator(".u-legend .u-label").all_inner_texts()
     assert [each.strip() for each in legend][1:] == ["p50", "p95"]
     page.locator(".chart").nth(2).locator("summary").click()
-    assert page.locator(".chart").nth(2).locator("thead th").all_inner_texts() == ["From", "laptop", "deck"]
+    columns = page.locator(".chart").nth(2).locator("thead th").all_inner_texts()
+    assert columns[0] == "From"
+    assert {"laptop", "deck"} <= {*columns}
     page.set_viewport_size({"width": 360, "height": 740})
     page.wait_for_function("() => document.querySelector('.plot canvas').getBoundingClientRect().width < 360")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -21,13 +21,12 @@ FILES: Final = {
     "live.js": "text/javascript; charset=utf-8",
     "messages.js": "text/javascript; charset=utf-8",
     "uplot.css": "text/css; charset=utf-8",
-    "uplot.js": "text/javascript; charset=utf-8",
 }
 _PARTS: Final = {
     # As one: htmx looks at the page in a moment, and an extension that comes in a file of its own may come too late.
     "live.js": ("vendor/htmx.min.js", "vendor/hx-sse.min.js"),
     "uplot.css": ("vendor/uPlot.min.css",),
-    "uplot.js": ("vendor/uPlot.iife.min.js",),
+    "charts.js": ("vendor/uPlot.iife.min.js", "charts.js"),
 }
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
