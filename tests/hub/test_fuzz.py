@@ -58,6 +58,7 @@ BEYOND_SCHEMA = {
     "POST /storage/metrics": ([400], "the names of agents have bytes, not letters"),
     "POST /storage/metrics/batch": ([400], "the names of agents have bytes, not letters"),
     "POST /v1/decide": ([400], "names have bytes, not letters; 1.0 is no whole number"),
+    "PUT /v1/notify/{name}": ([400], "a new rule has an address, which is a URL; zones and hours are those there are"),
     "PUT /v1/collections/{name}/schema": ([400], "names have bytes, not letters; an index names fields that there are"),
     "POST /v1/collections/{name}/find": ([400], "what a condition is; a cursor is that of the same question"),
     "POST /v1/collections/{name}/count": ([400], "what a condition is"),
