@@ -174,7 +174,8 @@ def test_a_hub_from_before_its_mail_could_be_narrowed_fills_it_anew(tmp_path: Pa
     scripts = migrations(ROLES["hub"])
     number = next(n for n, script in enumerate(scripts) if "DROP TABLE mail" in script)
     before = re.findall(r"^CREATE (?:TABLE mail\(|INDEX mail_).*?;$", scripts[number - 1], re.S | re.M)
-    for statement in ["DROP TABLE mail", *before]:
+    later = [f"DROP TABLE {table}" for table in re.findall(r"CREATE TABLE (\w+)", "".join(scripts[number + 1 :]))]
+    for statement in [*later, "DROP TABLE mail", *before]:
         corpus.write(lambda tx, statement=statement: tx.execute(statement))
     corpus.write(lambda tx: tx.execute(f"PRAGMA user_version={number}"))
     corpus.close()

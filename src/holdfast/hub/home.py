@@ -20,7 +20,8 @@ from holdfast.corpus.sandbox import Question
 from holdfast.corpus.space import Reserve, Space
 from holdfast.errors import UsageError
 from holdfast.hub.options import Options, Settle
-from holdfast.hub.tokens import NoTokens, TokenStore
+from holdfast.hub.tokens import TokenStore
+from holdfast.hub.tokens_none import NoTokens
 from holdfast.protocol.ingest import Identity
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from holdfast.clock import SYSTEM, Clock, iso
 from holdfast.corpus.engine import Engine
 from holdfast.errors import HoldfastError, NotFound, UsageError
 from holdfast.hub import acts
-from holdfast.hub.acts import Act, Actor, ActStore, NoActs, SqliteActs
+from holdfast.hub.acts import Act, Actor, ActStore, SqliteActs
 from holdfast.hub.principal import ADMIN, APPEND, FOR_EVER, INBOX, READ, SCOPES, WRITE, Kind, Principal
-from holdfast.hub.sign_ins import NoSignIns, SignInStore, SqliteSignIns
+from holdfast.hub.sign_ins import SignInStore, SqliteSignIns
 from holdfast.hub.token_text import TEXT_MAX, digest_of, join, new_id, new_secret, split
 from holdfast.records import PUT, check_names
 
@@ -122,37 +122,6 @@ class TokenStore(Protocol):
     def close(self) -> None:
         """Closes it; a second close is fine."""
         ...
-
-
-class NoTokens(TokenStore):
-    """Of a hub that keeps none: nobody has one, and none can be made."""
-
-    def add(self, token: Token) -> None:
-        raise UsageError("this hub keeps no tokens", hint="holdfast serve --token-file FILE")
-
-    def find(self, token_id: str) -> Token | None:
-        return None
-
-    def every(self) -> list[Token]:
-        return []
-
-    def revoke(self, token_id: str, now_ms: int) -> bool:
-        return False
-
-    def used(self, times: Mapping[str, int]) -> None:
-        pass
-
-    def changes(self) -> tuple[int, bool]:
-        return 0, False
-
-    def sign_ins(self) -> SignInStore:
-        return NoSignIns()
-
-    def acts(self) -> ActStore:
-        return NoActs()
-
-    def close(self) -> None:
-        pass
 
 
 class SqliteTokens(TokenStore):
@@ -315,13 +284,13 @@ class Tokens:
         """All tokens ever made, oldest first. For threads."""
         return self._store.every()
 
-    def make(self, wish: Wish) -> tuple[Token, str]:
+    def make(self, wish: Wish, by: Actor) -> tuple[Token, str]:
         """A new token, stored, and its text; see `create`. For threads."""
-        return create(self._store, wish, self._wall)
+        return create(self._store, wish, self._wall, by=by)
 
-    def end(self, token_id: str) -> tuple[Token, bool]:
+    def end(self, token_id: str, by: Actor) -> tuple[Token, bool]:
         """Ends a token for good; see `revoke`. For threads."""
-        return revoke(self._store, token_id, self._wall)
+        return revoke(self._store, token_id, self._wall, by=by)
 
     def sign_ins(self) -> SignInStore:
         """Where sign-ins lie."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from holdfast.errors import Conflict, HoldfastError, UsageError
+from holdfast.hub import acts
 from holdfast.hub.notify.desk import Wish as RuleWish
 from holdfast.hub.notify.rules import Rule
 from holdfast.hub.principal import SCOPES
@@ -31,8 +32,9 @@ def _back(done: str, place: str) -> View:
 async def tokens(ask: Ask) -> View:
     """POST /settings/tokens: makes a token, and shows it this once; or revokes one."""
     form, core = ask.form, ask.core
+    by = acts.by_principal(ask.principal, acts.PAGE)
     if form.get("what") == "revoke":
-        await core.read(lambda: core.gate.tokens.end(form.get("id", "")))
+        await core.read(lambda: core.gate.tokens.end(form.get("id", ""), by))
         await core.gate.look_again()
         return _back("revoked", "tokens")
     typed = {**_TOKEN, **form, "form": "token"}
@@ -40,7 +42,7 @@ async def tokens(ask: Ask) -> View:
         wish = _wish(ask)
         _once(ask)
         try:
-            made, text = await core.read(lambda: core.gate.tokens.make(wish))
+            made, text = await core.read(lambda: core.gate.tokens.make(wish, by))
         except HoldfastError:
             ask.front.once.pop(form["once"], None)  # there is none yet
             raise
