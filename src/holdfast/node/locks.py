@@ -31,7 +31,7 @@ def alone(directory: Path, lock: str) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Waits until nobody else changes what is in a directory as a whole, and keeps others waiting while the block lasts.
+    """Waits until nobody else changes a directory as a whole, and keeps others waiting while the block lasts.
 
     The directory itself carries the lock: the files that are changed so are replaced, and could not.
     """
