@@ -115,7 +115,7 @@ def room(home: Home) -> Iterator[Room]:
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
     """A hub in a process of its own."""
-    process = HubProcess(tmp_path / "hub")
+    process = HubProcess(tmp_path / "hub", fresh=True)
     yield process
     process.kill()
 
