@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,10 +55,15 @@ def free_port() -> int:
 class Actor:
     """One process, and what it said on standard error."""
 
-    def __init__(self, errors: Path, *words: str | Path) -> None:
+    def __init__(self, errors: Path, *words: str | Path, fresh: bool = False) -> None:
         self.errors = errors
         self._file = errors.open("ab")
-        self.process = Fork(SCRIPT, *words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._file)
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": self._file}
+        self.process: Fork | subprocess.Popen[str]
+        if fresh:
+            self.process = subprocess.Popen([sys.executable, SCRIPT, *map(str, words)], text=True, **pipes)
+        else:
+            self.process = Fork(SCRIPT, *words, **pipes)
 
     @property
     def pid(self) -> int:
@@ -154,9 +160,9 @@ class Served:
     def launch(self) -> None:
         """Starts it, and does not wait until it listens."""
         self._ready.unlink(missing_ok=True)
-        self.actor = Actor(
-            self._errors, "hub", self.path, "--port", str(self.port), "--ready-file", self._ready, *self._words
-        )
+        words = ["hub", self.path, "--port", str(self.port), "--ready-file", self._ready, *self._words]
+        # One that takes its disk for another one does so before it loads what looks at it.
+        self.actor = Actor(self._errors, *words, fresh="--free-file" in self._words)
         self._keep(self.actor)
 
     def start(self) -> Served:
