@@ -25,7 +25,7 @@ demo: $(VENV)/run.stamp ## see the whole thing at work
 	$(BIN)/holdfast demo $(DEMO_ARGS)
 
 test: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests (PYTEST_ARGS="-k ship -x")
-	$(BIN)/python -m pytest -m "not long" -n auto $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)

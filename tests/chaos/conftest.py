@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.chaos import actors
+from tests.forks import Fork
 
 SCRIPT = str(Path(actors.__file__))
 PATIENCE_S = 60.0
@@ -54,17 +55,15 @@ def free_port() -> int:
 class Actor:
     """One process, and what it said on standard error."""
 
-    def __init__(self, errors: Path, *words: str | Path, **options: Any) -> None:
+    def __init__(self, errors: Path, *words: str | Path, fresh: bool = False) -> None:
         self.errors = errors
         self._file = errors.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, SCRIPT, *map(str, words)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self._file,
-            text=True,
-            **options,
-        )
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": self._file}
+        self.process: Fork | subprocess.Popen[str]
+        if fresh:
+            self.process = subprocess.Popen([sys.executable, SCRIPT, *map(str, words)], text=True, **pipes)
+        else:
+            self.process = Fork(SCRIPT, *words, **pipes)
 
     @property
     def pid(self) -> int:
@@ -111,10 +110,10 @@ class Actor:
 class Writer(Actor):
     """An agent's process, with its journal."""
 
-    def __init__(self, home: Path, node: Path, agent: str, who: str, *words: str | Path, **options: Any) -> None:
+    def __init__(self, home: Path, node: Path, agent: str, who: str, *words: str | Path) -> None:
         self.journal = home / f"{who}.journal"
         self.node, self.agent, self.who = node, agent, who
-        super().__init__(home / f"{who}.err", "write", node, agent, self.journal, "--who", who, *words, **options)
+        super().__init__(home / f"{who}.err", "write", node, agent, self.journal, "--who", who, *words)
 
     def entries(self, what: str | None = None) -> list[dict[str, Any]]:
         """What its journal says, of one kind where given."""
@@ -161,9 +160,9 @@ class Served:
     def launch(self) -> None:
         """Starts it, and does not wait until it listens."""
         self._ready.unlink(missing_ok=True)
-        self.actor = Actor(
-            self._errors, "hub", self.path, "--port", str(self.port), "--ready-file", self._ready, *self._words
-        )
+        words = ["hub", self.path, "--port", str(self.port), "--ready-file", self._ready, *self._words]
+        # One that takes its disk for another one does so before it loads what looks at it.
+        self.actor = Actor(self._errors, *words, fresh="--free-file" in self._words)
         self._keep(self.actor)
 
     def start(self) -> Served:
@@ -205,9 +204,9 @@ class Cast:
         self.home = home
         self.actors: list[Actor] = []
 
-    def writer(self, node: str | Path, agent: str, who: str, *words: str | Path, **options: Any) -> Writer:
+    def writer(self, node: str | Path, agent: str, who: str, *words: str | Path) -> Writer:
         """Starts an agent's process on a node directory below the test's."""
-        made = Writer(self.home, self.home / node, agent, who, *words, **options)
+        made = Writer(self.home, self.home / node, agent, who, *words)
         self.actors.append(made)
         return made
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,11 +59,19 @@ def loaded(home: Path, *words: str) -> set[str]:
     return set((home / "loaded").read_text().split())
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a store and a value in it, to be copied."""
+    home = tmp_path_factory.mktemp("begun")
+    loaded(home, "init", "--agent", "me")
+    loaded(home, "put", "plan", "1")
+    return home
+
+
 @pytest.mark.parametrize("name", LOCAL)
-def test_a_local_command_loads_nothing_heavy(tmp_path: Path, name: str) -> None:
-    loaded(tmp_path, "init", "--agent", "me")
-    loaded(tmp_path, "put", "plan", "1")
-    found = loaded(tmp_path, name, *LOCAL[name].split())
+def test_a_local_command_loads_nothing_heavy(tmp_path: Path, begun: Path, name: str) -> None:
+    home = shutil.copytree(begun, tmp_path / "home")
+    found = loaded(home, name, *LOCAL[name].split())
     assert "click" in found
     assert found & HEAVY == set()
 

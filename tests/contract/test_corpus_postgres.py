@@ -17,7 +17,7 @@ class Database:
     def make(self, directory: Path) -> PostgresCorpus:
         where = directory / "database"
         if not where.exists():
-            where.write_text(shared_postgres().database())
+            where.write_text(shared_postgres().corpus())
         return PostgresCorpus(where.read_text())
 
 

@@ -11,6 +11,9 @@ import pytest
 
 from tests.damage.recovering import World
 from tests.flow.hubs import HubProcess
+from tests.flow.swarm import files as files
+from tests.flow.swarm import hybrid as hybrid
+from tests.flow.swarm import storage as storage
 
 MEMORY = Path("/dev/shm")
 

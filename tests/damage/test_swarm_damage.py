@@ -7,7 +7,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +27,6 @@ from holdfast.testing.clock import SettableClock
 from tests.flow.swarm import HUGE, both, edit, failing, flip, heal, old_file, pos_of, rows, set_meta
 
 CHECKSUM, HASH_CHAIN, TIMESTAMP, SIZE, VERSION = IntegrityCheckType
-
-
-@pytest.fixture(params=list(StorageType), ids=lambda kind: kind.name)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PersistentDataStorage]:
-    with PersistentDataStorage(tmp_path / "data", request.param, backup_interval_s=None) as made:
-        yield made
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[PersistentDataStorage]:
-    with PersistentDataStorage(tmp_path / "data", StorageType.FILE_BASED, backup_interval_s=None) as made:
-        yield made
-
-
-@pytest.fixture
-def hybrid(tmp_path: Path) -> Iterator[PersistentDataStorage]:
-    with PersistentDataStorage(tmp_path / "data", StorageType.HYBRID, backup_interval_s=None) as made:
-        yield made
 
 
 # -- the five checks ------------------------------------------------------------------------------------------------

@@ -11,6 +11,9 @@ import pytest
 from holdfast.node.directory import Limits
 from holdfast.node.store import Store
 from tests.flow.hubs import HubProcess
+from tests.flow.swarm import files as files
+from tests.flow.swarm import hybrid as hybrid
+from tests.flow.swarm import storage as storage
 
 
 @pytest.fixture

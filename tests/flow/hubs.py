@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.forks import Fork
+
 DEADLINE_S = 30.0
 SERVE = (
     "import json, sys; from holdfast.hub.serve import serve; how = json.loads(sys.argv[4]);"
@@ -33,15 +35,17 @@ class HubProcess:
     Args:
         directory: the hub's.
         token: its operator's; empty: it asks for none.
+        fresh: start it as a user does, in a new interpreter, not as a fork: where the start or the memory is looked at.
         options: as `serve` takes them.
     """
 
-    def __init__(self, directory: Path, token: str = "", **options: Any) -> None:
+    def __init__(self, directory: Path, token: str = "", *, fresh: bool = False, **options: Any) -> None:
         self.directory = directory
         self.options = {"settle": "acked", "token": token or None, **options}
         self.port = 0
         self._ready = directory.with_suffix(".ready")
-        self._process: subprocess.Popen[bytes] | None = None
+        self._fresh = fresh
+        self._process: Fork | subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
@@ -58,9 +62,13 @@ class HubProcess:
     def start(self) -> None:
         """Starts it and waits until it listens."""
         self._ready.unlink(missing_ok=True)
-        command = [sys.executable, "-c", SERVE, str(self.directory), str(self.port), str(self._ready)]
-        command.append(json.dumps(self.options))
-        self._process = process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        words = ["-c", SERVE, str(self.directory), str(self.port), str(self._ready), json.dumps(self.options)]
+        process: Fork | subprocess.Popen[bytes]
+        if self._fresh:
+            process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+        else:
+            process = Fork(*words, stdout=subprocess.DEVNULL)
+        self._process = process
         until(lambda: self._ready.exists() or process.poll() is not None, "the hub listens")
         assert process.poll() is None, "the hub did not start"
         self.port = json.loads(self._ready.read_text())["port"]

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from holdfast.integrity import (
     DataIntegrityManager,
     IntegrityCheck,
     IntegrityCheckType,
     PersistentDataStorage,
+    StorageType,
 )
 from holdfast.integrity.swarm.logged import LogShelf
 from holdfast.integrity.swarm.package import Kept, link_of
 
 HUGE = 3_000_000
 """Lies beside the value's description in every mode."""
+
+
+@pytest.fixture(params=list(StorageType), ids=lambda kind: kind.name)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PersistentDataStorage]:
+    """The swarm's storage, in each of its modes."""
+    with PersistentDataStorage(tmp_path / "data", request.param, backup_interval_s=None) as made:
+        yield made
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[PersistentDataStorage]:
+    """The one that keeps files."""
+    with PersistentDataStorage(tmp_path / "data", StorageType.FILE_BASED, backup_interval_s=None) as made:
+        yield made
+
+
+@pytest.fixture
+def hybrid(tmp_path: Path) -> Iterator[PersistentDataStorage]:
+    """The one that keeps files and a log."""
+    with PersistentDataStorage(tmp_path / "data", StorageType.HYBRID, backup_interval_s=None) as made:
+        yield made
 
 
 def failing(storage: PersistentDataStorage, data_id: str) -> set[IntegrityCheckType]:

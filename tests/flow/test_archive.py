@@ -51,6 +51,29 @@ def fill(store: Store) -> None:
     assert store.flush()
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where archives are put."""
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def store(on_node: Callable[..., Store]) -> Store:
+    """A store whose values are all at the hub."""
+    store = on_node("node", "ada")
+    fill(store)
+    return store
+
+
+def spared(store: Store, url: str) -> tuple[int, frozenset[int]]:
+    """What of a store's log may leave the node, as its hub says: up to where, and what of that not."""
+    directory, client, asking = store._directory, HubClient(url), Asking(store._directory)
+    spare = asked([client], asking, directory.node_id)[store._log.branch.stream]
+    asking.close()
+    client.close()
+    return spare.mark.seq, spare.kept
+
+
 def archived(hub: HubProcess, place: Path, *, drop: bool) -> int:
     """Archives everything of a hub that runs; how many bodies it let go."""
     with hub_source(str(hub.directory)) as source, FileStore(place) as store:
@@ -85,11 +108,8 @@ def without_holdfast(place: Path) -> dict[tuple[str, str, int], Any]:
 
 
 def test_a_hub_reads_from_its_archive_what_it_let_go(
-    on_node: Callable[..., Store], hub: HubProcess, tmp_path: Path
+    store: Store, hub: HubProcess, place: Path, tmp_path: Path
 ) -> None:
-    place = tmp_path / "archive"
-    store = on_node("node", "ada")
-    fill(store)
     gone = archived(hub, place, drop=True)
     assert gone == len(VALUES) * 2 - 1 + 30, "all but the payload above 64 KiB"
     reader = Hub(hub.url)
@@ -100,11 +120,7 @@ def test_a_hub_reads_from_its_archive_what_it_let_go(
     assert len(reader.search("lighthouse", limit=40)) == 30
     assert [change.key for change in reader.changes(live=False)][-1] == "m29"
     # The node sees nothing of it: what it may evict is what it was, and it ships on.
-    directory, client, asking = store._directory, HubClient(hub.url), Asking(store._directory)
-    spare = asked([client], asking, directory.node_id)[store._log.branch.stream]
-    asking.close()
-    client.close()
-    assert (spare.mark.seq, spare.kept) == (len(VALUES) * 2 + 30, frozenset())
+    assert spared(store, hub.url) == (len(VALUES) * 2 + 30, frozenset())
     store.put("after", 1)
     assert store.flush()
     assert reader.get("after", agent="ada") == 1
@@ -138,11 +154,8 @@ def test_a_hub_reads_from_its_archive_what_it_let_go(
 
 
 def test_an_archive_is_read_without_holdfast_and_goes_on_where_it_stood(
-    on_node: Callable[..., Store], hub: HubProcess, tmp_path: Path
+    store: Store, hub: HubProcess, place: Path
 ) -> None:
-    place = tmp_path / "archive"
-    store = on_node("node", "ada")
-    fill(store)
     archived(hub, place, drop=False)
     found = without_holdfast(place)
     assert found["state", "json", 2] == VALUES["json"]
@@ -171,15 +184,10 @@ def test_an_archive_is_read_without_holdfast_and_goes_on_where_it_stood(
             archive.lines(entry)
 
 
-def test_a_value_that_is_not_its_headers_is_no_value(
-    on_node: Callable[..., Store], hub: HubProcess, tmp_path: Path
-) -> None:
+def test_a_value_that_is_not_its_headers_is_no_value(store: Store, hub: HubProcess, place: Path) -> None:
     """Also one in a file whose own checksum was made to fit."""
     import msgspec
 
-    place = tmp_path / "archive"
-    store = on_node("node", "ada")
-    fill(store)
     archived(hub, place, drop=True)
     with FileStore(place) as files:
         archive = Archive(files)
@@ -201,12 +209,7 @@ def test_a_value_that_is_not_its_headers_is_no_value(
     reader.close()
 
 
-def test_what_is_erased_leaves_the_archive_with_the_next_run(
-    on_node: Callable[..., Store], hub: HubProcess, tmp_path: Path
-) -> None:
-    place = tmp_path / "archive"
-    store = on_node("node", "ada")
-    fill(store)
+def test_what_is_erased_leaves_the_archive_with_the_next_run(store: Store, hub: HubProcess, place: Path) -> None:
     archived(hub, place, drop=True)
     for key in ("text", "large"):
         erase_key(store._directory, "ada", key, collection="state", reason="asked to")
@@ -224,11 +227,7 @@ def test_what_is_erased_leaves_the_archive_with_the_next_run(
     reader.close()
 
 
-def test_an_archive_is_one_hubs_and_a_node_has_its_own(
-    on_node: Callable[..., Store], hub: HubProcess, tmp_path: Path
-) -> None:
-    store = on_node("node", "ada")
-    fill(store)
+def test_an_archive_is_one_hubs_and_a_node_has_its_own(store: Store, on_node: Callable[..., Store]) -> None:
     with MemoryStore() as files:
         archive = Archive(files, "agents/ada/")
         made = archive.run(store._log.corpus, store._directory.blobs, before_ms=LATER >> 1)
@@ -258,11 +257,7 @@ def test_a_hub_on_postgresql_reads_from_its_archive_too(tmp_path: Path) -> None:
             for key, value in VALUES.items():
                 assert reader.get(key, agent="ada") == value
             assert len(reader.messages(to="bob", limit=40)) == 30
-            asking, client = Asking(store._directory), HubClient(hub.url)
-            spare = asked([client], asking, store._directory.node_id)[store._log.branch.stream]
-            asking.close()
-            client.close()
-            assert (spare.mark.seq, spare.kept) == (made.records, frozenset())
+            assert spared(store, hub.url) == (made.records, frozenset())
     finally:
         reader.close()
         hub.kill()

@@ -162,7 +162,7 @@ def memory(hub: HubProcess, field: str = "VmRSS") -> int:
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[HubProcess]:
     """A hub that waits for a body half a second and no more."""
-    process = HubProcess(tmp_path / "hub", pause_s=0.5)
+    process = HubProcess(tmp_path / "hub", fresh=True, pause_s=0.5)
     yield process
     process.kill()
 

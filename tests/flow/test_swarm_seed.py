@@ -8,7 +8,6 @@ import os
 import random
 import threading
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -33,24 +32,6 @@ from tests.flow.swarm import HUGE, both, failing, flip, heal, rows, wait_for
 DATA_TYPES = ("messages", "tasks", "status", "config", "logs")
 LARGE = 300_000
 """Lies beside the log; in a file it is still text."""
-
-
-@pytest.fixture(params=list(StorageType), ids=lambda kind: kind.name)
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PersistentDataStorage]:
-    with PersistentDataStorage(tmp_path / "data", request.param, backup_interval_s=None) as made:
-        yield made
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Iterator[PersistentDataStorage]:
-    with PersistentDataStorage(tmp_path / "data", StorageType.FILE_BASED, backup_interval_s=None) as made:
-        yield made
-
-
-@pytest.fixture
-def hybrid(tmp_path: Path) -> Iterator[PersistentDataStorage]:
-    with PersistentDataStorage(tmp_path / "data", StorageType.HYBRID, backup_interval_s=None) as made:
-        yield made
 
 
 # -- the words ----------------------------------------------------------------------------------------------------

@@ -49,6 +49,10 @@ class Source:
     def tree(self) -> ast.Module:
         return ast.parse(self.text, self.path)
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return list(ast.walk(self.tree))
+
     @property
     def is_python(self) -> bool:
         return self.path.endswith(".py")
@@ -71,7 +75,7 @@ def module_length(source: Source) -> Iterator[Finding]:
 
 def function_length(source: Source) -> Iterator[Finding]:
     """A function fits on a screen."""
-    for node in ast.walk(source.tree) if source.is_python else ():
+    for node in source.nodes if source.is_python else ():
         if isinstance(node, Function):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > FUNCTION_LINES_MAX:
@@ -122,23 +126,23 @@ def docstring(source: Source) -> Iterator[Finding]:
 
 def code_from_data(source: Source) -> Iterator[Finding]:
     """Data never turns into code."""
-    for node in ast.walk(source.tree) if source.is_python else ():
+    for node in source.nodes if source.is_python else ():
         if isinstance(node, ast.Import | ast.ImportFrom):
             modules = {a.name for a in node.names} | {getattr(node, "module", "")}
             if "pickle" in modules:
                 yield source.finding(code_from_data, node, "pickle runs code when it reads")
         elif isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            if called in {"eval", "builtins.eval", "yaml.load", "yaml.unsafe_load"}:
-                yield source.finding(code_from_data, node, f"{called}() may run what it reads")
+            name = called(node)
+            if name in {"eval", "builtins.eval", "yaml.load", "yaml.unsafe_load"}:
+                yield source.finding(code_from_data, node, f"{name}() may run what it reads")
 
 
 def one_decompressor(source: Source) -> Iterator[Finding]:
     """Every decompression goes through the capped reader in codec.py."""
     if not source.is_shipped or source.path == CODEC:
         return
-    for node in ast.walk(source.tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "decompress":
+    for node in source.nodes:
+        if isinstance(node, ast.Call) and called(node).split(".")[-1] == "decompress":
             what = "a bomb of 32 KB becomes 1 GiB here: use codec.inflate"
             yield source.finding(one_decompressor, node, what)
 
@@ -147,7 +151,7 @@ def front_door(source: Source) -> Iterator[Finding]:
     """Rooms call rooms; only users come in by `from holdfast import Store`."""
     if not source.is_shipped:
         return
-    for node in ast.walk(source.tree):
+    for node in source.nodes:
         if isinstance(node, ast.ImportFrom) and node.module == "holdfast" and not node.level:
             names = {a.name for a in node.names} - source.rooms - {"__version__"}
             if names:
@@ -208,3 +212,16 @@ def public_functions(source: Source, dunders: tuple[str, ...] = ()) -> Iterator[
             for item in node.body:
                 if isinstance(item, Function) and (is_public(item) or item.name in dunders):
                     yield item, node
+
+
+def called(call: ast.Call) -> str:
+    """What is called, with its dots; ``?`` where it hangs on something that is no name."""
+    names, node = list[str](), call.func
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name):
+        names.append(node.id)
+    else:
+        names.append("?")
+    return ".".join(reversed(names))

@@ -99,7 +99,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
     """Where a hub lies: a directory whose disk is never too full, or a database."""
     if request.param == "database":
-        return HubDatabase(shared_postgres().database(), settle="acked")
+        return HubDatabase(shared_postgres().corpus(), settle="acked")
     reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
     return HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
 
@@ -115,7 +115,7 @@ def room(home: Home) -> Iterator[Room]:
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubProcess]:
     """A hub in a process of its own."""
-    process = HubProcess(tmp_path / "hub")
+    process = HubProcess(tmp_path / "hub", fresh=True)
     yield process
     process.kill()
 

@@ -59,7 +59,8 @@ corpus.close()
 def next_version(directory: Path, script: str, sql: str) -> Path:
     """A copy of the package with one more migration; what to put on the path."""
     root = directory / "next"
-    shutil.copytree(PACKAGE, root / "holdfast", ignore=shutil.ignore_patterns("__pycache__"))
+    # With what is compiled, which is as good there; but for what somebody is compiling at this moment.
+    shutil.copytree(PACKAGE, root / "holdfast", ignore=shutil.ignore_patterns("*.pyc.*"))
     (root / "holdfast" / "corpus" / "migrations" / script).write_text(sql)
     return root
 

@@ -331,7 +331,7 @@ class DatabaseMachine(HubMachine):
         """The corpus that the file in `home` names."""
         where = self.home / "database"
         if not where.exists():
-            where.write_text(shared_postgres().database())
+            where.write_text(shared_postgres().corpus())
         return PostgresCorpus(where.read_text())
 
 

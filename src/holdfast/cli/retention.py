@@ -106,13 +106,14 @@ def apply_command(settings: Settings, dry_run: bool) -> int:
 
     A process that runs with a store open does so by itself. It asks every hub first; without an answer nothing leaves.
     """
-    from holdfast.node.evicting import Asking, alone, asked, round_of
+    from holdfast.node.evicting import LOCK, Asking, asked, round_of
+    from holdfast.node.locks import alone
     from holdfast.transport.client import HubClient
 
     settings.need_hub()
     token = settings.token_path if settings.token else None
     clients = [HubClient(url, token) for url in settings.hub_urls]
-    with settings.directory() as directory, alone(directory) as mine:
+    with settings.directory() as directory, alone(directory.path, LOCK) as mine:
         if not mine and not dry_run:
             raise Locked("another process makes room in this store", hint="it does so by itself; --dry-run looks")
         store = Asking(directory)

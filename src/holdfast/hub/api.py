@@ -25,6 +25,7 @@ decodes a batch item by item (`list[msgspec.Raw]`) has a struct in `shown` that 
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -259,7 +260,7 @@ class Typed:
         self._status = status
         self._cap = cap
         self._apart = False
-        self._parameters = Parameters(query or Nothing)
+        self._parameters = parameters_of(query or Nothing)
 
     def bind(self, operation: Operation) -> None:
         """Makes the operation and this agree on what is decoded; a struct is said in one of them."""
@@ -276,7 +277,7 @@ class Typed:
             self._status = operation.status
         else:
             msgspec.structs.force_setattr(operation, "status", self._status)
-        self._parameters = Parameters(self._query or Nothing)
+        self._parameters = parameters_of(self._query or Nothing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -332,6 +333,12 @@ class Parameters:
             return msgspec.convert(given, codec.ready(self._shape), strict=False)
         except msgspec.ValidationError as error:
             raise refused(error, given, "the parameter ") from error
+
+
+@functools.cache
+def parameters_of(shape: type) -> Parameters:
+    """What reads a query into a struct: what it holds is found out once, however many operations take it."""
+    return Parameters(shape)
 
 
 def _plain(kind: Any) -> set[Any]:

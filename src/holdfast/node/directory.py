@@ -14,11 +14,10 @@ the network: shipping takes a Directory and is started by the store.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -33,6 +32,7 @@ from holdfast.errors import HoldfastError, IntegrityError, NodeFull, NoStore, Us
 from holdfast.log import ADVANCED, Level, OpenLog
 from holdfast.node.batch import CAS_AGENT
 from holdfast.node.keys import Keyring
+from holdfast.node.locks import locked
 from holdfast.objects import BlobFiles
 from holdfast.records import NAME_BYTES_MAX, check_names
 from holdfast.retention import Retention
@@ -130,7 +130,7 @@ class Directory:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
         except FileExistsError:
             raise UsageError(f"{home} is not a directory", hint="give a directory of its own") from None
-        with _locked(home):
+        with locked(home):
             if (home / _CONFIG).is_file():
                 return False
             if (home / "hub.db").exists():
@@ -417,20 +417,10 @@ def change_config(home: Path, change: Callable[[dict[str, Any]], None]) -> None:
         home: the node directory.
         change: changes what the file says, in place.
     """
-    with _locked(home):
+    with locked(home):
         config = read_config(home)
         change(config)
         write_config(home, config)
-
-
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    fd = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _after_fork() -> None:

@@ -9,12 +9,10 @@ leave is what the simulator proved. A hub that does not answer keeps everything 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,20 +22,21 @@ from holdfast.clock import SYSTEM
 from holdfast.corpus import eviction
 from holdfast.errors import HoldfastError, HubUnavailable, StoreClosed, UsageError
 from holdfast.node.dropping import drop_blobs
+from holdfast.node.locks import alone
 from holdfast.node.outbox_store import LogsOutbox
 from holdfast.node.room import Figures, Need, Room, Standing, retention_of, standing_of, write_retention, write_standing
+from holdfast.node.telling import logger
 from holdfast.protocol.actions import SendHello
 from holdfast.protocol.outbox import Outbox
 from holdfast.retention import Retention
 from holdfast.wire import MEDIA, Mark
 
 if TYPE_CHECKING:
-    from logging import Logger
-
     from holdfast.log import OpenLog
     from holdfast.node.directory import Directory
     from holdfast.transport.client import HubClient, Token
 
+LOCK: Final = "evict.lock"
 LOOK_S: Final = 0.25
 STAND_BY_S: Final = 1.0
 AGAIN_S: Final = 0.1
@@ -168,7 +167,7 @@ class Evictor:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            with alone(self._directory) as mine:
+            with alone(self._directory.path, LOCK) as mine:
                 if mine:
                     self._lead()
             self._stop.wait(STAND_BY_S)
@@ -186,7 +185,7 @@ class Evictor:
                     return
                 except Exception:
                     # One that ended for good would be a node that fills up unseen; it is told and tried again.
-                    _logger().exception("making room in %s failed", self._directory.path)
+                    logger(__name__).exception("making room in %s failed", self._directory.path)
                     self._stop.wait(1.0)
         finally:
             store.close()
@@ -425,24 +424,3 @@ def start(
             else:
                 directory.evictor.add(clients)
     return room_of(directory, opened, retention)
-
-
-@contextlib.contextmanager
-def alone(directory: Directory) -> Iterator[bool]:
-    """Whether no other process makes room in this directory, for as long as the block lasts."""
-    fd = os.open(directory.path / "evict.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(fd)
-
-
-def _logger() -> Logger:
-    import logging  # 8 ms, which no command pays that only opens a store
-
-    return logging.getLogger(__name__)

@@ -7,13 +7,12 @@ first one, with which a ring seals. Whoever changes the file holds a lock on its
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.disk import sync_directory
+from holdfast.node.locks import locked
 
 if TYPE_CHECKING:
     from holdfast.seal import KeyRing
@@ -23,7 +22,7 @@ def add_key(path: Path, key_id: str) -> bytes:
     """A new key of this name, behind all that are in the file; durable when it returns."""
     from holdfast.seal import KeyRing
 
-    with _alone(path):
+    with locked(path.parent):
         made = KeyRing.generate(key_id)
         try:
             kept = KeyRing.load(path)
@@ -39,7 +38,7 @@ def drop_key(path: Path, key_id: str) -> None:
     """Removes a key; a file that then holds none goes too. One that is not there is as it should be."""
     from holdfast.seal import KeyRing
 
-    with _alone(path), contextlib.suppress(FileNotFoundError):
+    with locked(path.parent), contextlib.suppress(FileNotFoundError):
         kept = KeyRing.load(path)
         rest = {each: kept.key(each) for each in kept.ids if each != key_id}
         if not rest:
@@ -54,14 +53,3 @@ def _write(path: Path, ring: KeyRing) -> None:
     ring.save(partial)
     os.replace(partial, path)
     sync_directory(path.parent)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    # The file itself is replaced with each change, so it cannot carry the lock.
-    fd = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

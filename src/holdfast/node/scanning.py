@@ -6,23 +6,20 @@ and rest. What was found lies in node.db, for `holdfast status` and the metrics,
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from holdfast.errors import HoldfastError, StoreClosed
+from holdfast.node.locks import alone
+from holdfast.node.telling import logger
 
 if TYPE_CHECKING:
-    from logging import Logger
-
     from holdfast.integrity.checks import Finding
     from holdfast.integrity.scanner import Progress
     from holdfast.log import OpenLog
     from holdfast.node.directory import Directory
 
+LOCK = "scan.lock"
 STOP_S = 10.0
 
 
@@ -61,7 +58,7 @@ class Scanning:
                 return
             except Exception:
                 # A scan that ended for good would be a node that nobody looks at; it is told and tried again.
-                _logger().exception("the scan of %s failed", self._directory.path)
+                logger(__name__).exception("the scan of %s failed", self._directory.path)
 
 
 def turns(
@@ -76,8 +73,8 @@ def turns(
         stop: ends it early.
     """
     done: dict[str, Progress] = {}
-    with _alone(directory) as alone:
-        for agent in directory.agents() if alone else ():
+    with alone(directory.path, LOCK) as mine:
+        for agent in directory.agents() if mine else ():
             if stop is not None and stop.is_set():
                 break
             if every_s and directory.wall.now_ms() - progress(directory, agent).at_ms < every_s * 900:
@@ -85,7 +82,7 @@ def turns(
             try:
                 opened = directory.open_log(agent, None)
             except HoldfastError as error:
-                _logger().warning("cannot scan the log of %s", agent, exc_info=error)
+                logger(__name__).warning("cannot scan the log of %s", agent, exc_info=error)
                 continue
             try:
                 done[agent] = _turn(directory, opened, whole, stop)
@@ -109,7 +106,7 @@ def _turn(directory: Directory, opened: OpenLog, whole: bool, stop: threading.Ev
     done = scanner.turn(whole=whole)
     for finding in done.findings:
         if finding not in before:
-            _logger().error("scan: %s: %s", opened.agent, finding)
+            logger(__name__).error("scan: %s: %s", opened.agent, finding)
     return done
 
 
@@ -148,23 +145,3 @@ def progress(directory: Directory, agent: str) -> Progress:
     from holdfast.integrity.scanner import read_progress
 
     return read_progress(Kept(directory, agent).load())
-
-
-@contextlib.contextmanager
-def _alone(directory: Directory) -> Iterator[bool]:
-    fd = os.open(directory.path / "scan.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(fd)
-
-
-def _logger() -> Logger:
-    import logging  # 8 ms, which no command pays that only opens a store
-
-    return logging.getLogger(__name__)
