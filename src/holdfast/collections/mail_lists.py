@@ -286,11 +286,17 @@ def counts(corpus: SqlCorpus, boxes: Sequence[str] | None, cells: dict[str, list
 
 
 UNREAD: Final = {"unread": [(0, 0), (0, 1)]}
+NEEDS: Final = {"needs": [(0, 1), (1, 1)]}
 
 
 def unread(corpus: SqlCorpus, boxes: Sequence[str]) -> int:
     """How many messages to any of these nobody has read, counted up to `COUNT_MAX`."""
     return counts(corpus, boxes, UNREAD)["unread"] if boxes else 0
+
+
+def waiting(corpus: SqlCorpus, boxes: Sequence[str]) -> int:
+    """How many messages to any of these need a person and have not been taken on, counted up to `COUNT_MAX`."""
+    return counts(corpus, boxes, NEEDS)["needs"] if boxes else 0
 
 
 def names(corpus: SqlCorpus, column: str) -> list[str]:

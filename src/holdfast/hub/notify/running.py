@@ -184,7 +184,8 @@ class Notifying:
             if each.trouble and each.tries >= TROUBLES
         ]
         if self.given_up:
-            found.append(f"{self.given_up} notifications were given up: see Settings, or holdfast notify ls")
+            were = "notification was" if self.given_up == 1 else "notifications were"
+            found.append(f"{self.given_up} {were} given up: see Settings, or holdfast notify ls")
         self._troubles = found
 
     async def _send(self, notice: Notice, rule: Rule) -> None:

@@ -43,11 +43,11 @@ ROWS: Final = 20
 NAMES_S: Final = 10
 """How long the names that filters offer are kept."""
 COUNTED: Final = {
-    "needs": [(0, 1), (1, 1)],
+    **mail_lists.NEEDS,
     "snoozed": [(4, 0), (4, 1)],
     "done": [(2, 0), (2, 1), (3, 0), (3, 1)],
     "archived": [(5, 0), (5, 1)],
-    "unread": [(0, 0), (0, 1)],
+    **mail_lists.UNREAD,
 }
 """The tabs that are counted, as (tab, needs) of `mailbox`, and what is unread in all of them."""
 

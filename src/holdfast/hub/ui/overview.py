@@ -12,6 +12,7 @@ from holdfast import clock
 from holdfast.corpus import Filter, Stored
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.standing import NodeShown, Notice, nodes_for, notices
+from holdfast.hub.ui.unread import waiting
 from holdfast.hub.ui.usage import Pair, hourly, total
 
 TOP: Final = 8
@@ -93,9 +94,14 @@ class Written(msgspec.Struct):
 
 
 class Overview(msgspec.Struct):
-    """The whole page; `hours` are the records of each of the last 24 hours, the oldest first."""
+    """The whole page; `hours` are the records of each of the last 24 hours, the oldest first.
+
+    `waiting` are messages that need a person, counted up to 1000; `whole`: whether he who asks sees all of the hub.
+    """
 
     needs_you: list[Notice]
+    waiting: int
+    whole: bool
     nodes: Nodes
     scan: Scan
     backup: Backup
@@ -127,6 +133,8 @@ async def found(ask: Ask) -> Overview:
     on_disk = await core.read(lambda: _on_disk(core.home))
     return Overview(
         needs_you=await notices(ask, nodes),
+        waiting=await waiting(ask),
+        whole=principal.reads_everything,
         nodes=summed(nodes),
         scan=_scan(core, principal.reads_everything),
         backup=_backup(core),
