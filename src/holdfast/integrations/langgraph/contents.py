@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.integrations.langgraph import paths
 from holdfast.integrations.langgraph.door import WRITES_IDX_MAP
-from holdfast.integrations.langgraph.lists import Body, steps_of
+from holdfast.integrations.langgraph.lists import Body, body_of, steps_of
 from holdfast.integrations.langgraph.packing import list_body, list_data, packed, text_of, unpacked
 from holdfast.integrations.langgraph.threads import Around, Found, Threads
 from holdfast.node.shelf import Row
@@ -18,6 +18,7 @@ MSGPACK: Final = "msgpack"
 SMALL: Final = 64
 """A value of so many bytes is said again rather than named."""
 SLACK: Final = 4096
+_bytes: Final = msgspec.json.encode
 
 
 class Below(msgspec.Struct):
@@ -68,7 +69,7 @@ def values_of(
         if base is None or old is None:
             values[channel], body = _entry(threads, serde, value, channel, None)
         elif channel not in new and channel in versions and base.versions.get(channel) == versions[channel]:
-            values[channel], body = _same(base, old), None
+            values[channel], body = _same(threads, base, channel), None
         else:
             values[channel], body = _entry(threads, serde, value, channel, base)
         if body is not None:
@@ -76,19 +77,20 @@ def values_of(
     return values, bodies
 
 
-def _same(base: Below, old: dict[str, Any]) -> dict[str, Any]:
+def _same(threads: Threads, base: Below, channel: str) -> dict[str, Any]:
     """What stands for a value that is the one below."""
+    old: dict[str, Any] = base.raw["values"][channel]
     if "l" in old:
         count = sum(step[1] if isinstance(step, list) else step["n"] for step in old["l"])
-        return _same_list(base, old, count)
+        return _same_list(base, old, count, threads.body(base.key, base.raw, channel).crc)
     small = "j" in old and (not isinstance(old["j"], str | dict | list) or len(str(old["j"])) < SMALL)
     return old if "at" in old or small else {"at": base.id}
 
 
-def _same_list(base: Below, old: dict[str, Any], count: int) -> dict[str, Any]:
+def _same_list(base: Below, old: dict[str, Any], count: int, crc: int) -> dict[str, Any]:
     if "same" in old or not count:
         return old
-    return {"l": [[0, count]], "of": base.id, "same": True, "w": old.get("w", 0)}
+    return {"l": [[0, count]], "of": base.id, "crc": crc, "same": True, "w": old.get("w", 0)}
 
 
 def _entry(
@@ -98,25 +100,27 @@ def _entry(
     if type(value) is not list:
         entry = packed(value, serde)
         if base is not None and "l" not in old and _large(entry):
-            if threads.entry(base.key, base.raw, channel) == entry:
+            # As bytes: to Python 1, 1.0 and True are the same.
+            if _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry):
                 entry = old if "at" in old else {"at": base.id}
         return entry, None
     kind, data = serde.dumps_typed(value)
     found = list_body(data) if kind == MSGPACK else None
     if found is None:
         return {"t": kind, **text_of(data)}, None
-    body = Body(*found)
     if base is None or "l" not in old:
+        body = body_of(*found)
         return {"l": steps_of(None, body)[0]}, body
     before = threads.body(base.key, base.raw, channel)
+    body = body_of(*found, before)
     if before == body:
-        return _same_list(base, old, body.count), body
+        return _same_list(base, old, body.count, body.crc), body
     steps, fresh = steps_of(before, body)
     written = old.get("w", 0) + fresh
     if written > 2 * len(body.data) + SLACK:
         # So much was added and taken away again since it was last written as a whole that it is cheaper to begin anew.
         return {"l": steps_of(None, body)[0]}, body
-    return {"l": steps, "of": old["of"] if "same" in old else base.id, "w": written}, body
+    return {"l": steps, "of": old["of"] if "same" in old else base.id, "crc": before.crc, "w": written}, body
 
 
 def _large(entry: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ costs that member.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Final
 
 import msgspec
@@ -14,18 +15,27 @@ import msgspec
 from holdfast.errors import IntegrityError
 from holdfast.integrations.langgraph.packing import bytes_of, members, text_of
 
+class Lost(IntegrityError):
+    """What a checkpoint builds on is not there (any more, or yet)."""
+
+
 RUN_BYTES_MIN: Final = 16
 """Members that are shorter, taken together, are said again: naming them would cost as much."""
 
 
 class Body(msgspec.Struct, frozen=True, gc=False):
-    """A list: how many members, and their bytes in msgpack one after another."""
+    """A list: how many members, their bytes in msgpack one after another, and a checksum of these."""
 
     count: int
     data: bytes
+    crc: int
 
 
-EMPTY: Final = Body(0, b"")
+def body_of(count: int, data: bytes, base: Body | None = None) -> Body:
+    """A list; `base` is one that it may begin with, whose checksum then is a part of the work."""
+    if base is not None and data.startswith(base.data):
+        return Body(count, data, zlib.crc32(memoryview(data)[len(base.data) :], base.crc))
+    return Body(count, data, zlib.crc32(data))
 
 
 def steps_of(base: Body | None, new: Body) -> tuple[list[Any], int]:
@@ -70,31 +80,32 @@ def _compared(old: list[bytes], new: list[bytes]) -> tuple[list[Any], int]:
     return steps, fresh
 
 
-def walked(base: Body | None, lots: list[list[Any]]) -> Body:
-    """The list at the end of several lots of steps, each from the list before it.
+def walked(base: Body | None, lots: list[tuple[list[Any], int | None]]) -> Body:
+    """The list at the end of several lots of steps, each from the list before it, whose checksum stands beside it.
 
     Raises:
-        IntegrityError: they do not fit the list that they begin with.
+        Lost: they begin with another one.
+        IntegrityError: they are none of this adapter's.
     """
-    count, pieces = (base.count, [base.data]) if base else (0, [])
-    for steps in lots:
-        rest = steps
-        if count and steps and steps[0] == [0, count]:
-            rest = steps[1:]  # all of it stays: nothing is to be taken apart
-            if any(isinstance(step, list) for step in rest):
-                rest = steps
-        if rest is steps:
+    count, pieces, crc = (base.count, [base.data], base.crc) if base else (0, [], 0)
+    for steps, expected in lots:
+        if expected is not None and expected != crc:
+            raise Lost("a list builds on another one than is there", hint="was a checkpoint's id used twice?")
+        added = steps[1:]
+        if not (steps and steps[0] == [0, count] and all(isinstance(step, dict) for step in added)):
             count, pieces = _taken(count, b"".join(pieces), steps)
+            crc = zlib.crc32(b"".join(pieces))
             continue
-        for step in rest:
-            count += step["n"]
-            pieces.append(bytes_of(step))
-    return Body(count, b"".join(pieces))
+        for step in added:  # all of it stays: nothing is to be taken apart
+            data = bytes_of(step)
+            count, crc = count + step["n"], zlib.crc32(data, crc)
+            pieces.append(data)
+    return Body(count, b"".join(pieces), crc)
 
 
 def _taken(count: int, data: bytes, steps: list[Any]) -> tuple[int, list[bytes]]:
     old = members(count, data) if any(isinstance(step, list) for step in steps) else []
-    total, pieces = 0, []
+    total, pieces = 0, list[bytes]()
     for step in steps:
         if isinstance(step, list):
             start, length = step

@@ -11,7 +11,7 @@ from holdfast.errors import UsageError
 SEGMENT_MAX: Final = 240
 """A longer segment is its digest; what it stands for is then in the row."""
 ID_MAX: Final = 200
-_SAFE: Final = " !#$&'()+,;=@[]^{}:|"
+_SAFE: Final = " !#$&'()+,;@[]^{}:|"
 _DIGEST: Final = "%="
 _SIGNS: Final = [chr(code) for code in range(0x21, 0x7E) if chr(code) != "/"]
 _TURNED: Final = str.maketrans(dict(zip(_SIGNS, reversed(_SIGNS), strict=True)))

@@ -17,9 +17,9 @@ from holdfast.integrations.langgraph.door import (
     JsonPlusSerializer,
     get_checkpoint_metadata,
 )
-from holdfast.integrations.langgraph.lists import Body
+from holdfast.integrations.langgraph.lists import Body, Lost
 from holdfast.integrations.langgraph.packing import packed, unpacked
-from holdfast.integrations.langgraph.threads import Found, Lost, Threads
+from holdfast.integrations.langgraph.threads import Found, Threads
 from holdfast.log.versions import Version
 from holdfast.node.looking import When
 from holdfast.node.shelf import NodeShelf, place_of

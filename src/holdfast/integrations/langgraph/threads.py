@@ -19,9 +19,8 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from holdfast.errors import IntegrityError
 from holdfast.integrations.langgraph import paths
-from holdfast.integrations.langgraph.lists import Body, walked
+from holdfast.integrations.langgraph.lists import Body, Lost, walked
 from holdfast.node.shelf import LOT, Row, Shelf
 
 T = TypeVar("T")
@@ -30,10 +29,6 @@ ROWS_BYTES: Final = 8 << 20
 _decode: Final = msgspec.json.Decoder().decode
 FIRST: Final = 3
 """So many rows hold the newest checkpoint, mostly."""
-
-
-class Lost(IntegrityError):
-    """What a checkpoint builds on is not there (any more, or yet)."""
 
 
 class Found(msgspec.Struct):
@@ -52,7 +47,7 @@ class Threads:
 
     def __init__(self, shelf: Shelf) -> None:
         self.shelf = shelf
-        self._bodies: _Recent[Body] = _Recent(BODIES_BYTES)
+        self._bodies: _Recent[tuple[dict[str, Any], Body]] = _Recent(BODIES_BYTES)
         self._rows: _Recent[bytes] = _Recent(ROWS_BYTES)
 
     # -- finding ----------------------------------------------------------------------------------------------------
@@ -121,7 +116,7 @@ class Threads:
         """Remembers what was just written, for whoever builds on it."""
         self._remember(key, raw)
         for channel, body in bodies.items():
-            self._bodies.put(f"{key}\0{channel}", body, len(body.data) + 64)
+            self._keep_body(key, channel, raw["values"][channel], body)
 
     def forget(self) -> None:
         """Forgets what is remembered: it may have changed."""
@@ -143,36 +138,43 @@ class Threads:
         Raises:
             Lost: what it builds on is not there.
         """
-        first = f"{key}\0{channel}"
-        found = self._bodies.get(first)
-        if found is not None:
-            return found
+        entry = raw["values"][channel]
+        found = self._body(key, channel)
+        if found is not None and found[0] == entry:
+            return found[1]
         around = around or Around(self, key, raw)
-        entry, base, lots = raw["values"][channel], None, list[list[Any]]()
+        top, base, lots = entry, None, list[tuple[list[Any], int | None]]()
         while True:
-            lots.append(entry["l"])
+            lots.append((entry["l"], entry.get("crc")))
             below = entry.get("of")
             if below is None:
                 break
-            base = self._bodies.get(f"{around.key(below)}\0{channel}")
-            if base is not None:
+            kept = self._body(around.key(below), channel)
+            if kept is not None and kept[1].crc == entry.get("crc"):
+                base = kept[1]
                 break
-            entry = self._below(around, below, channel)
-        found = walked(base, lots[::-1])
-        self._bodies.put(first, found, len(found.data) + 64)
-        return found
+            entry = self._below(around, below, channel, like=True)
+        made = walked(base, lots[::-1])
+        self._keep_body(key, channel, top, made)
+        return made
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _body(self, key: str, channel: str) -> tuple[dict[str, Any], Body] | None:
+        return self._bodies.get(f"{key}\0{channel}")
+
+    def _keep_body(self, key: str, channel: str, entry: dict[str, Any], body: Body) -> None:
+        self._bodies.put(f"{key}\0{channel}", (entry, body), len(body.data) + 256)
 
     def _remember(self, key: str, raw: dict[str, Any]) -> None:
         # As bytes: what is in the row may be the caller's own, who goes on changing it.
         data = msgspec.json.encode(raw)
         self._rows.put(key, data, len(data) + 64)
 
-    def _below(self, around: Around, checkpoint_id: str, channel: str) -> dict[str, Any]:
+    def _below(self, around: Around, checkpoint_id: str, channel: str, like: bool = False) -> dict[str, Any]:
         raw = around.raw(checkpoint_id)
         entry: dict[str, Any] | None = None if raw is None else raw["values"].get(channel)
-        if entry is None or "at" in entry:
+        if entry is None or "at" in entry or (like and "l" not in entry):
             raise Lost(
                 f"a checkpoint of {around.name} builds on {channel!r:.80} in {checkpoint_id}, which is not there",
                 hint="was that one deleted while this one was written? holdfast history shows it",

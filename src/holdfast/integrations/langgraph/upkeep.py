@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from holdfast.errors import Conflict
 from holdfast.integrations.langgraph import paths
@@ -13,14 +15,15 @@ from holdfast.integrations.langgraph.packing import unpacked
 from holdfast.integrations.langgraph.threads import Found, Threads, refers_to
 from holdfast.node.shelf import OVER, PATH, Row, others_under
 
-COUNTERS = "counters_since_delta_snapshot"
+_bytes: Final = msgspec.json.Encoder(order="sorted").encode
+COUNTERS: Final = "counters_since_delta_snapshot"
 """Metadata that names the delta channels of a graph."""
 
 
 def replace(threads: Threads, key: str, raw: dict[str, Any]) -> None:
     """Puts a checkpoint in the place of the one with its id; what builds on the old one is made whole before."""
     there = next(threads.walk(key, first=1), None)
-    if there is not None and _bare(there.row.raw) == _bare(raw):
+    if there is not None and _bytes(_bare(there.row.raw)) == _bytes(_bare(raw)):
         return
     if there is not None:
         checkpoint_id = paths.parts(key, raw)[2]
@@ -53,7 +56,7 @@ def whole(
                 continue
             body = threads.body(row.key, row.raw, channel)
             below, base = last.get(channel, ("", None))
-            values[channel] = {"l": steps_of(base, body)[0], **({"of": below} if base is not None else {})}
+            values[channel] = {"l": steps_of(base, body)[0], **({"of": below, "crc": base.crc} if base is not None else {})}
             last[channel] = paths.parts(row.key, row.raw)[2], body
         yield row.key, {**_bare(row.raw), "values": values, **_over(threads, row)}
 
