@@ -21,7 +21,7 @@ from holdfast.log import drafts
 from holdfast.node.aio import AsyncStore
 from holdfast.node.aio_hub import AsyncHub
 from holdfast.node.hub import Hub
-from holdfast.node.store import Store
+from holdfast.node.store import LIST_MAX, Store
 from holdfast.query import EVERYTHING, Condition, where
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 
@@ -33,6 +33,8 @@ GONE: Final = "gone"
 OVER: Final = "over"
 LOT: Final = 400
 """Rows written, or asked of a hub, at once."""
+FEW: Final = 16
+"""So many rows a hub is asked for at least: what several agents put under one key comes together."""
 LOT_BYTES: Final = SEGMENT_BYTES_MAX // 2
 
 
@@ -118,15 +120,15 @@ class NodeShelf:
 
     def scan(self, prefix: str, after: str = "", limit: int = LOT) -> Span:
         """See `Shelf.scan`."""
-        own = self._own(prefix, after, limit)
+        rows = self._own(prefix, after, limit)
+        own = Span(rows, rows[-1].key if len(rows) == limit else "")
         if self._others is None:
-            return Span(own, own[-1].key if len(own) == limit else "")
+            return Span([row for row in rows if GONE not in row.raw], own.after)
         try:
-            others = self._others.scan(prefix, after, limit)
+            return merged([own, self._others.scan(prefix, after, limit)])
         except HubUnavailable as error:
             logger.info("%s: only what is on this machine is shown: %s", self.collection, error)
-            return merged([Span(own, own[-1].key if len(own) == limit else "")])
-        return merged([Span(own, own[-1].key if len(own) == limit else ""), others])
+            return merged([own])
 
     def put(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.put`."""
@@ -285,18 +287,23 @@ class _Everybody:
         condition: Condition = where(PATH).starts(prefix) if prefix else EVERYTHING
         if after:
             condition = (where(PATH) > after) & condition
-        page = self._found.find(condition, order=PATH, limit=limit)
-        rows = [
-            Row(key=each.key, raw=each.value, agent=each.agent, version=each.version, time=each.time * 1000)
-            for each in page.found
-        ]
-        end = rows[-1].key if rows and page.cursor else ""
-        if end:
-            # Several may have put something under the last key: the next page shows all of them together.
-            whole = [row for row in rows if row.key != end]
-            if whole:
-                rows, end = whole, whole[-1].key
-        return Span([row for row in rows if row.agent != self._without], end)
+        limit = max(limit, FEW)
+        while True:
+            page = self._found.find(condition, order=PATH, limit=limit)
+            rows = [
+                Row(key=each.key, raw=each.value, agent=each.agent, version=each.version, time=each.time * 1000)
+                for each in page.found
+            ]
+            end = ""
+            if page.cursor and rows:
+                # Several may have put something under the last key: the next page shows all of them together.
+                whole = [row for row in rows if row.key != rows[-1].key]
+                if not whole and limit < LIST_MAX:
+                    limit = LIST_MAX
+                    continue
+                rows = whole or rows
+                end = rows[-1].key
+            return Span([row for row in rows if row.agent != self._without], end)
 
 
 def every(shelf: Shelf, prefix: str, after: str = "", limit: int = LOT) -> Iterable[Row]:
@@ -304,9 +311,14 @@ def every(shelf: Shelf, prefix: str, after: str = "", limit: int = LOT) -> Itera
     while True:
         span = shelf.scan(prefix, after, limit)
         yield from span.rows
-        after = span.after
+        after, limit = span.after, min(LOT, limit * 4)
         if not after:
             return
+
+
+def first(shelf: Shelf, prefix: str, after: str = "") -> Row | None:
+    """The first row whose key begins so, behind `after`."""
+    return next(iter(every(shelf, prefix, after, 1)), None)
 
 
 def merged(spans: Sequence[Span]) -> Span:

@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.errors import UsageError
 from holdfast.integrations.langgraph import paths
-from holdfast.node.shelf import LOT, Row, Shelf
+from holdfast.node.shelf import Row, Shelf, every, first
 from holdfast.records import KEY_BYTES_MAX
 
 _MARK: Final = "="
@@ -74,21 +74,18 @@ def named(namespace: tuple[str, ...], key: str) -> dict[str, Any]:
 def one(shelf: Shelf, namespace: tuple[str, ...], key: str) -> Kept | None:
     """An item, if it is there and its time is not over."""
     path = key_of(namespace, key)
-    rows = [row for row in shelf.scan(path, limit=1).rows if row.key == path]
-    if not rows:
+    row = _exactly(shelf, path)
+    if row is None:
         return None
-    ends = rows[0].raw.get("ends")
-    if ends is None:
-        return Kept(rows[0], None)
-    marks = [row for row in shelf.scan(path + _REFRESHED, limit=1).rows if row.key == path + _REFRESHED]
-    return _live(shelf, rows[0], marks[0] if marks else None)
+    mark = None if row.raw.get("ends") is None else _exactly(shelf, path + _REFRESHED)
+    return _live(shelf, row, mark)
 
 
 def under(shelf: Shelf, prefix: str) -> list[Kept]:
     """All items below a prefix of keys whose time is not over."""
     rows: list[Row] = []
     marks: dict[str, Row] = {}
-    for row in _every(shelf, prefix):
+    for row in every(shelf, prefix):
         if row.key.endswith(_REFRESHED):
             marks[row.key.removesuffix(_REFRESHED)] = row
         else:
@@ -99,8 +96,7 @@ def under(shelf: Shelf, prefix: str) -> list[Kept]:
 def namespaces(shelf: Shelf, prefix: str = "") -> Iterator[tuple[str, ...]]:
     """Every namespace that holds an item, each once; the items in between are passed over."""
     after = ""
-    while rows := shelf.scan(prefix, after, 1).rows:
-        row = rows[0]
+    while (row := first(shelf, prefix, after)) is not None:
         after = row.key
         if row.key.endswith(_REFRESHED):
             continue
@@ -158,14 +154,9 @@ def _live(shelf: Shelf, row: Row, mark: Row | None) -> Kept | None:
     return Kept(row, ends) if ends is None or ends > shelf.now_ms() else None
 
 
-def _every(shelf: Shelf, prefix: str) -> Iterator[Row]:
-    after = ""
-    while True:
-        span = shelf.scan(prefix, after, LOT)
-        yield from span.rows
-        after = span.after
-        if not after:
-            return
+def _exactly(shelf: Shelf, path: str) -> Row | None:
+    row = first(shelf, path)
+    return row if row is not None and row.key == path else None
 
 
 def _parts(path: str) -> tuple[tuple[str, ...], str]:

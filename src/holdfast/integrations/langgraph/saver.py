@@ -22,7 +22,7 @@ from holdfast.integrations.langgraph.packing import packed, unpacked
 from holdfast.integrations.langgraph.threads import Found, Threads
 from holdfast.log.versions import Version
 from holdfast.node.looking import When
-from holdfast.node.shelf import NodeShelf, place_of
+from holdfast.node.shelf import NodeShelf, first, place_of
 
 CHECKPOINTS: Final = "langgraph-checkpoints"
 """The collection of checkpoints."""
@@ -374,13 +374,16 @@ class HoldfastSaver(BaseCheckpointSaver):
         return key, raw | writes_row(self.serde, writes, task_path)
 
     def _join(self, key: str, raw: dict[str, Any]) -> None:
+        shelf = self._threads.shelf
         while True:
-            there = [row for row in self._threads.shelf.scan(key, limit=1).rows if row.key == key]
-            made = joined(there[0].raw, raw) if there else raw
+            row = first(shelf, key)
+            there = () if row is None or row.key != key else (row, *row.rivals)
+            mine = next((each for each in there if each.agent == shelf.agent), None)
+            made = joined(mine.raw, raw) if mine else raw
             if made is None:
                 return
             try:
-                self._threads.shelf.put(key, {**raw, **made}, there[0].version if there else 0)
+                shelf.put(key, {**raw, **made}, mine.version if mine else None)
             except Conflict:
                 continue
             return

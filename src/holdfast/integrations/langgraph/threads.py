@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast.integrations.langgraph import paths
 from holdfast.integrations.langgraph.lists import Body, Lost, walked
-from holdfast.node.shelf import LOT, Row, Shelf
+from holdfast.node.shelf import LOT, Row, Shelf, every, first
 
 T = TypeVar("T")
 BODIES_BYTES: Final = 32 << 20
@@ -66,10 +66,10 @@ class Threads:
         ended = not self._alive(found.row.raw, thread, namespace)
         return None if ended and self.newest(thread, namespace) is None else found
 
-    def walk(self, prefix: str, after: str = "", first: int = LOT) -> Iterator[Found]:
+    def walk(self, prefix: str, after: str = "", few: int = LOT) -> Iterator[Found]:
         """All checkpoints whose keys begin so, in key order: of one namespace the newest first."""
         current: Found | None = None
-        for row in self._every(prefix, after, first):
+        for row in every(self.shelf, prefix, after, few):
             if paths.is_checkpoint(row.key):
                 if current is not None:
                     yield current
@@ -82,9 +82,9 @@ class Threads:
     def names(self, prefix: str = "") -> Iterator[tuple[str, Row]]:
         """The beginnings of keys up to the next slash, each with the first row of it."""
         after = ""
-        while rows := self.shelf.scan(prefix, after, 1).rows:
-            name = rows[0].key[len(prefix) :].split("/", 1)[0]
-            yield f"{prefix}{name}/", rows[0]
+        while (row := first(self.shelf, prefix, after)) is not None:
+            name = row.key[len(prefix) :].split("/", 1)[0]
+            yield f"{prefix}{name}/", row
             after = f"{prefix}{name}0"  # 0 is the sign behind the slash
 
     def ended(self, thread_prefix: str) -> bool:
@@ -182,15 +182,7 @@ class Threads:
         return entry
 
     def _first(self, prefix: str) -> Found | None:
-        return next(self.walk(prefix, first=FIRST), None)
-
-    def _every(self, prefix: str, after: str, limit: int) -> Iterator[Row]:
-        while True:
-            span = self.shelf.scan(prefix, after, limit)
-            yield from span.rows
-            after, limit = span.after, min(LOT, limit * 4)
-            if not after:
-                return
+        return next(self.walk(prefix, few=FIRST), None)
 
     def _alive(self, raw: dict[str, Any], thread: str, namespace: str) -> bool:
         """Whether it has no end, or a later one; a subgraph's lasts as long as what it is a part of."""

@@ -13,7 +13,7 @@ from holdfast.integrations.langgraph.contents import pending, values_in
 from holdfast.integrations.langgraph.lists import Body, steps_of
 from holdfast.integrations.langgraph.packing import unpacked
 from holdfast.integrations.langgraph.threads import Found, Threads, refers_to
-from holdfast.node.shelf import OVER, PATH, Row, others_under
+from holdfast.node.shelf import OVER, PATH, Row, first, others_under
 
 _bytes: Final = msgspec.json.Encoder(order="sorted").encode
 COUNTERS: Final = "counters_since_delta_snapshot"
@@ -22,7 +22,7 @@ COUNTERS: Final = "counters_since_delta_snapshot"
 
 def replace(threads: Threads, key: str, raw: dict[str, Any]) -> None:
     """Puts a checkpoint in the place of the one with its id; what builds on the old one is made whole before."""
-    there = next(threads.walk(key, first=1), None)
+    there = next(threads.walk(key, few=1), None)
     if there is not None and _bytes(_bare(there.row.raw)) == _bytes(_bare(raw)):
         return
     if there is not None:
@@ -70,7 +70,7 @@ def copy(threads: Threads, source: str, target: str, *, until: str | None = None
     prefix = paths.thread_prefix(target)
     if source == target and not new:
         return
-    if new and threads.shelf.scan(prefix, limit=1).rows:
+    if new and first(threads.shelf, prefix) is not None:
         raise Conflict(f"there is a thread {target!r:.80} already", hint="another name, or delete_thread")
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
