@@ -124,7 +124,9 @@ def run(effort: Effort) -> Report:
     turns = effort.count(TURNS, 8)
     figures = {}
     for durability in ("basic", "critical"):
-        contest = {name: partial(converse, place, durability, turns) for name, place in ((OURS, ours), (THEIRS, theirs))}
+        contest = {
+            name: partial(converse, place, durability, turns) for name, place in ((OURS, ours), (THEIRS, theirs))
+        }
         found = take_turns(contest, effort)
         figures[durability] = found.given
         report.notes += found.notes()

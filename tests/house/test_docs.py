@@ -30,7 +30,7 @@ def name(page: Path) -> str:
 
 
 def needs(page: Path) -> None:
-    """Skips a page about what is not installed here; it says itself what that is. They run in `make test-integrations`."""
+    """Skips a page about what is not installed here, as it says itself; `make test-integrations` has everything."""
     for module in (word for found in NEEDS.findall(page.read_text("utf-8")) for word in found.split()):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{name(page)} is about {module}, which is not installed: make test-integrations")

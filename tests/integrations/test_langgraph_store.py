@@ -70,7 +70,11 @@ def test_it_does_what_their_store_does(place: Store | Hub) -> None:
             value = {"text": dice.choice(words), "n": dice.randrange(5), "deep": {"x": [dice.randrange(2)]}}
             ops = [PutOp(space, key, value, index=dice.choice([None, False, ["text"]]))]
         elif kind == 3:
-            ops = [PutOp(space, key, None), GetOp(space, key), PutOp(space, dice.choice(keys), {"text": "last", "n": 9})]
+            ops = [
+                PutOp(space, key, None),
+                GetOp(space, key),
+                PutOp(space, dice.choice(keys), {"text": "last", "n": 9}),
+            ]
         elif kind == 4:
             wanted = dice.choice([None, {"n": dice.randrange(5)}, {"n": {"$gte": 2, "$lt": 4}}, {"deep": {"x": [1]}}])
             ops = [SearchOp(space[: dice.randrange(3)], wanted, limit=100), GetOp(space, key)]

@@ -16,6 +16,7 @@ import msgspec
 
 from holdfast import clock
 from holdfast.collections.typed import SCHEMAS, Schema, declared
+from holdfast.corpus.search import WORDS
 from holdfast.errors import Conflict, HubUnavailable, NodeFull, NotFound, UsageError
 from holdfast.log import drafts
 from holdfast.node.aio import AsyncStore
@@ -159,7 +160,7 @@ class NodeShelf:
         for row in rows:
             over = others_under(row, self.agent)
             if over:
-                marks.append((row.key, {GONE: True, OVER: over}))
+                marks.append((row.key, {GONE: True, OVER: over, WORDS: ""}))
             else:
                 mine.append(row)
         self.put_many(marks)
@@ -260,7 +261,7 @@ class HubShelf:
         for row in rows:
             over = others_under(row, self.agent)
             if over:
-                self.put(row.key, {GONE: True, OVER: over})
+                self.put(row.key, {GONE: True, OVER: over, WORDS: ""})
                 continue
             try:
                 self._mine.delete(row.key, expect=row.version)

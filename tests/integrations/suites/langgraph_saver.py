@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import tests.conftest_checkpointer as theirs  # type: ignore[import-not-found]
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from holdfast import Store
 from holdfast.integrations.langgraph import HoldfastSaver
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 BUILT = {"sync": 0, "async": 0, "put": 0}
 _home = tempfile.TemporaryDirectory(prefix="hf-suite-")

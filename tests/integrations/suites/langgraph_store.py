@@ -22,7 +22,9 @@ class Ours(HoldfastStore):
 
     def __init__(self, *, index: Any = None) -> None:
         BUILT["stores"] += 1
-        super().__init__(Store(Path(_home.name) / "node", f"store-{next(_numbers)}", hub=[], level="basic"), index=index)
+        super().__init__(
+            Store(Path(_home.name) / "node", f"store-{next(_numbers)}", hub=[], level="basic"), index=index
+        )
 
 
 theirs.InMemoryStore = Ours

@@ -40,9 +40,7 @@ class Suite:
 
 
 SUITES = {
-    "langgraph-saver": Suite(
-        "langgraph", "langgraph_saver", ("-k", "sqlite and not sqlite_aes", "tests"), 654
-    ),
+    "langgraph-saver": Suite("langgraph", "langgraph_saver", ("-k", "sqlite and not sqlite_aes", "tests"), 654),
     "langgraph-store": Suite(
         "langgraph-checkpoint",
         "langgraph_store",
@@ -74,9 +72,15 @@ def run(name: str, suite: Suite) -> bool:
     command = [sys.executable, "-m", "pytest", "-q", "-p", suite.plugin, "-o", "addopts=", "-p", "no:cacheprovider"]
     environment = os.environ | {"NO_DOCKER": "true", "PYTHONPATH": str(HERE)}
     told = subprocess.run(
-        [*command, *left_out, *suite.tests], cwd=source_of(suite.package), env=environment, capture_output=True, text=True
+        [*command, *left_out, *suite.tests],
+        cwd=source_of(suite.package),
+        env=environment,
+        capture_output=True,
+        text=True,
     )
-    print(f"== {name}: {suite.package} {version(suite.package)}\n{told.stdout[-3000:]}{told.stderr[-1000:]}", flush=True)
+    print(
+        f"== {name}: {suite.package} {version(suite.package)}\n{told.stdout[-3000:]}{told.stderr[-1000:]}", flush=True
+    )
     for test, reason in suite.without:
         print(f"   left out: {test}: {reason}")
     passed = re.search(r"(\d+) passed", told.stdout)

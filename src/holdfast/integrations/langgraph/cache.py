@@ -1,4 +1,4 @@
-"""LangGraph's cache of what nodes of a graph gave: in a file of the node's directory, in any object store, or a hub's."""
+"""LangGraph's cache of what nodes gave: in a file of the node's directory, in any object store, or a hub's."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class _Objects:
 
 
 class _AtHub:
-    """Rows in a hub's cache, which has no lists: a namespace is cleared by another number of it, which keys begin with."""
+    """Rows in a hub's cache, which has no lists: a namespace is cleared by giving it another number, a part of keys."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub

@@ -99,11 +99,11 @@ def _entry(
     old = base.raw["values"][channel] if base else {}
     if type(value) is not list:
         entry = packed(value, serde)
-        if base is not None and "l" not in old and _large(entry):
-            # As bytes: to Python 1, 1.0 and True are the same.
-            if _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry):
-                entry = old if "at" in old else {"at": base.id}
-        return entry, None
+        if base is None or "l" in old or not _large(entry):
+            return entry, None
+        # As bytes: to Python 1, 1.0 and True are the same.
+        same = _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry)
+        return (entry if not same else old if "at" in old else {"at": base.id}), None
     kind, data = serde.dumps_typed(value)
     found = list_body(data) if kind == MSGPACK else None
     if found is None:
@@ -154,7 +154,7 @@ def writes_row(serde: Any, writes: Any, task_path: str) -> dict[str, Any]:
 
 
 def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
-    """Both of what a task wrote: an index that is there stays as it is, unless it is a special one; None: nothing new."""
+    """Both of what a task wrote: what has an index that is there stays out, unless it is special; None: nothing new."""
     kept = {each[0]: each for each in old["writes"]}
     only_special = all(channel in WRITES_IDX_MAP for _, channel, _ in new["writes"])
     changed = False

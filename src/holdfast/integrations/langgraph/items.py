@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast.corpus.search import WORDS
 from holdfast.errors import UsageError
 from holdfast.integrations.langgraph import paths
 from holdfast.node.shelf import Row, Shelf, every, first
@@ -114,9 +115,7 @@ def ended(shelf: Shelf, rows: Iterator[Row]) -> list[Row]:
         name = row.key.removesuffix(_REFRESHED)
         (items if name == row.key else marks)[name] = row
     gone = [key for key, row in items.items() if _live(shelf, row, marks.get(key)) is None]
-    return [items[key] for key in gone] + [
-        row for key, row in marks.items() if key not in items or key in set(gone)
-    ]
+    return [items[key] for key in gone] + [row for key, row in marks.items() if key not in items or key in set(gone)]
 
 
 def refresh(shelf: Shelf, kept: Kept) -> None:
@@ -126,7 +125,7 @@ def refresh(shelf: Shelf, kept: Kept) -> None:
         return
     ends = shelf.now_ms() + ttl * 60_000
     if ends - kept.ends > ttl * 60_000 / 64:
-        shelf.put(kept.row.key + _REFRESHED, {"ends": ends, "of": [kept.row.agent, kept.row.version]})
+        shelf.put(kept.row.key + _REFRESHED, {"ends": ends, WORDS: "", "of": [kept.row.agent, kept.row.version]})
 
 
 def until(shelf: Shelf, minutes: float | None) -> dict[str, float]:

@@ -15,6 +15,7 @@ import msgspec
 from holdfast.errors import IntegrityError
 from holdfast.integrations.langgraph.packing import bytes_of, members, text_of
 
+
 class Lost(IntegrityError):
     """What a checkpoint builds on is not there (any more, or yet)."""
 
@@ -57,9 +58,9 @@ def _compared(old: list[bytes], new: list[bytes]) -> tuple[list[Any], int]:
     runs: list[tuple[int, list[bytes]]] = []  # where it begins in the old list (or -1: nowhere), and its members
     for member in new:
         last = runs[-1] if runs else None
-        if last and last[0] >= 0 and (at := last[0] + len(last[1])) < len(old) and old[at] == member:
-            last[1].append(member)
-        elif (start := where.get(member, -1)) < 0 and last and last[0] < 0:
+        if (last and last[0] >= 0 and (at := last[0] + len(last[1])) < len(old) and old[at] == member) or (
+            (start := where.get(member, -1)) < 0 and last and last[0] < 0
+        ):
             last[1].append(member)
         else:
             runs.append((start, [member]))

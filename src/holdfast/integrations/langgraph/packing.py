@@ -22,7 +22,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
     """Whether JSON says exactly this value, and reading it gives it back."""
     kind = type(value)
     if kind is str:
-        return value.isascii() or not any("\ud800" <= sign <= "\udfff" for sign in value)
+        return _sayable(value)
     if value is None or kind is bool:
         return True
     if kind is int:
@@ -34,6 +34,14 @@ def is_plain(value: Any, depth: int = 0) -> bool:
     if kind is dict:
         return all(type(key) is str and is_plain(key) and is_plain(each, depth + 1) for key, each in value.items())
     return kind is list and all(is_plain(each, depth + 1) for each in value)
+
+
+def _sayable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False  # half a surrogate pair
+    return True
 
 
 def packed(value: Any, serde: Any) -> dict[str, Any]:
@@ -120,7 +128,6 @@ def members(count: int, body: bytes) -> list[bytes]:
     if at != len(body):
         raise IntegrityError(f"a list of {count} members that is none of this adapter's")
     return out
-
 
 
 # By first byte: how many bytes a value of a fixed size has.

@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
 from holdfast import clock
+from holdfast.corpus.search import WORDS
 from holdfast.errors import Conflict, NotFound, UsageError
-from holdfast.integrations.langgraph import paths, upkeep
+from holdfast.integrations.langgraph import paths, upkeep, words
 from holdfast.integrations.langgraph.contents import below, joined, pending, values_in, values_of, writes_row
 from holdfast.integrations.langgraph.door import (
     BaseCheckpointSaver,
@@ -358,6 +359,7 @@ class HoldfastSaver(BaseCheckpointSaver):
         raw["meta"] = packed(dict(get_checkpoint_metadata(config, metadata)), self.serde)
         raw["head"] = packed(head, self.serde)
         raw["values"] = values
+        raw[WORDS] = words.of_checkpoint(checkpoint["channel_values"], values, self.serde)
         if self._ttl_ms is not None:
             raw["ends"] = self._threads.shelf.now_ms() + self._ttl_ms
         return key, raw, bodies
@@ -370,7 +372,7 @@ class HoldfastSaver(BaseCheckpointSaver):
             raise UsageError("the config names no checkpoint", hint="thread_id and checkpoint_id")
         namespace = namespace or ""
         key = paths.writes_key(thread, namespace, checkpoint_id, task_id)
-        raw: dict[str, Any] = paths.told(thread=thread, ns=namespace, task=task_id)
+        raw: dict[str, Any] = {WORDS: "", **paths.told(thread=thread, ns=namespace, task=task_id)}
         return key, raw | writes_row(self.serde, writes, task_path)
 
     def _join(self, key: str, raw: dict[str, Any]) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
+from holdfast.corpus.search import WORDS
 from holdfast.errors import HoldfastError, NotFound, UsageError
-from holdfast.integrations.langgraph import items
+from holdfast.integrations.langgraph import items, words
 from holdfast.integrations.langgraph.door import (
     BaseStore,
     GetOp,
@@ -76,10 +77,10 @@ class HoldfastStore(BaseStore):
         self._stopped = threading.Event()
         self._sweeper: threading.Thread | None = None
 
-    # -- LangGraph's two calls, on which all others are built -----------------------------------------------------------
+    # -- LangGraph's two calls, on which all others are built ----------------------------------------------------------
 
     def batch(self, ops: Iterable[Any]) -> list[Any]:
-        """Does several things: what is read is as it was before what is written; of two writes of a key the last counts.
+        """Does several things: reads see what was there before the writes; of two writes of a key the last counts.
 
         Raises:
             UsageError: a value that JSON cannot say, an impossible name; nothing was written.
@@ -249,6 +250,7 @@ class HoldfastStore(BaseStore):
         now = datetime.now(UTC).isoformat()
         raw = items.named(op.namespace, op.key) | {
             "value": dict(op.value),
+            WORDS: words.of_item(op.value),
             "created": there.raw["created"] if there else now,
             "updated": now,
             **items.until(self._shelf, op.ttl),

@@ -123,9 +123,7 @@ class Threads:
         self._rows.clear()
         self._bodies.clear()
 
-    def entry(
-        self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None
-    ) -> dict[str, Any]:
+    def entry(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> dict[str, Any]:
         """What stands for a channel's value, in the checkpoint that really holds it."""
         entry: dict[str, Any] = raw["values"][channel]
         if "at" in entry:

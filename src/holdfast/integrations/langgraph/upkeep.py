@@ -56,7 +56,10 @@ def whole(
                 continue
             body = threads.body(row.key, row.raw, channel)
             below, base = last.get(channel, ("", None))
-            values[channel] = {"l": steps_of(base, body)[0], **({"of": below, "crc": base.crc} if base is not None else {})}
+            values[channel] = {
+                "l": steps_of(base, body)[0],
+                **({"of": below, "crc": base.crc} if base is not None else {}),
+            }
             last[channel] = paths.parts(row.key, row.raw)[2], body
         yield row.key, {**_bare(row.raw), "values": values, **_over(threads, row)}
 
@@ -102,9 +105,7 @@ def delete_runs(threads: Threads, serde: Any, runs: frozenset[str]) -> None:
     for thread_prefix, _ in list(threads.names()):
         for prefix, _ in list(threads.names(thread_prefix)):
             founds = list(threads.walk(prefix))
-            gone = {
-                found.row.key for found in founds if unpacked(found.row.raw["meta"], serde).get("run_id") in runs
-            }
+            gone = {found.row.key for found in founds if unpacked(found.row.raw["meta"], serde).get("run_id") in runs}
             _take(threads, founds, gone)
     threads.forget()
 
