@@ -9,6 +9,8 @@ from holdfast.integrations.langgraph.door import JsonPlusSerializer
 
 CHARS_MAX: Final = 16 << 10
 """So much of a value is looked through."""
+WORD_MAX: Final = 64
+"""Longer words (digests, encoded bytes) are left out."""
 _DEPTH_MAX: Final = 6
 
 
@@ -38,8 +40,9 @@ def of_checkpoint(given: Mapping[str, Any], entries: Mapping[str, Any], serde: A
 
 
 def joined(texts: list[str]) -> str:
-    """Texts as one, each once."""
-    return " ".join(dict.fromkeys(texts))[:CHARS_MAX]
+    """Texts as one, each once, without what nobody looks for."""
+    words = (word for text in dict.fromkeys(texts) for word in text.split() if len(word) <= WORD_MAX)
+    return " ".join(words)[:CHARS_MAX]
 
 
 def of_item(value: Any) -> str:
