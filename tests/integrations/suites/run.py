@@ -56,7 +56,7 @@ def source_of(package: str) -> Path:
     place = KEPT / f"{package}-{wanted}"
     if not place.exists():
         KEPT.mkdir(parents=True, exist_ok=True)
-        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--no-build-isolation", "--dest", str(KEPT)]
+        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(KEPT)]
         subprocess.run([sys.executable, "-m", "pip", "download", *options, f"{package}=={wanted}"], check=True)
         (archive,) = KEPT.glob(f"{package.replace('-', '[-_]')}-{wanted}.tar.gz")
         with tarfile.open(archive) as packed:

@@ -35,13 +35,13 @@ class Kept(msgspec.Struct):
     def namespace(self) -> tuple[str, ...]:
         """Where it lies."""
         told = self.raw.get("ns")
-        return tuple(told) if told is not None else _parts(self.row.key)[0]
+        return tuple(told if told is not None else map(_text, self.row.key.split("/")[:-1]))
 
     @property
     def key(self) -> str:
         """Its key in there."""
         told = self.raw.get("key")
-        return told if told is not None else _parts(self.row.key)[1]
+        return told if told is not None else _text(self.row.key.rpartition("/")[2].removeprefix(_MARK))
 
 
 def prefix_of(namespace: tuple[str, ...]) -> str:
@@ -76,10 +76,7 @@ def one(shelf: Shelf, namespace: tuple[str, ...], key: str) -> Kept | None:
     """An item, if it is there and its time is not over."""
     path = key_of(namespace, key)
     row = _exactly(shelf, path)
-    if row is None:
-        return None
-    mark = None if row.raw.get("ends") is None else _exactly(shelf, path + _REFRESHED)
-    return _live(shelf, row, mark)
+    return None if row is None else _looked_at(shelf, row)
 
 
 def under(shelf: Shelf, prefix: str) -> list[Kept]:
@@ -101,7 +98,7 @@ def namespaces(shelf: Shelf, prefix: str = "") -> Iterator[tuple[str, ...]]:
         after = row.key
         if row.key.endswith(_REFRESHED):
             continue
-        kept = one(shelf, *_parts_of(row))
+        kept = _looked_at(shelf, row)
         if kept is not None:
             yield kept.namespace
             after = row.key.rpartition("/")[0] + "/>" if "/" in row.key else ">"  # > is the sign behind =
@@ -153,19 +150,18 @@ def _live(shelf: Shelf, row: Row, mark: Row | None) -> Kept | None:
     return Kept(row, ends) if ends is None or ends > shelf.now_ms() else None
 
 
+def _looked_at(shelf: Shelf, row: Row) -> Kept | None:
+    mark = None if row.raw.get("ends") is None else _exactly(shelf, row.key + _REFRESHED)
+    return _live(shelf, row, mark)
+
+
 def _exactly(shelf: Shelf, path: str) -> Row | None:
     row = first(shelf, path)
     return row if row is not None and row.key == path else None
 
 
-def _parts(path: str) -> tuple[tuple[str, ...], str]:
-    *parts, last = path.split("/")
-    return tuple(paths.text_of(part, {}, "") for part in parts), paths.text_of(last.removeprefix(_MARK), {}, "")
-
-
-def _parts_of(row: Row) -> tuple[tuple[str, ...], str]:
-    kept = Kept(row, None)
-    return kept.namespace, kept.key
+def _text(part: str) -> str:
+    return paths.text_of(part, {}, "")
 
 
 # -- filters ----------------------------------------------------------------------------------------------------------
