@@ -26,7 +26,7 @@ def is_plain(value: Any, depth: int = 0) -> bool:
     if value is None or kind is bool:
         return True
     if kind is int:
-        return -_INT64 <= value < _INT64
+        return bool(-_INT64 <= value < _INT64)
     if kind is float:
         return math.isfinite(value)
     if depth == _DEPTH_MAX:

@@ -201,9 +201,11 @@ class Around:
         self._limit = 1
 
     def key(self, checkpoint_id: str) -> str:
+        """The key of a checkpoint beside it."""
         return f"{self._prefix}{paths.turned(checkpoint_id)}~"
 
     def raw(self, checkpoint_id: str) -> dict[str, Any] | None:
+        """The row of a checkpoint that it builds on; None if it is not there."""
         key = self.key(checkpoint_id)
         found = self._seen.get(key)
         if found is None:
