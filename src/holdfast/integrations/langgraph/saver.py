@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
@@ -314,11 +315,11 @@ class HoldfastSaver(BaseCheckpointSaver):
         found: Sequence[Version] = shelf.hub.history(key, agent=shelf.agent, collection=CHECKPOINTS)
         return found
 
-    def get_next_version(self, current: Any, channel: Any) -> int:
-        """Counts; of another saver's versions, which are texts, from the number that they begin with."""
-        if current is None:
-            return 1
-        return int(current.split(".")[0] if isinstance(current, str) else current) + 1
+    def get_next_version(self, current: Any, channel: Any) -> Any:
+        """Counts. Threads that another saver began with versions that are texts go on so: the two cannot be compared."""
+        if isinstance(current, str):
+            return f"{int(current.split('.')[0]) + 1:032}.{random.random():016}"
+        return 1 if current is None else current + 1
 
     def close(self) -> None:
         """Closes what was opened here (not a Store or Hub that was handed in); a second close is fine."""
