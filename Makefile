@@ -30,10 +30,11 @@ test: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests (PYTEST_ARGS="-k 
 test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
-test-integrations: .venv-integrations/stamp ## run the tests of frameworks' adapters, and the frameworks' own
-	.venv-integrations/bin/python -m pytest -m "not long" $(INTEGRATIONS) $(PYTEST_ARGS)
-	.venv-integrations/bin/python tests/integrations/suites/run.py $(SUITES)
-INTEGRATIONS := tests/integrations tests/house/test_docs.py
+test-integrations: .venv-integrations/stamp ## run the adapters' tests and the frameworks' own (SUITES=langgraph-store)
+	.venv-integrations/bin/python -m pytest -p no:asyncio -m "not long" tests/integrations 0PAGES:%="tests/house/test_docs.py::test_every_python_block_runs[%]") 0PYTEST_ARGS)
+	.venv-integrations/bin/python tests/integrations/suites/run.py 0SUITES)
+# Pages of the documentation that need a framework, and the suites to be run: none means all.
+PAGES := docs/langgraph.md
 SUITES ?=
 
 check: $(VENV)/dev.stamp ## format, lint, types, floors

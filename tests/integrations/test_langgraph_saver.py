@@ -455,3 +455,12 @@ def test_steps_lead_from_any_list_to_any_other() -> None:
     assert serde.loads_typed(("msgpack", list_data(base.count, base.data))) == values
     with pytest.raises(Lost):
         walked(first, lots[1:])
+
+
+def test_the_scenario_that_measures_it_measures_every_goal() -> None:
+    from bench import graphs
+    from bench.harness import Effort
+
+    report = graphs.run(Effort(rounds=1, scale=0.05))
+    assert [goal.what for goal in report.goals if goal.value is None] == []
+    assert all(len(table.rows) == 2 for table in report.tables)

@@ -1,9 +1,8 @@
 """A plugin for langgraph's own graph tests: where they want a saver on SQLite, they get ours.
 
-    python -m pytest -p tests.integrations.suites.langgraph_saver -k "sqlite and not sqlite_aes" tests
+    PYTHONPATH=…/suites python -m pytest -p langgraph_saver -k "sqlite and not sqlite_aes" tests
 
-Loaded before their conftest, so that the names which that imports are replaced already. Their `tests` is theirs here,
-so this file is put on the path by its own name; see `run`.
+Loaded before their conftest, so that the names which that imports are replaced already; `tests` is theirs here.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ SUITES = {
         "langgraph-checkpoint",
         "langgraph_store",
         ("tests/test_store.py",),
-        110,
+        117,
     ),
 }
 
