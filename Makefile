@@ -31,10 +31,11 @@ test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take mi
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 test-integrations: .venv-integrations/stamp ## run the adapters' tests and the frameworks' own (SUITES=langgraph-store)
-	.venv-integrations/bin/python -m pytest -p no:asyncio -m "not long" tests/integrations 0PAGES:%="tests/house/test_docs.py::test_every_python_block_runs[%]") 0PYTEST_ARGS)
-	.venv-integrations/bin/python tests/integrations/suites/run.py 0SUITES)
+	.venv-integrations/bin/python -m pytest -p no:asyncio -m "not long" tests/integrations $(DOCS) $(PYTEST_ARGS)
+	.venv-integrations/bin/python tests/integrations/suites/run.py $(SUITES)
 # Pages of the documentation that need a framework, and the suites to be run: none means all.
 PAGES := docs/langgraph.md
+DOCS = $(PAGES:%="tests/house/test_docs.py::test_every_python_block_runs[%]")
 SUITES ?=
 
 check: $(VENV)/dev.stamp ## format, lint, types, floors

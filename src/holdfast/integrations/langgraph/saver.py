@@ -316,7 +316,7 @@ class HoldfastSaver(BaseCheckpointSaver):
         return found
 
     def get_next_version(self, current: Any, channel: Any) -> Any:
-        """Counts. Threads that another saver began with versions that are texts go on so: the two cannot be compared."""
+        """Counts; threads that another saver began with versions in text go on so, for the two cannot be compared."""
         if isinstance(current, str):
             return f"{int(current.split('.')[0]) + 1:032}.{random.random():016}"
         return 1 if current is None else current + 1
