@@ -296,6 +296,16 @@ def test_an_interrupted_run_is_gone_on_with_by_another_program(store: Store) -> 
     assert app.get_state(thread()).values["messages"][-1].content == "you said yes"
 
 
+def test_what_was_said_is_found_once(store: Store) -> None:
+    app = chat(HoldfastSaver(store), lambda state: {"messages": [AIMessage("The narwhal is a whale.")]})
+    app.invoke({"messages": [("user", "What is an axolotl?")]}, thread())
+    app.invoke({"messages": [("user", "And a quagga?")]}, thread())
+    for word in ("axolotl", "quagga"):
+        assert len(store.search(word)) == 1
+    assert len(store.search('"narwhal is a whale"')) == 2
+    assert store.search("langchain_core") == store.search("HumanMessage") == []
+
+
 # -- on several machines ----------------------------------------------------------------------------------------------
 
 
