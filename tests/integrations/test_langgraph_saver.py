@@ -31,6 +31,7 @@ from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
 from holdfast.integrations.langgraph import HoldfastSaver
 from holdfast.integrations.langgraph.lists import Lost, body_of, steps_of, walked
 from holdfast.integrations.langgraph.packing import list_body, list_data, members, packed, unpacked
+from holdfast.node.erase import erase_subject
 from tests.flow.hubs import HubProcess
 from tests.integrations.langgraph_places import LIMIT_S, PLACES, opened
 
@@ -294,6 +295,23 @@ def test_an_interrupted_run_is_gone_on_with_by_another_program(store: Store) -> 
     assert app.get_state(thread()).next == ("n",)
     app.invoke(Command(resume="yes"), thread())
     assert app.get_state(thread()).values["messages"][-1].content == "you said yes"
+
+
+def test_a_sealed_thread_is_erased_for_good(tmp_path: Path) -> None:
+    sealed = ["langgraph-checkpoints"]
+    with Store(tmp_path / "node", "graph", hub=[], sealed=sealed) as store:
+        app = chat(HoldfastSaver(store))
+        for name in ("ada", "bob"):
+            app.invoke({"messages": [("user", "My name is Zanzibar.")]}, thread(name))
+            app.invoke({"messages": [("user", "And again")]}, thread(name))
+        asyncio.run(app.ainvoke({"messages": [("user", "x")]}, thread("ada")))
+        assert store.search("Zanzibar") == []
+        report = erase_subject(store._directory, "ada", collection=sealed[0])
+        assert report.records > 0
+        fresh = chat(HoldfastSaver(store))
+        assert fresh.get_state(thread("ada")).values == {}
+        assert list(HoldfastSaver(store).threads()) == ["bob"]
+        assert len(fresh.get_state(thread("bob")).values["messages"]) == 4
 
 
 def test_what_was_said_is_found_once(store: Store) -> None:

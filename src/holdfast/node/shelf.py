@@ -118,13 +118,17 @@ class NodeShelf:
         store: the agent's.
         collection: its name.
         share: show what others put there, as its hub knows it; where no hub answers, one's own alone.
+        subject: whom the row of a key is about, for where the collection is sealed: an erasure takes all of it.
     """
 
-    def __init__(self, store: Store, collection: str, share: bool = True) -> None:
+    def __init__(
+        self, store: Store, collection: str, share: bool = True, subject: Callable[[str], str] | None = None
+    ) -> None:
         self.agent = store.agent
         self.store = store
         self.collection = collection
         self._awaited = awaited(store)
+        self._subject = subject if collection in store._sealed else None
         shared = share and bool(store.hubs) and collection not in store._sealed
         self.here = not shared
         # Only where others' rows are, or once were, shown can there be rows that say of them that they are gone.
@@ -148,11 +152,13 @@ class NodeShelf:
 
     def put(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.put`."""
-        self.store.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect)
+        subject = self._subject and self._subject(key)
+        self.store.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect, subject=subject)
 
     async def aput(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.aput`."""
-        await self._awaited.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect)
+        subject = self._subject and self._subject(key)
+        await self._awaited.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect, subject=subject)
 
     def put_many(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """See `Shelf.put_many`."""
@@ -218,7 +224,7 @@ class NodeShelf:
 
     def _write(self, lot: Sequence[drafts.Draft]) -> None:
         if self.collection in self.store._sealed:
-            lot = [self.store._sealing.seal(draft, None) for draft in lot]
+            lot = [self.store._sealing.seal(each, self._subject and self._subject(each.key)) for each in lot]
         self.store._append(lot, False)
 
     def _declare(self, schema: Schema[Any]) -> None:
@@ -389,10 +395,10 @@ class Place(msgspec.Struct):
     agent: str
     owned: bool = False
 
-    def shelf(self, collection: str, share: bool = True) -> Shelf:
-        """A shelf there."""
+    def shelf(self, collection: str, share: bool, subject: Callable[[str], str]) -> Shelf:
+        """A shelf there; see `NodeShelf`."""
         if self.store is not None:
-            return NodeShelf(self.store, collection, share)
+            return NodeShelf(self.store, collection, share, subject)
         assert self.hub is not None
         return HubShelf(self.hub, collection, self.agent)
 

@@ -72,7 +72,7 @@ class HoldfastSaver(BaseCheckpointSaver):
         super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=allow or None))
         self._place = place_of(place, agent)
         self._ttl_ms = None if ttl_s is None else round(ttl_s * 1000)
-        self._threads = Threads(self._place.shelf(CHECKPOINTS, share))
+        self._threads = Threads(self._place.shelf(CHECKPOINTS, share, paths.thread_of))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
