@@ -26,6 +26,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
 from holdfast.integrations.langgraph import HoldfastSaver
@@ -45,6 +46,13 @@ class Chat(TypedDict):
 @dataclass
 class Order:
     """A type of the user's own."""
+
+    item: str
+    count: int
+
+
+class Offer(BaseModel):
+    """Another one, of pydantic's."""
 
     item: str
     count: int
@@ -271,19 +279,23 @@ def test_threads_end(tmp_path: Path) -> None:
         assert list(saver.threads()) == ["other"]
 
 
-def test_types_of_ones_own_are_made_only_if_they_are_allowed(store: Store) -> None:
+@pytest.mark.parametrize("kind", [Order, Offer])
+def test_types_of_ones_own_are_made_only_if_they_are_allowed(store: Store, kind: Any) -> None:
     class State(TypedDict):
-        order: Any
+        orders: Any
 
-    order = Order("tea", 2)
-    strict, lenient = (
-        chat(each, lambda state: {}, State) for each in (HoldfastSaver(store), HoldfastSaver(store, allow=[Order]))
-    )
-    strict.invoke({"order": order}, thread())
-    assert lenient.get_state(thread()).values == {"order": order}
-    assert strict.get_state(thread()).values == {"order": {"item": "tea", "count": 2}}
+    orders = [kind(item="tea", count=number) for number in range(3)]
+    data = [{"item": "tea", "count": number} for number in range(3)]
+    strict, lenient = HoldfastSaver(store), HoldfastSaver(store, allow=[kind])
+    later = strict.with_allowlist({(kind.__module__, kind.__name__)})  # as LangGraph does it for a graph's own types
+    chat(strict, lambda state: {}, State).invoke({"orders": orders}, thread())
+    for _ in range(2):
+        for saver, expected in ((strict, data), (lenient, orders), (later, orders)):
+            found = chat(saver, lambda state: {}, State).get_state(thread()).values["orders"]
+            assert found == expected
+            assert {type(each) for each in found} == {type(expected[0])}
     with pytest.raises(UsageError, match="allow"):
-        HoldfastSaver(store, allow=[Order], serde=InMemorySaver().serde)
+        HoldfastSaver(store, allow=[kind], serde=InMemorySaver().serde)
 
 
 def test_an_interrupted_run_is_gone_on_with_by_another_program(store: Store) -> None:
