@@ -28,6 +28,7 @@ SCENARIOS = (
     "integrity",
     "agents",
     "pages",
+    "graphs",
 )
 QUICK = 0.08
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
