@@ -105,7 +105,7 @@ class Conversations:
         condition: Condition = where("below") == path
         if deep:
             condition = condition | where("below").starts(f"{path}/") if path else EVERYTHING
-        return [told(item.value, item.version) for item in self._all(self._heads, condition)]
+        return [told(item.value, item.version) for item in self.place.every(self._heads, condition)]
 
     def history(self, name: Name, *, limit: int = 1000) -> list[Conversation]:
         """A conversation as it stood after each change, newest first; its deletions are left out."""
@@ -323,7 +323,7 @@ class Conversations:
             if store is not None:
                 store.delete(f"{of}/", prefix=True, collection=self._parts.name)
                 continue
-            for item in list(self._all(self._parts, where("of") == of)):
+            for item in list(self.place.every(self._parts, where("of") == of)):
                 with contextlib.suppress(NotFound):
                     self._parts.delete(item.key)
 
@@ -380,7 +380,7 @@ class Conversations:
         keeps = dict(head.numbers())
         for first in range(0, len(asked), _PAGE):
             some = where("ids").is_in(asked[first : first + _PAGE]) & (where("of") == of)
-            for item in self._all(self._parts, some):
+            for item in self.place.every(self._parts, some):
                 if item.value.number in keeps:
                     found.update(mark for _, mark in item.value.kept(keeps[item.value.number]))
         return found
@@ -390,7 +390,7 @@ class Conversations:
             return []
         if limit is None or limit >= head.count:
             condition = where("of") == life_of(path_of(name), head.life)
-            held = {item.value.number: item.value for item in self._all(self._of(agent)[1], condition, agent)}
+            held = {item.value.number: item.value for item in self.place.every(self._of(agent)[1], condition, agent)}
             return [
                 pair
                 for number, keep in head.numbers()
@@ -424,22 +424,6 @@ class Conversations:
         entries, ids = [entry for entry, _ in pairs], [mark for _, mark in pairs]
         with contextlib.suppress(Conflict):  # the next who appends will do it
             self.replace(name, entries, ids=ids, expect=found[1])
-
-    def _all(self, collection: Collection[Any], condition: Condition, agent: str | None = None) -> Iterator[Any]:
-        """Each value that meets a condition.
-
-        Raises:
-            IntegrityError: one is there and cannot be read: a list without it would be a lie.
-        """
-        after = ""
-        while True:
-            page = collection.find(condition, limit=_PAGE, after=after, agent=self._whose(agent))
-            if page.unfit:
-                raise IntegrityError(f"{collection.name}/{page.unfit[0].key}: {page.unfit[0].why}")
-            yield from page.found
-            after = page.cursor
-            if not after:
-                return
 
 
 class _Faster(Exception):

@@ -171,8 +171,8 @@ class HoldfastCache(BaseCache):
         """Forgets all answers."""
         if kwargs:
             raise UsageError(f"an answer is not known by {', '.join(kwargs)}", hint="clear() forgets all of them")
-        for key, _ in list(self._answers.items(agent=self._place.whose)):
-            _without(self._answers, key)
+        for item in list(self._place.every(self._answers)):
+            _without(self._answers, item.key)
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The answer of a model to a prompt, if it is known."""
@@ -258,7 +258,7 @@ class HoldfastVectorStore(VectorStore):
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
         """Takes documents away; None: all of them."""
-        keys = [segment(each) for each in ids] if ids is not None else [key for key, _ in self._all()]
+        keys = [segment(each) for each in ids] if ids is not None else [item.key for item in self._place.every(self._vectors)]
         for key in keys:
             _without(self._vectors, key)
         return True
@@ -313,14 +313,12 @@ class HoldfastVectorStore(VectorStore):
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: (cosine + 1) / 2
 
-    def _all(self) -> Iterator[tuple[str, Vector]]:
-        yield from list(self._vectors.items(agent=self._place.whose))
-
     def _nearest(
         self, wanted: Sequence[float], k: int, filter: Callable[[Document], bool] | None
     ) -> list[tuple[Document, float]]:
         scored = []
-        for _, each in self._all():
+        for item in self._place.every(self._vectors):
+            each = item.value
             if len(each.vector) != len(wanted):
                 raise UsageError(
                     f"document {each.id} has a vector of {len(each.vector)} numbers, the query one of {len(wanted)}",

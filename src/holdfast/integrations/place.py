@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from holdfast.collections.typed import Collection, Schema
-from holdfast.errors import UsageError
+from holdfast.collections.typed import Collection, Item, Schema
+from holdfast.errors import IntegrityError, UsageError
 from holdfast.node.aio import AsyncStore
 from holdfast.node.aio_hub import AsyncHub
 from holdfast.node.batch import CAS_AGENT
 from holdfast.node.hub import Hub
 from holdfast.node.store import Store
+from holdfast.query import EVERYTHING, Condition
 from holdfast.records import check_names
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ SHARED: Final = "-shared"
 """Ends the names of collections that are shared, so that an agent's own of the same name is not mistaken for them."""
 _SAFE: Final = " !#$&'()+,;=@[]^{}~"
 _SEGMENT_MAX: Final = 180
+PAGE: Final = 200
 _URLS: Final = ("http://", "https://")
 
 
@@ -108,6 +110,30 @@ class Place:
         if store is None or self.shared or any(each.name in store._sealed for each in collections):
             return None
         return store
+
+    def every(
+        self, collection: Collection[T], condition: Condition = EVERYTHING, agent: str | None = None
+    ) -> Iterator[Item[T]]:
+        """All values that meet a condition, page by page, each with its key and version.
+
+        Args:
+            collection: one of this place.
+            condition: see `where`.
+            agent: another agent's own; None: of this place.
+
+        Raises:
+            IntegrityError: one is there and cannot be read: a list without it would be a lie.
+        """
+        after = ""
+        whose = self.whose if agent is None else agent
+        while True:
+            page = collection.find(condition, limit=PAGE, after=after, agent=whose)
+            if page.unfit:
+                raise IntegrityError(f"{collection.name}/{page.unfit[0].key}: {page.unfit[0].why}")
+            yield from page.found
+            after = page.cursor
+            if not after:
+                return
 
     def close(self) -> None:
         """Closes the store or the hub, if it was opened here; a second close is fine."""
