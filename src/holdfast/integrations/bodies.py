@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from holdfast.errors import IntegrityError, UsageError
 from holdfast.integrations.conversation import Conversations
-from holdfast.integrations.entries import Conversation
+from holdfast.integrations.entries import Conversation, Name
 from holdfast.integrations.place import Place
 
 PIECE_BYTES: Final = 1 << 20
 """A piece is one record, which a hub takes in one request."""
 SIZE: Final = "size"
+Key: TypeAlias = "str | Sequence[str]"
 
 
 class Bodies:
@@ -34,12 +35,12 @@ class Bodies:
         self.conversations = Conversations(place, name)
 
     def put(
-        self, key: str, data: bytes, *, expect: int | None = None, about: Mapping[str, Any] | None = None
+        self, key: Key, data: bytes, *, expect: int | None = None, about: Mapping[str, Any] | None = None
     ) -> Conversation:
         """Stores a body in place of the one under this key.
 
         Args:
-            key: text; with what a log adds at most 1,024 bytes.
+            key: text, or its parts; with what a log adds at most 1,024 bytes.
             data: the body.
             expect: the revision that must be current (0: there is none); None: whichever is.
             about: JSON values that are kept beside it.
@@ -55,9 +56,9 @@ class Bodies:
             for start in range(0, len(whole), PIECE_BYTES)
         ]
         state = {**(about or {}), SIZE: len(whole)}
-        return self.conversations.replace(key.split("/"), pieces, expect=expect, change=lambda _, __: state)
+        return self.conversations.replace(_name(key), pieces, expect=expect, change=lambda _, __: state)
 
-    def get(self, key: str, *, at: Any = None, agent: str | None = None) -> bytes | None:
+    def get(self, key: Key, *, at: Any = None, agent: str | None = None) -> bytes | None:
         """A body; None if there is none.
 
         Args:
@@ -68,7 +69,7 @@ class Bodies:
         Raises:
             IntegrityError: it is not as long as it was.
         """
-        name = key.split("/")
+        name = _name(key)
         found = self.conversations.get(name, at=at, agent=agent)
         if found is None:
             return None
@@ -81,9 +82,9 @@ class Bodies:
             raise IntegrityError(f"the body {key!r:.200} has {len(data)} bytes instead of {found.state.get(SIZE)}")
         return data
 
-    def info(self, key: str, *, at: Any = None) -> Conversation | None:
+    def info(self, key: Key, *, at: Any = None) -> Conversation | None:
         """What is known of a body without reading it: `state` has its ``size`` and what was put beside it."""
-        return self.conversations.get(key.split("/"), at=at)
+        return self.conversations.get(_name(key), at=at)
 
     def list(self, prefix: str = "") -> dict[str, Conversation]:
         """The keys that begin with `prefix`, sorted, and what is known of each body."""
@@ -91,10 +92,14 @@ class Bodies:
         found = {"/".join(each.name): each for each in self.conversations.list(below, deep=True)}
         return {key: found[key] for key in sorted(found) if key.startswith(prefix)}
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: Key) -> bool:
         """Takes a body away; False if there was none."""
-        return self.conversations.delete(key.split("/"), below=False)
+        return self.conversations.delete(_name(key), below=False)
 
-    def delete_below(self, key: str) -> bool:
+    def delete_below(self, key: Key) -> bool:
         """Takes a body away, and all whose keys continue with a slash; False if there was none of them."""
-        return self.conversations.delete(key.split("/"))
+        return self.conversations.delete(_name(key))
+
+
+def _name(key: Key) -> Name:
+    return key.split("/") if isinstance(key, str) else key

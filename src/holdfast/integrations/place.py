@@ -184,7 +184,7 @@ async def settled(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.shield(asyncio.wait((task,)))
+            await asyncio.wait((task,))  # which leaves the task alone when it is cancelled
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
