@@ -79,7 +79,7 @@ async def do(store: Any, what: str, given_: Any) -> Any:
             return pages
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_it_is_what_the_sdks_own_is(steps: list[tuple[str, Any]]) -> None:
     async def run() -> None:

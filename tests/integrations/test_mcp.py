@@ -67,7 +67,7 @@ async def play(events: HoldfastEventStore, sent: list[tuple[str, str | None]], k
         assert await replayed(events, nothing) == (None, [])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(sent=EVENTS, keep=st.sampled_from([1, 2, 1000]))
 def test_what_was_missed_comes_again(sent: list[tuple[str, str | None]], keep: int) -> None:
     with tempfile.TemporaryDirectory() as directory, Store(directory, "ada", hub=[], limits=LIMITS) as store:

@@ -44,7 +44,7 @@ async def do(storage: Any, step: tuple[Any, ...]) -> Any:
     return sorted((each.key, each.score) for each in found) if step[0] == "search" else found
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS, below=st.sampled_from(["", "s", "/s//t/"]))
 def test_it_is_what_strands_own_is(steps: list[tuple[Any, ...]], below: str) -> None:
     async def run() -> None:

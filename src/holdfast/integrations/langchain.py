@@ -9,6 +9,7 @@ The one door to langchain-core.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +29,8 @@ try:
     from langchain_core.chat_history import BaseChatMessageHistory
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from langchain_core.load import dumpd, load
+    from langchain_core._api import suppress_langchain_beta_warning
+    from langchain_core.load import dumps, load
     from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
     from langchain_core.stores import BaseStore
     from langchain_core.vectorstores import VectorStore
@@ -158,11 +160,12 @@ class HoldfastCache(BaseCache):
         found = self._answers.get(_asked(prompt, llm_string), default=None)
         if found is None or (found.prompt, found.model) != (prompt, llm_string):
             return None
-        return [load(each, allowed_objects="core") for each in found.generations]
+        with suppress_langchain_beta_warning():
+            return [load(each, allowed_objects="core") for each in found.generations]
 
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
         """Keeps an answer."""
-        generations = [dumpd(each) for each in return_val]
+        generations = [json.loads(dumps(each)) for each in return_val]
         self._answers.put(
             _asked(prompt, llm_string), Answer(prompt=prompt, model=llm_string, generations=generations)
         )

@@ -18,6 +18,7 @@ from holdfast.integrations.place import Place, Where, settled
 try:
     from mcp.server.streamable_http import EventCallback, EventId, EventMessage, EventStore, StreamId
     from mcp.types import JSONRPCMessage
+    from pydantic import TypeAdapter
 except ImportError as error:  # pragma: no cover - tests/house has a bare install
     raise MissingExtra("the MCP SDK is not installed", hint="pip install 'holdfast[mcp]'") from error
 
@@ -112,9 +113,12 @@ def _event_id(stream: str, number: int) -> EventId:
     return f"{quote(stream, safe='')}_{number}"
 
 
+_MESSAGES: Final[Any] = TypeAdapter(JSONRPCMessage)
+
+
 def _plain(message: Any) -> Any:
-    return message.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return _MESSAGES.dump_python(message, mode="json", by_alias=True, exclude_unset=True)
 
 
 def _message(entry: Any) -> Any:
-    return JSONRPCMessage.model_validate(entry)
+    return _MESSAGES.validate_python(entry)
