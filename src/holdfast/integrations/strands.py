@@ -17,8 +17,8 @@ from holdfast.integrations.bodies import Bodies
 from holdfast.integrations.place import Place, Where, settled
 
 try:
-    from strands.storage import Storage, StorageSearchResult
     from strands.storage import storage as _strands
+    from strands.storage.storage import Storage, StorageSearchResult
     from strands.types.exceptions import StorageError
 except ImportError as error:  # pragma: no cover - tests/house has a bare install
     raise MissingExtra("Strands is not installed", hint="pip install 'holdfast[strands]'") from error
