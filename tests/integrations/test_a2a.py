@@ -18,11 +18,11 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("a2a", reason=MISSING)
 
-from a2a.server.tasks.inmemory_task_store import InMemoryTaskStore  # noqa: E402
-from a2a.types.a2a_pb2 import Artifact, ListTasksRequest, Message, Part, Task, TaskStatus  # noqa: E402
-from a2a.utils.errors import InvalidParamsError  # noqa: E402
+from a2a.server.tasks.inmemory_task_store import InMemoryTaskStore
+from a2a.types.a2a_pb2 import Artifact, ListTasksRequest, Message, Part, Task, TaskStatus
+from a2a.utils.errors import InvalidParamsError
 
-from holdfast.integrations.a2a import HoldfastTaskStore  # noqa: E402
+from holdfast.integrations.a2a import HoldfastTaskStore
 
 IDS = st.sampled_from(["t-1", "t-2", "t/3", "ü"])
 

@@ -16,10 +16,10 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("claude_agent_sdk", reason=MISSING)
 
-from claude_agent_sdk.testing import run_session_store_conformance  # noqa: E402
+from claude_agent_sdk.testing import run_session_store_conformance
 
-from holdfast.integrations.claude import HoldfastSessionStore  # noqa: E402
-from tests.flow.hubs import HubProcess  # noqa: E402
+from holdfast.integrations.claude import HoldfastSessionStore
+from tests.flow.hubs import HubProcess
 
 KEY: Any = {"project_key": "/home/ada/app", "session_id": "s-1"}
 

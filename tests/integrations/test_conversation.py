@@ -326,9 +326,8 @@ def test_who_is_cancelled_hears_so_when_it_is_over() -> None:
 
 
 def test_a_place_says_what_it_lacks(tmp_path: Path) -> None:
-    with Store(tmp_path / "node", "ada", hub=[], limits=LIMITS) as store:
-        with pytest.raises(UsageError, match="ada's"):
-            Place(store, agent="bob")
+    with Store(tmp_path / "node", "ada", hub=[], limits=LIMITS) as store, pytest.raises(UsageError, match="ada's"):
+        Place(store, agent="bob")
     with pytest.raises(UsageError, match="whose log"):
         Place(tmp_path / "other")
     assert not (tmp_path / "other").exists()

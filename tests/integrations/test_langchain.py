@@ -22,12 +22,12 @@ from tests.integrations.places import machines as machines
 pytest.importorskip("langchain_core", reason=MISSING)
 pytest.importorskip("langchain_tests", reason=MISSING)
 
-from langchain_core.chat_history import InMemoryChatMessageHistory  # noqa: E402
-from langchain_core.documents import Document  # noqa: E402
-from langchain_core.embeddings import DeterministicFakeEmbedding  # noqa: E402
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage  # noqa: E402
-from langchain_core.outputs import ChatGeneration, Generation  # noqa: E402
-from langchain_tests.integration_tests import (  # noqa: E402
+from langchain_core.chat_history import InMemoryChatMessageHistory
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from langchain_tests.integration_tests import (
     AsyncCacheTestSuite,
     BaseStoreAsyncTests,
     BaseStoreSyncTests,
@@ -35,7 +35,7 @@ from langchain_tests.integration_tests import (  # noqa: E402
     VectorStoreIntegrationTests,
 )
 
-from holdfast.integrations.langchain import (  # noqa: E402
+from holdfast.integrations.langchain import (
     HoldfastByteStore,
     HoldfastCache,
     HoldfastChatMessageHistory,
@@ -89,14 +89,20 @@ class TestVectors(VectorStoreIntegrationTests):
 
 MESSAGES: st.SearchStrategy[BaseMessage] = st.one_of(
     st.builds(HumanMessage, st.text(max_size=5)),
-    st.builds(lambda text, number: HumanMessage([{"type": "text", "text": text, "n": number}]), st.text(), st.floats(0)),
-    st.builds(lambda text: AIMessage(text, tool_calls=[{"name": "f", "args": {"x": 1}, "id": "1"}]), st.text(max_size=5)),
+    st.builds(
+        lambda text, number: HumanMessage([{"type": "text", "text": text, "n": number}]), st.text(), st.floats(0)
+    ),
+    st.builds(
+        lambda text: AIMessage(text, tool_calls=[{"name": "f", "args": {"x": 1}, "id": "1"}]), st.text(max_size=5)
+    ),
     st.builds(lambda text: ToolMessage(text, tool_call_id="1"), st.text(max_size=5)),
     st.builds(SystemMessage, st.text(max_size=5)),
 )
 MESSAGES = MESSAGES.filter(lambda each: "Infinity" not in each.model_dump_json() and "null" not in str(each.content))
 STEPS = st.lists(
-    st.one_of(st.tuples(st.just("add_messages"), st.lists(MESSAGES, max_size=3)), st.tuples(st.just("clear"), st.none())),
+    st.one_of(
+        st.tuples(st.just("add_messages"), st.lists(MESSAGES, max_size=3)), st.tuples(st.just("clear"), st.none())
+    ),
     max_size=8,
 )
 
@@ -126,7 +132,10 @@ def test_everything_is_the_same_at_every_place(kept: dict[str, Any]) -> None:
 
     bodies = HoldfastByteStore(**{**kept, "collection": fresh()})
     bodies.mset([("a/b", b"1"), ("a", b"2"), ("c", b"3")])
-    assert (bodies.mget(["c", "none", "a/b"]), list(bodies.yield_keys(prefix="a"))) == ([b"3", None, b"1"], ["a", "a/b"])
+    assert (bodies.mget(["c", "none", "a/b"]), list(bodies.yield_keys(prefix="a"))) == (
+        [b"3", None, b"1"],
+        ["a", "a/b"],
+    )
     bodies.mdelete(["a", "none"])
     assert list(bodies.yield_keys()) == ["a/b", "c"]
 

@@ -19,10 +19,10 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("mcp", reason=MISSING)
 
-from mcp.server.streamable_http import EventMessage  # noqa: E402
+from mcp.server.streamable_http import EventMessage
 
-from holdfast.integrations import mcp as door  # noqa: E402
-from holdfast.integrations.mcp import HoldfastEventStore  # noqa: E402
+from holdfast.integrations import mcp as door
+from holdfast.integrations.mcp import HoldfastEventStore
 
 EVENTS = st.lists(
     st.tuples(st.sampled_from(["s", "GET_stream", "a_b/1"]), st.sampled_from(["notification", "answer", None])),

@@ -20,11 +20,11 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("agents", reason=MISSING)
 
-from agents import SQLiteSession  # noqa: E402
-from agents.memory.session import Session  # noqa: E402
-from agents.memory.session_settings import SessionSettings  # noqa: E402
+from agents import SQLiteSession
+from agents.memory.session import Session
+from agents.memory.session_settings import SessionSettings
 
-from holdfast.integrations.openai import HoldfastSession  # noqa: E402
+from holdfast.integrations.openai import HoldfastSession
 
 ITEMS = st.lists(
     st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": st.text(max_size=5)}), max_size=3
@@ -53,7 +53,10 @@ def test_it_is_what_the_sdks_session_is(steps: list[tuple[str, Any]], limit: int
     async def run() -> None:
         with tempfile.TemporaryDirectory() as directory, Store(directory, "ada", hub=[], limits=LIMITS) as store:
             how = SessionSettings(limit=limit)
-            session, oracle = HoldfastSession("s", store, session_settings=how), SQLiteSession("s", session_settings=how)
+            session, oracle = (
+                HoldfastSession("s", store, session_settings=how),
+                SQLiteSession("s", session_settings=how),
+            )
             assert isinstance(session, Session)
             await both(session, oracle, steps)
             oracle.close()

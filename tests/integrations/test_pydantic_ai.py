@@ -18,11 +18,11 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("pydantic_ai", reason=MISSING)
 
-from pydantic_ai import DeferredToolRequests  # noqa: E402
-from pydantic_ai.conversation import Conversation  # noqa: E402
-from pydantic_ai.conversation_store import ConversationConflict, ConversationStore, InMemoryConversationStore  # noqa: E402
-from pydantic_ai.exceptions import UserError  # noqa: E402
-from pydantic_ai.messages import (  # noqa: E402
+from pydantic_ai import DeferredToolRequests
+from pydantic_ai.conversation import Conversation
+from pydantic_ai.conversation_store import ConversationConflict, ConversationStore, InMemoryConversationStore
+from pydantic_ai.exceptions import UserError
+from pydantic_ai.messages import (
     BinaryContent,
     ModelMessage,
     ModelRequest,
@@ -31,9 +31,9 @@ from pydantic_ai.messages import (  # noqa: E402
     ToolCallPart,
     UserPromptPart,
 )
-from pydantic_ai.usage import RunUsage  # noqa: E402
+from pydantic_ai.usage import RunUsage
 
-from holdfast.integrations.pydantic_ai import HoldfastConversationStore  # noqa: E402
+from holdfast.integrations.pydantic_ai import HoldfastConversationStore
 
 NAMES = st.sampled_from(["a", "b/c", "ü"])
 SCOPES = st.sampled_from([None, "ada", "bob"])
@@ -124,7 +124,9 @@ class Player:
             last = await self.store.load(record.conversation_id, limit=2)
             assert last is not None
             fixed = record.conversation_id, record.scope, record.usage, record.forked_from, len(record.branches)
-            rows.append((*fixed, record.deferred_tool_requests, plain(each.message for each in whole), plain(last.messages)))
+            rows.append(
+                (*fixed, record.deferred_tool_requests, plain(each.message for each in whole), plain(last.messages))
+            )
         mine = [each.conversation_id for each in await self.store.list_conversations(scope="ada", limit=1)]
         return rows, mine
 
@@ -137,7 +139,9 @@ async def play(store: ConversationStore, steps: list[tuple[Any, ...]]) -> None:
     ours, theirs = Player(store), Player(InMemoryConversationStore())
     for step in steps:
         one, other = await ours.step(*step), await theirs.step(*step)
-        assert (plain(one) if isinstance(one, list) else one) == (plain(other) if isinstance(other, list) else other), step
+        assert (plain(one) if isinstance(one, list) else one) == (plain(other) if isinstance(other, list) else other), (
+            step
+        )
         assert await ours.seen() == await theirs.seen(), step
 
 

@@ -18,15 +18,17 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("strands", reason=MISSING)
 
-from strands.storage import InMemoryStorage, Storage  # noqa: E402
-from strands.types.exceptions import StorageError  # noqa: E402
+from strands.storage import InMemoryStorage, Storage
+from strands.types.exceptions import StorageError
 
-from holdfast.integrations.strands import HoldfastStorage  # noqa: E402
+from holdfast.integrations.strands import HoldfastStorage
 
 KEYS = st.sampled_from(["a", "a/b", "a/b/c", "ab", "/a//b/", "b", "", "/", "..", "a/../b", "x\\y", "a..b"])
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("write"), KEYS, st.binary(max_size=8) | st.sampled_from([b"red fox", b"green fox", b"red red"])),
+        st.tuples(
+            st.just("write"), KEYS, st.binary(max_size=8) | st.sampled_from([b"red fox", b"green fox", b"red red"])
+        ),
         st.tuples(st.just("read"), KEYS),
         st.tuples(st.just("delete"), KEYS),
         st.tuples(st.just("list"), st.sampled_from(["", "a", "a/", "/a", "a//b", "..", "nothing", "x\\"])),
@@ -65,7 +67,10 @@ def test_versions_and_namespaces_at_every_place(kept: dict[str, Any]) -> None:
         await storage.write("snapshot", b"1")
         await storage.write("snapshot", b"2" * 3_000_000)
         new, old = await storage.versions("snapshot")
-        assert (await storage.read("snapshot", at=old), await storage.read("snapshot", at=new)) == (b"1", b"2" * 3_000_000)
+        assert (await storage.read("snapshot", at=old), await storage.read("snapshot", at=new)) == (
+            b"1",
+            b"2" * 3_000_000,
+        )
         below = storage.namespace("agents").namespace("ada")
         await below.write("k", b"v")
         assert (await below.list(), await storage.list("agents")) == (["k"], ["agents/ada/k"])

@@ -10,16 +10,19 @@ The one door to the ADK.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import time
+import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from holdfast.collections.typed import Collection
-from holdfast.errors import Conflict, MissingExtra, NotFound
+from holdfast.errors import Conflict, MissingExtra
 from holdfast.integrations.bodies import Bodies
 from holdfast.integrations.conversation import Conversations
 from holdfast.integrations.entries import Conversation, Name
@@ -47,7 +50,9 @@ ARTIFACTS: Final = "adk-artifacts"
 MEMORY: Final = "adk-memory"
 _MARK: Final = "_storage_update_marker"
 """What an ADK session remembers of its storage: here, the revision that it was read at."""
-_WORDS: Final = re.compile(r"[A-Za-z]+")
+_WORD: Final = re.compile(r"\w+")
+_WORDS_MAX: Final = 1000
+_FOUND_MAX: Final = 10
 
 
 class Shared(msgspec.Struct, kw_only=True):
@@ -97,7 +102,7 @@ class HoldfastSessionService(BaseSessionService):
         self, *, app_name: str, user_id: str, session_id: str, config: GetSessionConfig | None = None
     ) -> Session | None:
         """A session with its events, or the newest of them; None if there is none."""
-        return await settled(self._get, (app_name, user_id, session_id), config)
+        return await settled(self._get, (app_name, user_id, session_id.strip()), config)
 
     async def list_sessions(self, *, app_name: str, user_id: str | None = None) -> ListSessionsResponse:
         """The sessions of an app, or of one of its users, without their events; what was changed first comes first."""
@@ -125,9 +130,7 @@ class HoldfastSessionService(BaseSessionService):
         revision = await settled(self._append, session, event)
         session.last_update_time = event.timestamp
         _mark(session, revision)
-        self._update_session_state(session, event)
-        session.events.append(event)
-        return event
+        return self._commit_event_to_session(session, event)
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""
@@ -361,15 +364,16 @@ class HoldfastArtifactService(BaseArtifactService):
 
 
 class Remembered(msgspec.Struct, kw_only=True):
-    """Something that was said, and the words that it is found by."""
+    """Something that was said, and the words that it is found by; without words, something that was forgotten."""
 
     whose: str
+    id: str
     words: list[str]
     entry: dict[str, Any]
 
 
 class HoldfastMemoryService(BaseMemoryService):
-    """What was said in sessions, found by the words in it, as ADK's own memory finds it.
+    """What was said in sessions: of all that has a word of the query in it, the ten that have most of them.
 
     Args:
         where, agent, shared: see `HoldfastSessionService`.
@@ -381,12 +385,12 @@ class HoldfastMemoryService(BaseMemoryService):
     ) -> None:
         self._place = Place(where, agent=agent, shared=shared)
         self._said: Collection[Remembered] = self._place.collection(
-            collection, Remembered, index=("whose", "words")
+            collection, Remembered, index=("whose", "words", "id")
         )
 
     async def add_session_to_memory(self, session: Session) -> None:
-        """Remembers the events of a session; those that are there already stay as they are."""
-        await settled(self._add, session.app_name, session.user_id, session.id, session.events)
+        """Remembers the events of a session; those that are there already, or were deleted, stay as they are."""
+        await settled(self._add, session.app_name, session.user_id, session.id, list(session.events))
 
     async def add_events_to_memory(
         self,
@@ -398,46 +402,60 @@ class HoldfastMemoryService(BaseMemoryService):
         custom_metadata: Mapping[str, object] | None = None,
     ) -> None:
         """Remembers some events."""
-        await settled(self._add, app_name, user_id, session_id or "", events)
+        await settled(self._add, app_name, user_id, session_id or "", list(events))
 
     async def search_memory(self, *, app_name: str, user_id: str, query: str) -> SearchMemoryResponse:
-        """What a user said, or was told, that has one of the words of a query."""
-        words = _words(query)
+        """What a user said, or was told, that has words of a query in it; most of them first."""
+        words = sorted(_words(query))[:_WORDS_MAX]
         if not words:
             return SearchMemoryResponse()
-        condition = (where("whose") == _whose(app_name, user_id)) & where("words").is_in(words[:1000])
-        found = await settled(lambda: [item.value.entry for item in self._place.every(self._said, condition)])
-        return SearchMemoryResponse(memories=[MemoryEntry.model_validate(each) for each in found])
+        condition = (where("whose") == _whose(app_name, user_id)) & where("words").is_in(words)
+        found = await settled(lambda: [item.value for item in self._place.every(self._said, condition)])
+        found.sort(key=lambda each: -len(set(words).intersection(each.words)))
+        return SearchMemoryResponse(memories=[MemoryEntry.model_validate(each.entry) for each in found[:_FOUND_MAX]])
+
+    async def delete_memory(self, *, app_name: str, user_id: str, memory_id: str | None = None) -> None:
+        """Forgets an event; it is not remembered again when its session is added once more."""
+        if memory_id:
+            await settled(self._forget, _whose(app_name, user_id), memory_id)
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""
         self._place.close()
 
-    def _add(self, app: str, user: str, session: str, events: Sequence[Event]) -> None:
+    def _add(self, app: str, user: str, session: str, events: list[Event]) -> None:
+        whose = _whose(app, user)
         for event in events:
-            texts = [part.text for part in (event.content.parts or []) if part.text] if event.content else []
             if not event.content or not event.content.parts:
                 continue
-            entry = MemoryEntry(
-                content=event.content, author=event.author, timestamp=_time_of(event), id=event.id
-            ).model_dump(mode="json", exclude_none=True)
-            kept = Remembered(whose=_whose(app, user), words=_words(" ".join(texts)), entry=entry)
+            text = " ".join(part.text for part in event.content.parts if part.text)
+            when = datetime.fromtimestamp(event.timestamp).isoformat()
+            entry = MemoryEntry(content=event.content, author=event.author, timestamp=when, id=event.id)
+            plain = entry.model_dump(mode="json", exclude_none=True)
+            kept = Remembered(whose=whose, id=event.id, words=sorted(_words(text)), entry=plain)
             with contextlib.suppress(Conflict):
-                self._said.put(f"{_whose(app, user)}/{segment(session)}/{segment(event.id)}", kept, expect=0)
+                self._said.put(f"{whose}/{segment(session)}/{segment(event.id)}", kept, expect=0)
 
-
-def _time_of(event: Event) -> str:
-    from datetime import datetime
-
-    return datetime.fromtimestamp(event.timestamp).isoformat()
+    def _forget(self, whose: str, event: str) -> None:
+        condition = (where("whose") == whose) & (where("id") == event)
+        for item in list(self._place.every(self._said, condition)):
+            self._said.put(item.key, Remembered(whose=whose, id=event, words=[], entry={}))
 
 
 def _whose(app: str, user: str) -> str:
     return f"{segment(app)}/{segment(user)}"
 
 
-def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(word.lower() for word in _WORDS.findall(text)))
+def _words(text: str) -> set[str]:
+    """The words of a text in lower case; of one in two scripts, as Japanese with an English name in it, its runs too."""
+    words = {word.lower() for word in _WORD.findall(unicodedata.normalize("NFC", text))}
+    for word in [word for word in words if not word.isascii()]:
+        words.update("".join(run) for _, run in itertools.groupby(word, _is_latin))
+    return words
+
+
+def _is_latin(sign: str) -> bool:
+    return sign.isascii() or unicodedata.name(sign, "").startswith("LATIN")
 
 
 def _mark(session: Session, revision: int) -> None:

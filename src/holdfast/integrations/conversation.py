@@ -412,7 +412,8 @@ class Conversations:
             if error.code != NotFound.code or error.retryable:
                 raise  # it was erased, or is elsewhere
             raise IntegrityError(
-                f"part {number} of the conversation {'/'.join(name)} is gone", hint="holdfast scan; a backup may have it"
+                f"part {number} of the conversation {'/'.join(name)} is gone",
+                hint="holdfast scan; a backup may have it",
             ) from error
 
     def _in_one_run(self, name: Name) -> None:

@@ -25,11 +25,11 @@ from holdfast.integrations.place import Place, Where, segment, settled
 from holdfast.log.drafts import new_id
 
 try:
+    from langchain_core._api import suppress_langchain_beta_warning
     from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
     from langchain_core.chat_history import BaseChatMessageHistory
     from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from langchain_core._api import suppress_langchain_beta_warning
     from langchain_core.load import dumps, load
     from langchain_core.messages import BaseMessage, message_to_dict, messages_from_dict
     from langchain_core.stores import BaseStore
@@ -166,9 +166,7 @@ class HoldfastCache(BaseCache):
     def update(self, prompt: str, llm_string: str, return_val: RETURN_VAL_TYPE) -> None:
         """Keeps an answer."""
         generations = [json.loads(dumps(each)) for each in return_val]
-        self._answers.put(
-            _asked(prompt, llm_string), Answer(prompt=prompt, model=llm_string, generations=generations)
-        )
+        self._answers.put(_asked(prompt, llm_string), Answer(prompt=prompt, model=llm_string, generations=generations))
 
     def clear(self, **kwargs: Any) -> None:
         """Forgets all answers."""
@@ -235,7 +233,8 @@ class HoldfastVectorStore(VectorStore):
         if ids is not None and len(ids) != len(documents):
             raise UsageError(f"{len(ids)} ids for {len(documents)} documents", hint="one each")
         names = [
-            given or each.id or new_id("doc") for given, each in zip(ids or [None] * len(documents), documents, strict=True)
+            given or each.id or new_id("doc")
+            for given, each in zip(ids or [None] * len(documents), documents, strict=True)
         ]
         vectors = self._embedding.embed_documents([each.page_content for each in documents])
         for name, document, vector in zip(names, documents, vectors, strict=True):
@@ -261,7 +260,11 @@ class HoldfastVectorStore(VectorStore):
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
         """Takes documents away; None: all of them."""
-        keys = [segment(each) for each in ids] if ids is not None else [item.key for item in self._place.every(self._vectors)]
+        keys = (
+            [segment(each) for each in ids]
+            if ids is not None
+            else [item.key for item in self._place.every(self._vectors)]
+        )
         for key in keys:
             _without(self._vectors, key)
         return True

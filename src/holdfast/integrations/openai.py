@@ -165,7 +165,9 @@ class HoldfastSession:
         items = self.conversations.load(here) or []
         turns = [number for number, item in enumerate(items) if isinstance(item, dict) and item.get("role") == "user"]
         if not 1 <= turn <= len(turns):
-            raise UsageError(f"there is no turn {turn}", hint=f"1 to {len(turns)}" if turns else "nobody has said a word")
+            raise UsageError(
+                f"there is no turn {turn}", hint=f"1 to {len(turns)}" if turns else "nobody has said a word"
+            )
         if branch is None:
             taken = [
                 int(found[1])

@@ -164,9 +164,7 @@ class HoldfastConversationStore(ConversationStore):
                 self._entries.get(segment(record.head_id))
             except NotFound as error:
                 raise ConversationConflict(name) from error
-        entries = [
-            Entry(id=each.id, of=name, parent=each.parent_id, message=_plain(each)) for each in new
-        ]
+        entries = [Entry(id=each.id, of=name, parent=each.parent_id, message=_plain(each)) for each in new]
         kept = Record(scope=record.scope, record=_told(record))
         small = len(entries) <= AT_ONCE_MAX and len(msgspec.json.encode(entries)) <= AT_ONCE_BYTES
         store: Any = self._place.at_once(self._records, self._entries)
