@@ -106,9 +106,13 @@ def test_it_is_the_same_at_every_place(kept: dict[str, Any]) -> None:
     class Stop(Exception):
         pass
 
-    with pytest.raises(Stop), fs.transaction, fs.open("half", "wb") as file:
-        file.write(b"never whole")
-        raise Stop
+    def stop_half_way() -> None:
+        with fs.transaction, fs.open("half", "wb") as file:
+            file.write(b"never whole")
+            raise Stop
+
+    with pytest.raises(Stop):
+        stop_half_way()
     assert not fs.exists("half")
     fs.rm("reports", recursive=True)
     assert fs.find("") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ class TestCache(SyncCacheTestSuite):
 
 class TestCacheAwaited(AsyncCacheTestSuite):
     @pytest.fixture
-    async def cache(self, store: Store) -> AsyncIterator[HoldfastCache]:
-        yield HoldfastCache(store)
+    async def cache(self, store: Store) -> HoldfastCache:
+        return HoldfastCache(store)
 
 
 class TestVectors(VectorStoreIntegrationTests):
