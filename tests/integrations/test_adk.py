@@ -18,20 +18,20 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("google.adk", reason=MISSING)
 
-from google.adk.artifacts.in_memory_artifact_service import InMemoryArtifactService  # noqa: E402
-from google.adk.errors._stale_session_error import StaleSessionError  # noqa: E402
-from google.adk.errors.already_exists_error import AlreadyExistsError  # noqa: E402
-from google.adk.errors.input_validation_error import InputValidationError  # noqa: E402
-from google.adk.errors.session_not_found_error import SessionNotFoundError  # noqa: E402
-from google.adk.events.event import Event  # noqa: E402
-from google.adk.events.event_actions import EventActions  # noqa: E402
-from google.adk.memory.in_memory_memory_service import InMemoryMemoryService  # noqa: E402
-from google.adk.sessions.base_session_service import GetSessionConfig  # noqa: E402
-from google.adk.sessions.in_memory_session_service import InMemorySessionService  # noqa: E402
-from google.adk.sessions.session import Session  # noqa: E402
-from google.genai import types  # noqa: E402
+from google.adk.artifacts.in_memory_artifact_service import InMemoryArtifactService
+from google.adk.errors._stale_session_error import StaleSessionError
+from google.adk.errors.already_exists_error import AlreadyExistsError
+from google.adk.errors.input_validation_error import InputValidationError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.events.event import Event
+from google.adk.events.event_actions import EventActions
+from google.adk.memory.in_memory_memory_service import InMemoryMemoryService
+from google.adk.sessions.base_session_service import GetSessionConfig
+from google.adk.sessions.in_memory_session_service import InMemorySessionService
+from google.adk.sessions.session import Session
+from google.genai import types
 
-from holdfast.integrations.adk import (  # noqa: E402
+from holdfast.integrations.adk import (
     HoldfastArtifactService,
     HoldfastMemoryService,
     HoldfastSessionService,

@@ -111,8 +111,8 @@ def step(chats: Conversations, name: tuple[str, ...], model: Model, what: str, g
 def play(chats: Conversations, steps: list[tuple[str, Any]]) -> None:
     name, model = ("project", fresh()), Model()
     past: list[tuple[int, list[Any]]] = []
-    for what, given in steps:
-        step(chats, name, model, what, given)
+    for what, more in steps:
+        step(chats, name, model, what, more)
         found = chats.get(name)
         assert (found is None) == (model.entries is None)
         assert chats.load(name) == model.entries

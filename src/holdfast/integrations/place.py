@@ -11,6 +11,8 @@ written and read without a network, and other machines read it through the hub b
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
@@ -170,8 +172,6 @@ def segment(name: str) -> str:
     encoded = name.encode("utf-8", "surrogatepass")
     quoted = quote(encoded, safe=_SAFE) if name else "%-"
     if len(quoted) > _SEGMENT_MAX:
-        import hashlib
-
         return f"%={hashlib.sha256(encoded).hexdigest()}"
     return quoted
 
@@ -180,6 +180,12 @@ async def settled(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T
     """Runs it in a thread. Who is cancelled meanwhile hears so when it is over: what has begun is done or not, and
     nothing goes on behind the caller's back.
     """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # trio, which some frameworks run on through anyio; its threads settle by themselves
+        from anyio import to_thread
+
+        return await to_thread.run_sync(functools.partial(work, *args, **options))
     task = asyncio.ensure_future(asyncio.to_thread(work, *args, **options))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
