@@ -18,6 +18,7 @@ from tests.integrations.places import machines as machines
 
 pytest.importorskip("a2a", reason=MISSING)
 
+from a2a.server.context import ServerCallContext
 from a2a.server.tasks.inmemory_task_store import InMemoryTaskStore
 from a2a.types.a2a_pb2 import Artifact, ListTasksRequest, Message, Part, Task, TaskStatus
 from a2a.utils.errors import InvalidParamsError
@@ -66,14 +67,14 @@ async def do(store: Any, what: str, given_: Any) -> Any:
     if what == "since":
         given_ = ListTasksRequest()
         given_.status_timestamp_after.FromSeconds(2)
-        return await store.list(given_, None)
+        return await store.list(given_, ServerCallContext())
     if what != "list":
-        return await getattr(store, what)(given_, None)
+        return await getattr(store, what)(given_, ServerCallContext())
     pages = []
     request = ListTasksRequest()
     request.CopyFrom(given_)
     while True:
-        pages.append(await store.list(request, None))
+        pages.append(await store.list(request, ServerCallContext()))
         request.page_token = pages[-1].next_page_token
         if not request.page_token:
             return pages
@@ -112,16 +113,16 @@ def test_owners_history_and_pages_at_every_place(kept: dict[str, Any]) -> None:
 
 
 def test_a_task_begun_at_one_server_is_found_at_the_other(machines: tuple[Store, Store]) -> None:
-    name = fresh()
+    name, somebody = fresh(), ServerCallContext()
 
     async def run() -> None:
         one, other = (HoldfastTaskStore(each, shared=True, collection=name) for each in machines)
-        await one.save(Task(id="t", context_id="1"))
-        found = await other.get("t")
+        await one.save(Task(id="t", context_id="1"), somebody)
+        found = await other.get("t", somebody)
         assert found == Task(id="t", context_id="1")
         assert found is not None
         found.status.state = 3
-        await other.save(found)
-        assert await one.get("t") == found
+        await other.save(found, somebody)
+        assert await one.get("t", somebody) == found
 
     asyncio.run(run())

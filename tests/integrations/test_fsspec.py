@@ -48,12 +48,12 @@ def do(fs: Any, what: str, path: str, given_: Any) -> Any:
         if what == "some":
             return fs.cat_file(path, *given_)
         if what == "rm":
-            return fs.rm(path, recursive=True)
+            return fs.rm(path, recursive=True) if fs.find(path) else None  # in memory an empty one is still there
         if what == "look":
             return fs.info(path)["size"], fs.isfile(path), fs.isdir(path)
         return getattr(fs, what)(*[path, given_][: 1 if given_ is None else 2])
     except FileNotFoundError:
-        return None if what == "rm" else "not found"  # in memory a directory that is empty by now is still one
+        return "not found"
 
 
 def files(fs: Any) -> dict[str, bytes]:

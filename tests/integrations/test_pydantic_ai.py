@@ -54,7 +54,7 @@ STEPS = st.lists(
 def said(number: int) -> ModelMessage:
     if number % 3 == 0:
         return ModelResponse(parts=[TextPart(f"{number}"), ToolCallPart("f", {"n": number}, tool_call_id=f"{number}")])
-    picture = BinaryContent(b"\x00\xff", media_type="image/png")
+    picture = BinaryContent(b"\x00\xff", media_type="application/pdf")
     return ModelRequest(parts=[UserPromptPart([f"{number}", picture] if number % 2 else f"{number}")])
 
 

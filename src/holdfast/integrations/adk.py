@@ -10,6 +10,7 @@ The one door to the ADK.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import re
 import time
@@ -194,10 +195,7 @@ class HoldfastSessionService(BaseSessionService):
     def _merge(self, name: Name, app: Mapping[str, Any], user: Mapping[str, Any]) -> None:
         for key, delta in ((segment(name[0]), app), (f"{segment(name[0])}/{segment(name[1])}", user)):
             if delta:
-                more = dict(delta)
-                self._states.update(
-                    key, lambda old, more=more: Shared(values={**old.values, **more}), default=Shared(values={})
-                )
+                self._states.update(key, functools.partial(_merged, delta), default=Shared(values={}))
 
     def _state(self, app: str, user: str | None = None) -> dict[str, Any]:
         key = segment(app) if user is None else f"{segment(app)}/{segment(user)}"
@@ -456,6 +454,10 @@ def _words(text: str) -> set[str]:
 
 def _is_latin(sign: str) -> bool:
     return sign.isascii() or unicodedata.name(sign, "").startswith("LATIN")
+
+
+def _merged(delta: Mapping[str, Any], old: Shared) -> Shared:
+    return Shared(values={**old.values, **delta})
 
 
 def _mark(session: Session, revision: int) -> None:

@@ -44,6 +44,11 @@ from holdfast.query import EVERYTHING, Condition, where
 Change: TypeAlias = Callable[[dict[str, Any], list[Any]], dict[str, Any]]
 """Makes the new state of the old one and the entries that are added; may be called several times."""
 
+Entries: TypeAlias = list[Entry]
+Listed: TypeAlias = list[Conversation]
+Loaded: TypeAlias = list[Any]
+"""In the class, `list` is the method."""
+
 PARTS: Final = ".parts"
 AT_ONCE_MAX: Final = 12
 """So many parts go into one commit with their head; of more, the head comes last."""
@@ -83,9 +88,7 @@ class Conversations:
         found = self._head(name, at, agent)
         return None if found is None else told(*found)
 
-    def load(
-        self, name: Name, *, limit: int | None = None, at: Any = None, agent: str | None = None
-    ) -> list[Any] | None:
+    def load(self, name: Name, *, limit: int | None = None, at: Any = None, agent: str | None = None) -> Loaded | None:
         """The entries of a conversation, oldest first; None if there is none.
 
         Args:
@@ -99,7 +102,7 @@ class Conversations:
         found = self._head(name, at, agent)
         return None if found is None else [entry for entry, _ in self._entries(name, found[0], limit, agent)]
 
-    def list(self, below: Name = (), *, deep: bool = False) -> list[Conversation]:
+    def list(self, below: Name = (), *, deep: bool = False) -> Listed:
         """The conversations directly below a name, or (`deep`) all of them, in the order in which they began."""
         path = path_of(below)
         condition: Condition = where("below") == path
@@ -107,7 +110,7 @@ class Conversations:
             condition = condition | where("below").starts(f"{path}/") if path else EVERYTHING
         return [told(item.value, item.version) for item in self.place.every(self._heads, condition)]
 
-    def history(self, name: Name, *, limit: int = 1000) -> list[Conversation]:
+    def history(self, name: Name, *, limit: int = 1000) -> Listed:
         """A conversation as it stood after each change, newest first; its deletions are left out."""
         return [told(head, version) for head, version in self._past(path_of(name), limit)]
 
@@ -358,7 +361,7 @@ class Conversations:
         except Conflict as error:
             raise _Faster(error, placed) from error
 
-    def _place(self, of: str, parts: Sequence[Part], first: int, fresh: list[Entry]) -> Placed:
+    def _place(self, of: str, parts: Sequence[Part], first: int, fresh: Entries) -> Placed:
         """Puts parts where nothing is yet: a number that is taken is of a write under way, or of one come to nothing."""
         number = first
         while number < first + len(parts):
@@ -385,7 +388,7 @@ class Conversations:
                     found.update(mark for _, mark in item.value.kept(keeps[item.value.number]))
         return found
 
-    def _entries(self, name: Name, head: Head, limit: int | None, agent: str | None) -> list[Entry]:
+    def _entries(self, name: Name, head: Head, limit: int | None, agent: str | None) -> Entries:
         if limit is not None and limit <= 0:
             return []
         if limit is None or limit >= head.count:
@@ -396,7 +399,7 @@ class Conversations:
                 for number, keep in head.numbers()
                 for pair in (held.get(number) or self._part(name, head, number, agent)).kept(keep)
             ]
-        newest: list[Entry] = []
+        newest: Entries = []
         for number, keep in reversed(list(head.numbers())):
             newest = self._part(name, head, number, agent).kept(keep) + newest
             if len(newest) >= limit:

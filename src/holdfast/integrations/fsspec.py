@@ -152,10 +152,15 @@ class HoldfastFileSystem(AbstractFileSystem):
         if not self.bodies.delete(self._strip_protocol(path)):
             raise FileNotFoundError(path)
 
-    def _rm(self, path: str) -> None:
-        path = self._strip_protocol(path)
-        if not self.bodies.delete(path):
-            self._made = {made for made in self._made if made != path and not made.startswith(f"{path}/")}
+    def rm(self, path: str | list[str], recursive: bool = False, maxdepth: int | None = None) -> None:
+        """Takes files away, and (`recursive`) all that is below a directory.
+
+        Raises:
+            FileNotFoundError: there is nothing of this name.
+        """
+        for each in reversed(self.expand_path(path, recursive=recursive, maxdepth=maxdepth)):
+            if not self.bodies.delete(each):
+                self._made.discard(each)
 
     def cp_file(self, path1: str, path2: str, **options: Any) -> None:
         """Copies a file, or makes a directory like it."""

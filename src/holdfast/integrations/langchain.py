@@ -234,7 +234,7 @@ class HoldfastVectorStore(VectorStore):
             raise UsageError(f"{len(ids)} ids for {len(documents)} documents", hint="one each")
         names = [
             given or each.id or new_id("doc")
-            for given, each in zip(ids or [None] * len(documents), documents, strict=True)
+            for given, each in zip(ids or [""] * len(documents), documents, strict=True)
         ]
         vectors = self._embedding.embed_documents([each.page_content for each in documents])
         for name, document, vector in zip(names, documents, vectors, strict=True):

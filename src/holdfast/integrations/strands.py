@@ -65,13 +65,14 @@ class HoldfastStorage(Storage[str, str]):
 
     async def list(self, query: str = "") -> builtins.list[str]:
         """The keys that begin with a prefix, sorted."""
-        found = await self._settled(self.bodies.list, self._prefix + _normal(query).lstrip("/"))
+        found: Any = await self._settled(self.bodies.list, self._prefix + _normal(query).lstrip("/"))
         return [key[len(self._prefix) :] for key in found]
 
     async def versions(self, key: str) -> builtins.list[int]:
         """The revisions of a key, newest first."""
         name = (self._prefix + _key(key)).split("/")
-        return [each.revision for each in await self._settled(self.bodies.conversations.history, name)]
+        found: Any = await self._settled(self.bodies.conversations.history, name)
+        return [each.revision for each in found]
 
     async def search(self, query: str) -> builtins.list[StorageSearchResult]:
         """What Strands' own search finds below this prefix, best first."""
