@@ -445,7 +445,7 @@ def _whose(app: str, user: str) -> str:
 
 
 def _words(text: str) -> set[str]:
-    """The words of a text in lower case; of one in two scripts, as Japanese with an English name in it, its runs too."""
+    """The words of a text in lower case; of one in two scripts, as Japanese with English in it, its runs too."""
     words = {word.lower() for word in _WORD.findall(unicodedata.normalize("NFC", text))}
     for word in [word for word in words if not word.isascii()]:
         words.update("".join(run) for _, run in itertools.groupby(word, _is_latin))

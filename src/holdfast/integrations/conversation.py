@@ -362,7 +362,7 @@ class Conversations:
             raise _Faster(error, placed) from error
 
     def _place(self, of: str, parts: Sequence[Part], first: int, fresh: Entries) -> Placed:
-        """Puts parts where nothing is yet: a number that is taken is of a write under way, or of one come to nothing."""
+        """Puts parts where nothing is yet: a number that is taken is a write's under way, or one's come to nothing."""
         number = first
         while number < first + len(parts):
             part = parts[number - first]

@@ -1,4 +1,4 @@
-"""The MCP SDK's `EventStore`: clients that lost their connection get what they missed, from whichever server they reach.
+"""The MCP SDK's `EventStore`: clients that lost their connection get what they missed, from any server.
 
     events = HoldfastEventStore("http://hub:8084", agent="server-1")
     manager = StreamableHTTPSessionManager(app, event_store=events)

@@ -1,8 +1,8 @@
 """Where an adapter keeps what a framework gives it: an agent's log on this machine, or a hub. One form for both.
 
-    Place("./node", agent="laptop")                  # this machine's own, at its speed; a hub gets a copy, if it has one
-    Place(Store("./node", "laptop", hub=URL), shared=True)   # everybody's: the hub decides each write
-    Place("http://hub:8084", agent="laptop")         # the same values as those, without a log
+    Place("./node", agent="laptop")  # this machine's own, at its speed; a hub gets a copy, if it has one
+    Place(Store("./node", "laptop", hub=URL), shared=True)  # everybody's: the hub decides each write
+    Place("http://hub:8084", agent="laptop")  # the same values as those, without a log
 
 What is *shared* is one thing on all machines, and needs its hub for every call. What is not belongs to the agent: it is
 written and read without a network, and other machines read it through the hub by the agent's name.
