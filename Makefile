@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP_FLAGS := -m pip --quiet --disable-pip-version-check --no-input
 UV_VERSION := 0.13.9
 
-.PHONY: all help demo test test-long check fix changes bench wheel lock clean
+.PHONY: all help demo test test-long test-integrations check fix changes bench wheel lock clean
 all: check test
 
 help: ## show this list
@@ -29,6 +29,14 @@ test: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests (PYTEST_ARGS="-k 
 
 test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
+
+test-integrations: .venv-integrations/stamp ## run the adapters' tests and the frameworks' own (SUITES=langgraph-store)
+	.venv-integrations/bin/python -m pytest -p no:asyncio -m "not long" tests/integrations $(DOCS) $(PYTEST_ARGS)
+	.venv-integrations/bin/python tests/integrations/suites/run.py $(SUITES)
+# Pages of the documentation that need a framework, and the suites to be run: none means all.
+PAGES := docs/langgraph.md
+DOCS = $(PAGES:%="tests/house/test_docs.py::test_every_python_block_runs[%]")
+SUITES ?=
 
 check: $(VENV)/dev.stamp ## format, lint, types, floors
 	$(BIN)/ruff format --check .
@@ -56,15 +64,19 @@ wheel: $(VENV)/dev.stamp ## build the wheel and prove it in an empty environment
 lock: ## pin the dependencies again (LOCK_ARGS=--upgrade takes newer ones)
 	$(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/python $(PIP_FLAGS) install uv==$(UV_VERSION)
-	$(COMPILE) --extra all --group build --group test --group check -o requirements/dev.txt
+	$(COMPILE) $(DEV_EXTRAS) --group build --group test --group check -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt --extra hub --group build -o requirements/run.txt
-	$(COMPILE) -c requirements/dev.txt --extra all --group build --group bench -o requirements/bench.txt
+	$(COMPILE) -c requirements/dev.txt $(DEV_EXTRAS) --group build --group bench -o requirements/bench.txt
+	$(COMPILE) -c requirements/dev.txt --extra all --extra frameworks --group build --group test --group integrations \
+		-o requirements/integrations.txt
+# All but the frameworks, which have an environment of their own.
+DEV_EXTRAS := --extra hub --extra postgres --extra redis --extra otel --extra s3 --extra gcs --extra azure --extra key-value
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	$(LOCK_ARGS) pyproject.toml
 
 clean: ## remove what make made
-	rm -rf .venv .venv-bench .venv-lock .venv-wheel dist
+	rm -rf .venv .venv-bench .venv-integrations .venv-lock .venv-wheel dist
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -95,3 +107,6 @@ $(VENV)/dev.stamp: requirements/dev.txt pyproject.toml | $(BIN)/python
 
 .venv-bench/bench.stamp: requirements/bench.txt pyproject.toml | .venv-bench/bin/python
 	$(call install,.venv-bench,$<)
+
+.venv-integrations/stamp: requirements/integrations.txt pyproject.toml | .venv-integrations/bin/python
+	$(call install,.venv-integrations,$<)

@@ -27,6 +27,7 @@ SCENARIOS = (
     "objects",
     "integrity",
     "agents",
+    "graphs",
 )
 QUICK = 0.08
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from holdfast import codec, seal, wire
+from holdfast.collections import mailbox
 from holdfast.corpus import Filter, search
 from holdfast.corpus.pages import Wanted
 from holdfast.corpus.pages import feed as filtered
@@ -400,3 +401,35 @@ def test_many_streams_are_looked_up_in_three_questions(database: str, tmp_path: 
     assert ingest([pen.segment(2) for pen in pens]) == ["ack"] * 120
     assert verify_corpus(home.corpus).sound
     home.close()
+
+
+def test_what_few_have_is_found_by_its_index_whatever_plan_is_kept(database: str, tmp_path: Path) -> None:
+    """A plan that is made once for all names must not walk the many to find the few."""
+    with psycopg.connect(database, autocommit=True) as other:
+        corpus = PostgresCorpus(database)
+        log = log_of(corpus, tmp_path)
+        for lot in range(10):
+            log.append([message({"n": lot * 200 + n}) for n in range(200)])
+        put(log, "rare")
+        corpus.close()
+        other.execute("ANALYZE holdfast.rec, holdfast.name")
+        name = other.execute("SELECT current_database()").fetchone()[0]  # type: ignore[index]
+        other.execute(f"ALTER DATABASE {name} SET plan_cache_mode = force_generic_plan")
+        walked = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'rec_1_pkey'"
+        before = other.execute(walked).fetchone()
+        corpus = PostgresCorpus(database)
+        for newest in (True, False):
+            for _ in range(10):
+                assert names(corpus.page(Filter(collection="state", newest_first=newest))) == ["rare"]
+                assert corpus.page(Filter(collection="nothing", newest_first=newest)) == []
+                assert corpus.page(Filter(agents=("nobody",), newest_first=newest)) == []
+        while mailbox.fill(corpus, None):
+            pass
+        corpus.close()
+        here = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        while other.execute(here).fetchone() != (0,):
+            pass  # what a connection has read is told when it ends
+        after = other.execute(walked).fetchone()
+        assert before is not None
+        assert after is not None
+        assert after[0] - before[0] < 5_000, "2,000 for mail that was erased meanwhile; each walk would be as many"

@@ -51,14 +51,17 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 def run(page: Path) -> int:
     """Run the page's Python blocks in one namespace; an error names the page and its line."""
-    names: dict[str, Any] = {"__name__": "__main__"}
+    # A module of its own in place of this one: what looks up a type of the page by its name finds it.
+    page_module = sys.modules["__main__"] = types.ModuleType("__main__")
+    names: dict[str, Any] = page_module.__dict__
     count = 0
     with asyncio.Runner() as runner:
         for block in blocks(page.read_text("utf-8")):
             if block.language != "python" or block.note.startswith(SKIP):
                 continue
             source = "\n" * (block.line - 1) + block.text
-            code = compile(source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            # As a file of its own, without this one's `from __future__`: types are looked up in it.
+            code = compile(source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
             result = types.FunctionType(code, names)()
             if inspect.iscoroutine(result):
                 runner.run(result)

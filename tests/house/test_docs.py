@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -19,11 +21,19 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 HAS_PYTHON = [p for p in PAGES if "```python" in p.read_text("utf-8")]
 CLI = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
+NEEDS = re.compile(r"<!-- needs: ([\w.]+(?: [\w.]+)*) -->")
 
 
 def name(page: Path) -> str:
     """The page as a reader would name it."""
     return page.relative_to(ROOT).as_posix()
+
+
+def needs(page: Path) -> None:
+    """Skips a page about what is not installed here, as it says itself; `make test-integrations` has everything."""
+    for module in (word for found in NEEDS.findall(page.read_text("utf-8")) for word in found.split()):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{name(page)} is about {module}, which is not installed: make test-integrations")
 
 
 def start(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
@@ -35,6 +45,7 @@ def start(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("page", HAS_PYTHON, ids=name)
 def test_every_python_block_runs(page: Path, tmp_path: Path) -> None:
+    needs(page)
     result = start([doc_blocks.__file__, str(page)], tmp_path)
     assert result.returncode == 0, result.stderr
 

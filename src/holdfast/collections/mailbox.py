@@ -33,7 +33,7 @@ from holdfast.collections.messages import PEOPLE, expiry_ms, needs_you
 from holdfast.corpus import SqlCorpus, Stored
 from holdfast.corpus.moving import MAILED
 from holdfast.corpus.rows import COLUMNS, within
-from holdfast.corpus.sql import MESSAGES
+from holdfast.corpus.sql import LINED_UP, MESSAGES
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError
 from holdfast.log.reading import BlobReader, load
@@ -123,9 +123,13 @@ def catch_up(corpus: SqlCorpus, blobs: BlobReader | None, lots: int = LOTS_MAX) 
 
 
 def _behind(corpus: SqlCorpus, mark: int, lot: int) -> list[Stored]:
-    sql = f"SELECT {COLUMNS} FROM rec r WHERE r.coll=(SELECT id FROM name WHERE s=?) AND r.pos>? ORDER BY r.pos LIMIT ?"
+    def of(name: str) -> list[Stored]:
+        test, ends = corpus.lined_up("coll", name, mark + 1, 1 << 62)
+        order = LINED_UP.format("coll").format("ASC")
+        return corpus.rows(f"SELECT {COLUMNS} FROM rec r WHERE {test} ORDER BY {order} LIMIT ?", (*ends, lot))
+
     # One by one: of two collections together neither engine's index gives the order.
-    both = [corpus.rows(sql, (name, mark, lot)) for name in (MESSAGES, DELIVERY)]
+    both = of(MESSAGES), of(DELIVERY)
     return sorted([*both[0], *both[1]], key=lambda each: each.pos)[:lot]
 
 

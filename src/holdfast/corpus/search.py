@@ -31,6 +31,8 @@ LOT: Final = 100
 TAIL_MAX: Final = 500
 TEXT_CHARS_MAX: Final = 64 << 10
 TERMS_MAX: Final = 32
+WORDS: Final = "$words"
+"""The field of a value that says by which words it is found, in place of all its texts and its key."""
 WORD_CHARS_MAX: Final = 500
 """Of a longer word an index may keep so much; the rest is looked at in the text."""
 INDEXED: Final = "fts_pos"
@@ -158,7 +160,10 @@ def text_of(stored: Stored) -> str:
     parts = [record.key]
     if stored.body is not None and not stored.is_blob and record.fmt != codec.FMT_BYTES:
         with contextlib.suppress(HoldfastError):  # damage is `verify`'s to report; a search must not stop at it
-            parts += _texts(codec.deserialise(record.fmt, stored.payload()))
+            value = codec.deserialise(record.fmt, stored.payload())
+            if isinstance(value, dict) and isinstance(said := value.get(WORDS), str):
+                return said[:TEXT_CHARS_MAX]  # it says itself what it is found by
+            parts += _texts(value)
     return " ".join(parts)[:TEXT_CHARS_MAX]
 
 

@@ -41,6 +41,10 @@ _PLAIN: Final = re.compile(r"[^*?]*")
 NEWEST: Final = f"SELECT {COLUMNS} FROM rec r WHERE r.pos=(SELECT pos {KEY} AND gone=0)"
 
 
+LINED_UP: Final = "r.{0} {{0}}, r.pos {{0}}"
+"""The order of records that hold the same in a column: said with the column, as that keeps a planner to its index."""
+
+
 class SqlCorpus:
     """All records of one file or database. Safe to share among threads and processes.
 
@@ -180,7 +184,7 @@ class SqlCorpus:
         """Records in commit order, or newest first."""
         where, args, pos = self._behind(which)
         order = "DESC" if which.newest_first else "ASC"
-        sql = f"SELECT {COLUMNS} FROM {where} ORDER BY {pos} {order} LIMIT ?"
+        sql = f"SELECT {COLUMNS} FROM {where} ORDER BY {pos.format(order)} LIMIT ?"
         return [self.stored(row) for row in self.engine.query(sql, (*args, which.limit))]
 
     def count(self, which: Filter, most: int = 10_000) -> int:
@@ -190,14 +194,34 @@ class SqlCorpus:
         return int(self.engine.one(sql, (*args, most))[0])
 
     def _behind(self, which: Filter) -> tuple[str, tuple[Any, ...], str]:
-        """What `which` matches behind its keyset, and the column that orders it."""
+        """What `which` matches behind its keyset, and what orders it, to be given a direction."""
+        after, line = which.after, self._line(which)
+        if line is not None:
+            where, args = self._where(which, line[0])
+            low, high = self._span(which) if _timed(which) else (0, 1 << 62)
+            if after is not None:
+                low, high = (low, min(high, after - 1)) if which.newest_first else (max(low, after + 1), high)
+            test, ends = self.lined_up(*line, low, high)
+            return f"{where} AND {test}", (*args, *ends), LINED_UP.format(line[0])
         where, args = self._where(which)
         # By the tag's pos, so that its index gives the order: sorting whole rows took 1 ms of a page.
         pos = "t.pos" if where.startswith("tag t") else "r.pos"
-        if which.after is not None:
+        if after is not None:
             where += f" AND {pos}<?" if which.newest_first else f" AND {pos}>?"
-            args = (*args, which.after)
-        return where, args, pos
+            args = (*args, after)
+        return where, args, f"{pos} {{}}"
+
+    def _line(self, which: Filter) -> tuple[str, str] | None:
+        """The column whose index holds a page of a hub in order, and what it is to hold; None if none does."""
+        if not self.hub or which.to is not None or which.task is not None or which.thread is not None:
+            return None
+        if which.agents:
+            return ("agent", which.agents[0]) if len(which.agents) == 1 else None
+        return None if which.collection is None else ("coll", which.collection)
+
+    def lined_up(self, column: str, name: str, low: int, high: int) -> tuple[str, tuple[Any, ...]]:
+        """The test of records between two positions with this name in `agent` or `coll`, to be had as `LINED_UP`."""
+        return f"r.{column}=(SELECT id FROM name WHERE s=?) AND r.pos BETWEEN ? AND ?", (name, low, high)
 
     index_is_exact = True
     """Whether `matching` also knows where in a text its words stand."""
@@ -399,7 +423,8 @@ class SqlCorpus:
             here = self.branch(row[0]) if row and row[0] is not None else None
         return parts[::-1]
 
-    def _where(self, which: Filter) -> tuple[str, tuple[Any, ...]]:
+    def _where(self, which: Filter, line: str = "") -> tuple[str, tuple[Any, ...]]:
+        """What `which` matches wherever it stands, but for the column that `line` names."""
         tables, tests, args = "rec r", ["true"], []
         for field in ("to", "task", "thread"):
             value = getattr(which, field)
@@ -413,13 +438,13 @@ class SqlCorpus:
         if which.agents and not self.hub:  # one file, one agent
             ids = [self._known(name) for name in which.agents]
             tests.append(f"r.agent IN ({','.join(str(found[0]) for found in ids if found)})")
-        elif which.agents:
+        elif which.agents and line != "agent":
             # The unary plus keeps the planner on the collection's index where a tag has already narrowed it.
             tests.append(named("r.agent", which.agents))
             args += which.agents
         if which.collection == MESSAGES and not self.hub:
             tests.append("r.coll=1")
-        elif which.collection is not None:
+        elif which.collection is not None and line != "coll":
             plain = "" if not which.agents and tables == "rec r" else "+"
             tests.append(named("r.coll", (which.collection,), plain))
             args.append(which.collection)
@@ -433,9 +458,12 @@ class SqlCorpus:
         if which.key is not None:
             tests.append("r.key=?")
             args.append(which.key)
-        if which.since or which.until < 1 << 62:
-            tests.append("r.hlc>=? AND r.hlc<? AND r.pos BETWEEN ? AND ?")
-            args += [which.since, which.until, *self._span(which)]
+        if _timed(which):
+            tests.append("r.hlc>=? AND r.hlc<?")
+            args += [which.since, which.until]
+            if not line:
+                tests.append("r.pos BETWEEN ? AND ?")
+                args += self._span(which)
         return f"{tables} WHERE {' AND '.join(tests)}", tuple(args)
 
     def _span(self, which: Filter) -> tuple[int, int]:
@@ -464,3 +492,7 @@ class SqlCorpus:
         sql = "SELECT pos FROM arrival WHERE at_ms<? ORDER BY at_ms DESC LIMIT 1"
         row = self.engine.one(sql, ((stamp >> 16) - _ARRIVAL_SLACK_MS,))
         return row[0] if row else 0
+
+
+def _timed(which: Filter) -> bool:
+    return bool(which.since) or which.until < 1 << 62

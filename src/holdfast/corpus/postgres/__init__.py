@@ -57,6 +57,17 @@ class PostgresCorpus(SqlCorpus):
         """A number that grows with each commit, whichever process made it."""
         return int(self.engine.one("SELECT writes FROM counter WHERE id=1")[0])
 
+    def lined_up(self, column: str, name: str, low: int, high: int) -> tuple[str, tuple[Any, ...]]:
+        """The same by whole entries of the index.
+
+        Of an equality the planner concludes that the column orders nothing, and then, for a name that few records have,
+        may walk all positions instead: a quarter of a second a page at a million records.
+        """
+        index, name_id = f"(r.{column},r.pos)", "((SELECT id FROM name WHERE s=?),?)"
+        # No test of pos alone, though it would leave out partitions: the planner takes any such range for a narrow one.
+        test = f"{index}>={name_id} AND {index}<={name_id}"
+        return test, (name, low, name, high)
+
     def scour(self, *, index: bool) -> bool:
         """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
         with self.engine.reader() as connection:

@@ -1,0 +1,260 @@
+"""Checkpoints as rows of a shelf: found newest first, and the lists in them put together from what they build on.
+
+A row of a checkpoint holds ``head`` (all of it but its values), ``meta``, ``parent``, and for each channel in
+``values`` one of:
+
+    {"j": …}, {"t": …, "s": …}   the value itself
+    {"l": [steps], "of": id}     a list, as steps from the one in that checkpoint; without `of`, all of it
+    {"at": id}                   the same as in that checkpoint
+
+so what a checkpoint builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from holdfast.integrations.langgraph import paths
+from holdfast.integrations.langgraph.lists import Body, Lost, walked
+from holdfast.node.shelf import LOT, Row, Shelf, every, first
+
+T = TypeVar("T")
+BODIES_BYTES: Final = 32 << 20
+ROWS_BYTES: Final = 8 << 20
+_decode: Final = msgspec.json.Decoder().decode
+FIRST: Final = 3
+"""So many rows hold the newest checkpoint, mostly."""
+
+
+class Found(msgspec.Struct):
+    """A checkpoint's row, and those of what tasks wrote at it."""
+
+    row: Row
+    writes: list[Row]
+
+
+class Threads:
+    """The rows of all threads. Safe to share among threads of a program.
+
+    Args:
+        shelf: where they lie.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+        self._bodies: _Recent[tuple[dict[str, Any], Body]] = _Recent(BODIES_BYTES)
+        self._rows: _Recent[bytes] = _Recent(ROWS_BYTES)
+
+    # -- finding ----------------------------------------------------------------------------------------------------
+
+    def newest(self, thread: str, namespace: str) -> Found | None:
+        """The newest checkpoint, if its thread has not come to its end."""
+        found = self._first(paths.namespace_prefix(thread, namespace))
+        return found if found is None or self._alive(found.row.raw, thread, namespace) else None
+
+    def at(self, thread: str, namespace: str, checkpoint_id: str) -> Found | None:
+        """One checkpoint."""
+        key = paths.checkpoint_key(thread, namespace, checkpoint_id)
+        found = self._first(key)
+        if found is None or found.row.key != key:
+            return None
+        ended = not self._alive(found.row.raw, thread, namespace)
+        return None if ended and self.newest(thread, namespace) is None else found
+
+    def walk(self, prefix: str, after: str = "", few: int = LOT) -> Iterator[Found]:
+        """All checkpoints whose keys begin so, in key order: of one namespace the newest first."""
+        current: Found | None = None
+        for row in every(self.shelf, prefix, after, few):
+            if paths.is_checkpoint(row.key):
+                if current is not None:
+                    yield current
+                current = Found(row, [])
+            elif current is not None and paths.whose(row.key) == current.row.key:
+                current.writes.append(row)
+        if current is not None:
+            yield current
+
+    def names(self, prefix: str = "") -> Iterator[tuple[str, Row]]:
+        """The beginnings of keys up to the next slash, each with the first row of it."""
+        after = ""
+        while (row := first(self.shelf, prefix, after)) is not None:
+            name = row.key[len(prefix) :].split("/", 1)[0]
+            yield f"{prefix}{name}/", row
+            after = f"{prefix}{name}0"  # 0 is the sign behind the slash
+
+    def ended(self, thread_prefix: str) -> bool:
+        """Whether the newest checkpoint of each namespace of a thread is past its end."""
+        now = self.shelf.now_ms()
+        heads = [self._first(prefix) for prefix, _ in self.names(thread_prefix)]
+        return all(head is None or head.row.raw.get("ends", now + 1) <= now for head in heads)
+
+    # -- what they hold ---------------------------------------------------------------------------------------------
+
+    def record(self, thread: str, namespace: str, checkpoint_id: str) -> dict[str, Any] | None:
+        """The row of a checkpoint that others build on; None if it is not there."""
+        key = paths.checkpoint_key(thread, namespace, checkpoint_id)
+        kept = self.kept(key)
+        if kept is None:
+            found = self._first(key)
+            if found is None or found.row.key != key:
+                return None
+            kept = found.row.raw
+            self._remember(key, kept)
+        return kept
+
+    def kept(self, key: str) -> dict[str, Any] | None:
+        """The row, if it is remembered."""
+        data = self._rows.get(key)
+        return None if data is None else _decode(data)
+
+    def keep(self, key: str, raw: dict[str, Any], bodies: dict[str, Body]) -> None:
+        """Remembers what was just written, for whoever builds on it."""
+        self._remember(key, raw)
+        for channel, body in bodies.items():
+            self._keep_body(key, channel, raw["values"][channel], body)
+
+    def forget(self) -> None:
+        """Forgets what is remembered: it may have changed."""
+        self._rows.clear()
+        self._bodies.clear()
+
+    def entry(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> dict[str, Any]:
+        """What stands for a channel's value, in the checkpoint that really holds it."""
+        entry: dict[str, Any] = raw["values"][channel]
+        if "at" in entry:
+            entry = self._below(around or Around(self, key, raw), entry["at"], channel)
+        return entry
+
+    def body(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> Body:
+        """A list of a checkpoint, put together.
+
+        Raises:
+            Lost: what it builds on is not there.
+        """
+        entry = raw["values"][channel]
+        found = self._body(key, channel)
+        if found is not None and found[0] == entry:
+            return found[1]
+        around = around or Around(self, key, raw)
+        top, base, lots = entry, None, list[tuple[list[Any], int | None]]()
+        while True:
+            lots.append((entry["l"], entry.get("crc")))
+            below = entry.get("of")
+            if below is None:
+                break
+            kept = self._body(around.key(below), channel)
+            if kept is not None and kept[1].crc == entry.get("crc"):
+                base = kept[1]
+                break
+            entry = self._below(around, below, channel, like=True)
+        made = walked(base, lots[::-1])
+        self._keep_body(key, channel, top, made)
+        return made
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _body(self, key: str, channel: str) -> tuple[dict[str, Any], Body] | None:
+        return self._bodies.get(f"{key}\0{channel}")
+
+    def _keep_body(self, key: str, channel: str, entry: dict[str, Any], body: Body) -> None:
+        self._bodies.put(f"{key}\0{channel}", (entry, body), len(body.data) + 256)
+
+    def _remember(self, key: str, raw: dict[str, Any]) -> None:
+        # As bytes: what is in the row may be the caller's own, who goes on changing it.
+        data = msgspec.json.encode(raw)
+        self._rows.put(key, data, len(data) + 64)
+
+    def _below(self, around: Around, checkpoint_id: str, channel: str, like: bool = False) -> dict[str, Any]:
+        raw = around.raw(checkpoint_id)
+        entry: dict[str, Any] | None = None if raw is None else raw["values"].get(channel)
+        if entry is None or "at" in entry or (like and "l" not in entry):
+            raise Lost(
+                f"a checkpoint of {around.name} builds on {channel!r:.80} in {checkpoint_id}, which is not there",
+                hint="was that one deleted while this one was written? holdfast history shows it",
+            )
+        return entry
+
+    def _first(self, prefix: str) -> Found | None:
+        return next(self.walk(prefix, few=FIRST), None)
+
+    def _alive(self, raw: dict[str, Any], thread: str, namespace: str) -> bool:
+        """Whether it has no end, or a later one; a subgraph's lasts as long as what it is a part of."""
+        ends = raw.get("ends")
+        if ends is None or ends > self.shelf.now_ms():
+            return True
+        return bool(namespace) and self.newest(thread, "") is not None
+
+
+class Around:
+    """Rows near one that is put together, read a lot at a time: what it builds on was written before it, in order."""
+
+    def __init__(self, threads: Threads, key: str, raw: dict[str, Any]) -> None:
+        self._threads = threads
+        self._prefix = key[: key.rindex("/") + 1]
+        self.name = self._prefix
+        self._seen: dict[str, dict[str, Any]] = {key: raw}
+        self._limit = 1
+
+    def key(self, checkpoint_id: str) -> str:
+        """The key of a checkpoint beside it."""
+        return f"{self._prefix}{paths.turned(checkpoint_id)}~"
+
+    def raw(self, checkpoint_id: str) -> dict[str, Any] | None:
+        """The row of a checkpoint that it builds on; None if it is not there."""
+        key = self.key(checkpoint_id)
+        found = self._seen.get(key)
+        if found is None:
+            found = self._threads.kept(key)
+        if found is None:
+            self._limit = min(LOT, self._limit * 8)
+            for row in self._threads.shelf.scan(self._prefix, key[:-1], self._limit).rows:
+                if paths.is_checkpoint(row.key):
+                    self._seen.setdefault(row.key, row.raw)
+            found = self._seen.get(key)
+        return found
+
+
+class _Recent(Generic[T]):
+    """What was used last, up to a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._size = 0
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, tuple[T, int]] = OrderedDict()
+
+    def get(self, key: str) -> T | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                return None
+            self._kept.move_to_end(key)
+            return found[0]
+
+    def put(self, key: str, value: T, size: int) -> None:
+        with self._lock:
+            old = self._kept.pop(key, None)
+            self._size += size - (old[1] if old else 0)
+            self._kept[key] = value, size
+            while self._size > self._most and len(self._kept) > 1:
+                _, (_, gone) = self._kept.popitem(last=False)
+                self._size -= gone
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self._size = 0
+
+
+def refers_to(raw: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    """The channels whose values build on other checkpoints, and on which."""
+    return [
+        (channel, below)
+        for channel, entry in raw["values"].items()
+        if (below := entry.get("at") or entry.get("of")) is not None
+    ]
