@@ -67,7 +67,7 @@ lock: ## pin the dependencies again (LOCK_ARGS=--upgrade takes newer ones)
 	$(COMPILE) $(DEV_EXTRAS) --group build --group test --group check -o requirements/dev.txt
 	$(COMPILE) -c requirements/dev.txt --extra hub --group build -o requirements/run.txt
 	$(COMPILE) -c requirements/dev.txt $(DEV_EXTRAS) --group build --group bench -o requirements/bench.txt
-	$(COMPILE) -c requirements/dev.txt --extra all --extra frameworks --group build --group test --group integrations \
+	$(COMPILE) --extra all --extra frameworks --group build --group test --group integrations \
 		-o requirements/integrations.txt
 # All but the frameworks, which have an environment of their own.
 DEV_EXTRAS := --extra hub --extra postgres --extra redis --extra otel --extra s3 --extra gcs --extra azure --extra key-value

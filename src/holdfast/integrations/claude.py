@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.integrations.conversation import Conversations
-from holdfast.integrations.entries import Name
+from holdfast.integrations.entries import Conversation, Name
 from holdfast.integrations.place import Place, Where, settled
 
 try:
@@ -72,16 +72,19 @@ class HoldfastSessionStore:
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
         """The entries of a session or of what is below it, in order; None if nothing was ever appended."""
-        return await settled(self.conversations.load, _name(key))
+        name = _name(key)
+        if self.conversations.at_hand(name):
+            return self.conversations.load(name)
+        return await settled(self.conversations.load, name)
 
     async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
         """The sessions of a project, and when each was last written (ms since 1970)."""
-        found = await settled(self.conversations.list, (project_key,))
+        found = await self._list((project_key,))
         return [{"session_id": each.name[-1], "mtime": each.updated} for each in found]
 
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """What a list of a project's sessions shows of each, without its transcript."""
-        found = await settled(self.conversations.list, (project_key,))
+        found = await self._list((project_key,))
         return [
             {"session_id": each.name[-1], "mtime": each.updated, "data": each.state[_SUMMARY]}
             for each in found
@@ -95,12 +98,16 @@ class HoldfastSessionStore:
 
     async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
         """The subpaths under which a session has transcripts, such as those of its subagents."""
-        found = await settled(self.conversations.list, (key["project_key"], key["session_id"]))
+        found = await self._list((key["project_key"], key["session_id"]))
         return [each.name[-1] for each in found]
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""
         self.conversations.place.close()
+
+    async def _list(self, below: Name) -> list[Conversation]:
+        found = self.conversations.list_at_hand(below)
+        return await settled(self.conversations.list, below) if found is None else found
 
 
 def _name(key: SessionKey) -> Name:

@@ -14,6 +14,7 @@ and one write at a time is all that is asked of the place: a log, or a hub that 
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -52,6 +53,8 @@ Loaded: TypeAlias = list[Any]
 PARTS: Final = ".parts"
 AT_ONCE_MAX: Final = 12
 """So many parts go into one commit with their head; of more, the head comes last."""
+AT_HAND_MAX: Final = 256
+"""So many values of one's own log are read one by one, without an index that may have to be brought up to date."""
 SPANS_MAX: Final = 64
 """A head with more runs of parts than this is written anew as one run."""
 _PAGE: Final = 200
@@ -69,6 +72,8 @@ class Conversations:
     def __init__(self, place: Place, name: str) -> None:
         self.place = place
         self.name = name
+        self._lock = threading.Lock()  # guards _last
+        self._last = 0
         self._heads: Collection[Head] = place.collection(name, Head, index=("below",))
         self._parts: Collection[Part] = place.collection(f"{name}{PARTS}", Part, index=("of", "ids"))
 
@@ -109,6 +114,25 @@ class Conversations:
         if deep:
             condition = condition | where("below").starts(f"{path}/") if path else EVERYTHING
         return [told(item.value, item.version) for item in self.place.every(self._heads, condition)]
+
+    def at_hand(self, name: Name) -> bool:
+        """Whether a conversation, or that there is none, is read so quickly that it needs no thread."""
+        if self.place.at_once(self._heads, self._parts) is None:
+            return False
+        found = self._head(name, None, None)
+        return found is None or (found[0].count <= AT_HAND_MAX and found[0].next <= AT_HAND_MAX)
+
+    def list_at_hand(self, below: Name) -> Listed | None:
+        """The conversations directly below a name in the order of their names, if that needs no thread; else None."""
+        store = self.place.at_once(self._heads, self._parts)
+        if store is None:
+            return None
+        prefix = f"{path_of(below)}/"
+        keys = store.keys(prefix, collection=self._heads.name, limit=AT_HAND_MAX + 1)
+        if len(keys) > AT_HAND_MAX:
+            return None
+        rows = [self._heads._live(key, None) for key in keys if "/" not in key[len(prefix) :]]
+        return [told(self._heads._value(row), row.version) for row in rows if row is not None]
 
     def history(self, name: Name, *, limit: int = 1000) -> Listed:
         """A conversation as it stood after each change, newest first; its deletions are left out."""
@@ -296,13 +320,19 @@ class Conversations:
             )
         if found is not None:
             return found
-        now = self._heads._backing.now_ms()
+        now = self._now(0)
         return Head(name=list(name), below=path_of(name[:-1]), life=new_life(), created=now, updated=now), 0
 
     def _changed(self, head: Head, fresh: Sequence[Entry], change: Change | None) -> Head:
-        now = max(self._heads._backing.now_ms(), head.updated)
+        now = self._now(head.updated)
         state = head.state if change is None else change(copied(head.state), [entry for entry, _ in fresh])
         return msgspec.structs.replace(head, spans=list(head.spans), updated=now, state=state)
+
+    def _now(self, before: int) -> int:
+        """The time in ms, later with every write here, so that what was written last can be told by it."""
+        with self._lock:
+            self._last = max(self._heads._backing.now_ms(), before, self._last + 1)
+            return self._last
 
     def _past(self, path: str, limit: int) -> Iterator[tuple[Head, int]]:
         for version in self._heads.history(path, limit=limit, agent=self._whose(None)):
@@ -391,7 +421,8 @@ class Conversations:
     def _entries(self, name: Name, head: Head, limit: int | None, agent: str | None) -> Entries:
         if limit is not None and limit <= 0:
             return []
-        if limit is None or limit >= head.count:
+        few = agent is None and head.next <= AT_HAND_MAX and self.place.at_once(self._heads, self._parts) is not None
+        if not few and (limit is None or limit >= head.count):
             condition = where("of") == life_of(path_of(name), head.life)
             held = {item.value.number: item.value for item in self.place.every(self._of(agent)[1], condition, agent)}
             return [
@@ -402,9 +433,9 @@ class Conversations:
         newest: Entries = []
         for number, keep in reversed(list(head.numbers())):
             newest = self._part(name, head, number, agent).kept(keep) + newest
-            if len(newest) >= limit:
-                break
-        return newest[-limit:]
+            if limit is not None and len(newest) >= limit:
+                return newest[-limit:]
+        return newest
 
     def _part(self, name: Name, head: Head, number: int, agent: str | None) -> Part:
         """One part, by its key. It never changes, so its first version is it, also once it is deleted."""
