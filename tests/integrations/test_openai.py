@@ -122,6 +122,23 @@ def test_a_cancelled_write_has_settled(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_compaction_replaces_the_newest_items_or_nothing(kept: dict[str, Any]) -> None:
+    async def run() -> None:
+        session = HoldfastSession("s", **kept)
+        await session.add_items(said("old", "expired", "one", "two"))
+        snapshot = await session._get_compaction_snapshot(2, prune_prefix=lambda item: item["content"] == "old")
+        assert (snapshot.items, snapshot.complete) == (said("old", "expired", "one", "two")[2:], False)
+        await session.add_items(said("late"))
+        assert not await snapshot.replace_suffix(0, said("short"))
+        await session.pop_item()
+        fresh_one = await session._get_compaction_snapshot(2, prune_prefix=lambda item: item["content"] == "old")
+        assert await fresh_one.replace_suffix(1, said("short"))
+        assert [item["content"] for item in await session.get_items()] == ["expired", "one", "short"]
+        assert (await HoldfastSession("none", **kept)._get_compaction_snapshot(9)).items == []
+
+    asyncio.run(run())
+
+
 def test_a_session_begun_on_one_machine_is_resumed_on_the_other(machines: tuple[Store, Store]) -> None:
     laptop, desk = machines
     name = fresh()

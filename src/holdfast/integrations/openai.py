@@ -8,7 +8,9 @@ The one door to the SDK.
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import Conflict, MissingExtra, NotFound, UsageError
@@ -17,6 +19,7 @@ from holdfast.integrations.entries import Conversation, Name
 from holdfast.integrations.place import Place, Where, settled
 
 try:
+    from agents.memory import session as _sessions
     from agents.memory.session_settings import SessionSettings, resolve_session_limit
 except ImportError as error:  # pragma: no cover - tests/house has a bare install
     raise MissingExtra("the OpenAI Agents SDK is not installed", hint="pip install 'holdfast[openai]'") from error
@@ -156,6 +159,40 @@ class HoldfastSession:
         self.conversations.place.close()
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    async def _get_compaction_snapshot(
+        self, limit: int, *, prune_prefix: Callable[[TResponseInputItem], bool] | None = None
+    ) -> Any:
+        """What the SDK's compaction asks of sessions that can replace their newest items at once.
+
+        Without it the SDK takes all items away and adds the new ones, and loses them if it is stopped in between.
+        """
+        name = self._name(self.branch)
+
+        def look() -> tuple[Conversation | None, list[Any]]:
+            found = self.conversations.get(name)
+            return found, (self.conversations.load(name, at=found.revision) or []) if found else []
+
+        found, items = await settled(look)
+        window = items[-limit:] if limit > 0 else []
+        older = items[: len(items) - len(window)]
+
+        def put(start: int, output: list[Any]) -> bool:
+            before = [*older, *window[:start]]
+            if prune_prefix is not None:
+                before = list(itertools.dropwhile(prune_prefix, before))
+            if found is None or not window[start:]:
+                return False
+            try:
+                self.conversations.replace(name, [*before, *output], expect=found.revision)
+            except Conflict:
+                return False
+            return True
+
+        async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
+            return await settled(put, start, output)
+
+        return _sessions._CompactionSnapshot(items=window, complete=not older, replace_suffix=replace_suffix)
 
     def _name(self, branch: str) -> Name:
         return (self.session_id,) if branch == MAIN else (self.session_id, branch)
