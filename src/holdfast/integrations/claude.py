@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.integrations.conversation import Conversations
 from holdfast.integrations.entries import Conversation, Name
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     )
 
 COLLECTION: Final = "claude"
+IN_PLACE_BYTES: Final = 16 << 10
 _SUMMARY: Final = "summary"
 
 
@@ -68,6 +71,9 @@ class HoldfastSessionStore:
             return change({**state, _SUMMARY: before and {"session_id": name[1], "mtime": 0, "data": before}}, fresh)
 
         marks = [mark if isinstance(mark := entry.get("uuid"), str) else None for entry in entries]
+        if self._is_small(name, entries):
+            self.conversations.append(name, entries, change=folded, ids=marks)
+            return
         await settled(self.conversations.append, name, entries, change=folded, ids=marks)
 
     async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
@@ -104,6 +110,16 @@ class HoldfastSessionStore:
     def close(self) -> None:
         """Closes the place, if it was opened here."""
         self.conversations.place.close()
+
+    def _is_small(self, name: Name, entries: list[SessionStoreEntry]) -> bool:
+        """Whether the write takes less than a way to a thread and back: little, to one's own log, and no disk to sync."""
+        store = self.conversations.place.store
+        if store is None or store._opened.level.full or not self.conversations.at_hand(name):
+            return False
+        try:
+            return len(msgspec.json.encode(entries)) <= IN_PLACE_BYTES
+        except (TypeError, ValueError, RecursionError):
+            return False  # `append` says what is wrong
 
     async def _list(self, below: Name) -> list[Conversation]:
         found = self.conversations.list_at_hand(below)
