@@ -112,7 +112,7 @@ class HoldfastSessionStore:
         self.conversations.place.close()
 
     def _is_small(self, name: Name, entries: list[SessionStoreEntry]) -> bool:
-        """Whether the write takes less than a way to a thread and back: little, to one's own log, and no disk to sync."""
+        """Whether the write takes less than the way to a thread: little, to one's own log, no disk to sync."""
         store = self.conversations.place.store
         if store is None or store._opened.level.full or not self.conversations.at_hand(name):
             return False
