@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast import Store
-from holdfast.errors import Conflict, IntegrityError, NotFound, UsageError
+from holdfast.errors import Conflict, HubUnavailable, IntegrityError, NotFound, UsageError
 from holdfast.integrations import conversation as module
 from holdfast.integrations import entries as pieces
 from holdfast.integrations.bodies import PIECE_BYTES, Bodies
@@ -278,6 +278,17 @@ def test_another_machine_goes_on_with_an_agents_own(machines: tuple[Store, Store
         other.fork(("c",), ("c",), agent=laptop.agent)
     with pytest.raises(NotFound):
         other.fork(("nobody's",), ("d",), agent=laptop.agent)
+
+
+def test_without_its_hub_ones_own_goes_on_and_what_is_shared_says_so(tmp_path: Path) -> None:
+    with Store(tmp_path, "ada", hub="http://127.0.0.1:9", limits=LIMITS) as store:
+        mine, shared = (Conversations(Place(store, shared=each), "chats") for each in (False, True))
+        mine.append(("c",), [1])
+        assert mine.load(("c",)) == [1]
+        for attempt in (lambda: shared.append(("c",), [2]), lambda: shared.load(("c",)), lambda: shared.list()):
+            with pytest.raises(HubUnavailable):
+                attempt()
+        assert mine.load(("c",)) == [1]
 
 
 def test_bodies_are_whole_at_every_version(kept: dict[str, Any]) -> None:

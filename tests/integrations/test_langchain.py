@@ -107,6 +107,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs is to go in 2.0
 @settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_a_history_is_what_langchains_is(steps: list[tuple[str, Any]]) -> None:
