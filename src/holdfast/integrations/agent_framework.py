@@ -10,8 +10,9 @@ everything is JSON, and what is no JSON by itself names its class: one of the fr
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
-import sys
+import importlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -213,7 +214,9 @@ class Forms:
             return self._types[name]
         module, _, path = name.partition(":")
         if module.partition(".")[0] == _FRAMEWORK:
-            found: Any = sys.modules.get(module)
+            found: Any = None
+            with contextlib.suppress(ImportError):
+                found = importlib.import_module(module)
             for part in path.split("."):
                 found = getattr(found, part, None)
             # By its own name and module alone: what a module of the framework has imported is not the framework's.
