@@ -26,11 +26,13 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.types import Command, interrupt
+from pydantic import BaseModel
 
 from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
 from holdfast.integrations.langgraph import HoldfastSaver
 from holdfast.integrations.langgraph.lists import Lost, body_of, steps_of, walked
 from holdfast.integrations.langgraph.packing import list_body, list_data, members, packed, unpacked
+from holdfast.node.erase import erase_subject
 from tests.flow.hubs import HubProcess
 from tests.integrations.langgraph_places import LIMIT_S, PLACES, opened
 
@@ -44,6 +46,13 @@ class Chat(TypedDict):
 @dataclass
 class Order:
     """A type of the user's own."""
+
+    item: str
+    count: int
+
+
+class Offer(BaseModel):
+    """Another one, of pydantic's."""
 
     item: str
     count: int
@@ -270,19 +279,23 @@ def test_threads_end(tmp_path: Path) -> None:
         assert list(saver.threads()) == ["other"]
 
 
-def test_types_of_ones_own_are_made_only_if_they_are_allowed(store: Store) -> None:
+@pytest.mark.parametrize("kind", [Order, Offer])
+def test_types_of_ones_own_are_made_only_if_they_are_allowed(store: Store, kind: Any) -> None:
     class State(TypedDict):
-        order: Any
+        orders: Any
 
-    order = Order("tea", 2)
-    strict, lenient = (
-        chat(each, lambda state: {}, State) for each in (HoldfastSaver(store), HoldfastSaver(store, allow=[Order]))
-    )
-    strict.invoke({"order": order}, thread())
-    assert lenient.get_state(thread()).values == {"order": order}
-    assert strict.get_state(thread()).values == {"order": {"item": "tea", "count": 2}}
+    orders = [kind(item="tea", count=number) for number in range(3)]
+    data = [{"item": "tea", "count": number} for number in range(3)]
+    strict, lenient = HoldfastSaver(store), HoldfastSaver(store, allow=[kind])
+    later = strict.with_allowlist({(kind.__module__, kind.__name__)})  # as LangGraph does it for a graph's own types
+    chat(strict, lambda state: {}, State).invoke({"orders": orders}, thread())
+    for _ in range(2):
+        for saver, expected in ((strict, data), (lenient, orders), (later, orders)):
+            found = chat(saver, lambda state: {}, State).get_state(thread()).values["orders"]
+            assert found == expected
+            assert {type(each) for each in found} == {type(expected[0])}
     with pytest.raises(UsageError, match="allow"):
-        HoldfastSaver(store, allow=[Order], serde=InMemorySaver().serde)
+        HoldfastSaver(store, allow=[kind], serde=InMemorySaver().serde)
 
 
 def test_an_interrupted_run_is_gone_on_with_by_another_program(store: Store) -> None:
@@ -294,6 +307,33 @@ def test_an_interrupted_run_is_gone_on_with_by_another_program(store: Store) -> 
     assert app.get_state(thread()).next == ("n",)
     app.invoke(Command(resume="yes"), thread())
     assert app.get_state(thread()).values["messages"][-1].content == "you said yes"
+
+
+def test_a_sealed_thread_is_erased_for_good(tmp_path: Path) -> None:
+    sealed = ["langgraph-checkpoints"]
+    with Store(tmp_path / "node", "graph", hub=[], sealed=sealed) as store:
+        app = chat(HoldfastSaver(store))
+        for name in ("ada", "bob"):
+            app.invoke({"messages": [("user", "My name is Zanzibar.")]}, thread(name))
+            app.invoke({"messages": [("user", "And again")]}, thread(name))
+        asyncio.run(app.ainvoke({"messages": [("user", "x")]}, thread("ada")))
+        assert store.search("Zanzibar") == []
+        report = erase_subject(store._directory, "ada", collection=sealed[0])
+        assert report.records > 0
+        fresh = chat(HoldfastSaver(store))
+        assert fresh.get_state(thread("ada")).values == {}
+        assert list(HoldfastSaver(store).threads()) == ["bob"]
+        assert len(fresh.get_state(thread("bob")).values["messages"]) == 4
+
+
+def test_what_was_said_is_found_once(store: Store) -> None:
+    app = chat(HoldfastSaver(store), lambda state: {"messages": [AIMessage("The narwhal is a whale.")]})
+    app.invoke({"messages": [("user", "What is an axolotl?")]}, thread())
+    app.invoke({"messages": [("user", "And a quagga?")]}, thread())
+    for word in ("axolotl", "quagga"):
+        assert len(store.search(word)) == 1
+    assert len(store.search('"narwhal is a whale"')) == 2
+    assert store.search("langchain_core") == store.search("HumanMessage") == []
 
 
 # -- on several machines ----------------------------------------------------------------------------------------------

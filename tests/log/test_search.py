@@ -117,3 +117,14 @@ def test_a_record_that_is_indexed_during_the_search_is_found_once(open_log, monk
 
     monkeypatch.setattr(type(opened.corpus), "feed", feed_then_fill)
     assert len(search.search(opened.corpus, "needle").found) == 1
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_value_may_say_by_which_words_it_is_found(open_log, indexed):
+    opened = open_log()
+    opened.log.append([value("rows", "key-of-it", {search.WORDS: "what was said", "how": "kept so"})])
+    opened.log.append([value("rows", "other", {search.WORDS: "", "how": "kept so"})])
+    if indexed:
+        _fill(opened.corpus)
+    assert _keys(opened.corpus, "was said") == ["rows"]
+    assert _keys(opened.corpus, "kept") == _keys(opened.corpus, "key") == _keys(opened.corpus, "other") == []

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -39,15 +40,28 @@ FEW: Final = 16
 LOT_BYTES: Final = SEGMENT_BYTES_MAX // 2
 
 
-class Row(msgspec.Struct, kw_only=True):
-    """What lies under a key, and of what others put there what it does not replace (`rivals`, oldest first)."""
+class Row:
+    """What lies under a key, and of what others put there what it does not replace (`rivals`, oldest first).
 
-    key: str
-    raw: dict[str, Any]
-    agent: str
-    version: int
-    time: float
-    rivals: list[Row] = msgspec.field(default_factory=list)
+    Args:
+        key, agent, version, time: of which key it is which version, in whose log, written when (ms since 1970).
+        load: gives what it holds, when that is first asked for.
+    """
+
+    __slots__ = ("_load", "_raw", "agent", "key", "rivals", "time", "version")
+
+    def __init__(self, key: str, agent: str, version: int, time: float, load: Callable[[], dict[str, Any]]) -> None:
+        self.key, self.agent, self.version, self.time = key, agent, version, time
+        self.rivals: list[Row] = []
+        self._load = load
+        self._raw: dict[str, Any] | None = None
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """What it holds."""
+        if self._raw is None:
+            self._raw = self._load()
+        return self._raw
 
 
 class Span(msgspec.Struct):
@@ -104,15 +118,21 @@ class NodeShelf:
         store: the agent's.
         collection: its name.
         share: show what others put there, as its hub knows it; where no hub answers, one's own alone.
+        subject: whom the row of a key is about, for where the collection is sealed: an erasure takes all of it.
     """
 
-    def __init__(self, store: Store, collection: str, share: bool = True) -> None:
+    def __init__(
+        self, store: Store, collection: str, share: bool = True, subject: Callable[[str], str] | None = None
+    ) -> None:
         self.agent = store.agent
         self.store = store
         self.collection = collection
         self._awaited = awaited(store)
+        self._subject = subject if collection in store._sealed else None
         shared = share and bool(store.hubs) and collection not in store._sealed
         self.here = not shared
+        # Only where others' rows are, or once were, shown can there be rows that say of them that they are gone.
+        self._marked = not shared and store.get(collection, collection=SCHEMAS, default=None) is not None
         self._others: _Everybody | None = None
         if shared:
             schema: Schema[Any] = Schema(None, index=(PATH,))
@@ -121,10 +141,9 @@ class NodeShelf:
 
     def scan(self, prefix: str, after: str = "", limit: int = LOT) -> Span:
         """See `Shelf.scan`."""
-        rows = self._own(prefix, after, limit)
-        own = Span(rows, rows[-1].key if len(rows) == limit else "")
+        own = self._own(prefix, after, limit)
         if self._others is None:
-            return Span([row for row in rows if GONE not in row.raw], own.after)
+            return own
         try:
             return merged([own, self._others.scan(prefix, after, limit)])
         except HubUnavailable as error:
@@ -133,11 +152,13 @@ class NodeShelf:
 
     def put(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.put`."""
-        self.store.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect)
+        subject = self._subject and self._subject(key)
+        self.store.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect, subject=subject)
 
     async def aput(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.aput`."""
-        await self._awaited.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect)
+        subject = self._subject and self._subject(key)
+        await self._awaited.put(key, {PATH: key, **raw}, collection=self.collection, expect=expect, subject=subject)
 
     def put_many(self, rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
         """See `Shelf.put_many`."""
@@ -179,35 +200,31 @@ class NodeShelf:
             self.drop([row for row in every(self, prefix) if row.key not in marked])
         elif self.collection in self.store._sealed:
             self.drop(list(every(self, prefix)))
-        elif self._own(prefix, "", 1):
+        elif first(self, prefix) is not None:
             self.store.delete(prefix, prefix=True, collection=self.collection)
 
     def now_ms(self) -> int:
         """See `Shelf.now_ms`."""
         return self.store._directory.wall.now_ms()
 
-    def _own(self, prefix: str, after: str, limit: int) -> list[Row]:
+    def _own(self, prefix: str, after: str, limit: int) -> Span:
         store, name = self.store, self.collection
         if name in store._sealed:
             keys = store.keys(prefix, collection=name, after=after, limit=limit)
             found = [(key, store._sealing.find(name, key, None)) for key in keys]
         else:
-            rows = store._log.corpus.keys(self.agent, name, prefix, after, limit)
-            found = [(each.record.key, each) for each in rows]
-        return [
-            Row(
-                key=key,
-                raw=store._load(each),
-                agent=self.agent,
-                version=each.record.key_version,
-                time=clock.millis(each.record.hlc),
-            )
+            stored = store._log.corpus.keys(self.agent, name, prefix, after, limit)
+            found = [(each.record.key, each) for each in stored]
+        rows = [
+            Row(key, self.agent, each.record.key_version, clock.millis(each.record.hlc), partial(store._load, each))
             for key, each in found
         ]
+        end = rows[-1].key if len(rows) == limit else ""
+        return Span([row for row in rows if GONE not in row.raw] if self._marked else rows, end)
 
     def _write(self, lot: Sequence[drafts.Draft]) -> None:
         if self.collection in self.store._sealed:
-            lot = [self.store._sealing.seal(draft, None) for draft in lot]
+            lot = [self.store._sealing.seal(each, self._subject and self._subject(each.key)) for each in lot]
         self.store._append(lot, False)
 
     def _declare(self, schema: Schema[Any]) -> None:
@@ -292,7 +309,7 @@ class _Everybody:
         while True:
             page = self._found.find(condition, order=PATH, limit=limit)
             rows = [
-                Row(key=each.key, raw=each.value, agent=each.agent, version=each.version, time=each.time * 1000)
+                Row(each.key, each.agent, each.version, each.time * 1000, partial(_same, each.value))
                 for each in page.found
             ]
             end = ""
@@ -366,6 +383,10 @@ def awaited(store: Store) -> AsyncStore:
     return made
 
 
+def _same(raw: dict[str, Any]) -> dict[str, Any]:
+    return raw
+
+
 class Place(msgspec.Struct):
     """Where an adapter keeps its things: a store or a hub, and whether it was opened for it."""
 
@@ -374,10 +395,10 @@ class Place(msgspec.Struct):
     agent: str
     owned: bool = False
 
-    def shelf(self, collection: str, share: bool = True) -> Shelf:
-        """A shelf there."""
+    def shelf(self, collection: str, share: bool, subject: Callable[[str], str]) -> Shelf:
+        """A shelf there; see `NodeShelf`."""
         if self.store is not None:
-            return NodeShelf(self.store, collection, share)
+            return NodeShelf(self.store, collection, share, subject)
         assert self.hub is not None
         return HubShelf(self.hub, collection, self.agent)
 

@@ -13,9 +13,10 @@ import msgspec
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import ObjectNotFound
-from holdfast.integrations.langgraph.door import BaseCache, JsonPlusSerializer
+from holdfast.integrations.langgraph.door import BaseCache
 from holdfast.integrations.langgraph.packing import packed, unpacked
 from holdfast.integrations.langgraph.paths import segment
+from holdfast.integrations.langgraph.serde import StrictSerializer
 from holdfast.node.aio import AsyncStore
 from holdfast.node.aio_hub import AsyncHub
 from holdfast.node.hub import Hub
@@ -38,7 +39,7 @@ class HoldfastCache(BaseCache):
     """
 
     def __init__(self, place: Any, *, serde: Any = None, allow: Iterable[Any] = (), wall: Clock = SYSTEM) -> None:
-        super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None))
+        super().__init__(serde=serde or StrictSerializer(allow))
         self._wall = wall
         self._drawer, self._owned = _drawer_of(place)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from holdfast.errors import MissingExtra
 
 try:
+    import ormsgpack
     from langgraph.cache.base import BaseCache as BaseCache
     from langgraph.checkpoint.base import WRITES_IDX_MAP as WRITES_IDX_MAP
     from langgraph.checkpoint.base import BaseCheckpointSaver as BaseCheckpointSaver
@@ -23,3 +27,8 @@ try:
     from langgraph.store.base import tokenize_path as tokenize_path
 except ImportError as error:  # pragma: no cover - tests/house has a bare install
     raise MissingExtra("LangGraph is not installed", hint="pip install 'holdfast[langgraph]'") from error
+
+
+def unpack(data: bytes, hook: Callable[[int, bytes], Any]) -> Any:
+    """What LangGraph's serialiser has packed; `hook` makes what is more than plain values."""
+    return ormsgpack.unpackb(data, ext_hook=hook, option=ormsgpack.OPT_NON_STR_KEYS)

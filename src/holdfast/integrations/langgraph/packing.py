@@ -13,7 +13,10 @@ from typing import Any, Final
 
 from holdfast.errors import IntegrityError
 from holdfast.integrations.langgraph.door import JsonPlusSerializer
+from holdfast.integrations.langgraph.serde import StrictSerializer
 
+STANDARD: Final = (StrictSerializer, JsonPlusSerializer)
+"""Serialisers that hide nothing."""
 _INT64: Final = 1 << 63
 _DEPTH_MAX: Final = 40
 
@@ -49,7 +52,7 @@ def packed(value: Any, serde: Any) -> dict[str, Any]:
 
     Plain is only what the standard serialiser would not hide: another one may encrypt, and gets everything.
     """
-    if type(serde) is JsonPlusSerializer and is_plain(value):
+    if type(serde) in STANDARD and is_plain(value):
         return {"j": value}
     kind, data = serde.dumps_typed(value)
     return {"t": kind} | text_of(data)

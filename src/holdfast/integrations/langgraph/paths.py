@@ -103,3 +103,13 @@ def parts(key: str, raw: dict[str, Any]) -> tuple[str, str, str]:
 def moved(key: str, thread: str) -> str:
     """The key of the same row in another thread."""
     return f"{segment(thread)}/{key.split('/', 1)[1]}"
+
+
+def thread_of(key: str) -> str:
+    """Whom a row is about: the thread (by its digest, where that is what the key holds)."""
+    return unquote(key.split("/", 1)[0], errors="surrogatepass")
+
+
+def namespace_of(key: str) -> str:
+    """Whom an item is about: its namespace, with slashes in between."""
+    return unquote(key.partition("/=")[0], errors="surrogatepass")

@@ -16,11 +16,11 @@ from holdfast.integrations.langgraph.contents import below, joined, pending, val
 from holdfast.integrations.langgraph.door import (
     BaseCheckpointSaver,
     CheckpointTuple,
-    JsonPlusSerializer,
     get_checkpoint_metadata,
 )
 from holdfast.integrations.langgraph.lists import Body, Lost
 from holdfast.integrations.langgraph.packing import packed, unpacked
+from holdfast.integrations.langgraph.serde import StrictSerializer
 from holdfast.integrations.langgraph.threads import Found, Threads
 from holdfast.log.versions import Version
 from holdfast.node.looking import When
@@ -69,10 +69,10 @@ class HoldfastSaver(BaseCheckpointSaver):
             raise UsageError("`allow` is for the standard serialiser", hint="tell your own what it may read")
         if ttl_s is not None and not ttl_s > 0:
             raise UsageError(f"ttl_s is {ttl_s!r:.40}", hint="seconds, more than 0")
-        super().__init__(serde=serde or JsonPlusSerializer(allowed_msgpack_modules=allow or None))
+        super().__init__(serde=serde or StrictSerializer(allow))
         self._place = place_of(place, agent)
         self._ttl_ms = None if ttl_s is None else round(ttl_s * 1000)
-        self._threads = Threads(self._place.shelf(CHECKPOINTS, share))
+        self._threads = Threads(self._place.shelf(CHECKPOINTS, share, paths.thread_of))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from holdfast.corpus.search import WORDS
 from holdfast.errors import HoldfastError, NotFound, UsageError
-from holdfast.integrations.langgraph import items, words
+from holdfast.integrations.langgraph import items, paths, words
 from holdfast.integrations.langgraph.door import (
     BaseStore,
     GetOp,
@@ -68,7 +68,7 @@ class HoldfastStore(BaseStore):
         share: bool = True,
     ) -> None:
         self._place = place_of(place, agent)
-        self._shelf = self._place.shelf(ITEMS, share)
+        self._shelf = self._place.shelf(ITEMS, share, paths.namespace_of)
         self.ttl_config = dict(ttl) if ttl is not None else None
         self.index_config = dict(index) if index is not None else None
         self.embeddings = ensure_embeddings(index["embed"]) if index is not None else None

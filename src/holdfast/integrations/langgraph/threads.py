@@ -197,7 +197,7 @@ class Around:
         self._threads = threads
         self._prefix = key[: key.rindex("/") + 1]
         self.name = self._prefix
-        self._seen: dict[str, dict[str, Any]] = {key: raw}
+        self._seen: dict[str, Row | dict[str, Any]] = {key: raw}
         self._limit = 1
 
     def key(self, checkpoint_id: str) -> str:
@@ -207,16 +207,14 @@ class Around:
     def raw(self, checkpoint_id: str) -> dict[str, Any] | None:
         """The row of a checkpoint that it builds on; None if it is not there."""
         key = self.key(checkpoint_id)
-        found = self._seen.get(key)
-        if found is None:
-            found = self._threads.kept(key)
+        found = self._seen.get(key) or self._threads.kept(key)
         if found is None:
             self._limit = min(LOT, self._limit * 8)
             for row in self._threads.shelf.scan(self._prefix, key[:-1], self._limit).rows:
                 if paths.is_checkpoint(row.key):
-                    self._seen.setdefault(row.key, row.raw)
+                    self._seen.setdefault(row.key, row)
             found = self._seen.get(key)
-        return found
+        return found.raw if isinstance(found, Row) else found
 
 
 class _Recent(Generic[T]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from holdfast.integrations.langgraph.door import JsonPlusSerializer
+from holdfast.integrations.langgraph.packing import STANDARD
 
 CHARS_MAX: Final = 16 << 10
 """So much of a value is looked through."""
@@ -22,7 +22,7 @@ def of_checkpoint(given: Mapping[str, Any], entries: Mapping[str, Any], serde: A
         entries: how they are kept: what refers to older ones is found there.
         serde: what they are kept by.
     """
-    if type(serde) is not JsonPlusSerializer:
+    if type(serde) not in STANDARD:
         return ""
     texts: list[str] = []
     for channel, value in given.items():
