@@ -71,6 +71,7 @@ lock: ## pin the dependencies again (LOCK_ARGS=--upgrade takes newer ones)
 	$(COMPILE) -c requirements/dev.txt $(DEV_EXTRAS) --group build --group bench -o requirements/bench.txt
 	$(COMPILE) --extra all --extra frameworks --group build --group test --group integrations \
 		-o requirements/integrations.txt
+# Not held to dev.txt: the ADK wants an older OpenTelemetry.
 # All but the frameworks, which have an environment of their own.
 DEV_EXTRAS := --extra hub --extra postgres --extra redis --extra otel --extra s3 --extra gcs --extra azure --extra key-value
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
