@@ -30,8 +30,6 @@ from pydantic import BaseModel
 
 from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
 from holdfast.integrations.langgraph import HoldfastSaver
-from holdfast.integrations.langgraph.lists import Lost, body_of, steps_of, walked
-from holdfast.integrations.langgraph.packing import list_body, list_data, members, packed, unpacked
 from holdfast.node.erase import erase_subject
 from tests.flow.hubs import HubProcess
 from tests.integrations.langgraph_places import LIMIT_S, PLACES, opened
@@ -445,56 +443,6 @@ def test_bad_input_is_refused(store: Store) -> None:
         HoldfastSaver(store, ttl_s=0)
     with pytest.raises(UsageError, match="thread"):
         saver.put({"configurable": {}}, checkpoint([]), {}, {})
-
-
-# -- lists and values, alone ------------------------------------------------------------------------------------------
-
-
-def test_values_come_back_as_they_were() -> None:
-    serde = InMemorySaver().serde
-    values: list[Any] = [
-        *(None, True, 1, 1.0, -(2**63), 2**64 - 1, "ä\udc80" * 3, b"\x00\xff" * 99, float("inf"), {1: 2}, {"a": [{}]}),
-        *([], [1], [b"", "x" * 70, {"a": [1] * 40}], list(range(70_000)), AIMessage("hi", id="1"), {"s"}),
-        *(random.Random(1).randbytes(5000), ["\x01" * 300, 2**40, -5, 1.5, None] * 9),
-    ]
-    for value in values:
-        row = packed(value, serde)
-        assert repr(unpacked(row, serde)) == repr(serde.loads_typed(serde.dumps_typed(value)))
-        if type(value) is list:
-            data = serde.dumps_typed(value)[1]
-            count, body = list_body(data)
-            assert len(members(count, body)) == count == len(value)
-            assert list_data(count, body) == data
-
-
-def test_steps_lead_from_any_list_to_any_other() -> None:
-    dice = random.Random(7)
-    serde = InMemorySaver().serde
-
-    def body(values: list[str], base: Any = None) -> Any:
-        return body_of(*list_body(serde.dumps_typed(values)[1]), base)
-
-    values: list[str] = []
-    first = base = body(values)
-    lots: list[Any] = []
-    for _ in range(300):
-        cut = dice.randrange(len(values) + 1)
-        change = dice.randrange(5)
-        if change < 3:
-            values = [*values, f"{dice.random()} " * dice.randrange(1, 4)]
-        elif change == 3:
-            values = [*values[cut:], *values[:cut]] if dice.random() < 0.5 else values[cut // 2 :]
-        else:
-            values = [*values[:cut], "changed " * 3, *values[cut + 1 :]]
-        new = body(values, base)
-        steps, _ = steps_of(base, new)
-        lots.append((steps, base.crc))
-        assert walked(base, [(steps, base.crc)]) == new
-        base = new
-    assert walked(first, lots) == base
-    assert serde.loads_typed(("msgpack", list_data(base.count, base.data))) == values
-    with pytest.raises(Lost):
-        walked(first, lots[1:])
 
 
 def test_the_scenario_that_measures_it_measures_every_goal() -> None:
