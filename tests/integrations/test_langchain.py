@@ -1,0 +1,172 @@
+"""langchain-tests' suites for stores, caches and vector stores; the history against LangChain's own; two machines."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from holdfast import Store
+from holdfast.errors import UsageError
+from tests.integrations.places import LIMITS, MISSING, fresh
+from tests.integrations.places import hub as hub
+from tests.integrations.places import kept as kept
+from tests.integrations.places import machines as machines
+
+pytest.importorskip("langchain_core", reason=MISSING)
+pytest.importorskip("langchain_tests", reason=MISSING)
+
+from langchain_core.chat_history import InMemoryChatMessageHistory
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, Generation
+from langchain_tests.integration_tests import (
+    AsyncCacheTestSuite,
+    BaseStoreAsyncTests,
+    BaseStoreSyncTests,
+    SyncCacheTestSuite,
+    VectorStoreIntegrationTests,
+)
+
+from holdfast.integrations.langchain import (
+    HoldfastByteStore,
+    HoldfastCache,
+    HoldfastChatMessageHistory,
+    HoldfastVectorStore,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(tmp_path, "ada", hub=[], limits=LIMITS) as opened:
+        yield opened
+
+
+class TestBytes(BaseStoreSyncTests[bytes]):
+    @pytest.fixture
+    def kv_store(self, store: Store) -> HoldfastByteStore:
+        return HoldfastByteStore(store)
+
+    @pytest.fixture
+    def three_values(self) -> tuple[bytes, bytes, bytes]:
+        return b"foo", b"", b"\x00\xff"
+
+
+class TestBytesAwaited(BaseStoreAsyncTests[bytes]):
+    @pytest.fixture
+    async def kv_store(self, store: Store) -> HoldfastByteStore:
+        return HoldfastByteStore(store)
+
+    @pytest.fixture
+    def three_values(self) -> tuple[bytes, bytes, bytes]:
+        return b"foo", b"", b"\x00\xff"
+
+
+class TestCache(SyncCacheTestSuite):
+    @pytest.fixture
+    def cache(self, store: Store) -> HoldfastCache:
+        return HoldfastCache(store)
+
+
+class TestCacheAwaited(AsyncCacheTestSuite):
+    @pytest.fixture
+    async def cache(self, store: Store) -> HoldfastCache:
+        return HoldfastCache(store)
+
+
+class TestVectors(VectorStoreIntegrationTests):
+    @pytest.fixture
+    def vectorstore(self, store: Store) -> HoldfastVectorStore:
+        return HoldfastVectorStore(self.get_embeddings(), store)
+
+
+MESSAGES: st.SearchStrategy[BaseMessage] = st.one_of(
+    st.builds(HumanMessage, st.text(max_size=5)),
+    st.builds(
+        lambda text, number: HumanMessage([{"type": "text", "text": text, "n": number}]), st.text(), st.floats(0)
+    ),
+    st.builds(
+        lambda text: AIMessage(text, tool_calls=[{"name": "f", "args": {"x": 1}, "id": "1"}]), st.text(max_size=5)
+    ),
+    st.builds(lambda text: ToolMessage(text, tool_call_id="1"), st.text(max_size=5)),
+    st.builds(SystemMessage, st.text(max_size=5)),
+)
+MESSAGES = MESSAGES.filter(lambda each: "Infinity" not in each.model_dump_json() and "null" not in str(each.content))
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add_messages"), st.lists(MESSAGES, max_size=3)), st.tuples(st.just("clear"), st.none())
+    ),
+    max_size=8,
+)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs is to go in 2.0
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=STEPS)
+def test_a_history_is_what_langchains_is(steps: list[tuple[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as directory, Store(directory, "ada", hub=[], limits=LIMITS) as store:
+        ours, theirs = HoldfastChatMessageHistory("s", store), InMemoryChatMessageHistory()
+        for what, given_ in steps:
+            for each in (ours, theirs):
+                getattr(each, what)(*([] if given_ is None else [given_]))
+            assert ours.messages == theirs.messages
+
+
+def test_everything_is_the_same_at_every_place(kept: dict[str, Any]) -> None:
+    history = HoldfastChatMessageHistory("s", **kept)
+
+    async def awaited() -> list[BaseMessage]:
+        await history.aadd_messages([HumanMessage("hi"), AIMessage("you")])
+        found = await history.aget_messages()
+        await history.aclear()
+        return found
+
+    assert asyncio.run(awaited()) == [HumanMessage("hi"), AIMessage("you")]
+    assert history.messages == []
+
+    bodies = HoldfastByteStore(**{**kept, "collection": fresh()})
+    bodies.mset([("a/b", b"1"), ("a", b"2"), ("c", b"3")])
+    assert (bodies.mget(["c", "none", "a/b"]), list(bodies.yield_keys(prefix="a"))) == (
+        [b"3", None, b"1"],
+        ["a", "a/b"],
+    )
+    bodies.mdelete(["a", "none"])
+    assert list(bodies.yield_keys()) == ["a/b", "c"]
+
+    cache = HoldfastCache(**{**kept, "collection": fresh()})
+    answer = [Generation(text="x", generation_info={"n": 1}), ChatGeneration(message=AIMessage("y"))]
+    cache.update("p", "m", answer)
+    assert (cache.lookup("p", "m"), cache.lookup("p", "other")) == (answer, None)
+    with pytest.raises(UsageError):
+        cache.clear(only="this")
+    cache.clear()
+    assert cache.lookup("p", "m") is None
+
+    vectors = HoldfastVectorStore(DeterministicFakeEmbedding(size=8), **{**kept, "collection": fresh()})
+    vectors.add_documents([Document("one", id="1"), Document("two", id="2", metadata={"n": 2})])
+    ((nearest, score),) = vectors.similarity_search_with_score("two", 1)
+    assert (nearest, round(score, 6)) == (Document("two", id="2", metadata={"n": 2}), 1.0)
+    assert vectors.similarity_search("two", 2, filter=lambda each: not each.metadata) == [Document("one", id="1")]
+    vectors.delete()
+    assert vectors.similarity_search("two") == []
+
+
+def test_vectors_of_another_model_are_refused(store: Store) -> None:
+    HoldfastVectorStore(DeterministicFakeEmbedding(size=8), store).add_texts(["one"])
+    with pytest.raises(UsageError, match="a vector of 8 numbers, the query one of 4"):
+        HoldfastVectorStore(DeterministicFakeEmbedding(size=4), store).similarity_search("one")
+
+
+def test_a_chat_begun_on_one_machine_goes_on_on_the_other(machines: tuple[Store, Store]) -> None:
+    name = fresh()
+    there, here = (HoldfastChatMessageHistory("s", each, shared=True, collection=name) for each in machines)
+    there.add_messages([HumanMessage("hi")])
+    here.add_messages([AIMessage("you")])
+    assert there.messages == here.messages == [HumanMessage("hi"), AIMessage("you")]
