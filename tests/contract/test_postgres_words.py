@@ -137,7 +137,8 @@ def test_an_index_from_before_blocks_is_made_anew_over_the_same_rows(database: s
         later = [
             path for path in sorted((Path(postgres.__file__).parent / "migrations").iterdir()) if path.name > "0005"
         ]
-        for table in re.findall(r"CREATE TABLE (\w+)", "".join(path.read_text() for path in later)):
+        made = re.findall(r"CREATE TABLE (\w+)", "".join(path.read_text() for path in later))
+        for table in dict.fromkeys(made):  # a script may make one anew
             other.execute(f"DROP TABLE {table} CASCADE")
         other.execute("DELETE FROM format WHERE version>3")
         again = PostgresCorpus(database)

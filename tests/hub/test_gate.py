@@ -23,8 +23,9 @@ from holdfast.hub.gate import HEADERS_MAX, HELD_BYTES_MAX, Gate, host_name
 from holdfast.hub.options import Options
 from holdfast.hub.principal import NOBODY
 from holdfast.hub.token_text import join, split
-from holdfast.hub.tokens import NoTokens, SqliteTokens, Tokens, TokenStore, Wish, create, revoke
+from holdfast.hub.tokens import SqliteTokens, Tokens, TokenStore, Wish, create, revoke
 from holdfast.hub.tokens_database import tokens_of
+from holdfast.hub.tokens_none import NoTokens
 from holdfast.testing.clock import SettableClock as Clock
 from tests.services import shared_postgres
 
