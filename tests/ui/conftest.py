@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -100,21 +101,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         hub.kill()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """The machine's browser, driven by Playwright; nothing is downloaded.
-
-    A module's own: where Playwright runs, `asyncio.run` of other tests in the same process does not.
-    """
+@contextlib.contextmanager
+def started(*options: str) -> Iterator[Any]:
+    """The machine's browser, driven by Playwright; nothing is downloaded."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         missing("Chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser for a module: where Playwright runs, `asyncio.run` of other tests in the same process does not."""
+    with started() as browser:
+        yield browser
 
 
 class Watched:

@@ -33,7 +33,6 @@ CSP: Final = (
 )
 SAFE: Final = (
     ("content-security-policy", CSP),
-    ("cross-origin-opener-policy", "same-origin"),
     ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
     ("cache-control", "no-store"),
     ("vary", "Accept, Cookie"),
@@ -168,7 +167,7 @@ class Shown:
         if view.stream is not None:
             await view.stream(scope, receive, send)
             return
-        extra = _encoded({**dict(SAFE), **dict(view.headers)}.items())
+        extra = _headers(ask.scope, *view.headers)
         if view.pieces is not None:
             await _stream(view, send, extra)
         elif wanted and not isinstance(view.data, bytes):
@@ -256,7 +255,7 @@ class Front:
         from holdfast.hub.ui.frame import page_of
 
         data = await page_of(self, ask, view)
-        extra = _encoded({**dict(SAFE), **dict(view.headers)}.items())
+        extra = _headers(ask.scope, *view.headers)
         await answer(send, data, kind=HTML.encode(), status=view.status, extra=extra)
 
     async def refuse(self, scope: Scope, error: Any, send: Send) -> None:
@@ -264,7 +263,7 @@ class Front:
         if isinstance(error, Unauthenticated) and scope["method"] in ("GET", "HEAD"):
             place = scope["path"] + ("?" + scope["query_string"].decode("latin-1") if scope["query_string"] else "")
             where = "/sign-in" if place == "/" else "/sign-in?next=" + quote(place, safe="/")
-            await answer(send, b"", kind=HTML.encode(), status=303, extra=_encoded((*SAFE, ("location", where))))
+            await answer(send, b"", kind=HTML.encode(), status=303, extra=_headers(scope, ("location", where)))
             return
         from holdfast.hub.ui.frame import error_view
 
@@ -297,6 +296,14 @@ class FrontDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         await (self._overview if wants_page(scope) else self._service)(scope, receive, send)
+
+
+def _headers(scope: Scope, *more: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    """What stands over every answer; later ones replace earlier ones."""
+    found = dict(SAFE)
+    if scope.get("scheme") == "https":  # over plain HTTP browsers ignore it, and complain
+        found["cross-origin-opener-policy"] = "same-origin"
+    return _encoded({**found, **dict(more)}.items())
 
 
 def _encoded(headers: Any) -> list[tuple[bytes, bytes]]:
