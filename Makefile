@@ -53,7 +53,7 @@ fix: $(VENV)/dev.stamp ## put right what a tool can put right
 changes: $(VENV)/dev.stamp ## show what the next release's changelog will say
 	$(BIN)/towncrier build --draft --version next
 
-pictures: $(VENV)/dev.stamp ## a picture of every page, into pictures/
+pictures: $(VENV)/dev.stamp ## a picture of every page, into pictures/ (docs/pictures/ has some of them)
 	$(BIN)/python -m tests.ui.shots pictures
 
 bench: .venv-bench/bench.stamp .venv-bench/azurite/stamp ## measure against the neighbours
