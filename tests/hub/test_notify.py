@@ -199,8 +199,8 @@ def test_what_is_not_taken_is_seen_tried_given_up_and_sent_again(teller: Teller,
     until(lambda: teller.state()["given_up"], "it is given up")
     (letter,) = teller.state()["given_up"]
     assert (letter["rule"], letter["messages"], letter["tries"], letter["why"]) == ("ops", 1, 3, "it answered 500")
-    until(lambda: warned("1 notifications were given up"), "that is seen, too")
-    until(lambda: "1 notifications were given up" in teller.client.get("/", headers={"Accept": "text/html"}).text, "…")
+    until(lambda: warned("1 notification was given up"), "that is seen, too")
+    until(lambda: "1 notification was given up" in teller.client.get("/", headers={"Accept": "text/html"}).text, "…")
     assert "holdfast_notifications_given_up 1.0" in teller.client.get("/metrics").text
     receiver.answer = lambda number: (200, {})
     assert teller.client.post("/v1/letters", json={"what": "retry", "ids": [letter["id"]]}).json() == {"count": 1}

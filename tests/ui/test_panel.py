@@ -145,7 +145,7 @@ def test_a_rule_is_made_tried_changed_silenced_and_removed(tmp_path: Path) -> No
         body = {"msg_id": "q", "sender": "<i>ada", "recipient": "people", "kind": "question", "content": 1}
         assert client.post("/sync/message", json=body).status_code == 200
         until(lambda: client.get("/settings.json").json()["notify"]["given_up"], "it is given up")
-        until(lambda: 'href="/settings"><bdi>1 notifications were given up' in inside.good("/"), "the Overview says so")
+        until(lambda: 'href="/settings"><bdi>1 notification was given up' in inside.good("/"), "the Overview says so")
         receiver.answer = lambda number: (200, {})
         (letter,) = client.get("/settings.json").json()["notify"]["given_up"]
         again = inside.send("/settings/notify", fields_of(inside, "/settings", "retry", id=letter["id"]))
