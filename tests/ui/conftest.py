@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,25 +100,27 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         hub.kill()
 
 
-@contextlib.contextmanager
-def started(*options: str) -> Iterator[Any]:
-    """The machine's browser, driven by Playwright; nothing is downloaded."""
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Callable[..., Any]]:
+    """Starts the machine's browser with more options, driven by Playwright; nothing is downloaded.
+
+    A module's own: where Playwright runs, `asyncio.run` of other tests in the same process does not, nor does a second.
+    """
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         missing("Chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
-        yield browser
-        browser.close()
+        yield lambda *options: driver.chromium.launch(executable_path=path, args=["--no-sandbox", *options])
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser for a module: where Playwright runs, `asyncio.run` of other tests in the same process does not."""
-    with started() as browser:
-        yield browser
+def chromium(launch: Callable[..., Any]) -> Iterator[Any]:
+    """The browser of a module."""
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 class Watched:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.flow.hubs import HubProcess, until
 from tests.hub.pens import Pen
-from tests.ui.conftest import AXE, Site, Watched, asker, started
+from tests.ui.conftest import AXE, Site, Watched, asker
 from tests.ui.furnishing import Furnisher, hostile_places
 
 ALL = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -207,25 +208,25 @@ def test_a_stopping_hub_sends_its_watchers_home(chromium: Any, tmp_path_factory:
         hub.kill()
 
 
-def test_a_name_in_the_home_network_is_no_lesser_place(tmp_path: Path) -> None:
+def test_a_name_in_the_home_network_is_no_lesser_place(launch: Callable[..., Any], tmp_path: Path) -> None:
     """Over plain HTTP a browser lacks what it gives secure places alone; nothing here asks for any of that."""
     hub = HubProcess(tmp_path / "hub", hosts=("holdfast.lan",))
     furnisher = Furnisher(asker(hub.url))
     furnisher.mail()
-    origin = f"http://holdfast.lan:{hub.port}"
+    browser = launch("--host-resolver-rules=MAP holdfast.lan 127.0.0.1")
     try:
-        with started("--host-resolver-rules=MAP holdfast.lan 127.0.0.1") as browser:
-            watched = Watched(browser.new_context(), origin)
-            page = watched.go("/messages")
-            assert not page.evaluate("window.isSecureContext")
-            page.locator("input[name=at]").first.check()
-            page.get_by_role("button", name="Acknowledge").first.click()
-            page.locator("#toast button", has_text="Undo").wait_for()
-            for place in ("/", "/nodes", "/data", "/charts", "/settings"):
-                watched.go(place)
-            assert watched.strangers == []
-            assert watched.complaints == []
+        watched = Watched(browser.new_context(), f"http://holdfast.lan:{hub.port}")
+        page = watched.go("/messages")
+        assert not page.evaluate("window.isSecureContext")
+        page.locator("input[name=at]").first.check()
+        page.get_by_role("button", name="Acknowledge").first.click()
+        page.locator("#toast button", has_text="Undo").wait_for()
+        for place in ("/", "/nodes", "/data", "/charts", "/settings"):
+            watched.go(place)
+        assert watched.strangers == []
+        assert watched.complaints == []
     finally:
+        browser.close()
         hub.kill()
 
 
