@@ -385,8 +385,8 @@ def test_what_is_sealed_or_large_says_so(inside: Inside) -> None:
 
 def test_a_large_hub_is_counted_in_lots_and_says_how_far_it_is(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     inside.furnisher.nodes()
-    monkeypatch.setattr("holdfast.hub.ui.usage.LOT", 3)
-    monkeypatch.setattr("holdfast.hub.ui.usage.PATIENCE_S", -1.0)
+    monkeypatch.setattr("holdfast.hub.ui.counting.LOT", 3)
+    monkeypatch.setattr("holdfast.hub.ui.counting.PATIENCE_S", -1.0)
     first = inside.client.get("/overview.json").json()["storage"]
     assert first["counted"] < 1
     assert "Still counting" in inside.good("/agents")

@@ -1,4 +1,4 @@
-"""Which records refer to which blobs: found as somebody looks, gone on with at the next look, as figures of use are.
+"""Which records refer to which blobs: a `Count`, as figures of use are.
 
 No table says it, as nothing but this page asks. Whoever looks at one blob has its references read again, so that what
 was erased or evicted since is not shown as if it were there.
@@ -6,26 +6,19 @@ was erased or evicted since is not shown as if it were there.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from holdfast.corpus.rows import COLUMNS
 from holdfast.errors import HoldfastError
+from holdfast.hub.ui.counting import Count
 from holdfast.records import BLOB, read_blob_reference
 
 if TYPE_CHECKING:
     from holdfast.corpus import SqlCorpus, Stored
     from holdfast.hub.core import Core
 
-logger = logging.getLogger(__name__)
-
-LOT: Final = 20_000
-PATIENCE_S: Final = 0.03
-PAUSE_S: Final = 0.02
 BLOBS_MAX: Final = 50_000
 PLACES_MAX: Final = 100
 
@@ -39,55 +32,26 @@ class Use(msgspec.Struct):
     collections: set[str] = set()
 
 
-class BlobUse:
+class BlobUse(Count):
     """The blobs that records of one hub name; the loop's own.
 
     Args:
         core: the hub.
     """
 
+    failed = "could not look for blobs; the next look goes on"
+
     def __init__(self, core: Core) -> None:
-        self._core = core
+        super().__init__(core)
         self.found: dict[bytes, Use] = {}
         """By digest; what was named last is last."""
-        self.pos = 0
         self.left_out = 0
-        self._counting: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
 
-    @property
-    def done(self) -> float:
-        """The part of all records that was looked at, 0 to 1."""
-        head = self._core.feed.head
-        return min(1.0, self.pos / head) if head else 1.0
-
-    async def look(self) -> None:
-        """Looks on, for a moment; what is left then goes on by itself."""
-        until = time.monotonic() + PATIENCE_S
-        while await self._lot():
-            if time.monotonic() >= until:
-                if self._counting is None or self._counting.done():
-                    self._counting = asyncio.create_task(self._rest())
-                return
-
-    async def _rest(self) -> None:
-        try:
-            while await self._lot():  # noqa: ASYNC110 - nothing is waited for: it gives way
-                await asyncio.sleep(PAUSE_S)
-        except HoldfastError as error:
-            logger.warning("could not look for blobs; the next look goes on", exc_info=error)
-
-    async def _lot(self) -> bool:
-        """Looks at the next lot; whether there is more."""
-        async with self._turn:
-            core, after = self._core, self.pos
-            until = min(core.feed.head, after + LOT)
-            if until <= after:
-                return False
-            for stored in await core.read(lambda: _naming(core.corpus, after, until)):
-                self._note(stored)
-            self.pos = until
-            return until < core.feed.head
+    async def take(self, after: int, until: int) -> None:
+        """Looks at the records behind one position, up to another."""
+        core = self._core
+        for stored in await core.read(lambda: _naming(core.corpus, after, until)):
+            self._note(stored)
 
     def _note(self, stored: Stored) -> None:
         named = reference_of(stored)

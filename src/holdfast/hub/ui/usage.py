@@ -1,14 +1,7 @@
-"""Who has written how much, into which collection and when: counted as somebody looks, gone on with at the next look.
-
-A hub that nobody looks at counts nothing. The first look at a large hub does not wait for the whole: it shows what was
-counted so far and says so, while the rest is counted in lots between the hub's own work.
-"""
+"""Who has written how much, into which collection and when: a `Count`."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -16,18 +9,12 @@ import msgspec
 from holdfast.clock import millis
 from holdfast.corpus import SqlCorpus
 from holdfast.corpus.tally import HOUR_MS, Sum, tally
-from holdfast.errors import HoldfastError
 from holdfast.hub.principal import Principal
+from holdfast.hub.ui.counting import Count
 
 if TYPE_CHECKING:
     from holdfast.hub.core import Core
 
-logger = logging.getLogger(__name__)
-
-LOT: Final = 20_000
-PATIENCE_S: Final = 0.03
-"""How long a page waits for the count."""
-PAUSE_S: Final = 0.02
 HOURS: Final = 24
 HOURS_KEPT: Final = 168
 PAIRS_MAX: Final = 50_000
@@ -53,36 +40,20 @@ class Pair(msgspec.Struct):
                 self.hours = {hour: each for hour, each in self.hours.items() if hour >= since}
 
 
-class Usage:
+class Usage(Count):
     """The count of one hub; the loop's own.
 
     Args:
         core: the hub.
     """
 
+    failed = "could not count the records; the next look goes on"
+
     def __init__(self, core: Core) -> None:
-        self._core = core
+        super().__init__(core)
         self.pairs: dict[tuple[str, str], Pair] = {}
         self.streams: dict[bytes, int] = {}
         """Stream -> the stamp of its newest record."""
-        self.pos = 0
-        self._counting: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
-
-    @property
-    def done(self) -> float:
-        """The part of all records that was counted, 0 to 1."""
-        head = self._core.feed.head
-        return min(1.0, self.pos / head) if head else 1.0
-
-    async def look(self) -> None:
-        """Counts on, for a moment; what is left then goes on by itself."""
-        until = time.monotonic() + PATIENCE_S
-        while await self._lot():
-            if time.monotonic() >= until:
-                if self._counting is None or self._counting.done():
-                    self._counting = asyncio.create_task(self._rest())
-                return
 
     def readable(self, principal: Principal) -> dict[tuple[str, str], Pair]:
         """What somebody may know of."""
@@ -90,34 +61,21 @@ class Usage:
             return self.pairs
         return {at: pair for at, pair in self.pairs.items() if principal.may_read(at[1])}
 
-    async def _rest(self) -> None:
-        try:
-            while await self._lot():  # noqa: ASYNC110 - nothing is waited for: it gives way
-                await asyncio.sleep(PAUSE_S)
-        except HoldfastError as error:
-            logger.warning("could not count the records; the next look goes on", exc_info=error)
-
-    async def _lot(self) -> bool:
-        """Counts the next lot; whether there is more."""
-        async with self._turn:
-            core, after = self._core, self.pos
-            until = min(core.feed.head, after + LOT)
-            if until <= after:
-                return False
-            found, streams = await core.read(lambda: _lot(core.corpus, after, until))
-            since = core.home.wall.now_ms() // HOUR_MS - HOURS_KEPT
-            for each in found:
-                at = (each.agent, each.collection)
-                pair = self.pairs.get(at)
-                if pair is None:
-                    if len(self.pairs) >= PAIRS_MAX:
-                        at = ("(others)", "(others)")
-                    pair = self.pairs.setdefault(at, Pair())
-                pair.add(each, since)
-                stream = streams[each.branch]
-                self.streams[stream] = max(self.streams.get(stream, 0), each.newest)
-            self.pos = until
-            return until < core.feed.head
+    async def take(self, after: int, until: int) -> None:
+        """Counts the records behind one position, up to another."""
+        core = self._core
+        found, streams = await core.read(lambda: _lot(core.corpus, after, until))
+        since = core.home.wall.now_ms() // HOUR_MS - HOURS_KEPT
+        for each in found:
+            at = (each.agent, each.collection)
+            pair = self.pairs.get(at)
+            if pair is None:
+                if len(self.pairs) >= PAIRS_MAX:
+                    at = ("(others)", "(others)")
+                pair = self.pairs.setdefault(at, Pair())
+            pair.add(each, since)
+            stream = streams[each.branch]
+            self.streams[stream] = max(self.streams.get(stream, 0), each.newest)
 
 
 def _lot(corpus: SqlCorpus, after: int, until: int) -> tuple[list[Sum], dict[int, bytes]]:
