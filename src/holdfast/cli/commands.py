@@ -30,6 +30,7 @@ COMMANDS = Shell(
             "watch": ("talk", "follow changes live"),
             "export": ("moves", "write every version as JSON Lines"),
             "import": ("moves", "read conversations, or an export, into the store"),
+            "mcp": ("mcp", "give assistants a memory: an MCP server"),
         },
         "Messages": {
             "send": ("talk", "post a message to people or an agent"),
