@@ -99,16 +99,14 @@ def _serve(settings: Settings, given: dict[str, Any]) -> int | None:
         from holdfast.integrations.mcp_server import http
 
         same = ("tls_cert", "tls_key", "tls_terminated", "plain_http", "hosts", "rate")
-        http.serve(
-            protocol,
-            desks,
+        where = http.Listening(
             host=given["host"],
             port=given["port"],
             tokens=(given["tokens"] or settings.path / TOKENS).expanduser(),
             options=Options(**{name: given[name] for name in same}),
             ready_file=given["ready_file"],
-            told=lambda url: settings.show.note(f"holdfast mcp at {url}, as {desks.agent}"),
         )
+        http.serve(protocol, desks, where, lambda url: settings.show.note(f"holdfast mcp at {url}, as {desks.agent}"))
     return None
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast.corpus.search import WORDS
 from holdfast.errors import BlobCorrupt, NotFound, UsageError
-from holdfast.integrations.mcp_server.common import Common, Raw
+from holdfast.integrations.mcp_server.shared import Shared, Raw
 from holdfast.node.objects import OBJECTS, HoldfastStore
 from holdfast.node.shelf import Row
 
@@ -63,12 +63,12 @@ class Artifacts:
     """The files of all machines. Safe to share among threads.
 
     Args:
-        common: where it is kept which there are.
+        shared: where it is kept which there are.
     """
 
-    def __init__(self, common: Common) -> None:
-        self.common = common
-        self._objects = HoldfastStore(common.store)
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+        self._objects = HoldfastStore(shared.store)
 
     def put(self, name: str, data: bytes, *, media_type: str = "", description: str = "") -> Artifact:
         """Keeps bytes under a name; what was there stays as an earlier version.
@@ -80,7 +80,7 @@ class Artifacts:
             raise UsageError(f"{len(data):,} bytes", hint=f"at most {BYTES_MAX:,}; larger files go through the hub")
         kind = media_type or _media_type_of(name, data)
         digest = hashlib.sha256(data).hexdigest()
-        there = _sound(self.common.rows([name]).get(name)) if name else None
+        there = _sound(self.shared.rows([name]).get(name)) if name else None
         if there and (there.sha256, there.mediaType, there.description) == (digest, kind, description):
             return there  # said again: nothing new
         about = self._objects.put(name, data, content_type=kind)
@@ -89,12 +89,12 @@ class Artifacts:
             "mediaType": kind,
             "size": len(data),
             "sha256": digest,
-            "agent": self.common.store.agent,
+            "agent": self.shared.store.agent,
             "version": int(about.version or 0),
             "description": description,
             WORDS: f"{name} {description}",
         }
-        self.common.change({name: lambda _: told})
+        self.shared.change({name: lambda _: told})
         return self.about(name)
 
     def about(self, name: str) -> Artifact:
@@ -103,7 +103,7 @@ class Artifacts:
         Raises:
             NotFound: there is none of this name.
         """
-        found = _sound(self.common.rows([name]).get(name))
+        found = _sound(self.shared.rows([name]).get(name))
         if found is None:
             raise NotFound(f"there is no artifact {name!r:.200}", hint="artifact_list shows what there is")
         return found
@@ -115,14 +115,14 @@ class Artifacts:
             NotFound: there is none of this name; or its bytes are not on this machine, and no hub answers.
         """
         found = self.about(name)
-        data = self.common.store.get(name, agent=found.agent, at=found.version, collection=OBJECTS)
+        data = self.shared.store.get(name, agent=found.agent, at=found.version, collection=OBJECTS)
         if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != found.sha256:
             raise BlobCorrupt(f"the bytes of {name!r:.200} are not those of its digest", hint="holdfast verify")
         return found, data
 
     def find(self, prefix: str = "") -> list[Artifact]:
         """The files whose names begin so, in the order of their names."""
-        return [found for row in self.common.every(prefix) if (found := _sound(row)) is not None]
+        return [found for row in self.shared.every(prefix) if (found := _sound(row)) is not None]
 
 
 def _sound(row: Row | None) -> Artifact | None:

@@ -10,7 +10,7 @@ from typing import Self
 from holdfast.hub.principal import ANYBODY, Principal
 from holdfast.integrations.mcp_server import artifacts, graph, memories
 from holdfast.integrations.mcp_server.artifacts import Artifacts
-from holdfast.integrations.mcp_server.common import Common
+from holdfast.integrations.mcp_server.shared import Shared
 from holdfast.integrations.mcp_server.graph import Graph
 from holdfast.integrations.mcp_server.memories import Memories
 from holdfast.integrations.mcp_server.reach import Line
@@ -33,9 +33,9 @@ class Desk:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.line = Line(store)
-        self.graph = Graph(Common(self.line, graph.COLLECTION))
-        self.memories = Memories(Common(self.line, memories.COLLECTION), self.graph)
-        self.artifacts = Artifacts(Common(self.line, artifacts.COLLECTION))
+        self.graph = Graph(Shared(self.line, graph.COLLECTION))
+        self.memories = Memories(Shared(self.line, memories.COLLECTION), self.graph)
+        self.artifacts = Artifacts(Shared(self.line, artifacts.COLLECTION))
         self.who: Principal = ANYBODY
 
     @property

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.errors import NotFound
-from holdfast.integrations.mcp_server.common import KEEP, Common, Maker, Raw
+from holdfast.integrations.mcp_server.shared import KEEP, Shared, Maker, Raw
 from holdfast.integrations.place import segment
 from holdfast.node.shelf import Row
 
@@ -116,11 +116,11 @@ class Graph:
     """The graph of all machines. Safe to share among threads.
 
     Args:
-        common: where its rows lie.
+        shared: where its rows lie.
     """
 
-    def __init__(self, common: Common) -> None:
-        self.common = common
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
         self._lock = threading.Lock()  # guards _last
         self._last = 0
 
@@ -128,7 +128,7 @@ class Graph:
 
     def read_graph(self) -> Knowledge:
         """All of it."""
-        rows = self.common.every()
+        rows = self.shared.every()
         found = _sound(known, (row for row in rows if row.key.startswith(ENTITIES)))
         relations = _sound(_relation, (row for row in rows if row.key.startswith(RELATIONS)))
         found.sort(key=lambda each: (each.made, each.entity.name))
@@ -153,7 +153,7 @@ class Graph:
 
     def entities(self, names: Iterable[str]) -> dict[str, Known]:
         """Those of these entities that there are, by name."""
-        rows = self.common.rows(key_of(name) for name in names)
+        rows = self.shared.rows(key_of(name) for name in names)
         return {each.entity.name: each for each in _sound(known, rows.values())}
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ class Graph:
         wanted = set(names)
         there = set(self.entities(wanted))
         # Also of those that are not there: the file of another server may have held relations without their ends.
-        relations = _sound(_relation, self.common.every(RELATIONS))
+        relations = _sound(_relation, self.shared.every(RELATIONS))
         touching = [each.key for _, each in relations if not wanted.isdisjoint(each.ends)]
         self._change(dict.fromkeys([*touching, *map(key_of, sorted(there))], _gone))
         return [name for name in names if name in there], [name for name in names if name not in there]
@@ -270,7 +270,7 @@ class Graph:
 
     def delete_relations(self, relations: Sequence[Relation]) -> int:
         """Deletes relations; returns how many there were."""
-        there = self.common.rows(each.key for each in relations)
+        there = self.shared.rows(each.key for each in relations)
         self._change(dict.fromkeys(there, _gone))
         return len(there)
 
@@ -279,7 +279,7 @@ class Graph:
     def _change(self, makers: Mapping[str, Maker]) -> None:
         keys = list(makers)
         for start in range(0, len(keys), LOT):
-            self.common.change({key: makers[key] for key in keys[start : start + LOT]})
+            self.shared.change({key: makers[key] for key in keys[start : start + LOT]})
 
     def _need(self, names: Iterable[str]) -> None:
         wanted = list(names)
@@ -291,7 +291,7 @@ class Graph:
     def _ticks(self, count: int) -> list[int]:
         """Numbers that grow with time, and from call to call."""
         with self._lock:
-            first = max(self._last + 1, self.common.store._directory.wall.now_ms() * _TICKS)
+            first = max(self._last + 1, self.shared.store._directory.wall.now_ms() * _TICKS)
             self._last = first + count
         return list(range(first, first + count))
 

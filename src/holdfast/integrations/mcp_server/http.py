@@ -16,6 +16,8 @@ from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from holdfast.clock import SYSTEM
 from holdfast.errors import Denied, HoldfastError, NotFound, UsageError
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer_error
@@ -140,58 +142,57 @@ def _user(who: Principal, agent: str) -> AuthenticatedUser:
     )
 
 
-def options_of(host: str, tokens: Path | None, given: Options) -> tuple[Options, Any]:
-    """How a server listens there: the names that it answers to, and its TLS, if it has any.
+class Listening(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a server listens, and who may come.
 
-    Args:
-        host: where.
-        tokens: the directory of its tokens.
-        given: what the command line says.
+    Attributes:
+        host: anything but this machine itself needs tokens, and TLS or word that none is wanted.
+        port: 0 takes a free one.
+        tokens: the directory of the tokens that it knows; once one was made there, everybody needs one.
+        options: names, TLS and limits.
+        ready_file: written once it listens, as a hub's.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    tokens: Path | None = None
+    options: Options = Options()
+    ready_file: Path | None = None
+
+
+def options_of(where: Listening) -> tuple[Options, Any]:
+    """How a server listens there: the names that it answers to, and its TLS, if it has any.
 
     Raises:
         UsageError: other machines could reach it without tokens, or see them on the way.
     """
     from holdfast.hub.doorstep import prepare
 
-    loopback = is_loopback(host)
     try:
-        return prepare(host, tokens or Path("/nonexistent"), given, loopback=loopback)
+        return prepare(where.host, where.tokens or Path("."), where.options, loopback=is_loopback(where.host))
     except UsageError as error:
         if "no token is set" in error.message:
-            where = tokens or "DIR"
-            hint = f"holdfast token create --data {where} --kind agent --name NAME, and --tokens {where}"
+            place = where.tokens or "DIR"
+            hint = f"holdfast token create --data {place} --kind agent --name NAME; --tokens names another directory"
             raise UsageError(error.message, hint=hint) from error
         raise
 
 
-def serve(
-    protocol: Protocol,
-    desks: Desks,
-    *,
-    host: str = "127.0.0.1",
-    port: int = PORT,
-    tokens: Path | None = None,
-    options: Options | None = None,
-    ready_file: Path | None = None,
-    told: Callable[[str], None] = lambda _: None,
-) -> None:
+def serve(protocol: Protocol, desks: Desks, where: Listening, told: Callable[[str], None] = lambda _: None) -> None:
     """Serves clients until SIGTERM or SIGINT.
 
     Args:
         protocol: what is answered.
         desks: whose they are.
-        host: where to listen; anything but this machine itself needs tokens, and TLS or word that none is wanted.
-        port: 0 takes a free one.
-        tokens: the directory of the tokens that it knows; once one was made there, everybody needs one.
-        options: names, TLS and limits.
-        ready_file: written once it listens, as a hub's.
+        where: it listens.
         told: called with its address.
 
     Raises:
         UsageError: it may not, or cannot, listen there.
     """
-    how, tls = options_of(host, tokens, options or Options())
-    listener = listen(host, port)
+    tokens, ready_file = where.tokens, where.ready_file
+    how, tls = options_of(where)
+    listener = listen(where.host, where.port)
     url = url_of(listener, tls is not None)
 
     def on_ready() -> None:

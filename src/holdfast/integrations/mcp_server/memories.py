@@ -10,7 +10,7 @@ import msgspec
 
 from holdfast.corpus.search import WORDS
 from holdfast.errors import NotFound, UsageError
-from holdfast.integrations.mcp_server.common import KEEP, Common, Raw
+from holdfast.integrations.mcp_server.shared import KEEP, Shared, Raw
 from holdfast.integrations.mcp_server.graph import ENTITIES, Graph, known
 from holdfast.integrations.mcp_server.reach import Line
 from holdfast.log.drafts import new_id
@@ -54,12 +54,12 @@ class Memories:
     """The memories of all machines, with what the knowledge graph holds. Safe to share among threads.
 
     Args:
-        common: where they lie.
+        shared: where they lie.
         graph: which is searched, too.
     """
 
-    def __init__(self, common: Common, graph: Graph) -> None:
-        self.common = common
+    def __init__(self, shared: Shared, graph: Graph) -> None:
+        self.shared = shared
         self._graph = graph
 
     def remember(self, text: str, *, key: str = "", tags: Sequence[str] = ()) -> tuple[Memory, bool]:
@@ -91,8 +91,8 @@ class Memories:
                 return KEEP  # said again: nothing new
             return {"text": text, "tags": filed, WORDS: " ".join((key, text, *filed))}
 
-        self.common.change({key: make})
-        return _memory(self.common.rows([key])[key]), replaced
+        self.shared.change({key: make})
+        return _memory(self.shared.rows([key])[key]), replaced
 
     def forget(self, key: str) -> None:
         """Takes a memory away; its history stays.
@@ -100,13 +100,13 @@ class Memories:
         Raises:
             NotFound: there is none under this key.
         """
-        if key not in self.common.rows([key]):
+        if key not in self.shared.rows([key]):
             raise NotFound(f"nothing is remembered under {key!r:.80}", hint="recall finds keys by words")
-        self.common.change({key: _nothing})
+        self.shared.change({key: _nothing})
 
     def get(self, key: str) -> Memory | None:
         """The memory under a key."""
-        row = self.common.rows([key]).get(key)
+        row = self.shared.rows([key]).get(key)
         return None if row is None else _memory(row)
 
     def recall(self, query: str, *, tags: Sequence[str] = (), limit: int = 20) -> list[Memory]:
@@ -119,14 +119,14 @@ class Memories:
         """
         wanted = set(tags)
         if not query.strip():
-            rows = self.common.newest(limit * (WIDER if wanted else 1))
+            rows = self.shared.newest(limit * (WIDER if wanted else 1))
             found = [each for each in map(_sound, rows) if each is not None and wanted <= set(each.tags)]
             return found[:limit]
         more = limit * WIDER
-        found = self._of(searched(self.common.line, query, self.common.collection, more))
+        found = self._of(searched(self.shared.line, query, self.shared.collection, more))
         found = [each for each in found if wanted <= set(each.tags)]
         if not wanted:
-            found += self._entities(searched(self.common.line, query, self._graph.common.collection, more))
+            found += self._entities(searched(self.shared.line, query, self._graph.shared.collection, more))
         found.sort(key=lambda each: (-(each.score or 0.0), -each.time))
         return found[:limit]
 
@@ -134,7 +134,7 @@ class Memories:
 
     def _of(self, hits: Sequence[Version]) -> list[Memory]:
         """What still holds of what was found."""
-        rows = self.common.rows(hit.key for hit in hits)
+        rows = self.shared.rows(hit.key for hit in hits)
         found = []
         for hit in standing(hits, rows):
             if (memory := _sound(rows[hit.key])) is not None:
@@ -144,7 +144,7 @@ class Memories:
 
     def _entities(self, hits: Sequence[Version]) -> list[Memory]:
         hits = [hit for hit in hits if hit.key.startswith(ENTITIES)]
-        rows = self._graph.common.rows(hit.key for hit in hits)
+        rows = self._graph.shared.rows(hit.key for hit in hits)
         found = []
         for hit in standing(hits, rows):
             row = rows[hit.key]

@@ -227,12 +227,12 @@ def _past(desk: Desk, collection: str, key: str, agent: str, limit: int) -> list
 
 def _holding(desk: Desk, hits: list[Version]) -> list[Version]:
     """Hits without those rows of ours that somebody has replaced or taken away since."""
-    ours = {each.collection: each for each in (desk.graph.common, desk.memories.common, desk.artifacts.common)}
+    ours = {each.collection: each for each in (desk.graph.shared, desk.memories.shared, desk.artifacts.shared)}
     good: set[tuple[str, str, str]] = set()
-    for name, common in ours.items():
+    for name, shared in ours.items():
         among = [hit for hit in hits if hit.collection == name]
         if among:
-            rows = common.rows(hit.key for hit in among)
+            rows = shared.rows(hit.key for hit in among)
             good |= {(hit.agent, hit.collection, hit.key) for hit in standing(among, rows)}
     return [hit for hit in hits if hit.collection not in ours or (hit.agent, hit.collection, hit.key) in good]
 

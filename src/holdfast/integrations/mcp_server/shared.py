@@ -36,7 +36,7 @@ COMMIT_BYTES: Final = 600 << 10
 """Rows larger than this together are written one by one; so are more than `PAGE`."""
 
 
-class Common:
+class Shared:
     """The rows of one collection. Safe to share among threads; any number of processes and machines may write.
 
     Args:
