@@ -164,7 +164,10 @@ def _desks(settings: Settings) -> Iterator[Desks]:
     from holdfast.integrations.mcp_server.desk import Desks
 
     if not (settings.path / CONFIG).is_file():
+        # The machine's own commands are not the assistant that happens to start first.
+        named, settings.agent = settings.agent, None
         made_store(settings, None)
+        settings.agent = named
         settings.show.note(f"made the store at {settings.path}, agent {settings.me}")
 
     def opened(agent: str) -> Store:

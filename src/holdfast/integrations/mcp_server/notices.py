@@ -17,6 +17,7 @@ from holdfast.integrations.mcp_server.door import (
     ResourceUpdated,
 )
 from holdfast.integrations.mcp_server.resources import touched
+from holdfast.integrations.place import settled
 
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes
@@ -41,19 +42,24 @@ class Notices:
         self.listening = ListenHandler(self._bus)
         self._wanted: dict[str, dict[Any, Any]] = {}  # address -> connection -> a session that reaches it
         self._stop = threading.Event()
+        self._beginning = asyncio.Lock()
         self._changes: Changes | None = None
         self._thread: threading.Thread | None = None
 
-    def follow(self) -> None:
-        """Begins to follow the changes, unless that was begun."""
-        if self._thread is None:
+    async def follow(self) -> None:
+        """Begins to follow the changes, unless that was begun; from when this returns on none is missed."""
+        async with self._beginning:
+            if self._thread is not None:
+                return
+            with contextlib.suppress(HubUnavailable):  # then from when it answers
+                self._changes = await settled(self._open, "now")
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, args=(loop,), name="holdfast-mcp-notices", daemon=True)
             self._thread.start()
 
-    def subscribe(self, uri: str, session: Any) -> None:
+    async def subscribe(self, uri: str, session: Any) -> None:
         """A client of the older protocol wants to hear of a resource, for as long as its connection lasts."""
-        self.follow()
+        await self.follow()
         connection = getattr(session, "_connection", session)
         if not any(connection in sessions for sessions in self._wanted.values()):
             stack = getattr(connection, "exit_stack", None)
@@ -96,16 +102,19 @@ class Notices:
         for sessions in self._wanted.values():
             sessions.pop(connection, None)
 
+    def _open(self, since: str) -> Changes:
+        return self._desks.desk().store.changes(since)
+
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Follows the feed; what cannot be asked now is asked again."""
-        since: str = "now"
+        since = "now"
         while not self._stop.is_set():
             try:
-                self._changes = self._desks.desk().store.changes(since)
-                for version in self._changes:
-                    since = self._changes.cursor
+                changes = self._changes = self._changes or self._open(since)
+                for version in changes:
+                    since = changes.cursor
                     uri, listing = touched(version)
-                    if uri is not None and not loop.is_closed():
+                    if uri is not None:
                         asyncio.run_coroutine_threadsafe(self.tell(uri, listing), loop)
             except HubUnavailable as error:
                 logger.info("changes of others are not told: %s", error)
@@ -113,4 +122,5 @@ class Notices:
                 if not self._stop.is_set():
                     logger.warning("changes are not told any more: %s", error)
                 return
+            self._changes = None
             self._stop.wait(RETRY_S)

@@ -148,7 +148,7 @@ class Protocol:
         """Tells this client from now on when a resource changes."""
         uri = str(params.uri)
         await self._asked(ctx, lambda desk: resources.allowed(desk, uri))
-        self.notices.subscribe(uri, ctx.session)
+        await self.notices.subscribe(uri, ctx.session)
         return types.EmptyResult()
 
     async def unsubscribe(
@@ -164,7 +164,7 @@ class Protocol:
         """The same in the newer protocol: an answer that goes on."""
         uris = [str(uri) for uri in params.notifications.resource_subscriptions or ()]
         await self._asked(ctx, lambda desk: [resources.allowed(desk, uri) for uri in uris])
-        self.notices.follow()
+        await self.notices.follow()
         return await self.notices.listening(ctx, params)
 
     # -- prompts ------------------------------------------------------------------------------------------------------
