@@ -26,6 +26,8 @@ TEXT_CHARS_MAX: Final = 256 << 10
 TAGS_MAX: Final = 50
 WIDER: Final = 4
 """So many times more is looked for where some of what is found may have to be left out."""
+LOOKED_AT: Final = 200
+"""And never more than so many."""
 
 
 class Memory(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -122,7 +124,7 @@ class Memories:
             rows = self.shared.newest(limit * (WIDER if wanted else 1))
             found = [each for each in map(_sound, rows) if each is not None and wanted <= set(each.tags)]
             return found[:limit]
-        more = limit * WIDER
+        more = min(limit * WIDER, LOOKED_AT)
         found = self._of(searched(self.shared.line, query, self.shared.collection, more))
         found = [each for each in found if wanted <= set(each.tags)]
         if not wanted:

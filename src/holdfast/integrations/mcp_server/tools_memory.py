@@ -181,7 +181,7 @@ def search(desk: Desk, given: Search) -> Answer:
     collection = ALIASES.get(given.collection, given.collection) or None
     if collection is not None:
         desk.who.check_read(collection)
-    found = searched(desk.line, given.query, collection, given.limit * memories.WIDER, given.agent or None)
+    found = searched(desk.line, given.query, collection, min(given.limit * memories.WIDER, memories.LOOKED_AT), given.agent or None)
     found = [hit for hit in _holding(desk, found) if desk.who.may_read(hit.collection)]
     return Answer({"hits": [_hit(hit) for hit in found[: given.limit]]})
 
