@@ -14,14 +14,14 @@ from holdfast.integrations.mcp_server.tools import Answer, find
 TOOLS = (*tools_memory.TOOLS, *tools_graph.TOOLS, *tools_mail.TOOLS, *tools_artifacts.TOOLS)
 
 
-def answer(desk: Desk | Store, name: str, **arguments: Any) -> Answer:
+def answer(desk: Desk | Store, tool: str, /, **arguments: Any) -> Answer:
     """What a tool says."""
-    return find(TOOLS, name).call(Desk(desk) if isinstance(desk, Store) else desk, arguments)
+    return find(TOOLS, tool).call(Desk(desk) if isinstance(desk, Store) else desk, arguments)
 
 
-def call(desk: Desk | Store, name: str, **arguments: Any) -> Any:
+def call(desk: Desk | Store, tool: str, /, **arguments: Any) -> Any:
     """The structured answer of a tool."""
-    return answer(desk, name, **arguments).structured
+    return answer(desk, tool, **arguments).structured
 
 
 class Refused(Exception):
@@ -133,8 +133,9 @@ class Reference:
 
     def lines(self) -> bytes:
         """Its file."""
-        out = [{"type": "entity", **each} for each in self.entities]
-        out += [{"type": "relation", **each} for each in self.relations]
+        fields = {"entity": ("name", "entityType", "observations"), "relation": ("from", "to", "relationType")}
+        rows = [("entity", each) for each in self.entities] + [("relation", each) for each in self.relations]
+        out = [{"type": kind, **{name: each[name] for name in fields[kind]}} for kind, each in rows]
         text = "\n".join(json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in out)
         return f"{text}\n".encode() if out else b""
 

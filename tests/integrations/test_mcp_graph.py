@@ -140,7 +140,9 @@ def test_what_two_machines_change_at_once_is_merged(tmp_path: Path) -> None:
 
             found = known(laptop)
             assert found == known(desk)
-            assert sorted(found["A"]) == ["from the desk", "from the laptop", "of both", "older"], "none lost, none twice"
+            assert sorted(found["A"]) == ["from the desk", "from the laptop", "of both", "older"], (
+                "none lost, none twice"
+            )
             assert sorted(found["new"]) == ["desk's", "laptop's"]
             assert set(found) == {"A", "C", "D", "E", "new"}, "what was deleted is gone for both"
             graph = call(desk, "read_graph")

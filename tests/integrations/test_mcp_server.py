@@ -72,9 +72,9 @@ async def client_of(environment: dict[str, str], *words: str, **more: Any) -> As
         yield client
 
 
-async def ask(client: Client, name: str, **arguments: Any) -> Any:
+async def ask(client: Client, tool: str, /, **arguments: Any) -> Any:
     """The structured answer of a tool, which the client has held against the tool's schema."""
-    found = await client.call_tool(name, arguments)
+    found = await client.call_tool(tool, arguments)
     assert not found.is_error, found.content
     return found.structured_content
 
@@ -88,7 +88,7 @@ async def soon(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool]) 
     return found
 
 
-# -- the settings in the documentation ------------------------------------------------------------------------------------
+# -- the settings in the documentation --------
 
 
 def settings_of(language: str, text: str) -> dict[str, Any] | None:
@@ -133,7 +133,7 @@ def test_each_assistants_settings_start_a_server_that_remembers(machine: dict[st
     asyncio.run(run())
 
 
-# -- over HTTP ------------------------------------------------------------------------------------------------------------
+# -- over HTTP --------
 
 
 class Served:
@@ -192,7 +192,9 @@ def test_several_clients_over_http_each_by_its_token(machine: dict[str, str]) ->
     async def without_tokens() -> None:
         async with over_http(served.url(open_one)) as client, over_http(served.url(remote[1]["url"])) as other:
             assert (await ask(client, "remember", text="the tide turns", key="tide"))["agent"] == "vscode-laptop"
-            assert [each["text"] for each in (await ask(other, "recall", query="tide"))["memories"]] == ["the tide turns"]
+            assert [each["text"] for each in (await ask(other, "recall", query="tide"))["memories"]] == [
+                "the tide turns"
+            ]
             with pytest.raises(MCPError, match="no tool 'unknown'"):
                 await other.call_tool("unknown", {})
             wrong = await other.call_tool("remember", {"text": ""})
@@ -209,7 +211,9 @@ def test_several_clients_over_http_each_by_its_token(machine: dict[str, str]) ->
         until(lambda: served.answers("POST")[0] == 401, "everybody needs a token")
         for found in remote:
             if "headers" in found:
-                shown = {name: value.replace("${HOLDFAST_MCP_TOKEN}", token) for name, value in found["headers"].items()}
+                shown = {
+                    name: value.replace("${HOLDFAST_MCP_TOKEN}", token) for name, value in found["headers"].items()
+                }
             else:
                 shown = {"Authorization": f"Bearer {token}"}
             async with over_http(served.url(found["url"].partition("?")[0]), shown) as client:
@@ -245,7 +249,7 @@ def test_beyond_this_machine_it_wants_tokens_and_tls(machine: dict[str, str]) ->
     assert refused.stdout == ""
 
 
-# -- the protocol ---------------------------------------------------------------------------------------------------------
+# -- the protocol --------
 
 
 def test_the_reference_servers_tools_resource_and_notices(machine: dict[str, str]) -> None:
@@ -282,7 +286,9 @@ def test_the_reference_servers_tools_resource_and_notices(machine: dict[str, str
             oracle.create_entities([{"name": "A", "entityType": "t", "observations": ["o"]}])
             (content,) = (await client.read_resource(uri)).contents
             assert content.text == json.dumps(oracle.read_graph(), indent=2)
-            found = await client.call_tool("create_relations", {"relations": [{"from": "A", "to": "B", "relationType": "r"}]})
+            found = await client.call_tool(
+                "create_relations", {"relations": [{"from": "A", "to": "B", "relationType": "r"}]}
+            )
             assert (found.is_error, found.content[0].text.splitlines()[0]) == (True, "Entity with name B not found")
 
     async def newer() -> None:
@@ -372,7 +378,9 @@ def test_nothing_acknowledged_is_lost_to_kill_9_and_only_the_protocol_is_on_stdo
     process.kill()
     process.wait()
     process.stdin.close()
-    acknowledged += [json.loads(line)["result"]["structuredContent"]["key"] for line in process.stdout if line[-1:] == b"\n"]
+    acknowledged += [
+        json.loads(line)["result"]["structuredContent"]["key"] for line in process.stdout if line[-1:] == b"\n"
+    ]
     process.stdout.close()
     with Store(machine["HOLDFAST_STORE"], "claude", hub=[], limits=LIMITS) as store:
         kept = set(store.keys(collection="mcp-memory"))

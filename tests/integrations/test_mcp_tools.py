@@ -29,7 +29,12 @@ def texts(desk: Store | Desk, query: str = "", **more: Any) -> list[str]:
 def test_what_is_remembered_is_found_replaced_and_forgotten(tmp_path: Path) -> None:
     with Store(tmp_path, "ada", hub=[], limits=LIMITS) as ada, Store(tmp_path, "eve", hub=[], limits=LIMITS) as eve:
         first = call(ada, "remember", text="She likes black tea", key="tea", tags=["she", " drinks "])
-        assert (first["key"], first["agent"], first["replaced"], first["scope"]) == ("tea", "ada", False, "this machine")
+        assert (first["key"], first["agent"], first["replaced"], first["scope"]) == (
+            "tea",
+            "ada",
+            False,
+            "this machine",
+        )
         assert first["tags"] == ["drinks", "she"]
         made = call(eve, "remember", text="The harbour opens at nine")
         assert made["key"].startswith("memory_")
@@ -113,7 +118,10 @@ def test_mail_is_sent_read_answered_and_marked(tmp_path: Path) -> None:
         (letter,) = call(eve, "inbox")["messages"]
         assert (letter["sender"], letter["body"], letter["priority"]) == ("ada", {"look at": "a.py"}, "high")
         call(eve, "send", reply_to=sent["id"], body="Done")
-        assert [each["body"] for each in call(ada, "inbox", thread="review")["messages"]] == [{"look at": "a.py"}, "Done"]
+        assert [each["body"] for each in call(ada, "inbox", thread="review")["messages"]] == [
+            {"look at": "a.py"},
+            "Done",
+        ]
         call(eve, "mark", id=sent["id"], **{"as": "done"}, result={"rows": 3})
         assert call(eve, "inbox")["messages"] == []
         assert call(eve, "inbox", state="done")["messages"][0]["id"] == sent["id"]

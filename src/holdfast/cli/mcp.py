@@ -31,7 +31,9 @@ SHIP_S: Final = 10.0
 
 
 @shell.command("mcp")
-@click.option("--http", is_flag=True, help="serve several clients over HTTP, instead of one at standard input and output")
+@click.option(
+    "--http", is_flag=True, help="serve several clients over HTTP, instead of one at standard input and output"
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="beyond loopback it needs tokens and TLS")
 @click.option("--port", default=8085, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one")
 @click.option("--tokens", type=click.Path(path_type=Path), metavar="DIR",

@@ -15,7 +15,7 @@ import msgspec
 
 from holdfast.corpus.search import WORDS
 from holdfast.errors import BlobCorrupt, NotFound, UsageError
-from holdfast.integrations.mcp_server.shared import Shared, Raw
+from holdfast.integrations.mcp_server.shared import Raw, Shared
 from holdfast.node.objects import OBJECTS, HoldfastStore
 from holdfast.node.shelf import Row
 

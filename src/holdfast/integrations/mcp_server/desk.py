@@ -10,10 +10,10 @@ from typing import Self
 from holdfast.hub.principal import ANYBODY, Principal
 from holdfast.integrations.mcp_server import artifacts, graph, memories
 from holdfast.integrations.mcp_server.artifacts import Artifacts
-from holdfast.integrations.mcp_server.shared import Shared
 from holdfast.integrations.mcp_server.graph import Graph
 from holdfast.integrations.mcp_server.memories import Memories
 from holdfast.integrations.mcp_server.reach import Line
+from holdfast.integrations.mcp_server.shared import Shared
 from holdfast.node.store import Store
 
 ALIASES = {"memory": memories.COLLECTION, "graph": graph.COLLECTION, "artifacts": artifacts.COLLECTION}

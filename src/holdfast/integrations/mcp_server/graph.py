@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from holdfast.errors import NotFound
-from holdfast.integrations.mcp_server.shared import KEEP, Shared, Maker, Raw
+from holdfast.integrations.mcp_server.shared import KEEP, Maker, Raw, Shared
 from holdfast.integrations.place import segment
 from holdfast.node.shelf import Row
 
@@ -42,9 +42,7 @@ class Entity(msgspec.Struct):
 
     name: Annotated[str, Meta(description="The name of the entity")]
     entityType: Annotated[str, Meta(description="The type of the entity")]
-    observations: Annotated[
-        list[str], Meta(description="An array of observation contents associated with the entity")
-    ]
+    observations: Annotated[list[str], Meta(description="An array of observation contents associated with the entity")]
 
 
 class Relation(msgspec.Struct, frozen=True):
@@ -136,7 +134,7 @@ class Graph:
         return Knowledge([each.entity for each in found], [relation for _, relation in relations])
 
     def search_nodes(self, query: str) -> Knowledge:
-        """Entities that hold this text in their name, type or observations, whatever the case; and what touches them."""
+        """Entities that hold this text in their name, type or observations, in any case; and what touches them."""
         text = query.lower()
 
         def holds(entity: Entity) -> bool:
@@ -352,7 +350,9 @@ def _gone(_: Row | None) -> None:
 
 
 def _nobody(name: str) -> NotFound:
-    return NotFound(f"Entity with name {name} not found", hint="create_entities makes it; read_graph shows what there is")
+    return NotFound(
+        f"Entity with name {name} not found", hint="create_entities makes it; read_graph shows what there is"
+    )
 
 
 def told(value: Any) -> Any:

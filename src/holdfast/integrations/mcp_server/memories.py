@@ -10,13 +10,12 @@ import msgspec
 
 from holdfast.corpus.search import WORDS
 from holdfast.errors import NotFound, UsageError
-from holdfast.integrations.mcp_server.shared import KEEP, Shared, Raw
 from holdfast.integrations.mcp_server.graph import ENTITIES, Graph, known
 from holdfast.integrations.mcp_server.reach import Line
+from holdfast.integrations.mcp_server.shared import KEEP, Raw, Shared
 from holdfast.log.drafts import new_id
 from holdfast.log.versions import Version
 from holdfast.node.shelf import Row
-from holdfast.node.store import Store
 
 logger = logging.getLogger(__name__)
 

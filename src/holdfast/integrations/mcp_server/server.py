@@ -90,7 +90,9 @@ class Protocol:
             return _failed(error)
         except Exception as error:
             logger.exception("%s failed", tool.name)
-            return _failed(HoldfastError(f"a fault of our own: {type(error).__name__}: {error}", hint="please report it"))
+            return _failed(
+                HoldfastError(f"a fault of our own: {type(error).__name__}: {error}", hint="please report it")
+            )
         if tool.writes:
             for uri in _changed(tool, params.arguments or {}):
                 await self.notices.tell(uri)
@@ -226,7 +228,9 @@ def agent_of(who: Principal, named: str, usual: str) -> str:
     if who is not ANYBODY and not who.writes_as(agent):
         # A token that writes as nobody reads at the server's own desk, where `Tool.call` lets it write nothing.
         if named or not who.may(READ):
-            raise Denied(f"{who} may not act as the agent {agent!r:.80}", hint="?agent= names one that the token covers")
+            raise Denied(
+                f"{who} may not act as the agent {agent!r:.80}", hint="?agent= names one that the token covers"
+            )
         return usual
     return agent
 
@@ -278,4 +282,3 @@ def _changed(tool: Tool, arguments: dict[str, Any]) -> list[str]:
     if tool.theme == tools_artifacts.THEME and isinstance(name, str):
         return [artifact_uri(name)]
     return []
-

@@ -1,4 +1,4 @@
-"""One client at standard input and output, as assistants start a server. Nothing but the protocol goes to the output."""
+"""One client at standard input and output, as assistants start a server. Only the protocol goes to the output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""artifact_put, artifact_get, artifact_list: files that assistants hand on to later conversations and other machines."""
+"""artifact_put, artifact_get, artifact_list: files that assistants hand on to later conversations, on any machine."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ TOOLS: Final = (
     Tool(
         name="artifact_put",
         title="Keep a file",
-        description="Keep a file that you made, such as a report, a plan, code or a picture, for later conversations and"
+        description="Keep a file that you made, such as a report, code or a picture, for later conversations, and"
         " for agents on other machines. A name that is taken gets a new version; earlier ones stay.",
         theme=THEME,
         arguments=Put,

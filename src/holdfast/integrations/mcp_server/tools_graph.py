@@ -1,4 +1,4 @@
-"""The nine tools of the MCP project's reference memory server: same names, arguments and answers, so that it is a drop-in.
+"""The nine tools of the MCP project's reference memory server: same names, arguments and answers, for a drop-in.
 
 Descriptions, schemas and the texts of answers are that server's, as clients and prompts are written for them.
 """

@@ -24,9 +24,7 @@ Act = Literal["read", "ack", "done", "archive", "unread"]
 class Inbox(msgspec.Struct, forbid_unknown_fields=True):
     """Arguments."""
 
-    to: Annotated[
-        str, Meta(description="Whose inbox: an agent's name, or people. Without it your own")
-    ] = ""
+    to: Annotated[str, Meta(description="Whose inbox: an agent's name, or people. Without it your own")] = ""
     state: Annotated[State, Meta(description="Which messages; open are those that still wait")] = "open"
     thread: Annotated[str, Meta(description="One conversation instead, oldest first, to whomever")] = ""
     limit: Annotated[int, Meta(ge=1, le=200, description="The newest so many")] = 20
@@ -60,12 +58,10 @@ class Send(msgspec.Struct, forbid_unknown_fields=True):
     """Arguments."""
 
     body: Annotated[Any, Meta(description="What to say: text, or a JSON object")]
-    to: Annotated[
-        str, Meta(description="An agent's name, or people; not with reply_to, which goes to the sender")
-    ] = ""
-    kind: Annotated[
-        str, Meta(description="message, report (for people), question, alert, or a word of your own")
-    ] = "message"
+    to: Annotated[str, Meta(description="An agent's name, or people; not with reply_to, which goes to the sender")] = ""
+    kind: Annotated[str, Meta(description="message, report (for people), question, alert, or a word of your own")] = (
+        "message"
+    )
     priority: Annotated[Literal["low", "normal", "high", "hot"], Meta(description="How urgent it is")] = "normal"
     task: Annotated[str, Meta(description="The task that it belongs to")] = ""
     thread: Annotated[str, Meta(description="The conversation that it belongs to")] = ""
@@ -131,7 +127,9 @@ def send(desk: Desk, given: Send) -> Answer:
     store = desk.store
     if given.reply_to:
         if given.to or given.thread or given.task:
-            raise UsageError("a reply with a receiver, a thread or a task of its own", hint="leave to, thread, task away")
+            raise UsageError(
+                "a reply with a receiver, a thread or a task of its own", hint="leave to, thread, task away"
+            )
         kind = "" if given.kind == "message" else given.kind
         mail = store.mail(given.reply_to)
         made = mail.reply(given.body, kind=kind, priority=given.priority, dedupe=given.dedupe or None)
@@ -156,7 +154,8 @@ def mark(desk: Desk, given: Mark) -> Answer:
     mail = desk.store.mail(given.id, sender=given.sender or None)
     if mail.message.to not in (None, desk.agent) and not desk.who.may(INBOX):
         raise Denied(
-            f"{given.id!r:.80} is in the inbox of {mail.message.to}", hint="mark your own mail, or use a token for inboxes"
+            f"{given.id!r:.80} is in the inbox of {mail.message.to}",
+            hint="mark your own mail, or use a token for inboxes",
         )
     if given.result is not None and given.as_ != "done":
         raise UsageError(f"a result with {given.as_!r}", hint="as: done")
@@ -192,8 +191,8 @@ TOOLS: Final = (
     Tool(
         name="inbox",
         title="Inbox",
-        description="Read messages that agents on this or any other machine, or people, have sent you; or another inbox,"
-        " such as that of people; or one conversation. Reading does not mark them: use mark.",
+        description="Read messages that agents on this or any other machine, or people, have sent you; or an inbox"
+        " of others, such as people; or one conversation. Reading does not mark them: use mark.",
         theme=THEME,
         arguments=Inbox,
         result=Letters,

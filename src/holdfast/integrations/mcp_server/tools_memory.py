@@ -38,7 +38,9 @@ class Remember(msgspec.Struct, forbid_unknown_fields=True):
     text: Annotated[str, Meta(description="What to remember, in whole sentences that make sense by themselves")]
     key: Annotated[
         str,
-        Meta(description="A name to find and replace it by later, such as favourite-tea. Without one it gets a new one"),
+        Meta(
+            description="A name to find and replace it by later, such as favourite-tea. Without one it gets a new one"
+        ),
     ] = ""
     tags: Annotated[list[str], Meta(description="What to file it under, such as a project's or a person's name")] = []
 
@@ -52,7 +54,8 @@ class Remembered(msgspec.Struct):
     time: str
     tags: list[str]
     rivals: Annotated[
-        list[str], Meta(description="What other machines said under this key at the same time; remember it anew to settle it")
+        list[str],
+        Meta(description="What other machines said under this key at the same time; remember it anew to settle it"),
     ]
     score: Annotated[float | None, Meta(description="How well it fits the query, where that is known")] = None
 
@@ -181,7 +184,9 @@ def search(desk: Desk, given: Search) -> Answer:
     collection = ALIASES.get(given.collection, given.collection) or None
     if collection is not None:
         desk.who.check_read(collection)
-    found = searched(desk.line, given.query, collection, min(given.limit * memories.WIDER, memories.LOOKED_AT), given.agent or None)
+    found = searched(
+        desk.line, given.query, collection, min(given.limit * memories.WIDER, memories.LOOKED_AT), given.agent or None
+    )
     found = [hit for hit in _holding(desk, found) if desk.who.may_read(hit.collection)]
     return Answer({"hits": [_hit(hit) for hit in found[: given.limit]]})
 
@@ -310,7 +315,7 @@ TOOLS: Final = (
     Tool(
         name="forget",
         title="Forget",
-        description="Take a memory away, by its key, on every machine. Its history stays readable with the history tool.",
+        description="Take a memory away, by its key, on every machine. The history tool still shows what it was.",
         theme=THEME,
         arguments=Forget,
         result=Forgotten,
