@@ -74,7 +74,8 @@ def mcp_command(context: click.Context, /, **given: Any) -> int | None:
     if given["import_memory"] is not None:
         return _take(settings, given["import_memory"].read())
     if given["export_memory"] is not None:
-        return _give(settings, given["export_memory"])
+        _give(settings, given["export_memory"])
+        return None
     if not given["http"] and (named := _said(context, _HTTP_ONLY)):
         raise UsageError(f"{named} is for a server over HTTP", hint="holdfast mcp --http")
     return _serve(settings, given)

@@ -151,8 +151,9 @@ class Memories:
             row = rows[hit.key]
             entity = known(row).entity
             text = f"{entity.name} ({entity.entityType}): {'; '.join(entity.observations)}"
-            seen = {"agent": row.agent, "time": row.time / 1000, "score": getattr(hit, "score", None)}
-            found.append(Memory(key=f"graph/{entity.name}", text=text, **seen))
+            score = getattr(hit, "score", None)
+            made = Memory(key=f"graph/{entity.name}", text=text, agent=row.agent, time=row.time / 1000, score=score)
+            found.append(made)
         return found
 
 

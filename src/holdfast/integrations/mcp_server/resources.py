@@ -15,7 +15,7 @@ from holdfast.integrations.mcp_server.desk import Desk
 from holdfast.integrations.mcp_server.reach import noting
 from holdfast.integrations.mcp_server.tools import as_text
 from holdfast.integrations.mcp_server.tools_artifacts import text_of
-from holdfast.integrations.mcp_server.tools_mail import letter
+from holdfast.integrations.mcp_server.tools_mail import conversation, letter
 from holdfast.integrations.mcp_server.uris import (
     ARTIFACTS,
     GRAPH,
@@ -128,7 +128,7 @@ def read(desk: Desk, uri: str) -> Content:
         elif kind == MEMORIES:
             told = {"memories": desk.memories.recall("", limit=MEMORIES_MAX)}
         else:
-            told = {"session": which, "messages": [letter(each) for each in _messages(desk, which)]}
+            told = {"session": which, "messages": [letter(each) for each in conversation(desk, which, SESSION_MAX)]}
             if not told["messages"]:
                 raise NotFound(f"there is no session {which!r:.200}", hint="the list of resources shows the newest")
     if missed and isinstance(told, dict):
@@ -136,15 +136,16 @@ def read(desk: Desk, uri: str) -> Content:
     return Content(uri=uri, media_type=JSON, text=as_text(told))
 
 
-def allowed(desk: Desk, uri: str) -> None:
-    """Returns only if whoever sits at a desk may read what has this address, whether or not it is there.
+def allowed(desk: Desk, *uris: str) -> None:
+    """Returns only if whoever sits at a desk may read what has these addresses, whether or not it is there.
 
     Raises:
         NotFound: nothing has an address like that.
         Denied: he may not.
     """
     desk.who.need(READ)
-    desk.who.check_read(_NEEDS[meant(uri)[0]])
+    for uri in uris:
+        desk.who.check_read(_NEEDS[meant(uri)[0]])
 
 
 def touched(version: Version) -> tuple[str | None, bool]:
@@ -165,7 +166,7 @@ def touched(version: Version) -> tuple[str | None, bool]:
 def _sessions(desk: Desk) -> list[Listed]:
     newest: dict[str, Message] = {}
     counts: dict[str, int] = {}
-    for each in _messages(desk, None):
+    for each in conversation(desk, None, LOOKED_AT):
         if each.thread:
             newest[each.thread] = each
             counts[each.thread] = counts.get(each.thread, 0) + 1
@@ -190,16 +191,3 @@ def _files(desk: Desk) -> list[Listed]:
         )
         for each in desk.artifacts.find()
     ]
-
-
-def _messages(desk: Desk, thread: str | None) -> list[Message]:
-    """The newest messages, or those of a thread, oldest of them first."""
-    store = desk.store
-    limit = LOOKED_AT if thread is None else SESSION_MAX
-
-    def beside() -> list[Message]:
-        places = (store, *desk.line.neighbours())
-        found = [each for place in places for each in place.messages(agent=place.agent, thread=thread, limit=limit)]
-        return sorted(found, key=lambda each: (each.time, each.agent, each.seq))[-limit:]
-
-    return desk.line.ask(lambda: store.messages(thread=thread, limit=limit), beside)

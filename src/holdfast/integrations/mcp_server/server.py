@@ -165,7 +165,7 @@ class Protocol:
     ) -> types.SubscriptionsListenResult:
         """The same in the newer protocol: an answer that goes on."""
         uris = [str(uri) for uri in params.notifications.resource_subscriptions or ()]
-        await self._asked(ctx, lambda desk: [resources.allowed(desk, uri) for uri in uris])
+        await self._asked(ctx, lambda desk: resources.allowed(desk, *uris))
         await self.notices.follow()
         return await self.notices.listening(ctx, params)
 
@@ -198,16 +198,11 @@ class Protocol:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _desk(self, ctx: ServerRequestContext[Any, Any]) -> Desk:
-        """The desk of whoever asks. May open a store: for threads.
-
-        Raises:
-            Denied: the token does not write as the agent that is named.
-        """
+        """The desk of whoever asks, as the door found out. May open a store: for threads."""
         scope = getattr(ctx.request, "scope", None)
         if scope is None:
             return self._desks.desk()
-        who = principal_of(scope)
-        return self._desks.desk(agent_of(who, scope.get(AGENT, ""), self._desks.agent)).seen_by(who)
+        return self._desks.desk(scope.get(AGENT, "")).seen_by(principal_of(scope))
 
     async def _asked(self, ctx: ServerRequestContext[Any, Any], question: Callable[[Desk], T]) -> T:
         """What a desk says; an error becomes the protocol's."""

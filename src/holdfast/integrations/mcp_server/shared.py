@@ -59,7 +59,8 @@ class Shared:
         self._lock = threading.Lock()  # one writer of this process at a time: the others would only have to look again
         if store.hubs:
             NodeShelf(store, collection)  # tells the hub what rows are found by
-            self._at_hub = store._reader().hub.collection(collection, Schema(None, index=(PATH,)))
+            schema: Schema[Any] = Schema(None, index=(PATH,))
+            self._at_hub = store._reader().hub.collection(collection, schema)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -127,7 +128,7 @@ class Shared:
         self, own: Mapping[str, Stored | None], found: Mapping[str, Row], made: Mapping[str, Raw | None], left: Any
     ) -> None:
         """Writes rows, and takes those that are written from what is left to do."""
-        rows = []
+        rows: list[tuple[str, Raw | None, int]] = []
         for key, raw in made.items():
             before, row = own[key], found.get(key)
             over = others_under(row, self.store.agent) if row is not None else {}

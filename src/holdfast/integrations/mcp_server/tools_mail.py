@@ -14,7 +14,7 @@ from holdfast.hub.principal import INBOX
 from holdfast.integrations.mcp_server.desk import Desk
 from holdfast.integrations.mcp_server.tools import Answer, Tool
 from holdfast.log.drafts import MESSAGES
-from holdfast.node.tracing import listed
+from holdfast.node.tracing import _listed_beside, listed
 
 THEME: Final = "mail"
 State = Literal["open", "unread", "needs", "all", "read", "acknowledged", "done", "snoozed", "archived"]
@@ -99,27 +99,29 @@ class Marked(msgspec.Struct):
 
 def inbox(desk: Desk, given: Inbox) -> Answer:
     """See its description."""
-    box = given.to or desk.agent
-    store = desk.store
-
-    def beside() -> list[tuple[Message, str]]:
-        found = [(each, "") for place in (store, *desk.line.neighbours()) for each in _own(place, given, box)]
-        return sorted(found, key=lambda pair: (pair[0].time, pair[0].agent, pair[0].seq))[-given.limit :]
-
     if given.thread:
-        which: dict[str, Any] = {"thread": given.thread, "limit": given.limit}
-        found = desk.line.ask(lambda: [(each, "") for each in store.messages(**which)], beside)
-    elif store.hubs:
-        found = desk.line.ask(lambda: listed(store, box, given.state, given.limit), beside)
+        found = [(each, "") for each in conversation(desk, given.thread, given.limit)]
     else:
-        found = listed(store, box, given.state, given.limit)
+        found = waiting(desk, given.to or desk.agent, given.state, given.limit)
     return Answer({"messages": [letter(message, state) for message, state in found]})
 
 
-def _own(place: Any, given: Inbox, box: str) -> list[Message]:
-    narrow: dict[str, Any] = {"thread": given.thread} if given.thread else {"to": box}
-    found: list[Message] = place.messages(agent=place.agent, limit=given.limit, **narrow)
-    return found
+def waiting(desk: Desk, box: str, state: str, limit: int) -> list[tuple[Message, str]]:
+    """The newest messages of an inbox in a state, oldest of them first, each with where it lies."""
+    store = desk.store
+    return desk.line.ask(lambda: listed(store, box, state, limit), lambda: _listed_beside(store, box, state, limit))
+
+
+def conversation(desk: Desk, thread: str | None, limit: int) -> list[Message]:
+    """The newest messages, or those of a thread, oldest of them first."""
+    store = desk.store
+
+    def beside() -> list[Message]:
+        places = (store, *desk.line.neighbours())
+        found = [each for place in places for each in place.messages(agent=place.agent, thread=thread, limit=limit)]
+        return sorted(found, key=lambda each: (each.time, each.agent, each.seq))[-limit:]
+
+    return desk.line.ask(lambda: store.messages(thread=thread, limit=limit), beside)
 
 
 def send(desk: Desk, given: Send) -> Answer:
