@@ -353,8 +353,3 @@ def _nobody(name: str) -> NotFound:
     return NotFound(
         f"Entity with name {name} not found", hint="create_entities makes it; read_graph shows what there is"
     )
-
-
-def told(value: Any) -> Any:
-    """Entities, relations and the like as JSON values."""
-    return msgspec.to_builtins(value)
