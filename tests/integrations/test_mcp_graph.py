@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from holdfast import Store
 from holdfast.cli import main
 from holdfast.errors import NotFound, UsageError
+from holdfast.integrations.mcp_server import graph
 from holdfast.integrations.mcp_server.desk import Desk
 from holdfast.integrations.mcp_server.jsonl import lines, take
+from holdfast.node.shelf import Row
 from tests.flow.hubs import HubProcess
 from tests.integrations.mcp_places import Reference, Refused, answer, call, said_by
 from tests.integrations.places import LIMITS
@@ -128,10 +130,12 @@ def test_what_two_machines_change_at_once_is_merged(tmp_path: Path) -> None:
             there = answer(laptop, "add_observations", **adds("A", "from the laptop", "of both"))
             assert "the hub does not answer" in there.note
             call(laptop, "delete_observations", deletions=[{"entityName": "A", "observations": ["old"]}])
+            call(laptop, "delete_observations", deletions=[{"entityName": "D", "observations": ["old"]}])
+            call(desk, "add_observations", **adds("D", "more"))
             call(laptop, "delete_entities", entityNames=["B"])
             call(laptop, "create_entities", entities=[entity("new", "laptop's", kind="first")])
             # The desk has never seen rows of the laptop's but through the hub: it goes by its own.
-            assert known(desk) == {"D": ["old", "older", "desk's"]}
+            assert known(desk) == {"D": ["old", "older", "desk's", "more"]}
             call(desk, "create_entities", entities=[entity("new", "desk's", kind="second"), entity("E", "desk's")])
             call(desk, "create_entities", entities=[entity("A", "from the desk", "of both", kind="late")])
             hub.start()
@@ -143,17 +147,18 @@ def test_what_two_machines_change_at_once_is_merged(tmp_path: Path) -> None:
             assert sorted(found["A"]) == ["from the desk", "from the laptop", "of both", "older"], (
                 "none lost, none twice"
             )
+            assert sorted(found["D"]) == ["desk's", "more", "older"], "what one deleted the other does not bring back"
             assert sorted(found["new"]) == ["desk's", "laptop's"]
             assert set(found) == {"A", "C", "D", "E", "new"}, "what was deleted is gone for both"
-            graph = call(desk, "read_graph")
-            assert {each["name"]: each["entityType"] for each in graph["entities"]} == {
+            whole = call(desk, "read_graph")
+            assert {each["name"]: each["entityType"] for each in whole["entities"]} == {
                 "A": "thing",
                 "C": "thing",
                 "D": "thing",
                 "E": "thing",
                 "new": "first",
             }
-            assert graph["relations"] == []
+            assert whole["relations"] == []
             # Whoever changes it next settles it: one row stands for all.
             call(desk, "add_observations", **adds("A", "settled"))
             assert desk.flush(30)
@@ -186,8 +191,22 @@ def test_two_writers_of_one_agent_and_two_agents_lose_nothing(tmp_path: Path) ->
         for thread in threads:
             thread.join()
         assert sorted(map(int, known(ada)["A"])) == list(range(30))
+
+        seen = []
+
+        def late(row: Row | None) -> dict[str, Any]:
+            assert row is not None
+            if not seen:  # another process writes between what this one reads and what it writes
+                call(desks[1], "add_observations", **adds("A", "30"))
+            seen.append(row.version)
+            now = graph.known(row)
+            now.entity.observations.append("31")
+            return now.raw()
+
+        desks[0].graph.shared.change({graph.key_of("A"): late})
+        assert (len(seen), sorted(map(int, known(ada)["A"]))) == (2, list(range(32)))
         call(eve, "add_observations", **adds("A", "eve's"))
-        assert len(known(ada)["A"]) == 31, "agents of one machine know each other's without a hub"
+        assert len(known(ada)["A"]) == 33, "agents of one machine know each other's without a hub"
         call(ada, "delete_entities", entityNames=["A"])
         assert known(eve) == {}
 
