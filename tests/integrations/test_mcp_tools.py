@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from holdfast import Store
+from holdfast import Hub, Store
+from holdfast.collections.sessions import MESSAGE, SESSION, draft, key_of
 from holdfast.errors import Denied, NotFound, UsageError
 from holdfast.hub.principal import READ, WRITE, Principal
 from holdfast.integrations.mcp_server import prompts, resources
@@ -49,8 +50,8 @@ def test_what_is_remembered_is_found_replaced_and_forgotten(tmp_path: Path) -> N
         assert texts(ada, limit=1) == ["The harbour opens at nine"]
 
         assert call(eve, "remember", text="She likes coffee now", key="tea")["replaced"]
-        assert texts(ada, "black tea") == [], "what was replaced does not come back"
-        assert [each["text"] for each in call(ada, "search", query="black tea")["hits"]] == []
+        assert texts(ada, "black") == [], "what was replaced does not come back"
+        assert [each["text"] for each in call(ada, "search", query="black")["hits"]] == []
         assert [each["text"] for each in call(ada, "search", query="likes coffee")["hits"]] == ["She likes coffee now"]
         past = call(ada, "history", key="tea")["versions"]
         assert [(each["agent"], each["text"]) for each in past] == [
@@ -178,6 +179,47 @@ def test_two_machines_share_what_is_remembered(machines: tuple[Store, Store], hu
         hub.start()
     assert laptop.flush(30)
     assert texts(desk, key=f"{laptop.agent}-mast") == ["The mast is ash"]
+
+
+def test_sessions_of_all_kinds_can_be_attached(machines: tuple[Store, Store], hub: HubProcess) -> None:
+    laptop, desk = machines
+    session, other = f"session_{laptop.agent}", f"session_hub-{laptop.agent}"
+    about: dict[str, Any] = {"agent_name": laptop.agent, "status": "active", "created_at": "2026-01-01T00:00:00Z"}
+    about |= {"updated_at": "2026-01-02T00:00:00Z", "metadata": {"title": "The keel", "tool": "claude-code"}}
+
+    def write(kind: str, part: str, content: dict[str, Any]) -> None:  # as whoever follows transcripts does
+        made = draft(kind, key_of(session, kind, part), content)
+        laptop._append((msgspec.structs.replace(made, tags=()),), False)
+
+    write(SESSION, "", about)
+    for number in (3, 1, 2):
+        said = {"role": "user", "content": f"number {number}", "timestamp": "2026-01-02T00:00:00Z"}
+        write(MESSAGE, f"m{number}", said)
+
+    def listed(store: Store) -> dict[str, str]:
+        return {each.uri: each.title for each in resources.page(Desk(store), None)[0]}
+
+    def shown(store: Store, name: str) -> list[Any]:
+        content = resources.read(Desk(store), f"holdfast://sessions/{name}").text or ""
+        return [each["content"] for each in msgspec.json.decode(content)["messages"]]
+
+    assert listed(laptop)[f"holdfast://sessions/{session}"] == "The keel", "before it has reached the hub"
+    assert laptop.flush(30)
+    with Hub(hub.url) as plain:
+        plain.sessions.create(desk.agent, id=other)
+        plain.sessions.add(other, "user", "through the hub")
+    for store in machines:
+        assert {f"holdfast://sessions/{session}", f"holdfast://sessions/{other}"} <= listed(store).keys()
+        assert shown(store, session) == ["number 3", "number 1", "number 2"]
+        assert shown(store, other) == ["through the hub"]
+    hub.kill()
+    try:
+        assert shown(laptop, session) == ["number 3", "number 1", "number 2"]
+        assert listed(laptop)[f"holdfast://sessions/{session}"] == "The keel"
+        with pytest.raises(NotFound):
+            resources.read(Desk(desk), f"holdfast://sessions/{session}")
+    finally:
+        hub.start()
 
 
 def test_rivals_are_shown_until_they_are_settled(tmp_path: Path) -> None:

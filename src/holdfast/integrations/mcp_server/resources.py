@@ -7,15 +7,14 @@ from typing import Any, Final
 import msgspec
 
 from holdfast import clock
-from holdfast.collections import Message
+from holdfast.collections.sessions import is_session_id, session_of
 from holdfast.errors import NotFound, UsageError
 from holdfast.hub.principal import READ
-from holdfast.integrations.mcp_server import artifacts, graph, memories
+from holdfast.integrations.mcp_server import artifacts, graph, memories, sessions
 from holdfast.integrations.mcp_server.desk import Desk
 from holdfast.integrations.mcp_server.reach import noting
 from holdfast.integrations.mcp_server.tools import as_text
 from holdfast.integrations.mcp_server.tools_artifacts import text_of
-from holdfast.integrations.mcp_server.tools_mail import conversation, letter
 from holdfast.integrations.mcp_server.uris import (
     ARTIFACTS,
     GRAPH,
@@ -26,14 +25,11 @@ from holdfast.integrations.mcp_server.uris import (
     session_uri,
 )
 from holdfast.log.drafts import MESSAGES
+from holdfast.log.marks import SESSIONS as SESSIONS_KEPT
 from holdfast.log.versions import Version
 
 JSON: Final = "application/json"
 PAGE: Final = 100
-LOOKED_AT: Final = 1000
-"""So many of the newest messages say which sessions there are."""
-SESSION_MAX: Final = 1000
-"""So many messages of a session are shown: the newest."""
 MEMORIES_MAX: Final = 200
 
 
@@ -63,7 +59,7 @@ TEMPLATES: Final = (
         uri=f"{SESSIONS}{{id}}",
         name="session",
         title="Session",
-        description="The messages of a conversation, by the id of its thread",
+        description="The messages of a session, or of a thread, by its id",
     ),
     Listed(
         uri=f"{ARTIFACTS}{{+name}}",
@@ -101,8 +97,7 @@ def page(desk: Desk, cursor: str | None) -> tuple[list[Listed], str | None]:
         raise UsageError(f"not a cursor: {cursor!r:.80}", hint="what the page before gave")
     start = int(cursor or 0)
     found = [each for each in _FIXED if desk.who.may_read(_NEEDS[each.uri])]
-    if desk.who.may_read(MESSAGES):
-        found += _sessions(desk)
+    found += _sessions(desk)
     if desk.who.may_read(artifacts.COLLECTION):
         found += _files(desk)
     end = start + PAGE
@@ -115,9 +110,8 @@ def read(desk: Desk, uri: str) -> Content:
     Raises:
         NotFound: there is none of this address.
     """
-    desk.who.need(READ)
+    allowed(desk, uri)
     kind, which = meant(uri)
-    desk.who.check_read(_NEEDS[kind])
     with noting() as missed:
         if kind == ARTIFACTS:
             about, data = desk.artifacts.get(which)
@@ -128,7 +122,7 @@ def read(desk: Desk, uri: str) -> Content:
         elif kind == MEMORIES:
             told = {"memories": desk.memories.recall("", limit=MEMORIES_MAX)}
         else:
-            told = {"session": which, "messages": [letter(each) for each in conversation(desk, which, SESSION_MAX)]}
+            told = {"session": which, "messages": sessions.messages(desk, which)}
             if not told["messages"]:
                 raise NotFound(f"there is no session {which!r:.200}", hint="the list of resources shows the newest")
     if missed and isinstance(told, dict):
@@ -145,7 +139,8 @@ def allowed(desk: Desk, *uris: str) -> None:
     """
     desk.who.need(READ)
     for uri in uris:
-        desk.who.check_read(_NEEDS[meant(uri)[0]])
+        kind, which = meant(uri)
+        desk.who.check_read(SESSIONS_KEPT if kind == SESSIONS and is_session_id(which) else _NEEDS[kind])
 
 
 def touched(version: Version) -> tuple[str | None, bool]:
@@ -156,6 +151,8 @@ def touched(version: Version) -> tuple[str | None, bool]:
         return MEMORIES, False
     if version.collection == artifacts.COLLECTION:
         return artifact_uri(version.key), version.version == 1 or version.gone
+    if version.collection == SESSIONS_KEPT:
+        return session_uri(session_of(version.key)), version.version == 1 and version.key.endswith("/session")
     if version.collection == MESSAGES and isinstance(version.value, dict):
         thread = version.value.get("thread")
         if isinstance(thread, str) and thread:
@@ -164,18 +161,12 @@ def touched(version: Version) -> tuple[str | None, bool]:
 
 
 def _sessions(desk: Desk) -> list[Listed]:
-    newest: dict[str, Message] = {}
-    counts: dict[str, int] = {}
-    for each in conversation(desk, None, LOOKED_AT):
-        if each.thread:
-            newest[each.thread] = each
-            counts[each.thread] = counts.get(each.thread, 0) + 1
-    out = []
-    for thread, last in sorted(newest.items(), key=lambda pair: -pair[1].time):
-        at = clock.iso(round(last.time * 1000))
-        described = f"{counts[thread]} of the newest messages, the last by {last.agent} at {at}"
-        out.append(Listed(uri=session_uri(thread), name=thread, title=thread, description=described, time=at))
-    return out
+    found = sessions.kept(desk) if desk.who.may_read(SESSIONS_KEPT) else []
+    found += sessions.threads(desk) if desk.who.may_read(MESSAGES) else []
+    return [
+        Listed(uri=session_uri(each.id), name=each.id, title=each.title, description=each.description, time=each.time)
+        for each in found
+    ]
 
 
 def _files(desk: Desk) -> list[Listed]:
