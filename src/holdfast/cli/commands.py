@@ -13,6 +13,7 @@ COMMANDS = Shell(
             "init": ("setup", "make a store on this machine"),
             "demo": ("demo.command", "see the whole thing at work, hub killed half-way"),
             "serve": ("serving", "run a hub"),
+            "mcp": ("mcp", "give assistants a memory: an MCP server"),
             "status": ("health", "what is here, what is not at the hub yet"),
             "doctor": ("health", "find out what is wrong with this machine's setup"),
             "metrics": ("health", "this machine's figures, for Prometheus"),
@@ -30,7 +31,6 @@ COMMANDS = Shell(
             "watch": ("talk", "follow changes live"),
             "export": ("moves", "write every version as JSON Lines"),
             "import": ("moves", "read conversations, or an export, into the store"),
-            "mcp": ("mcp", "give assistants a memory: an MCP server"),
         },
         "Messages": {
             "send": ("talk", "post a message to people or an agent"),
