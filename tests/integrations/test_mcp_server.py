@@ -203,12 +203,15 @@ def test_several_clients_over_http_each_by_its_token(machine: dict[str, str]) ->
             assert "hint: " in wrong.content[0].text
             assert wrong.meta["holdfast/error"]["code"] == "usage"
 
-    def made(*words: str) -> str:
-        command = ["holdfast", "token", "create", "--data", f"{machine['HOLDFAST_STORE']}/mcp", *words]
+    def tokens(do: str, *words: str) -> str:
+        command = ["holdfast", "token", do, "--data", f"{machine['HOLDFAST_STORE']}/mcp", *words]
         return subprocess.run(command, env=machine, capture_output=True, text=True, check=True).stdout.strip()
 
     async def with_tokens() -> None:
-        token, reader = made("--kind", "agent", "--name", "cursor-laptop"), made("--kind", "service", "--name", "board")
+        token, reader = (
+            tokens("create", "--kind", "agent", "--name", "cursor-laptop"),
+            tokens("create", "--kind", "service", "--name", "board"),
+        )
         until(lambda: served.answers("POST")[0] == 401, "everybody needs a token")
         for found in remote:
             if "headers" in found:
@@ -227,6 +230,8 @@ def test_several_clients_over_http_each_by_its_token(machine: dict[str, str]) ->
             assert "records:write" in refused.content[0].text
         assert served.answers("POST", "/mcp?agent=other", Authorization=f"Bearer {token}")[0] == 403
         assert served.answers("POST", Authorization="Bearer hf_agent_x_y_z")[0] == 401
+        tokens("revoke", reader.split("_")[2])
+        until(lambda: served.answers("POST", **only)[0] == 401, "a revoked token opens nothing")
         assert served.answers("GET")[0] == 401
 
     try:
