@@ -11,9 +11,9 @@ import pytest
 
 from holdfast import Hub, Store
 from holdfast.collections.sessions import MESSAGE, SESSION, draft, key_of
-from holdfast.errors import Denied, NotFound, UsageError
+from holdfast.errors import Denied, HubUnavailable, NotFound, UsageError
 from holdfast.hub.principal import READ, WRITE, Principal
-from holdfast.integrations.mcp_server import prompts, resources
+from holdfast.integrations.mcp_server import prompts, reach, resources
 from holdfast.integrations.mcp_server.desk import Desk
 from holdfast.integrations.mcp_server.tools import chosen, schema_of
 from tests.flow.hubs import HubProcess
@@ -245,6 +245,24 @@ def test_rivals_are_shown_until_they_are_settled(tmp_path: Path) -> None:
             assert (found["text"], found["rivals"]) == ("both", [])
     finally:
         hub.kill()
+
+
+def test_a_hub_that_hangs_is_not_waited_for_at_every_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def hanging() -> str:
+        asked.append(1)
+        raise HubUnavailable("it hangs")
+
+    monkeypatch.setattr(reach, "SLOW_S", -1.0)  # any time is a long one
+    with Store(tmp_path, "ada", hub="http://127.0.0.1:9", limits=LIMITS) as store, reach.noting() as missed:
+        line = reach.Line(store)
+        assert [line.ask(hanging, lambda: "from here") for _ in range(3)] == ["from here"] * 3
+        assert (len(asked), missed) == (1, ["it hangs"])
+        monkeypatch.setattr(reach, "SLOW_S", 3600.0)
+        line = reach.Line(store)
+        assert [line.ask(hanging, lambda: "from here") for _ in range(3)] == ["from here"] * 3
+        assert len(asked) == 4, "one that says no at once is asked again"
 
 
 def test_a_token_opens_what_it_names_and_no_more(tmp_path: Path) -> None:
