@@ -22,7 +22,7 @@ NAMES = sorted(COMMANDS.commands)
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    first = "init demo serve status put get ls rm history diff rollback"
+    first = "init demo serve mcp status put get ls rm history diff rollback"
     then = "send inbox watch export import verify doctor version"
     mail = "ack done reply snooze archive reopen ask answer sent"
     last = "config completion metrics token ui notify migrate scan erase keys backup repair quarantine"

@@ -13,6 +13,7 @@ COMMANDS = Shell(
             "init": ("setup", "make a store on this machine"),
             "demo": ("demo.command", "see the whole thing at work, hub killed half-way"),
             "serve": ("serving", "run a hub"),
+            "mcp": ("mcp", "give assistants a memory: an MCP server"),
             "status": ("health", "what is here, what is not at the hub yet"),
             "doctor": ("health", "find out what is wrong with this machine's setup"),
             "metrics": ("health", "this machine's figures, for Prometheus"),

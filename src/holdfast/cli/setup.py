@@ -33,11 +33,34 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
       holdfast init --agent recruiter-1 --hub http://10.0.0.42:8084 --token-file ~/.holdfast-token
       holdfast init --hub http://10.0.0.42:8084 --hub http://10.0.0.43:8084
     """
+    if path is not None:
+        settings.store = path
+    made, config = made_store(settings, level)
+    home = settings.path
+    hubs = config.get("hubs") or []
+    level = level or config.get("level") or settings.level
+    if settings.as_json:
+        told = {"store": str(home), "made": made, "agent": config["agent"], "hubs": hubs, "level": level}
+        settings.show.document(told)
+        return
+    settings.show.line(f"{'made' if made else 'kept'} the store at {home}")
+    where = f"{'hub' if len(hubs) == 1 else 'hubs'} {', '.join(hubs)}" if hubs else "no hub"
+    settings.show.line(f"agent {config['agent']}, level {level}, {where}")
+
+
+def made_store(settings: Settings, level: str | None) -> tuple[bool, dict[str, Any]]:
+    """Makes the store, or changes what an existing one remembers; whether it is new, and what it remembers now.
+
+    Args:
+        settings: of the command line; what it names is remembered.
+        level: what a returned write survives; None: as it is.
+
+    Raises:
+        UsageError: an impossible name or address, or something else lies there.
+    """
     from holdfast.node.configured import stored
     from holdfast.node.directory import Directory, check_agent, write_config
 
-    if path is not None:
-        settings.store = path
     if settings.agent is not None:
         check_agent(settings.agent)
     for url in settings.hub:
@@ -57,15 +80,8 @@ def init_command(settings: Settings, path: str | None, level: str | None) -> Non
         changes["level"] = level
     config |= changes
     write_config(home, config)
-    hubs = config.get("hubs") or []
-    level = level or config.get("level") or settings.level
-    if settings.as_json:
-        told = {"store": str(home), "made": made, "agent": config["agent"], "hubs": hubs, "level": level}
-        settings.show.document(told)
-        return
-    settings.show.line(f"{'made' if made else 'kept'} the store at {home}")
-    where = f"{'hub' if len(hubs) == 1 else 'hubs'} {', '.join(hubs)}" if hubs else "no hub"
-    settings.show.line(f"agent {config['agent']}, level {level}, {where}")
+    settings.read_configuration(anew=True)
+    return made, config
 
 
 def agent_named_after(machine: str) -> str:

@@ -109,6 +109,20 @@ def serve(
     _ended(core, ready_file)
 
 
+def application(app: Any, tls: ssl.SSLContext | None, on_ready: Callable[[], None]) -> Any:
+    """A server of another ASGI application, which serves as a hub does.
+
+    Its `serve(sockets=[…])` ends when its `should_exit` is set; signals are left to the caller.
+
+    Args:
+        app: it.
+        tls: what its connections are secured with; None: nothing.
+        on_ready: called when it listens.
+    """
+    uvicorn = _uvicorn()
+    return _server_class(uvicorn)(_config(uvicorn, app, tls), on_ready)
+
+
 def _between(core: Core) -> tuple[Run, Said] | None:
     """Does what the hub paused for, and returns what came of it; None: it did not pause, or is to end."""
     errand = core.care.paused_for
