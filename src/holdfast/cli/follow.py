@@ -219,6 +219,8 @@ def _list(settings: Settings, tool: str | None) -> int:
 def _document(agent: str, head: Head) -> dict[str, Any]:
     """A followed file as `--list` shows it, with what its file is like now."""
     path = Path(head.root) / head.path
+    if not path.parent.is_dir():
+        path = Path(head.root) / head.path.partition("/")[2]  # a folder that stands for the tool's own
     state, behind = "gone", 0
     packed = Path(f"{path}.zst")
     if path.exists():

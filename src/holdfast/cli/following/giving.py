@@ -43,7 +43,7 @@ def files_of(ledger: Ledger, tool: str, session: str, at: Any = None) -> list[tu
     for fid in ledger.files(f"of/{group_of(tool, session)}/"):
         head = ledger.head(fid, at)
         if head is not None:
-            found.append((fid, head if at is not None else head[0]))
+            found.append((fid, head[0]))
     if not found:
         raise NotFound(f"nothing was kept of {tool}'s session {session!r:.80}", hint="holdfast sessions ls")
     return sorted(found, key=lambda each: (each[1].kind != LINES, bool(each[1].parent), each[1].path))

@@ -14,6 +14,7 @@ of two who follow one file the second looks again, and nothing is there twice.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -24,6 +25,7 @@ from holdfast.cli.transcripts.tools import digest
 from holdfast.corpus.search import WORDS
 from holdfast.errors import IntegrityError, NotFound
 from holdfast.log import Draft, value
+from holdfast.node.hub import Hub
 from holdfast.node.store import Store
 
 TRANSCRIPTS: Final = "transcripts"
@@ -131,19 +133,28 @@ class Ledger:
     """The files that an agent's log holds, here or through the hub.
 
     Args:
-        store: what is asked.
+        place: what is asked: a store, or a hub.
         agent: whose; None: the store's own, and only those are written.
     """
 
-    def __init__(self, store: Store, agent: str | None = None) -> None:
-        self.store = store
-        self.agent = None if agent == store.agent else agent
+    def __init__(self, place: Store | Hub, agent: str | None = None) -> None:
+        self._place: Any = place  # both are asked with the same words
+        self.agent = None if isinstance(place, Store) and agent == place.agent else agent
+
+    
+    def store(self) -> Store:
+        """The store that is written to."""
+        store: Store = self._place
+        return store
+
+    .cached_property
+    def _stream(self) -> str:
         # One agent's name may be in use on several machines, each with a stream of its own.
-        self.stream = store._opened.log.branch.stream.hex()
+        return self.store._opened.log.branch.stream.hex()
 
     def fid(self, tool: str, known_by: str) -> str:
         """What a file of this machine is known by."""
-        return digest(self.stream, tool, known_by)
+        return digest(self._stream, tool, known_by)
 
     def head(self, fid: str, at: Any = None) -> tuple[Head, int] | None:
         """A file's head and its version; None if nothing is known of it.
@@ -155,10 +166,10 @@ class Ledger:
         key = f"head/{fid}"
         if at is not None:
             try:
-                return _head(self.store.get(key, agent=self.agent, at=at, collection=TRANSCRIPTS)), 0
+                return _head(self._place.get(key, agent=self.agent, at=at, collection=TRANSCRIPTS)), 0
             except NotFound:
                 return None
-        found = self.store.history(key, agent=self.agent, collection=TRANSCRIPTS, limit=1)
+        found = self._place.history(key, agent=self.agent, collection=TRANSCRIPTS, limit=1)
         if not found or found[0].gone:
             return None
         return _head(found[0].value), found[0].version
@@ -167,7 +178,7 @@ class Ledger:
         """The files that are known, or (`of/<group>/`) those of a session."""
         after = ""
         while True:
-            keys = self.store.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=_PAGE)
+            keys = self._place.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=_PAGE)
             for key in keys:
                 yield key.rpartition("/")[2]
             if len(keys) < _PAGE:
@@ -181,7 +192,7 @@ class Ledger:
             prefix = f"raw/{fid}/{generation:06}/"
             after = f"{prefix}{begin:015}"
             while after:
-                keys = self.store.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=_PAGE)
+                keys = self._place.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=_PAGE)
                 after = keys[-1] if len(keys) == _PAGE else ""
                 for key in keys:
                     start, size, lines, known = key[len(prefix) :].split("-")
@@ -198,7 +209,7 @@ class Ledger:
         """
         at = 0
         for chunk in self.chunks(fid, head):
-            data = self.store.get(chunk.key, agent=self.agent, collection=TRANSCRIPTS)
+            data = self._place.get(chunk.key, agent=self.agent, collection=TRANSCRIPTS)
             if chunk.start != at or not isinstance(data, bytes) or digest_of(data) != chunk.digest:
                 break
             yield data
