@@ -186,7 +186,7 @@ class FollowMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.rested)
     @invariant()
     def at_rest_all_is_there(self) -> None:
-        """Every file to the byte; every message, as its newest line says it."""
+        """Every file to the byte, and every message once."""
         for name in NAMES:
             path = self.path(name)
             if not path.exists() or not path.stat().st_size:
@@ -204,15 +204,14 @@ class FollowMachine(RuleBasedStateMachine):
                     said[event["uuid"]] = event["message"]["content"]
                 except (ValueError, TypeError, KeyError):
                     continue
-            stored = self.messages(head.conversation)
-            elsewhere = [content for other in head.before for content in self.messages(other)]
+            told = self.messages(head.conversation)
+            elsewhere = [each for other in head.before for each in self.messages(other)]
             for content in said.values():
-                # One that is too long to be shown whole is shown cut.
-                begins = content[:1_000]
-                assert any(each.startswith(begins) for each in stored) or any(
-                    each.split()[1:2] == content.split()[1:2] for each in elsewhere
-                ), f"{begins!r} of {name} is not told"
-            ours = [each.split()[1] for each in stored]
+                # One that is too long to be shown whole is shown cut; one that is said elsewhere is said under its number.
+                here = any(each.startswith(content[:1_000]) for versions in told for each in versions)
+                there = any(versions[0].split()[1] == content.split()[1] for versions in elsewhere)
+                assert here or there, f"{content[:1_000]!r} of {name} is not told"
+            ours = [versions[0].split()[1] for versions in told]
             assert len(ours) == len(set(ours)), f"a message of {name} is there twice"
 
     @precondition(lambda self: self.rested)
@@ -222,10 +221,11 @@ class FollowMachine(RuleBasedStateMachine):
         for fid, head, data in self.past[-12:]:
             assert b"".join(self.ledger.content(fid, head)) == data
 
-    def messages(self, conversation: str) -> list[str]:
-        """What was said in a session."""
+    def messages(self, conversation: str) -> list[list[str]]:
+        """What was said in a session: each message's versions, newest first."""
         keys = self.store.keys(key_of(conversation, MESSAGE), collection="sessions") if conversation else []
-        return [self.store.get(key, collection="sessions")["content"] for key in keys]
+        past = (self.store.history(key, collection="sessions") for key in keys)
+        return [[version.value["content"] for version in versions] for versions in past]
 
 
 TestFollow = FollowMachine.TestCase
