@@ -85,7 +85,7 @@ def test_a_session_is_kept_told_found_and_given_back(hf: Run, home: Path, projec
     assert [each["metadata"]["line"] for each in shown["messages"]] == [2, 3, 6]
     assert "QUJD" not in json.dumps(shown), "a picture has no place in what is read"
     assert len(json.dumps(shown["messages"][2])) < 60_000
-    with Store(home / ".local/share/holdfast", "tester", hub=[]) as store:
+    with Store(home / ".local/share/holdfast", "me", hub=[]) as store:
         assert {found.collection for found in store.search("basket")} == {"sessions"}
         assert store.search("loop")[0].value["content"] == "find the loop"
 
@@ -141,7 +141,7 @@ def test_a_fork_is_kept_whole_and_its_messages_are_told_once(hf: Run, home: Path
     assert shown["session"]["metadata"]["parent"] == SESSION
     for path in (origin, fork):
         assert hf("sessions", "export", path.stem).out == path.read_bytes()
-    with Store(home / ".local/share/holdfast", "tester", hub=[]) as store:
+    with Store(home / ".local/share/holdfast", "me", hub=[]) as store:
         assert len([each for each in store.search("begin") if each.key.rpartition("/")[0].endswith("msg")]) == 1
 
 
@@ -254,7 +254,7 @@ def test_other_tools_are_read_as_they_write(hf: Run, home: Path) -> None:
         ("assistant", "['Four.',"),
         ("system", "Adding"),
         ("system", "Rewound"),
-        ("user", "[{'text':"),
+        ("user", "2+2?"),
     ]
     assert [type(each).__name__ for each in gemini.read(path.read_bytes(), "x")].count("Other") == 2
     talk = [

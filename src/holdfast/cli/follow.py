@@ -69,12 +69,11 @@ def follow_command(
         return _list(settings, tool)
     wanted = _wanted(tool, folder, everything)
     from holdfast.cli.following.follower import Follower
+    from holdfast.node.secrets import redact_secrets
 
     tell = _teller(settings)
     with settings.open_store() as store:
-        hook = store._redact
-        if redact and hook is None:
-            from holdfast.node.secrets import redact_secrets as hook
+        hook = store._redact or (redact_secrets if redact else None)
         followers = [Follower(store, each, home, tell, redact=hook) for each, home in wanted]
         if once:
             for follower in followers:

@@ -23,6 +23,7 @@ _ROLES: Final = ("user", "assistant", "system", "tool")
 _CODED: Final = {"data", "encrypted_content", "signature", "thoughtSignature", "thinkingSignature", "image_url"}
 """Fields that hold pictures and seals in letters: nobody reads them, and they would fill the index."""
 _CODED_CHARS: Final = 256
+_WORDS: Final = (None, "text", "input_text", "output_text")
 
 
 def conversation_id(tool: str, session: str, path: str, fid: str) -> str:
@@ -136,7 +137,9 @@ def _text(body: Any) -> str:
 def _fitting(body: Any) -> Any:
     """A body without what is no text, and cut to what a record holds."""
     found = "" if body is None else _plain(body)
-    if not isinstance(found, str | list | dict):
+    if isinstance(found, list) and found and all(map(_is_text, found)):
+        found = "\n\n".join(each["text"] for each in found)
+    elif not isinstance(found, str | list | dict):
         found = str(found)
     if len(msgspec.json.encode(found)) <= CONTENT_BYTES_MAX:
         return found
@@ -145,6 +148,11 @@ def _fitting(body: Any) -> Any:
     if len(data) <= CONTENT_BYTES_MAX:
         return found
     return f"{data[: TEXT_CHARS_MAX * 2].decode('utf-8', 'ignore')} … (all of it is in the transcript)"
+
+
+def _is_text(block: Any) -> bool:
+    """Whether a block of a message is nothing but words."""
+    return isinstance(block, dict) and isinstance(block.get("text"), str) and block.get("type") in _WORDS
 
 
 def _plain(value: Any, name: str = "") -> Any:
