@@ -67,7 +67,13 @@ def said(number: int) -> bytes:
     """A line of Claude Code."""
     at = f"2026-01-06T12:{number // 60 % 60:02}:{number % 60:02}.000Z"
     role = "assistant" if number % 2 else "user"
-    event: dict[str, Any] = {"type": role, "uuid": f"u{number}", "sessionId": SESSION, "timestamp": at, "cwd": "/src/shop"}
+    event: dict[str, Any] = {
+        "type": role,
+        "uuid": f"u{number}",
+        "sessionId": SESSION,
+        "timestamp": at,
+        "cwd": "/src/shop",
+    }
     event["message"] = {"role": role, "content": f"word{number} and ünï — {'x' * (number % 90)}"}
     return json.dumps(event, ensure_ascii=False).encode() + b"\n"
 
@@ -92,13 +98,13 @@ def test_two_machines(hub: HubProcess, tmp_path: Path) -> None:
 
     luck = random.Random(8)
     running = [here.start(*follow), here.start(*follow)]
-    with path.open("ab", buffering=0) as file:
+    with path.open("ab", buffering=0) as raw:
         for _ in range(3):
             for _ in range(25):
                 line = said(count)
                 cut = luck.randrange(len(line))
-                file.write(line[:cut])
-                file.write(line[cut:])
+                raw.write(line[:cut])
+                raw.write(line[cut:])
                 count += 1
             until(lambda seen=count: messages("laptop") >= seen - luck.randrange(25), "the hub has most of it")  # type: ignore[misc]
             running.pop(0).kill()
@@ -112,7 +118,9 @@ def test_two_machines(hub: HubProcess, tmp_path: Path) -> None:
 
     assert b"word7 and" in there.say("sessions", "show", SESSION[:8], "--limit", "200")
     (listed,) = [
-        each for each in json.loads(there.say("sessions", "ls", "--json"))["sessions"] if "parent" not in each["metadata"]
+        each
+        for each in json.loads(there.say("sessions", "ls", "--json"))["sessions"]
+        if "parent" not in each["metadata"]
     ]
     assert (listed["agent"], listed["here"], listed["metadata"]["lines"]) == ("laptop", False, count)
     with Store(there.home / ".local/share/holdfast", "desk") as store:
@@ -134,7 +142,8 @@ def test_two_machines(hub: HubProcess, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not CONVERSATIONS.is_file(), reason="needs conversations.json, which is not part of the project: HOLDFAST_DATA=<folder>"
+    not CONVERSATIONS.is_file(),
+    reason="needs conversations.json, which is not part of the project: HOLDFAST_DATA=<folder>",
 )
 def test_real_conversations_come_back_to_the_byte(tmp_path: Path) -> None:
     """200 conversations of a real agent in Codex' and Claude Code's forms: kept, told in order, given back."""

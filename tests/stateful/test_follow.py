@@ -207,7 +207,7 @@ class FollowMachine(RuleBasedStateMachine):
             told = self.messages(head.conversation)
             elsewhere = [each for other in head.before for each in self.messages(other)]
             for content in said.values():
-                # One that is too long to be shown whole is shown cut; one that is said elsewhere is said under its number.
+                # Too long to be shown whole, it is shown cut; told elsewhere, it is known by its number.
                 here = any(each.startswith(content[:1_000]) for versions in told for each in versions)
                 there = any(versions[0].split()[1] == content.split()[1] for versions in elsewhere)
                 assert here or there, f"{content[:1_000]!r} of {name} is not told"

@@ -37,8 +37,12 @@ AT_WORK_S: Final = 600.0
 @click.argument("folder", required=False, metavar="[DIR]", type=click.Path(path_type=Path))
 @click.option("--all", "everything", is_flag=True, help="every tool that is known and has a folder here")
 @click.option("--once", is_flag=True, help="read what there is, and end")
-@click.option("--interval", default=1.0, show_default=True, type=click.FloatRange(0.01), metavar="S", help="look so often")
-@click.option("--redact", is_flag=True, help="take API keys, tokens, private keys and passwords out before anything is kept")
+@click.option(
+    "--interval", default=1.0, show_default=True, type=click.FloatRange(0.01), metavar="S", help="look so often"
+)
+@click.option(
+    "--redact", is_flag=True, help="take API keys, tokens, private keys and passwords out before anything is kept"
+)
 @click.option("--list", "listed", is_flag=True, help="what is followed, how far, and what is wrong with it")
 @click.pass_obj
 def follow_command(
@@ -171,8 +175,9 @@ def _report(settings: Settings, tallies: list[Tally], waiting: int, *, once: boo
     text = f"{count_text(total['lines'], 'line')} read, {count_text(total['said'], 'new message')}"
     if conversations:
         text += f" of {count_text(conversations, 'session')}"
-    more = [(total["files"], "new file"), (total["anew"], "file written anew", "files written anew")]
-    text = "; ".join([text, *(count_text(*each) for each in more if each[0])])
+    more = [count_text(total["files"], "new file")] if total["files"] else []
+    more += [count_text(total["anew"], "file written anew", "files written anew")] if total["anew"] else []
+    text = "; ".join([text, *more])
     settings.show.result(text, total | {"sessions": conversations, "outbox": waiting})
     if waiting:
         settings.show.note(f"not at the hub yet: {count_text(waiting, 'record')}")

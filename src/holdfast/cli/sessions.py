@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 FOUND_MAX: Final = 10_000
 """So many of the hub's sessions are looked through for one that is named by its tool's id."""
+PAGE: Final = 50
 SHOWN_CHARS: Final = 4_000
 _SHORTEST: Final = 6
 """Letters of an id that are enough to name a session by its beginning."""
 
 Session = dict[str, Any]
-"""A session as it is told: id, agent, status, created_at, updated_at, metadata; `here` if its log is on this machine."""
+"""A session as it is told: id, agent, status, its times, metadata; `here` if its log is on this machine."""
 
 
 @shell.room("sessions")
@@ -98,8 +99,14 @@ def show_command(settings: Settings, session: str, limit: int, local: bool) -> N
 
 @sessions_command.command("export")
 @click.argument("session")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="a file for the transcript; else standard output")
-@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="the tool's folder, such as ~/.claude: every file goes to its place")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="a file for the transcript; else standard output"
+)
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="the tool's folder, such as ~/.claude: every file goes to its place",
+)
 @click.option("--project", metavar="DIR", help="with --into: the folder that the agent is to work in here")
 @click.option("--at", metavar="TIME", help="as it was then: ISO 8601, or seconds since 1970")
 @click.option("--force", is_flag=True, help="replace files that hold something else")
@@ -129,11 +136,15 @@ def export_command(
     if into is not None and out is not None:
         raise UsageError("--into and --out exclude each other", hint="--into puts every file in its place")
     if project is not None and into is None:
-        raise UsageError("--project is for --into", hint="holdfast sessions export SESSION --into ~/.claude --project DIR")
+        raise UsageError(
+            "--project is for --into", hint="holdfast sessions export SESSION --into ~/.claude --project DIR"
+        )
     chosen = _named(settings, session, local)
     about = chosen["metadata"]
     if not about.get("tool") or not about.get("file"):
-        raise UsageError(f"{chosen['id']} is no tool's session", hint="hub.sessions.export writes what the hub holds of it")
+        raise UsageError(
+            f"{chosen['id']} is no tool's session", hint="hub.sessions.export writes what the hub holds of it"
+        )
     with _ledger(settings, chosen) as ledger:
         files = files_of(ledger, about["tool"], about["session"], at)
         if into is None:
@@ -249,7 +260,6 @@ def _ledger(settings: Settings, chosen: Session) -> Iterator[Ledger]:
 def _messages(settings: Settings, chosen: Session, limit: int) -> Iterator[dict[str, Any]]:
     """The newest messages of a session, oldest first."""
     from holdfast.collections import sessions as parts
-    from holdfast.corpus import Filter
     from holdfast.log.marks import SESSIONS
 
     if not chosen["here"]:
@@ -259,18 +269,17 @@ def _messages(settings: Settings, chosen: Session, limit: int) -> Iterator[dict[
             for said in reversed(hub.sessions.messages(chosen["id"], newest_first=True, limit=limit)):
                 yield _told(said)
         return
-    with settings.directory() as directory, settings.open_log(chosen["agent"]) as opened:
-        which = Filter(
-            agents=(chosen["agent"],),
-            collection=SESSIONS,
-            kinds=(parts.MESSAGE,),
-            thread=chosen["id"],
-            current=True,
-            limit=limit,
-        )
-        for stored in reversed(opened.corpus.page(which)):
-            message = parts.message_in(stored, directory.blobs)
-            if message is not None:
+    prefix, agent = parts.key_of(chosen["id"], parts.MESSAGE), chosen["agent"]
+    with settings.directory() as directory, settings.open_log(agent) as opened:
+        newest: list[tuple[int, str]] = []
+        after = ""
+        while found := opened.corpus.keys(agent, SESSIONS, prefix, after, PAGE):
+            after = found[-1].record.key
+            newest = sorted([*newest, *((each.pos, each.record.key) for each in found)])[-limit:]
+        for _, key in newest:
+            stored = opened.corpus.newest(agent, SESSIONS, key)
+            message = stored and parts.message_in(stored, directory.blobs)
+            if message:
                 yield _told(message)
 
 

@@ -62,9 +62,7 @@ def find(tool: Tool, home: Path, complain: Complain) -> Iterator[Found]:
         yield from _below(tool, rel, path, complain, seen)
 
 
-def _below(
-    tool: Tool, rel: str, path: Path, complain: Complain, seen: set[tuple[int, int]]
-) -> Iterator[Found]:
+def _below(tool: Tool, rel: str, path: Path, complain: Complain, seen: set[tuple[int, int]]) -> Iterator[Found]:
     try:
         here = path.stat()
         if (here.st_dev, here.st_ino) in seen:
@@ -157,4 +155,3 @@ def line_end(file: BinaryIO, start: int, end: int) -> int:
 
 def _split(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in data.split(b"\n", LOT_LINES)[:-1]]
-

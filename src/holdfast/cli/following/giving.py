@@ -66,7 +66,9 @@ def target(head: Head, folder: Path, project: str | None) -> Path:
     if project is not None:
         if tool.project is None:
             can = ", ".join(each.name for each in TOOLS.values() if each.project)
-            raise UsageError(f"{tool.name} does not keep its sessions by project", hint=f"leave --project out; {can} do")
+            raise UsageError(
+                f"{tool.name} does not keep its sessions by project", hint=f"leave --project out; {can} do"
+            )
         path = tool.project(path, project)
     # A head may come from another machine: it does not get to choose any other place here.
     parts = PurePosixPath(path).parts

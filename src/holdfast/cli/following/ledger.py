@@ -141,16 +141,17 @@ class Ledger:
         self._place: Any = place  # both are asked with the same words
         self.agent = None if isinstance(place, Store) and agent == place.agent else agent
 
-    
+    @property
     def store(self) -> Store:
         """The store that is written to."""
         store: Store = self._place
         return store
 
-    .cached_property
+    @functools.cached_property
     def _stream(self) -> str:
         # One agent's name may be in use on several machines, each with a stream of its own.
-        return self.store._opened.log.branch.stream.hex()
+        stream: bytes = self.store._opened.log.branch.stream
+        return stream.hex()
 
     def fid(self, tool: str, known_by: str) -> str:
         """What a file of this machine is known by."""

@@ -76,7 +76,7 @@ def content_of(said: Said, time: str, number: int) -> dict[str, Any]:
 
 def message_draft(key: str, content: dict[str, Any], expect: int) -> Draft:
     """A draft of a message."""
-    return msgspec.structs.replace(draft(MESSAGE, key, content), expect=expect)
+    return _bare(draft(MESSAGE, key, content), expect)
 
 
 def same(one: Any, other: dict[str, Any]) -> bool:
@@ -109,7 +109,12 @@ def about_session(head: Head, fid: str, agent: str) -> dict[str, Any]:
 
 def session_draft(conversation: str, content: dict[str, Any]) -> Draft:
     """A draft of a conversation's own record."""
-    return draft(SESSION, key_of(conversation, SESSION), content)
+    return _bare(draft(SESSION, key_of(conversation, SESSION), content), None)
+
+
+def _bare(made: Draft, expect: int | None) -> Draft:
+    """A draft for a node's file, which has no tables for what a hub finds sessions by; the hub makes its own tags."""
+    return msgspec.structs.replace(made, expect=expect, tags=())
 
 
 def title_of(said: Said) -> str:
