@@ -182,17 +182,17 @@ def test_secrets_are_taken_out_of_what_is_kept_and_of_what_is_told(hf: Run, home
 
 
 def test_a_line_too_long_to_be_looked_at_is_kept(hf: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LINE_BYTES_MAX", 400_000)
-    monkeypatch.setattr(files, "PIECE_BYTES", 70_000)
-    path = write(project / f"{SESSION}.jsonl", claude("u1", "x" * 900_000), claude("u2", "short"))
+    for name, size in (("LOT_BYTES", 20_000), ("LINE_BYTES_MAX", 40_000), ("PIECE_BYTES", 7_000)):
+        monkeypatch.setattr(files, name, size)
+    path = write(project / f"{SESSION}.jsonl", claude("u1", "x" * 90_000), claude("u2", "short"))
     ended = hf("follow", "claude-code", "--once", "--json")
     assert ended.code == 3
-    assert f"{path}:1: a line of 900," in ended.err
+    assert f"{path}:1: a line of 90," in ended.err
     assert ended.json["said"] == 1
     assert hf("sessions", "export", SESSION).out == path.read_bytes()
     assert hf("follow", "claude-code", "--once", "--json").json["lines"] == 0
     with path.open("a") as file:
-        file.write("y" * 500_000)  # without an end
+        file.write("y" * 50_000)  # without an end
     os.utime(path, ns=(OLD_NS + 1, OLD_NS + 1))
     hf("follow", "claude-code", "--once")
     assert hf("sessions", "export", SESSION).out == path.read_bytes()
@@ -200,7 +200,7 @@ def test_a_line_too_long_to_be_looked_at_is_kept(hf: Run, project: Path, monkeyp
         file.write("z\n")
     hf("follow", "claude-code", "--once")
     assert hf("sessions", "export", SESSION).out == path.read_bytes()
-    write(path.with_name(f"{FORK}.jsonl"), claude("u1", "x" * 900_000), claude("u2", "y" * 300_000))
+    write(path.with_name(f"{FORK}.jsonl"), claude("u1", "x" * 90_000), claude("u2", "y" * 30_000))
     assert "not kept" in hf("follow", "claude-code", "--once", "--redact").err
     assert [len(each) < 100 for each in hf("sessions", "export", FORK).out.splitlines()] == [True, False]
     assert hf("follow", "claude-code", "--once", "--redact", "--json").json["lines"] == 0

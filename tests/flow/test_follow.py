@@ -55,6 +55,13 @@ class Machine:
             command, env=self.environment, cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
+    def follow(self) -> subprocess.Popen[bytes]:
+        """A follower that runs."""
+        process = self.start("follow", "claude-code", "--interval", "0.02")
+        assert process.stderr is not None
+        assert b"following claude-code" in process.stderr.readline()
+        return process
+
     def say(self, *words: str | Path, code: int = 0) -> bytes:
         """What a command says."""
         process = self.start(*words)
@@ -87,7 +94,6 @@ def test_two_machines(hub: HubProcess, tmp_path: Path) -> None:
     beside = folder / SESSION / "subagents" / "agent-a1.jsonl"
     beside.parent.mkdir(parents=True)
     beside.write_bytes(said(500))
-    follow = ("follow", "claude-code", "--interval", "0.02")
     count = 0
 
     def messages(agent: str) -> int:
@@ -97,9 +103,9 @@ def test_two_machines(hub: HubProcess, tmp_path: Path) -> None:
             return len(asked.sessions.messages(main[0].id)) if main else 0
 
     luck = random.Random(8)
-    running = [here.start(*follow), here.start(*follow)]
+    running = [here.follow(), here.follow()]
     with path.open("ab", buffering=0) as raw:
-        for _ in range(3):
+        for _ in range(2):
             for _ in range(25):
                 line = said(count)
                 cut = luck.randrange(len(line))
@@ -107,8 +113,10 @@ def test_two_machines(hub: HubProcess, tmp_path: Path) -> None:
                 raw.write(line[cut:])
                 count += 1
             until(lambda seen=count: messages("laptop") >= seen - luck.randrange(25), "the hub has most of it")  # type: ignore[misc]
-            running.pop(0).kill()
-            running.append(here.start(*follow))
+            killed = running.pop(0)
+            killed.kill()
+            killed.communicate()
+            running.append(here.follow())
     until(lambda: messages("laptop") == count, "the hub has all of it")
     for process in running:
         process.terminate()
@@ -177,7 +185,7 @@ def test_real_conversations_come_back_to_the_byte(tmp_path: Path) -> None:
 
 
 def _line(tool: str, session: str, at: int, message: dict[str, Any]) -> bytes:
-    time = f"2026-01-06T12:00:00.{at:03}Z"
+    time = f"2026-01-06T12:{int(session[-4:]) // 60:02}:{int(session[-4:]) % 60:02}.{at:03}Z"
     role, content = message["role"], message.get("content") or json.dumps(message.get("tool_calls"))
     event: dict[str, Any]
     if tool == "codex":
