@@ -11,7 +11,8 @@ import pytest
 
 from holdfast import codec
 from holdfast.cli.following import files, giving
-from holdfast.cli.following.ledger import Head
+from holdfast.cli.following.follower import Follower
+from holdfast.cli.following.ledger import Head, Ledger
 from holdfast.cli.transcripts import gemini, pi
 from holdfast.cli.transcripts.tools import TOOLS
 from holdfast.errors import IntegrityError
@@ -204,6 +205,27 @@ def test_a_line_too_long_to_be_looked_at_is_kept(hf: Run, project: Path, monkeyp
     assert "not kept" in hf("follow", "claude-code", "--once", "--redact").err
     assert [len(each) < 100 for each in hf("sessions", "export", FORK).out.splitlines()] == [True, False]
     assert hf("follow", "claude-code", "--once", "--redact", "--json").json["lines"] == 0
+
+
+def test_of_two_who_follow_at_once_each_line_is_read_by_one(home: Path, project: Path) -> None:
+    path = write(project / f"{SESSION}.jsonl", claude("u1", "one"))
+    with Store(home / "node", "me", hub=[]) as store:
+        both = [Follower(store, TOOLS["claude-code"], home / ".claude", lambda *_: None) for _ in range(2)]
+        for number in range(2, 12):
+            for one in both if number % 3 else both[::-1]:
+                one.walk()
+                one.once()
+                with path.open("a") as file:
+                    file.write(json.dumps(claude(f"u{number}{one is both[0]:d}", f"{number}")) + "\n")
+        for one in both:
+            one.once()
+        ledger = Ledger(store)
+        (fid,) = ledger.files()
+        head = ledger.head(fid)
+        assert head is not None
+        assert b"".join(ledger.content(fid, head[0])) == path.read_bytes()
+        assert head[0].spans == [(1, 0)], "nobody wrote what somebody else had written"
+        assert sum(one.tally.lines for one in both) == sum(one.tally.said for one in both) == head[0].lines == 21
 
 
 def test_codex_may_archive_and_pack(hf: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

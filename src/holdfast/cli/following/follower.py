@@ -170,9 +170,9 @@ class Follower:
             return False
         with files.opened(each.found.path) as (file, status, size):
             seen = (status.st_size, status.st_mtime_ns, status.st_ino)
-            quick = each.seen is not None and each.seen[2] == seen[2] and each.seen[0] < seen[0]
-            quick = quick and not each.found.path.name.endswith(PACKED)
             age = now - status.st_mtime_ns
+            grown = each.seen is not None and each.seen[2] == seen[2] and each.seen[0] < seen[0]
+            quick = grown and age < WAIT_NS and not each.found.path.name.endswith(PACKED)
             reading = Reading(self._desk, each, file, size, status.st_mtime_ns)
             wrote = reading.run(quick=quick, rested=age >= WAIT_NS, stop=stop)
             if stop():
