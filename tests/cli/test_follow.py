@@ -228,6 +228,21 @@ def test_of_two_who_follow_at_once_each_line_is_read_by_one(home: Path, project:
         assert sum(one.tally.lines for one in both) == sum(one.tally.said for one in both) == head[0].lines == 21
 
 
+def test_what_is_written_within_the_grain_of_a_clock_is_found(home: Path, project: Path) -> None:
+    path = write(project / f"{SESSION}.jsonl", claude("u1", "one"))
+    with Store(home / "node", "me", hub=[]) as store:
+        for text in ("one", "two"):  # as long, at the same moment, and only the log remembers
+            write(path, claude("u1", text))
+            now = OLD_NS + 1_000_000_000
+            one = Follower(store, TOOLS["claude-code"], home / ".claude", lambda *_: None, now_ns=lambda now=now: now)  # type: ignore[misc]
+            one.walk()
+            assert one.once()
+        (fid,) = (ledger := Ledger(store)).files()
+        head = ledger.head(fid)
+        assert head is not None
+        assert b"".join(ledger.content(fid, head[0])) == path.read_bytes()
+
+
 def test_codex_may_archive_and_pack(hf: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CODEX_HOME", str(home / "cx"))
     meta: dict[str, Any] = {"type": "session_meta", "timestamp": "2026-01-06T12:00:00.000Z"}
