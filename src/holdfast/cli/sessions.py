@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FOUND_MAX: Final = 10_000
 """So many of the hub's sessions are looked through for one that is named by its tool's id."""
-PAGE: Final = 50
+PAGE: Final = 500
 SHOWN_CHARS: Final = 4_000
 _SHORTEST: Final = 6
 """Letters of an id that are enough to name a session by its beginning."""
@@ -259,6 +259,7 @@ def _ledger(settings: Settings, chosen: Session) -> Iterator[Ledger]:
 
 def _messages(settings: Settings, chosen: Session, limit: int) -> Iterator[dict[str, Any]]:
     """The newest messages of a session, oldest first."""
+    from holdfast.clock import iso
     from holdfast.collections import sessions as parts
     from holdfast.log.marks import SESSIONS
 
@@ -269,18 +270,18 @@ def _messages(settings: Settings, chosen: Session, limit: int) -> Iterator[dict[
             for said in reversed(hub.sessions.messages(chosen["id"], newest_first=True, limit=limit)):
                 yield _told(said)
         return
-    prefix, agent = parts.key_of(chosen["id"], parts.MESSAGE), chosen["agent"]
-    with settings.directory() as directory, settings.open_log(agent) as opened:
-        newest: list[tuple[int, str]] = []
-        after = ""
-        while found := opened.corpus.keys(agent, SESSIONS, prefix, after, PAGE):
-            after = found[-1].record.key
-            newest = sorted([*newest, *((each.pos, each.record.key) for each in found)])[-limit:]
-        for _, key in newest:
-            stored = opened.corpus.newest(agent, SESSIONS, key)
-            message = stored and parts.message_in(stored, directory.blobs)
-            if message:
-                yield _told(message)
+    prefix, after = parts.key_of(chosen["id"], parts.MESSAGE), ""
+    newest: list[tuple[int, dict[str, Any]]] = []
+    with settings.open_store(agent=chosen["agent"]) as store:
+        while keys := store.keys(prefix, collection=SESSIONS, after=after, limit=PAGE):
+            after = keys[-1]
+            for key in keys:
+                (version,) = store.history(key, collection=SESSIONS, limit=1)
+                told = version.value if isinstance(version.value, dict) else {}
+                empty = {"role": None, "content": None, "timestamp": iso(round(version.time * 1000)), "metadata": {}}
+                newest.append((version.seq, {"id": parts.id_of(key), "session_id": chosen["id"], **empty, **told}))
+            newest = sorted(newest, key=lambda each: each[0])[-limit:]
+    yield from (told for _, told in newest)
 
 
 def _told(message: Any) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Found(msgspec.Struct, frozen=True):
     """A file of a tool: `rel` is its path below the tool's folder, with slashes."""
 
     rel: str
-    path: Path
+    path: str
     kind: str
 
 
@@ -54,24 +54,24 @@ def find(tool: Tool, home: Path, complain: Complain) -> Iterator[Found]:
 
     A folder without any of the tool's places stands for the first of them.
     """
-    places = [(place, home / place) for place in tool.places if (home / place).is_dir()]
+    places = [(place, str(home / place)) for place in tool.places if (home / place).is_dir()]
     if not places and home.is_dir():
-        places = [(tool.places[0], home)]
+        places = [(tool.places[0], str(home))]
     seen: set[tuple[int, int]] = set()
     for rel, path in places:
         yield from _below(tool, rel, path, complain, seen)
 
 
-def _below(tool: Tool, rel: str, path: Path, complain: Complain, seen: set[tuple[int, int]]) -> Iterator[Found]:
+def _below(tool: Tool, rel: str, path: str, complain: Complain, seen: set[tuple[int, int]]) -> Iterator[Found]:
     try:
-        here = path.stat()
+        here = os.stat(path)
         if (here.st_dev, here.st_ino) in seen:
             return  # links in a circle, or two ways to one folder
         seen.add((here.st_dev, here.st_ino))
         with os.scandir(path) as listed:
             entries = sorted(listed, key=lambda each: each.name)
     except OSError as error:
-        complain(str(path), error.strerror or str(error))
+        complain(path, error.strerror or str(error))
         return
     for entry in entries:
         inside = f"{rel}/{entry.name}"
@@ -87,13 +87,13 @@ def _below(tool: Tool, rel: str, path: Path, complain: Complain, seen: set[tuple
             complain(entry.path, error.strerror or str(error))
             continue
         if folder:
-            yield from _below(tool, inside, Path(entry.path), complain, seen)
+            yield from _below(tool, inside, entry.path, complain, seen)
         elif kind:
-            yield Found(inside, Path(entry.path), kind)
+            yield Found(inside, entry.path, kind)
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result, int]]:
+def opened(path: str) -> Iterator[tuple[BinaryIO, os.stat_result, int]]:
     """A file to read from, its status, and how many bytes it gives; a packed one is unpacked beside, on the disk.
 
     Raises:
@@ -105,8 +105,8 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, os.stat_result, int]]:
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise OSError(None, "no file", str(path))
-        if not path.name.endswith(PACKED):
+            raise OSError(None, "no file", path)
+        if not path.endswith(PACKED):
             yield file, status, status.st_size
             return
         with tempfile.TemporaryFile() as plain:

@@ -88,7 +88,7 @@ class Follower:
             fid = ledger.fid(tool.name, tool.known_by(each.rel))
             there = found.get(fid)
             # While a tool packs or unpacks a file both are there, and the packed one is whole only afterwards.
-            if there is None or there.path.name.endswith(PACKED):
+            if there is None or there.path.endswith(PACKED):
                 found[fid] = each
         for fid, each in found.items():
             known = self._known.get(fid)
@@ -146,9 +146,9 @@ class Follower:
                 why = error.message
             each.forget()
             if why:
-                self._complain(str(each.found.path), why)
+                self._complain(each.found.path, why)
             return False
-        self._complain(str(each.found.path), "somebody else keeps writing what is known of it")
+        self._complain(each.found.path, "somebody else keeps writing what is known of it")
         return False
 
     def _complain(self, place: str, why: str) -> None:
@@ -172,7 +172,7 @@ class Follower:
             seen = (status.st_size, status.st_mtime_ns, status.st_ino)
             age = now - status.st_mtime_ns
             grown = each.seen is not None and each.seen[2] == seen[2] and each.seen[0] < seen[0]
-            quick = grown and age < WAIT_NS and not each.found.path.name.endswith(PACKED)
+            quick = grown and age < WAIT_NS and not each.found.path.endswith(PACKED)
             reading = Reading(self._desk, each, file, size, status.st_mtime_ns)
             wrote = reading.run(quick=quick, rested=age >= WAIT_NS, stop=stop)
             if stop():
