@@ -278,8 +278,9 @@ def _messages(settings: Settings, chosen: Session, limit: int) -> Iterator[dict[
             for key in keys:
                 (version,) = store.history(key, collection=SESSIONS, limit=1)
                 told = version.value if isinstance(version.value, dict) else {}
-                empty = {"role": None, "content": None, "timestamp": iso(round(version.time * 1000)), "metadata": {}}
-                newest.append((version.seq, {"id": parts.id_of(key), "session_id": chosen["id"], **empty, **told}))
+                message: dict[str, Any] = {"id": parts.id_of(key), "session_id": chosen["id"], "role": None}
+                message |= {"content": None, "timestamp": iso(round(version.time * 1000)), "metadata": {}}
+                newest.append((version.seq, message | told))
             newest = sorted(newest, key=lambda each: each[0])[-limit:]
     yield from (told for _, told in newest)
 
