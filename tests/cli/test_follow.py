@@ -72,11 +72,12 @@ def test_a_session_is_kept_told_found_and_given_back(hf: Run, home: Path, projec
         claude("u9", "find the loop", isSidechain=True, agentId="a1"),
     )
     meta = write(side.with_name("agent-a1.meta.json"), '{"agentType": "Explore"}')
+    older = write(project / "agent-b2.jsonl", claude("u8", "as older versions kept it", isSidechain=True))
     ended = hf("follow", "claude-code", "--once", "--json")
     assert ended.code == 3
     assert f"{main}:4: not JSON" in ended.err
     told = ended.json
-    assert (told["files"], told["said"], told["bad"], told["sessions"]) == (3, 4, 1, 2)
+    assert (told["files"], told["said"], told["bad"], told["sessions"]) == (4, 5, 1, 3)
     again = hf("follow", "claude-code", "--once", "--json")
     assert (again.code, again.err, again.json["lines"], again.json["said"]) == (0, "", 0, 0)
 
@@ -95,7 +96,7 @@ def test_a_session_is_kept_told_found_and_given_back(hf: Run, home: Path, projec
     assert hf("sessions", "export", SESSION).out == main.read_bytes()
     given = home / "elsewhere"
     assert hf("sessions", "export", SESSION, "--into", given, "--project", "/srv/my.shop").code == 0
-    for path in (main, side, meta):
+    for path in (main, side, meta, older):
         there = given / "projects" / "-srv-my-shop" / path.relative_to(project)
         assert there.read_bytes() == path.read_bytes()
     listed = hf("follow", "--list", "--json").json["files"]
@@ -247,6 +248,7 @@ def test_codex_may_archive_and_pack(hf: Run, home: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CODEX_HOME", str(home / "cx"))
     meta: dict[str, Any] = {"type": "session_meta", "timestamp": "2026-01-06T12:00:00.000Z"}
     meta |= {"payload": {"id": ROLLOUT[-42:-6], "cwd": "/src"}}
+    meta["payload"]["source"] = {"subagent": {"thread_spawn": {"parent_thread_id": "t-0", "depth": 1}}}
     said: dict[str, Any] = {"type": "response_item", "timestamp": "2026-01-06T12:00:01.000Z"}
     said |= {"payload": {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "2+2?"}]}}
     path = write(home / "cx/sessions/2026/01/06" / ROLLOUT, meta, said)
@@ -262,7 +264,9 @@ def test_codex_may_archive_and_pack(hf: Run, home: Path, monkeypatch: pytest.Mon
     archived.write_bytes(b"".join(codec.squeezed([data + more])))
     assert hf("follow", "codex", "--once", "--json").json["said"] == 1
     assert hf("sessions", "export", ROLLOUT[-42:-6]).out == data + more
-    shown = hf("sessions", "show", ROLLOUT[-42:-6], "--json").json["messages"]
+    shown = hf("sessions", "show", ROLLOUT[-42:-6], "--json").json
+    assert shown["session"]["metadata"]["parent"] == "t-0"
+    shown = shown["messages"]
     assert [(each["role"], each["metadata"].get("role")) for each in shown] == [("system", "developer")] * 2
     archived.write_bytes(archived.read_bytes()[:-9])
     damaged = hf("follow", "codex", "--once")

@@ -72,7 +72,11 @@ def parent_in(event: dict[str, Any]) -> str:
     """The session that this one was begun by, or forked from; empty if the line does not say."""
     payload = event.get("payload")
     if event.get("type") == "session_meta" and isinstance(payload, dict):
-        return text_of(payload.get("parent_thread_id")) or text_of(payload.get("forked_from_id"))
+        found: Any = payload
+        for name in ("source", "subagent", "thread_spawn"):
+            found = found.get(name) if isinstance(found, dict) else None
+        spawned = text_of(found.get("parent_thread_id")) if isinstance(found, dict) else ""
+        return spawned or text_of(payload.get("parent_thread_id")) or text_of(payload.get("forked_from_id"))
     forked = event.get("forkedFrom")
     return text_of(forked.get("sessionId")) if isinstance(forked, dict) else ""
 
