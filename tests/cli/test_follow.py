@@ -320,6 +320,19 @@ def test_other_tools_are_read_as_they_write(hf: Run, home: Path) -> None:
     assert hf("import", path).code == 3
 
 
+def test_a_line_with_more_messages_than_a_commit_holds(hf: Run, home: Path) -> None:
+    at = "2026-01-06T12:00:00.000Z"
+    many = [
+        {"id": f"m{number}", "type": "user", "timestamp": at, "content": f"word{number}"} for number in range(1_100)
+    ]
+    first = {"sessionId": "g-22222", "projectHash": "p"}
+    path = write(home / ".gemini/tmp/p/chats/session-g2.jsonl", first, *many[:5], {"$set": {"messages": many}})
+    assert hf("follow", "gemini-cli", "--once", "--json").json["said"] == 1_100
+    assert hf("follow", "gemini-cli", "--once", "--json").json["said"] == 0
+    assert len(hf("sessions", "show", "g-22222", "--limit", "2000", "--json").json["messages"]) == 1_100
+    assert hf("sessions", "export", "g-22222").out == path.read_bytes()
+
+
 def test_what_cannot_be_read_is_named_and_others_go_on(hf: Run, project: Path) -> None:
     write(project / f"{SESSION}.jsonl", claude("u1", "one"))
     (project / "round.jsonl").symlink_to("round.jsonl")
@@ -330,3 +343,18 @@ def test_what_cannot_be_read_is_named_and_others_go_on(hf: Run, project: Path) -
     assert "round.jsonl: " in ended.err
     assert "pipe.jsonl: no file" in ended.err
     assert (ended.json["said"], ended.json["files"], ended.json["failed"]) == (1, 1, 2)
+
+
+def test_a_tools_folder_may_be_given_in_any_way(hf: Run, home: Path, project: Path) -> None:
+    (home / ".claude").mkdir()
+    write(home / ".claude" / "transcripts" / "ses_1.jsonl", claude("u1", "no session"))
+    assert hf("follow", "claude-code", "--once", "--json").json["files"] == 0, "no project is there yet"
+    write(project / f"{SESSION}.jsonl", claude("u1", "one"))
+    assert hf("follow", "claude-code", home / ".claude" / "projects", "--once", "--json").json["files"] == 1
+    assert hf("follow", "claude-code", "--once", "--json").json["files"] == 0
+    project.parent.rename(home / "copied")
+    told = hf("follow", "claude-code", home / "copied", "--once", "--json").json
+    assert (told["files"], told["lines"]) == (0, 0), "a file is known by its path in the tool's folder"
+    assert hf("follow", "claude-code", home / "nowhere", "--once").code == 2
+    assert hf("follow", "codex", "--once").code == 2
+    assert hf("follow").code == 2

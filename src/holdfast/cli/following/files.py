@@ -52,10 +52,10 @@ def home_of(tool: Tool, given: Path | None) -> Path:
 def find(tool: Tool, home: Path, complain: Complain) -> Iterator[Found]:
     """Every file of a tool, in a steady order; what cannot be looked into is told, and passed over.
 
-    A folder without any of the tool's places stands for the first of them.
+    A folder without any of the tool's places stands for the first of them, unless it is the tool's usual one.
     """
     places = [(place, str(home / place)) for place in tool.places if (home / place).is_dir()]
-    if not places and home.is_dir():
+    if not places and home.is_dir() and home != home_of(tool, None):
         places = [(tool.places[0], str(home))]
     seen: set[tuple[int, int]] = set()
     for rel, path in places:
