@@ -120,6 +120,15 @@ def test_what_is_given_back_replaces_only_its_own_beginning(hf: Run, home: Path,
     assert hf("sessions", "export", SESSION, "--out", out, "--force").code == 0
     assert out.read_bytes() == path.read_bytes()
     assert list(home.glob(".out.jsonl*")) == [], "nothing is left behind"
+    before = path.read_bytes()
+    write(path, claude("u7", "something else"))
+    hf("follow", "claude-code", "--once")
+    with Store(home / ".local/share/holdfast", "me", hub=[]) as store:
+        (fid,) = Ledger(store).files()
+        begun = store.history(f"head/{fid}", collection="transcripts")[-1].time
+    assert hf("sessions", "export", SESSION).out == path.read_bytes()
+    assert hf("sessions", "export", SESSION, "--at", f"{begun:.3f}").out == before
+    assert hf("sessions", "export", SESSION, "--at", "2020-01-01").code == 5
     assert hf("sessions", "export", "nothing-of-the-kind").code == 5
     assert hf("follow", "no-such-tool", "--once").code == 2
 
@@ -142,6 +151,7 @@ def test_a_fork_is_kept_whole_and_its_messages_are_told_once(hf: Run, home: Path
     shown = hf("sessions", "show", FORK, "--json").json
     assert [each["content"] for each in shown["messages"]] == ["the other way"]
     assert SESSION in shown["session"]["metadata"]["continues"]
+    assert f"goes on from session_claude-code.{SESSION}." in hf("sessions", "show", FORK).text
     assert shown["session"]["metadata"]["parent"] == SESSION
     for path in (origin, fork):
         assert hf("sessions", "export", path.stem).out == path.read_bytes()

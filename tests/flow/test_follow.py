@@ -178,7 +178,7 @@ def test_real_conversations_come_back_to_the_byte(tmp_path: Path) -> None:
         ledger = Ledger(store)
         for tool, there in files.items():
             for path, data in there.items():
-                ((fid, head),) = files_of(ledger, tool, path.stem[-36:])
+                ((fid, head),) = files_of(ledger, ledger.group(tool, path.stem[-36:]))
                 assert (head.path, b"".join(ledger.content(fid, head))) == (str(path), data)
         kept = [each for each in store.search("reservation cancel", collection="sessions", limit=20)]
         assert len(kept) == 20

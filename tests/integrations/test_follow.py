@@ -50,7 +50,7 @@ def test_claudes_sdk_finds_a_session_that_was_given_back(tmp_path: Path, monkeyp
         follower.walk()
         follower.once()
         ledger = Ledger(store)
-        files = files_of(ledger, "claude-code", SESSION)
+        files = files_of(ledger, ledger.group("claude-code", SESSION))
         give(ledger, [(fid, head, target(head, tmp_path / "other", str(place.resolve()))) for fid, head in files])
         monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "other"))
         (listed,) = sdk.list_sessions(directory=str(place))

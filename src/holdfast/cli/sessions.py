@@ -86,6 +86,8 @@ def show_command(settings: Settings, session: str, limit: int, local: bool) -> N
     about = chosen["metadata"]
     title = about.get("title") or about.get("session") or chosen["id"]
     show.line(show.paint(safe(f"{title}  ({chosen['agent']}, {chosen['id']})"), "bold"))
+    if about.get("continues"):
+        show.line(safe(f"goes on from {about['continues']}, which holds what was said before"))
     for each in messages:
         metadata = each["metadata"] if isinstance(each["metadata"], dict) else {}
         kind = metadata.get("kind")
@@ -141,12 +143,12 @@ def export_command(
         )
     chosen = _named(settings, session, local)
     about = chosen["metadata"]
-    if not about.get("tool") or not about.get("file"):
+    if not about.get("tool") or not about.get("group"):
         raise UsageError(
             f"{chosen['id']} is no tool's session", hint="hub.sessions.export writes what the hub holds of it"
         )
     with _ledger(settings, chosen) as ledger:
-        files = files_of(ledger, about["tool"], about["session"], at)
+        files = files_of(ledger, about["group"], at)
         if into is None:
             # A session's own name may be that of one of its subagents.
             fid, head = next((each for each in files if each[0] == about["file"]), files[0])

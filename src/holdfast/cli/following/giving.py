@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from holdfast.cli.following.ledger import Head, Ledger, group_of
+from holdfast.cli.following.ledger import Head, Ledger
 from holdfast.cli.transcripts.tools import LINES, TOOLS, tool_named
 from holdfast.errors import Conflict, IntegrityError, NotFound, UsageError
 
@@ -27,25 +27,26 @@ class Given(msgspec.Struct, frozen=True):
     newer: bool = False
 
 
-def files_of(ledger: Ledger, tool: str, session: str, at: Any = None) -> list[tuple[str, Head]]:
+def files_of(ledger: Ledger, group: str, at: Any = None) -> list[tuple[str, Head]]:
     """The files of a tool's session, its transcripts first.
 
     Args:
         ledger: whose.
-        tool: its name.
-        session: the tool's id of it.
+        group: what they have in common.
         at: a time: those that were there then, as they were.
 
     Raises:
         NotFound: there are none.
     """
     found = []
-    for fid in ledger.files(f"of/{group_of(tool, session)}/"):
+    for fid in ledger.files(f"of/{group}/"):
         head = ledger.head(fid, at)
         if head is not None:
             found.append((fid, head[0]))
     if not found:
-        raise NotFound(f"nothing was kept of {tool}'s session {session!r:.80}", hint="holdfast sessions ls")
+        raise NotFound(
+            "nothing was kept of this session then" if at else "nothing was kept of it", hint="holdfast sessions ls"
+        )
     return sorted(found, key=lambda each: (each[1].kind != LINES, bool(each[1].parent), each[1].path))
 
 

@@ -44,6 +44,7 @@ class Head(msgspec.Struct, omit_defaults=True, kw_only=True):
     Attributes:
         tool, root, path, kind: which file it is.
         session: the tool's session that it belongs to.
+        group: what this machine's files of that session have in common.
         conversation: the id under which it is told, empty for what is only kept.
         parent: the tool's session that it was begun by.
         spans: (generation, where it begins), by where they begin.
@@ -63,6 +64,7 @@ class Head(msgspec.Struct, omit_defaults=True, kw_only=True):
     path: str
     kind: str
     session: str = ""
+    group: str = ""
     conversation: str = ""
     parent: str = ""
     spans: list[tuple[int, int]] = []
@@ -109,11 +111,6 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def group_of(tool: str, session: str) -> str:
-    """What the files of one session have in common."""
-    return digest("group", tool, session)
-
-
 def chunk_draft(fid: str, head: Head, start: int, size: int, kept: Sequence[bytes], *, lines: int) -> Draft:
     """A draft of a chunk.
 
@@ -156,6 +153,10 @@ class Ledger:
     def fid(self, tool: str, known_by: str) -> str:
         """What a file of this machine is known by."""
         return digest(self._stream, tool, known_by)
+
+    def group(self, tool: str, session: str) -> str:
+        """What this machine's files of a tool's session have in common."""
+        return digest("group", self._stream, tool, session)
 
     def head(self, fid: str, at: Any = None) -> tuple[Head, int] | None:
         """A file's head and its version; None if nothing is known of it.
@@ -252,7 +253,7 @@ def head_draft(fid: str, head: Head, version: int) -> Draft:
 def member_draft(fid: str, head: Head) -> Draft:
     """A draft that says to which session a file belongs."""
     content = {"path": head.path, "kind": head.kind, WORDS: ""}
-    return value(TRANSCRIPTS, f"of/{group_of(head.tool, head.session)}/{fid}", content)
+    return value(TRANSCRIPTS, f"of/{head.group}/{fid}", content)
 
 
 def _head(content: Any) -> Head:

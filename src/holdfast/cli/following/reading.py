@@ -83,12 +83,14 @@ class Reading:
         self._rested = False
         self._behind = False
         self._new = each.head is None
+        session = desk.tool.session(each.found.rel)
         self._head = each.head or Head(
             tool=desk.tool.name,
+            group=desk.ledger.group(desk.tool.name, session),
             root=desk.home,
             path=each.found.rel.removesuffix(PACKED),
             kind=each.found.kind,
-            session=desk.tool.session(each.found.rel),
+            session=session,
             spans=[(1, 0)],
         )
         self._wrong: list[tuple[int, str]] = []

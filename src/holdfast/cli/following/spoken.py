@@ -93,6 +93,7 @@ def about_session(head: Head, fid: str, agent: str) -> dict[str, Any]:
         "folder": head.folder,
         "path": head.path,
         "file": fid,
+        "group": head.group,
         "lines": head.lines,
         "bytes": head.end,
         "parent": head.parent,

@@ -44,6 +44,7 @@ class Telling:
     """
 
     def __init__(self, ledger: Ledger, tool: Tool, found: Found, fid: str, *, modified_ms: int, bad: Complaint) -> None:
+        self._ledger = ledger
         self._store = ledger.store
         self._tool = tool
         self._found = found
@@ -110,6 +111,7 @@ class Telling:
         return msgspec.structs.replace(
             head,
             session=session,
+            group=self._ledger.group(head.tool, session),
             parent=parent,
             folder=folder,
             conversation=spoken.conversation_id(head.tool, session, head.path, self._fid),
