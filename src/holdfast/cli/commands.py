@@ -31,6 +31,8 @@ COMMANDS = Shell(
             "watch": ("talk", "follow changes live"),
             "export": ("moves", "write every version as JSON Lines"),
             "import": ("moves", "read conversations, or an export, into the store"),
+            "follow": ("follow", "keep coding agents' transcripts as they grow, as sessions"),
+            "sessions": ("sessions", "list and read sessions, and give a tool its files back"),
         },
         "Messages": {
             "send": ("talk", "post a message to people or an agent"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from holdfast.cli.transcripts import chat, claude, codex
+from holdfast.cli.transcripts import chat, claude, codex, gemini, pi
 from holdfast.cli.transcripts.lines import objects
 from holdfast.cli.transcripts.said import Bad, Found, Other, Said
 
@@ -40,6 +40,10 @@ def recognise(data: bytes) -> tuple[str, Reader] | None:
             return "claude-code", claude.read
         if codex.is_session(first):
             return "codex", codex.read
+        if gemini.is_session(first):
+            return "gemini-cli", gemini.read
+        if pi.is_session(first):
+            return "pi", pi.read
         if chat.is_chat(first):
             return "chat", chat.read_lines
     # One object over many lines is no JSON Lines: each of its lines was bad.
