@@ -77,7 +77,13 @@ def test_a_text_is_cut_at_sentences_or_words_and_loses_nothing() -> None:
 
 
 def test_fields_name_what_is_embedded() -> None:
-    value = {"text": "one", "messages": [{"content": "two"}, {"content": ["three", 4]}], "$ends": 12, "n": 5, "ok": True}
+    value = {
+        "text": "one",
+        "messages": [{"content": "two"}, {"content": ["three", 4]}],
+        "$ends": 12,
+        "n": 5,
+        "ok": True,
+    }
     assert text_in(value, ("messages[*].content", "text")) == "two\nthree\n4\none"
     assert text_in(value, ()) == "one\ntwo\nthree\n4\n5"
     assert text_in({"$words": "as it says", "text": "no"}, ()) == "as it says"
@@ -101,7 +107,10 @@ def test_fields_name_what_is_embedded() -> None:
         ({"n": {"exists": False}}, where("n").exists(False)),
         ({"n": None}, where("n").exists(False)),
         ({"OR": [{"n": 3}, {"tags": "b"}]}, (where("n") == 3) | where("tags").has("b")),
-        ({"$or": [{"n": 3}, {"tags": "b"}], "n": {"lt": 4}}, ((where("n") == 3) | where("tags").has("b")) & (where("n") < 4)),
+        (
+            {"$or": [{"n": 3}, {"tags": "b"}], "n": {"lt": 4}},
+            ((where("n") == 3) | where("tags").has("b")) & (where("n") < 4),
+        ),
         ({"$AND": [{"n": 3}, {"tags": "b"}]}, (where("n") == 3) & where("tags").has("b")),
         ({"NOT": {"n": 3}}, where("n") != 3),
         ({"NOT": [{"n": 3}, {"n": 5}]}, (where("n") != 3) & (where("n") != 5)),
@@ -112,8 +121,9 @@ def test_fields_name_what_is_embedded() -> None:
     ],
 )
 def test_a_dictionary_of_filters_means_what_the_condition_means(said: Any, same: Any) -> None:
-    values = [{"n": n, "tags": tags, "bio": bio, "a": {"b": b}} for n in (None, 1, 3, 4, 5, 9)
-              for tags, bio, b in (([], "black and tea", "x"), (["a"], "tea", "y"), (["a", "b"], "tea, black", 1))]  # fmt: skip
+    shapes: list[Any] = [([], "black and tea", "x"), (["a"], "tea", "y"), (["a", "b"], "tea, black", 1)]
+    whole = (None, 1, 3, 4, 5, 9)
+    values = [{"n": n, "tags": tags, "bio": bio, "a": {"b": b}} for n in whole for tags, bio, b in shapes]
     values.append({})
     condition = read_condition(said)
     assert [matches(condition, value) for value in values] == [matches(same, value) for value in values]
@@ -271,7 +281,8 @@ def test_what_a_function_fails_on_is_isolated_and_the_rest_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [[[1.0]], [[1.0], [2.0], [3.0]], [[1.0], [1.0, 2.0]], [[], []], [[1.0], ["x"]], None, [[float("nan")], [1.0]]]
+    "answer",
+    [[[1.0], [2.0], [3.0]], [[1.0], [1.0, 2.0]], [[], []], [[1.0], ["x"]], None, [[float("nan")], [1.0]]],
 )
 def test_an_answer_that_is_none_is_a_failure_of_the_function(answer: Any) -> None:
     made = embedder(lambda texts: answer).texts(["a", "b"])

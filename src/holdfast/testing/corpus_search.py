@@ -376,7 +376,7 @@ class Searching(CorpusContract):
             assert len(filler.places()) == len(TEAS) - 1
             many, said = vectors.failed(log.corpus, filler.index)
             assert (many, "cannot take" in said) == (1, True)
-            assert keys_of(filler.ask("black coffee")) [0] == "coffee", "it is found by its words"
+            assert keys_of(filler.ask("black coffee"))[0] == "coffee", "it is found by its words"
             before = len(filler.calls)
             filler.run()
             assert len(filler.calls) == before, "not before its time"
@@ -455,7 +455,8 @@ class Searching(CorpusContract):
 
     def test_sealed_values_and_values_that_are_no_text_are_not_embedded(self, tmp_path: Path) -> None:
         with self.one_log(tmp_path) as log:
-            log.append([value(MEMORY, "bytes", b"\0\1"), value(MEMORY, "none", None), value(MEMORY, "flag", {"a": True})])
+            log.append(
+                [value(MEMORY, "bytes", b"\0\1"), value(MEMORY, "none", None), value(MEMORY, "flag", {"a": True})]
+            )
             filler = Filler(log).run()
             assert (filler.calls, filler.places(), filler.index.complete) == ([], [], True)
-
