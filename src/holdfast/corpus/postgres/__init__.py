@@ -71,7 +71,7 @@ class PostgresCorpus(SqlCorpus):
     def scour(self, *, index: bool) -> bool:
         """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
         with self.engine.reader() as connection:
-            for table in ("rec", "tag", "entry", "blob", "chunk", *(("fts",) if index else ())):
+            for table in ("rec", "tag", "entry", "blob", "chunk", "vec", "vmiss", *(("fts",) if index else ())):
                 connection.execute(f"VACUUM {table}")
         return True
 
