@@ -12,6 +12,8 @@ transaction ends the other. Rows of an index that ended are removed in lots (`sw
 from __future__ import annotations
 
 import hashlib
+import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -266,6 +268,15 @@ def waiting(corpus: SqlCorpus, index: Index, after: int | None = None, most: int
     return Lot(after=index.pos, upto=upto, records=tuple(found))
 
 
+def touched(corpus: SqlCorpus, index: Index, after: int, upto: int) -> bool:
+    """Whether anything of its collection was written, replaced or deleted between two positions."""
+    sql = (
+        "SELECT 1 FROM rec r WHERE r.pos>? AND r.pos<=? AND +r.coll=(SELECT id FROM name WHERE s=?)"
+        f" AND (r.flags & {VALUE | TOMBSTONE})<>0 LIMIT 1"
+    )
+    return corpus.one(sql, (after, upto, index.collection)) is not None
+
+
 def due(corpus: SqlCorpus, index: Index, now_ms: int, most: int = LOT) -> Lot:
     """Records that failed before and may be tried again."""
     sql = "SELECT pos FROM vmiss WHERE vindex=? AND next_ms<=? ORDER BY next_ms LIMIT ?"
@@ -366,6 +377,20 @@ def again(corpus: SqlCorpus, index: Index) -> None:
     corpus.write(job)
 
 
+def restart(corpus: SqlCorpus, index: Index) -> None:
+    """Has one index filled anew from the first record, as its positions are another course of events'."""
+
+    def job(tx: SqlTransaction) -> None:
+        row = tx.sql("SELECT pos FROM vindex WHERE id=?", (index.id,)).fetchone()
+        if row is None or row[0] <= tx.last():
+            return
+        tx.drop_vectors("id>=? AND id<?", (index.first_row, index.end_row))
+        tx.sql("DELETE FROM vmiss WHERE vindex=?", (index.id,))
+        tx.sql("UPDATE vindex SET pos=0, held=0, complete=0, drops=drops+1 WHERE id=?", (index.id,))
+
+    corpus.write(job)
+
+
 def rebuild(tx: SqlTransaction) -> None:
     """Empties every index inside the open transaction, so that it is filled anew; what is declared stays."""
     tx.sql("DELETE FROM vec")
@@ -390,20 +415,46 @@ def sweep(corpus: SqlCorpus, lot: int = SWEEP) -> int:
     return 0
 
 
-def prune_stale(corpus: SqlCorpus, index: Index, places: Sequence[int]) -> int:
-    """Takes out vectors of records that a search found to be no key's value any more; returns how many.
+class _Stale:
+    """What searches have found not to stand any more, until a filler takes it out: a search writes nothing."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _noted
+        self._noted: weakref.WeakKeyDictionary[SqlCorpus, dict[int, set[int]]] = weakref.WeakKeyDictionary()
+
+    def note(self, corpus: SqlCorpus, number: int, places: Sequence[int]) -> None:
+        with self._lock:
+            noted = self._noted.setdefault(corpus, {}).setdefault(number, set())
+            noted.update(places[: max(0, SWEEP - len(noted))])
+
+    def take(self, corpus: SqlCorpus, number: int) -> list[int]:
+        with self._lock:
+            return sorted(self._noted.get(corpus, {}).pop(number, ()))
+
+
+_STALE: Final = _Stale()
+
+
+def note_stale(corpus: SqlCorpus, index: Index, places: Sequence[int]) -> None:
+    """Remembers vectors of records that a search found to be no key's value any more, for `prune_stale`."""
+    _STALE.note(corpus, index.id, places)
+
+
+def prune_stale(corpus: SqlCorpus, index: Index) -> int:
+    """Takes out what searches have noted, if it still does not stand; returns how many vectors.
 
     Where several branches meet, what is replaced is not always what the next version names.
     """
+    places = _STALE.take(corpus, index.id)
 
     def job(tx: SqlTransaction) -> int:
-        gone = sorted(set(places) - _standing(tx, places))
+        gone = sorted({*places} - _standing(tx, places))
         many = _take_out(tx, index.id, gone)
         if many:
             tx.sql("UPDATE vindex SET held=held-? WHERE id=?", (many, index.id))
         return many
 
-    return corpus.write(job)
+    return corpus.write(job) if places else 0
 
 
 # -- inside -----------------------------------------------------------------------------------------------------------
