@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from holdfast.cli import shell, values
+from holdfast.cli.index import EMBED, MODEL, Function, place_of
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, safe, version_text
 from holdfast.errors import UsageError
 
-if TYPE_CHECKING:
-    from holdfast.node.store import Store
-
 MODES: Final = ("auto", "text", "vector", "hybrid")
-EMBED: Final = click.option(
-    "--embed",
-    metavar="MODULE:FUNCTION",
-    help="what makes vectors of texts: a list of texts in, a list of vectors out",
-)
-MODEL: Final = click.option("--model", metavar="NAME", help="the name of its model; as --embed says it unless said")
 
 
 @shell.command("search")
@@ -35,7 +27,7 @@ MODEL: Final = click.option("--model", metavar="NAME", help="the name of its mod
 @click.option("--at", metavar="TIME", help="among what was current then: ISO 8601, seconds since 1970, or a cursor")
 @click.option("--min-score", type=float, help="nothing below it; 1.0 by words: only what holds all of them")
 @click.option("--explain", is_flag=True, help="say what each score is made of")
-@click.option("--local", is_flag=True, help="only what this machine's agent wrote; asks no hub")
+@click.option("--local", is_flag=True, help="only in this machine's log; asks no hub")
 @EMBED
 @MODEL
 @click.pass_obj
@@ -64,12 +56,11 @@ def search_command(
     if how["at"] is not None:
         how["at"] = _moment(how["at"])
     wanted = None if condition is None else _condition(condition)
-    agent = how.pop("agent")
-    whose = settings.me if local and agent is None else agent
-    with settings.open_store(agent=settings.me, hub=not local) as store:
-        if embed is not None:
-            asking_with(store, how["collection"], embed, model)
-        found = store.search(" ".join(words), agent=whose, filter=wanted, **how)
+    function = None if embed is None else Function(embed, model)
+    with place_of(settings, local=local) as place:
+        if function is not None:
+            function.ask_at(place, how["collection"])
+        found = place.search(" ".join(words), filter=wanted, **how)
     if settings.as_json:
         hits = [each.to_json() for each in found]
         settings.show.document(
@@ -107,11 +98,3 @@ def _condition(text: str) -> Any:
     if not isinstance(found, dict):
         raise UsageError(f"no condition: {text!r:.80}", hint="a JSON object, such as '{\"sure\": {\"gte\": 0.5}}'")
     return found
-
-
-def asking_with(store: Store, collection: str | None, embed: str, model: str | None) -> None:
-    """Has a store ask with an embedding function, where the collection has an index.
-
-    Raises:
-        UsageError: no collection was named, or the function cannot be loaded.
-    """

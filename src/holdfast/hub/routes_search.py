@@ -22,7 +22,6 @@ from holdfast.hub.search_shapes import (
     Hits,
     IndexesShown,
     IndexName,
-    IndexShown,
     Kept,
     NewIndex,
     Search,
@@ -30,6 +29,7 @@ from holdfast.hub.search_shapes import (
     Wanting,
 )
 from holdfast.log import load
+from holdfast.log.hits import IndexStatus
 from holdfast.query import read_condition
 from holdfast.records import check_names
 from holdfast.wire import Cursor
@@ -67,12 +67,12 @@ def operations(core: Core) -> Iterator[Operation]:
 
     one, filling = f"{_INDEXES}/{{name}}", "/v1/indexing"
     yield each("GET", _INDEXES, "The indexes of vectors", work.every, answer=IndexesShown)
-    yield each("GET", one, "One index of vectors", work.one, answer=IndexShown, errors=(404,))
-    yield each("PUT", one, "Have a collection indexed", work.declare, body=NewIndex, answer=IndexShown)
+    yield each("GET", one, "One index of vectors", work.one, answer=IndexStatus, errors=(404,))
+    yield each("PUT", one, "Have a collection indexed", work.declare, body=NewIndex, answer=IndexStatus)
     yield each("DELETE", one, "End an index", work.drop, answer=Dropped)
     yield each(
         *("POST", f"{filling}/rebuild/{{name}}", "Make an index anew", work.rebuild),
-        answer=IndexShown,
+        answer=IndexStatus,
         errors=(404,),
     )
     yield each(
@@ -204,13 +204,13 @@ class Indexes:
 
         return await self._core.read(look)
 
-    async def one(self, call: Call) -> IndexShown:
+    async def one(self, call: Call) -> IndexStatus:
         """How the index of a collection stands."""
         name = _name(call)
         call.principal.check_read(name)
         return await self._core.read(lambda: self._shown(name))
 
-    async def declare(self, call: Call) -> IndexShown:
+    async def declare(self, call: Call) -> IndexStatus:
         """Says how vectors are made of a collection's values. The same again changes nothing; something else is built
         beside the index that is there, and takes its place when it is complete.
         """
@@ -218,7 +218,7 @@ class Indexes:
         call.principal.check_write(None, name)
         check_names("put", name, "")
 
-        def work() -> IndexShown:
+        def work() -> IndexStatus:
             from holdfast.corpus.search import vectors
 
             said = vectors.declared(asked.model, fields=asked.fields, dims=asked.dims, chunk=asked.chunk)
@@ -243,12 +243,12 @@ class Indexes:
         self._wake()
         return Dropped(found)
 
-    async def rebuild(self, call: Call) -> IndexShown:
+    async def rebuild(self, call: Call) -> IndexStatus:
         """Forgets the vectors of a collection and has all of them made anew; searches go by words until then."""
         name = _name(call)
         call.principal.check_write(None, name)
 
-        def work() -> IndexShown:
+        def work() -> IndexStatus:
             from holdfast.corpus.search import vectors
 
             corpus = self._core.corpus
@@ -303,7 +303,7 @@ class Indexes:
             found = self._holding[index.id] = Holding(self._core.home, index)
         return found
 
-    def _shown(self, name: str) -> IndexShown:
+    def _shown(self, name: str) -> IndexStatus:
         from holdfast.hub.indexes import every
 
         found = every(self._core, name)

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from holdfast import query
-from holdfast.hub.shapes import INT64_MAX, ISO_TIME, PRINTED, SECONDS, Agent, Collection, Iso, Version
+from holdfast.hub.shapes import INT64_MAX, ISO_TIME, PRINTED, SECONDS, Agent, Collection, Version
+from holdfast.log.hits import IndexStatus
 from holdfast.records import NAME_BYTES_MAX
 from holdfast.wire import PAGE_MAX
 
@@ -136,35 +137,10 @@ class NewIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     chunk: Annotated[int, Meta(ge=0, le=1 << 20, description="letters of a piece of text; 0: never cut")] | None = None
 
 
-class IndexShown(msgspec.Struct, frozen=True, kw_only=True):
-    """How the index of a collection stands.
-
-    `identity` is what it is searched by; `building` the identity of one that will take its place when it is complete.
-    `pending` records were not looked at yet; the function failed on `failed`, and said `last_error` last. `filler` has
-    it in hand. `warning` says what should be known besides.
-    """
-
-    name: str
-    identity: str
-    model: str
-    fields: list[str]
-    dims: int
-    chunk: int
-    complete: bool
-    vectors: int
-    pending: int
-    failed: int
-    last_error: str
-    next_try: Iso | None
-    building: str | None
-    filler: str
-    warning: str
-
-
 class IndexesShown(msgspec.Struct, frozen=True):
     """The indexes of vectors, by name."""
 
-    indexes: list[IndexShown]
+    indexes: list[IndexStatus]
 
 
 class Dropped(msgspec.Struct, frozen=True):
