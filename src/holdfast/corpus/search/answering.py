@@ -6,7 +6,6 @@ the filter: an index may be behind, the records never are.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -14,18 +13,16 @@ from holdfast import codec, query
 from holdfast.corpus.port import fits
 from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.search import vectors
-from holdfast.corpus.search.filling import Load, value_of
 from holdfast.corpus.search.nearest import CACHE
 from holdfast.corpus.search.partly import Terms, partly
 from holdfast.corpus.search.question import Answer, Ask, Question, Scored, checked
 from holdfast.corpus.search.ranking import fuse, text_score
+from holdfast.corpus.search.texts import Load, value_of
 from holdfast.corpus.search.vectors import Index
 from holdfast.corpus.search.words import INDEXED, TAIL_MAX, Term, candidates, standing, terms_of
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.wire import REDACTED
-
-logger = logging.getLogger(__name__)
 
 LOOKED_AT: Final = 5_000
 """Records that one list looks at, whatever a filter leaves of them: some 0.2 s."""
@@ -143,7 +140,7 @@ class _Answering:
         except HoldfastError as error:
             if strict:
                 raise
-            logger.warning("search goes on by words alone: %s", error)
+            _warn(error)
             return None
 
     # -- the lists --------------------------------------------------------------------------------------------------
@@ -315,6 +312,12 @@ class _Answering:
 
     def _parts(self, **parts: Any) -> dict[str, Any] | None:
         return parts if self._question.explain else None
+
+
+def _warn(error: HoldfastError) -> None:
+    import logging  # 8 ms, which no search pays that goes well
+
+    logging.getLogger(__name__).warning("search goes on by words alone: %s", error)
 
 
 def _named(terms: Sequence[Term]) -> list[str]:

@@ -6,17 +6,19 @@ and nothing is said of the texts. Else some of them are to blame: halves are tri
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from holdfast.corpus.search.numbers import pack
-from holdfast.corpus.search.vectors import LOT, Declared
+from holdfast.corpus.search.indexes import LOT, Declared
+from holdfast.corpus.search.texts import said
 from holdfast.errors import HoldfastError, UsageError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Embed: TypeAlias = Callable[[list[str]], Any]
 """Gives one vector for each text, or something that is awaited and does."""
@@ -104,7 +106,9 @@ class Embedder:
 
     def _call(self, texts: list[str]) -> list[bytes]:
         found = self.fn(texts)
-        if inspect.isawaitable(found):
+        if hasattr(found, "__await__"):
+            import asyncio  # 30 ms, which nobody pays whose function is a plain one
+
             found = asyncio.run_coroutine_threadsafe(_awaited(found), self._its_loop()).result()
         vectors = [pack(each) for each in found]
         if len(vectors) != len(texts):
@@ -119,6 +123,8 @@ class Embedder:
         return vectors
 
     def _its_loop(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -136,8 +142,3 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         loop.close()
 
-
-def said(error: BaseException) -> str:
-    """What an error says, in one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text:.200}" if text else type(error).__name__

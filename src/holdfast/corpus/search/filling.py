@@ -8,35 +8,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import msgspec
-
-from holdfast import codec
-from holdfast.corpus.rows import Stored
 from holdfast.corpus.search import vectors
-from holdfast.corpus.search.chunks import cut, text_in
-from holdfast.corpus.search.embedding import Embedder, said
-from holdfast.corpus.search.vectors import AGAIN, LOT, Declared, Index, Lot, Made
+from holdfast.corpus.search.embedding import Embedder
+from holdfast.corpus.search.texts import Load as Load
+from holdfast.corpus.search.texts import Task as Task
+from holdfast.corpus.search.texts import said, task_of
+from holdfast.corpus.search.vectors import Declared, Index, Lot, Made
 from holdfast.corpus.sql import SqlCorpus
-from holdfast.errors import NotFound
-from holdfast.wire import HERE
+from holdfast.errors import NotFound, UsageError
 
 BACKOFF_MS: Final = 1_000
 BACKOFF_MS_MAX: Final = 3_600_000
 LAZY: Final = 1_000
 """An index whose collection sees nothing new is moved on only so many records of others at a time."""
-
-Load = Callable[[Stored], Any]
-
-
-class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """Texts to be embedded: the pieces of each record by its position, and what of the lot cannot even be read."""
-
-    after: int
-    upto: int
-    texts: Mapping[int, tuple[str, ...]] = {}
-    failed: Mapping[int, str] = {}
 
 
 class Source(Protocol):
@@ -149,7 +135,11 @@ class Filled:
     def done(self, task: Task, made: Mapping[int, list[bytes]], failed: Mapping[int, str]) -> bool:
         """Keeps what became of a task; False if another was faster."""
         told = Made(after=task.after, upto=task.upto, vectors=made, failed=failed, next_ms=self._next_ms)
-        return vectors.keep(self._corpus, self.index(), told)
+        try:
+            return vectors.keep(self._corpus, self.index(), told)
+        except UsageError as error:  # vectors of another length than those that are there
+            self.failing(said(error))
+            return False
 
     def failing(self, error: str) -> None:
         """Notes that the function fails whatever it is given."""
@@ -162,40 +152,3 @@ class Filled:
         ceiling = min(BACKOFF_MS_MAX, BACKOFF_MS << min(tries, 20))
         return self._now_ms() + round(self._uniform(0, ceiling))
 
-
-def task_of(lot: Lot, declared: Declared, load: Load | None) -> Task:
-    """The texts of a lot; where they become too many for one call, of its first records.
-
-    Args:
-        lot: records.
-        declared: what of them is embedded.
-        load: gives values that do not lie in their record.
-    """
-    texts: dict[int, tuple[str, ...]] = {}
-    failed: dict[int, str] = {}
-    upto, many = lot.upto, 0
-    for number, stored in enumerate(lot.records):
-        try:
-            pieces = tuple(cut(text_in(value_of(stored, load), declared.fields), declared.chunk))
-        except Exception as error:  # whatever a value is, it holds no other up
-            failed[stored.pos] = said(error)
-            continue
-        texts[stored.pos] = pieces
-        many += len(pieces)
-        if many >= LOT and number + 1 < len(lot.records):
-            upto = AGAIN if lot.upto == AGAIN else stored.pos
-            break
-    return Task(after=lot.after, upto=upto, texts=texts, failed=failed)
-
-
-def value_of(stored: Stored, load: Load | None) -> Any:
-    """A record's value, from here or from where it is.
-
-    Raises:
-        HoldfastError: it is not to be had.
-    """
-    if load is not None and (stored.is_blob or stored.why != HERE):
-        return load(stored)
-    if stored.is_blob:
-        raise NotFound("the value lies outside the log")
-    return codec.deserialise(stored.record.fmt, stored.payload())

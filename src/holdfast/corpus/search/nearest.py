@@ -7,23 +7,21 @@ a quarter: whoever asks looks at each hit, whether it still stands.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from array import array
 from collections import OrderedDict
 from typing import Final
 
-from holdfast.corpus.search.numbers import PLAIN_MAX, Rows
-from holdfast.corpus.search.numbers import numpy as with_numpy
-from holdfast.corpus.search.vectors import Index
+from holdfast.corpus.search import numbers
+from holdfast.corpus.search.indexes import Index
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.errors import MissingExtra
 
 LOT: Final = 2_000
 """Rows read at once: some 3 MB."""
 CACHE_BYTES: Final = 512 << 20
-"""Of vectors in memory in this process: 350,000 of 384 numbers. ``HOLDFAST_SEARCH_CACHE_BYTES`` says otherwise."""
+"""Of vectors in memory in this process: 350,000 of 384 numbers. The setting search.memory says otherwise."""
 STALE: Final = 4
 
 
@@ -34,7 +32,7 @@ class Loaded:
         self.drops = index.drops
         self.after = index.first_row  # the id of the newest row that is in
         self.places = array("q")
-        self.rows = Rows(dims)
+        self.rows = numbers.Rows(dims)
         self.lock = threading.Lock()
 
     def catch_up(self, corpus: SqlCorpus, index: Index) -> None:
@@ -70,9 +68,9 @@ class Cache:
         Raises:
             MissingExtra: there are too many to be compared without numpy.
         """
-        if with_numpy is None and index.held > PLAIN_MAX:
+        if numbers.engine() is None and index.held > numbers.PLAIN_MAX:
             raise MissingExtra(
-                f"{index.held:,} vectors are more than can be compared without numpy ({PLAIN_MAX:,})",
+                f"{index.held:,} vectors are more than can be compared without numpy ({numbers.PLAIN_MAX:,})",
                 hint="pip install 'holdfast[vector]'",
             )
         if not index.dims or len(query) != 4 * index.dims:
@@ -116,10 +114,5 @@ class Cache:
                 size -= self._kept.popitem(last=False)[1][1].rows.size
 
 
-def _limit() -> int:
-    said = os.environ.get("HOLDFAST_SEARCH_CACHE_BYTES", "")
-    return int(said) if said.isdigit() else CACHE_BYTES
-
-
-CACHE: Final = Cache(_limit())
+CACHE: Final = Cache(CACHE_BYTES)
 """What this process keeps."""

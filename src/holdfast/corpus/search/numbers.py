@@ -5,6 +5,7 @@ A vector lies as 32-bit floats, little-endian, of length 1: the product of two i
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import struct
@@ -15,14 +16,20 @@ from typing import Any, Final
 
 from holdfast.errors import UsageError
 
-try:
-    import numpy
-except ImportError:
-    numpy = None
-
 PLAIN_MAX: Final = 20_000
 """So many vectors are compared without numpy: a quarter of a second at 384 numbers each; numpy takes one millisecond."""
 BLOCK_BYTES: Final = 4 << 20
+
+
+@functools.cache
+def engine() -> Any:
+    """numpy, or None where it is not installed; it is loaded when vectors are first compared."""
+    try:
+        import numpy
+    except ImportError:
+        return None
+    return numpy
+
 
 
 def pack(vector: Sequence[float]) -> bytes:
@@ -46,7 +53,7 @@ def scores(query: Sequence[float], vectors: Sequence[bytes]) -> list[float]:
     """The cosine of the angle to each vector, of any length; 0 where one of both is nothing, or of other dimensions."""
     if not vectors:
         return []
-    size = len(query)
+    size, numpy = len(query), engine()
     if numpy is None:
         return [_cosine(query, struct.unpack(f"<{len(each) // 4}f", each)) for each in vectors]
     fits = [number for number, each in enumerate(vectors) if len(each) == 4 * size]
@@ -80,6 +87,7 @@ class Rows:
         self.count = 0
         self._each = max(16, BLOCK_BYTES // (4 * dims))
         self._blocks: list[Any] = []
+        self._numpy = engine()
 
     @property
     def size(self) -> int:
@@ -88,6 +96,7 @@ class Rows:
 
     def add(self, vectors: Sequence[bytes]) -> None:
         """Takes vectors in, behind those that are there."""
+        numpy = self._numpy
         for each in vectors:
             if self.count == len(self._blocks) * self._each:
                 self._blocks.append(numpy.empty((self._each, self.dims), dtype="<f4") if numpy else [])
@@ -101,6 +110,7 @@ class Rows:
         """The numbers of the nearest rows and their cosines, the nearest first; of equals the later first."""
         if not self.count:
             return []
+        numpy = self._numpy
         if numpy is None:
             wanted = _floats(query)
             rows = (row for block in self._blocks for row in block)

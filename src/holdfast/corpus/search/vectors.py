@@ -11,48 +11,41 @@ transaction ends the other. Rows of an index that ended are removed in lots (`sw
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from holdfast import wire
 from holdfast.corpus.pages import LIVE
-from holdfast.corpus.rows import COLUMNS, Stored, within
-from holdfast.corpus.search.chunks import CHUNK_CHARS, CHUNK_LEAST, CHUNKER, path_of
+from holdfast.corpus.rows import within
+from holdfast.corpus.search.indexes import AGAIN as AGAIN
+from holdfast.corpus.search.indexes import LOT as LOT
+from holdfast.corpus.search.indexes import Declared as Declared
+from holdfast.corpus.search.indexes import Index as Index
+from holdfast.corpus.search.indexes import Lot as Lot
+from holdfast.corpus.search.indexes import MANY as MANY
+from holdfast.corpus.search.indexes import Made as Made
+from holdfast.corpus.search.indexes import declared as declared
+from holdfast.corpus.search.indexes import due as due
+from holdfast.corpus.search.indexes import failed as failed
+from holdfast.corpus.search.indexes import find as find
+from holdfast.corpus.search.indexes import indexes as indexes
+from holdfast.corpus.search.indexes import pending as pending
+from holdfast.corpus.search.indexes import searched as searched
+from holdfast.corpus.search.indexes import touched as touched
+from holdfast.corpus.search.indexes import waiting as waiting
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import VECTOR_BITS, SqlTransaction
 from holdfast.errors import UsageError
-from holdfast.query import check_field
 from holdfast.records import DELETE_PREFIX, SEALED, TOMBSTONE, VALUE
 
-LOT: Final = 64
-"""Texts of one call of a function: what services take at once."""
-WINDOW: Final = 20_000
-"""Positions that are looked through for them: 20 ms where other collections lie between."""
-DIMS_MAX: Final = 16_384
-FIELDS_MAX: Final = 32
 ERROR_CHARS: Final = 300
-MANY: Final = 250_000
-"""From so many vectors on a warning is shown: each search compares all of them, some 20 ms."""
 SWEEP: Final = 500
-AGAIN: Final = -1
-"""Stands for the place of a lot that is about records which failed before."""
 _NEWEST: Final = "vindex_id"
 """In `meta`: the newest number of an index."""
-_FIELDS: Final = (
-    "v.id, n.s, v.identity, v.said, v.dims, v.pos, v.complete, v.next, v.held, v.drops, v.tries, v.next_ms, v.error,"
-    " v.holder, v.held_ms"
-)
-_READ: Final = f"SELECT {_FIELDS} FROM vindex v JOIN name n ON n.id=v.coll"
-_WAITING: Final = (
-    f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? AND r.pos<=? AND +r.coll=(SELECT id FROM name WHERE s=?)"
-    f" AND (r.flags & {VALUE})<>0 AND (r.flags & {TOMBSTONE | SEALED})=0 AND r.why<>{wire.REDACTED} AND {LIVE}"
-    " ORDER BY r.pos LIMIT ?"
-)
 _STANDING: Final = (
     f"SELECT r.pos FROM rec r WHERE r.pos IN ({{}}) AND (r.flags & {TOMBSTONE | SEALED})=0 AND r.why<>{wire.REDACTED}"
     f" AND {LIVE}"
@@ -64,109 +57,7 @@ _REPLACED: Final = (
 _HIDDEN: Final = "SELECT st.pos FROM state st WHERE st.agent=? AND st.coll=? AND {} AND st.gone=?"
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """How vectors are made of values: all that makes two of them comparable.
-
-    Attributes:
-        model: the name of what the function asks; another model is another name.
-        fields: what of a value is embedded, joined; none: all its texts.
-        dims: how many numbers a vector has; 0: as many as the first that comes.
-        chunk: letters of a piece; 0: texts are not cut.
-        chunker: the way of cutting.
-        norm: how vectors are normalised.
-    """
-
-    model: str
-    fields: tuple[str, ...] = ()
-    dims: int = 0
-    chunk: int = CHUNK_CHARS
-    chunker: str = CHUNKER
-    norm: str = "l2"
-
-    @property
-    def identity(self) -> str:
-        """The hash that says what may be compared with what."""
-        return hashlib.sha256(b"hf/vec/1\0" + msgspec.json.encode(self, order="deterministic")).hexdigest()[:32]
-
-
-class Index(msgspec.Struct, frozen=True):
-    """One index of vectors as its row says; see migrations/0008_vectors.sql."""
-
-    id: int
-    collection: str
-    identity: str
-    declared: Declared
-    dims: int
-    pos: int
-    complete: bool
-    next: int
-    held: int
-    drops: int
-    tries: int
-    next_ms: int
-    error: str
-    holder: str
-    held_ms: int
-
-    @property
-    def first_row(self) -> int:
-        """The id that a vector of its would have at number 0."""
-        return self.id << VECTOR_BITS
-
-    @property
-    def end_row(self) -> int:
-        """The first id behind all that its vectors may have."""
-        return self.id + 1 << VECTOR_BITS
-
-
-class Lot(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be embedded next.
-
-    `after` and `upto` are positions: once it is kept, every record between them has been seen. Both are `AGAIN` where
-    the records failed before. Without records, nothing is to be embedded between them.
-    """
-
-    after: int
-    upto: int
-    records: tuple[Stored, ...] = ()
-
-
-class Made(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a lot: the packed vectors of each position's pieces, and what was said of those that failed.
-
-    `next_ms` is when a failed record is tried again, by how often it has failed, this time included.
-    """
-
-    after: int
-    upto: int
-    vectors: Mapping[int, Sequence[bytes]] = {}
-    failed: Mapping[int, str] = {}
-    next_ms: Callable[[int], int] = lambda tries: 0
-
-
-def declared(
-    model: str, *, fields: Sequence[str] = (), dims: int | None = None, chunk: int | None = None
-) -> Declared:
-    """A declaration, if it can be one.
-
-    Raises:
-        UsageError: no name of a model, an impossible field, impossible numbers.
-    """
-    if not isinstance(model, str) or not model.strip() or len(model) > 200:
-        raise UsageError(f"no name of a model: {model!r:.80}", hint="such as model='all-MiniLM-L6-v2'")
-    if isinstance(fields, str):
-        raise UsageError(f"fields={fields!r:.80} is a text, not a list of fields", hint=f"fields=({fields!r:.80},)")
-    if len(fields) > FIELDS_MAX:
-        raise UsageError(f"{len(fields)} fields, the most is {FIELDS_MAX}", hint="none: all texts of a value")
-    paths = tuple(check_field(path_of(field)) for field in fields)
-    if dims is not None and (not isinstance(dims, int) or not 1 <= dims <= DIMS_MAX):
-        raise UsageError(f"dims {dims!r:.40} is not between 1 and {DIMS_MAX:,}", hint="None: as the function gives")
-    if chunk is not None and (not isinstance(chunk, int) or (chunk and chunk < CHUNK_LEAST)):
-        raise UsageError(f"chunk {chunk!r:.40} is no number of letters from {CHUNK_LEAST} on", hint="0: never cut")
-    return Declared(model=model, fields=paths, dims=dims or 0, chunk=CHUNK_CHARS if chunk is None else chunk)
-
-
-# -- declaring, and reading what there is -----------------------------------------------------------------------------
+# -- declaring --------------------------------------------------------------------------------------------------------
 
 
 def declare(corpus: SqlCorpus, collection: str, said: Declared) -> Index:
@@ -194,23 +85,6 @@ def declare(corpus: SqlCorpus, collection: str, said: Declared) -> Index:
     return made
 
 
-def indexes(corpus: SqlCorpus, collection: str | None = None) -> list[Index]:
-    """All indexes, or those of one collection: that which is searched, then that which is being built."""
-    where, args = ("", ()) if collection is None else (" WHERE n.s=?", (collection,))
-    return [_index(row) for row in corpus.query(f"{_READ}{where} ORDER BY n.s, v.complete DESC, v.id", args)]
-
-
-def find(corpus: SqlCorpus, collection: str, identity: str) -> Index | None:
-    """The index of this identity."""
-    row = corpus.one(f"{_READ} WHERE n.s=? AND v.identity=?", (collection, identity))
-    return _index(row) if row else None
-
-
-def searched(corpus: SqlCorpus, collection: str) -> Index | None:
-    """The index that is searched: the complete one, or else the one that is being built."""
-    return next(iter(indexes(corpus, collection)), None)
-
-
 def drop(corpus: SqlCorpus, collection: str) -> bool:
     """Ends all indexes of a collection; False if there was none. Their rows go with `sweep`."""
 
@@ -222,67 +96,6 @@ def drop(corpus: SqlCorpus, collection: str) -> bool:
         return bool(found)
 
     return corpus.write(job)
-
-
-def pending(corpus: SqlCorpus, index: Index) -> int:
-    """How many records of its collection the index has not seen, counted among the first `WINDOW` / 10 positions
-    behind it; beyond them every position counts.
-    """
-    last, near = corpus.last(), index.pos + WINDOW // 10
-    if last <= index.pos:
-        return 0
-    sql = (
-        "SELECT count(*) FROM rec r WHERE r.pos>? AND r.pos<=? AND +r.coll=(SELECT id FROM name WHERE s=?)"
-        f" AND (r.flags & {VALUE})<>0 AND (r.flags & {TOMBSTONE | SEALED})=0"
-    )
-    return int(corpus.one(sql, (index.pos, near, index.collection))[0]) + max(0, last - near)
-
-
-def failed(corpus: SqlCorpus, index: Index) -> tuple[int, str]:
-    """How many records the function failed on, and what it said of the newest of them."""
-    many = corpus.one("SELECT count(*) FROM vmiss WHERE vindex=?", (index.id,))[0]
-    if not many:
-        return 0, ""
-    sql = "SELECT error FROM vmiss WHERE vindex=? ORDER BY pos DESC LIMIT 1"
-    return int(many), str(corpus.one(sql, (index.id,))[0])
-
-
-# -- what waits -------------------------------------------------------------------------------------------------------
-
-
-def waiting(corpus: SqlCorpus, index: Index, after: int | None = None, most: int = LOT) -> Lot:
-    """The next records that an index has not seen; `upto` is `after` when there is nothing behind it.
-
-    Args:
-        corpus: where.
-        index: the index, as it was just read.
-        after: a position from which on there is something to see, for who knows more than the row says.
-        most: how many records.
-    """
-    after = index.pos if after is None else after
-    end = min(corpus.last(), after + WINDOW)
-    if end <= after:
-        return Lot(after=index.pos, upto=after)
-    found = corpus.rows(_WAITING, (after, end, index.collection, most))
-    upto = found[-1].pos if len(found) == most else end
-    return Lot(after=index.pos, upto=upto, records=tuple(found))
-
-
-def touched(corpus: SqlCorpus, index: Index, after: int, upto: int) -> bool:
-    """Whether anything of its collection was written, replaced or deleted between two positions."""
-    sql = (
-        "SELECT 1 FROM rec r WHERE r.pos>? AND r.pos<=? AND +r.coll=(SELECT id FROM name WHERE s=?)"
-        f" AND (r.flags & {VALUE | TOMBSTONE})<>0 LIMIT 1"
-    )
-    return corpus.one(sql, (after, upto, index.collection)) is not None
-
-
-def due(corpus: SqlCorpus, index: Index, now_ms: int, most: int = LOT) -> Lot:
-    """Records that failed before and may be tried again."""
-    sql = "SELECT pos FROM vmiss WHERE vindex=? AND next_ms<=? ORDER BY next_ms LIMIT ?"
-    places = [row[0] for row in corpus.query(sql, (index.id, now_ms, most))]
-    found = [stored for pos in places if (stored := corpus.at(pos)) is not None]
-    return Lot(after=AGAIN, upto=AGAIN, records=tuple(found))
 
 
 def hold(corpus: SqlCorpus, index: Index, who: str, now_ms: int, until_ms: int) -> bool:
@@ -326,19 +139,20 @@ def _keep(tx: SqlTransaction, index: Index, made: Made, dims: int) -> bool:
     gone = 0 if again else _take_out(tx, index.id, _replaced(tx, coll, made.after, made.upto))
     standing = _standing(tx, [*made.vectors, *made.failed])
     taken = _take_out(tx, index.id, list(made.vectors)) if again else 0  # whoever was faster
-    first, rows = (index.id << VECTOR_BITS) + newest + 1, []
-    for place in sorted(standing & made.vectors.keys()):
-        rows += [(first + len(rows) + part, place, part, each) for part, each in enumerate(made.vectors[place])]
-    rows = [(first + number, *row[1:]) for number, row in enumerate(rows)]
+    first = (index.id << VECTOR_BITS) + newest + 1
+    there = sorted(standing & made.vectors.keys())
+    pieces = [(pos, part, each) for pos in there for part, each in enumerate(made.vectors[pos])]
+    rows = [(first + number, *piece) for number, piece in enumerate(pieces)]
     tx.keep_vectors(rows)
     _note_failed(tx, index.id, made, standing)
-    # Whoever fails a retry says nothing of the function as a whole.
     upto = pos if again else made.upto
     now = int(complete or (not again and upto >= tx.last()))
     tx.sql(
-        "UPDATE vindex SET pos=?, next=?, held=?, dims=?, complete=?, tries=0, next_ms=0, error=? WHERE id=?",
-        (upto, newest + len(rows), max(0, held + len(rows) - gone - taken), have or dims, now, "", index.id),
+        "UPDATE vindex SET pos=?, next=?, held=?, dims=?, complete=? WHERE id=?",
+        (upto, newest + len(rows), max(0, held + len(rows) - gone - taken), have or dims, now, index.id),
     )
+    if rows:  # the function works
+        tx.sql("UPDATE vindex SET tries=0, next_ms=0, error=? WHERE id=?", ("", index.id))
     if now and not complete:  # what was searched until now ends with the same commit
         for (other,) in tx.sql("SELECT id FROM vindex WHERE coll=? AND id<>?", (coll, index.id)).fetchall():
             _end(tx, other)
@@ -458,12 +272,6 @@ def prune_stale(corpus: SqlCorpus, index: Index) -> int:
 
 
 # -- inside -----------------------------------------------------------------------------------------------------------
-
-
-def _index(row: Any) -> Index:
-    number, collection, identity, said, dims, pos, complete, *rest = row
-    made = msgspec.json.decode(said, type=Declared)
-    return Index(number, collection, identity, made, dims, pos, bool(complete), *rest)
 
 
 def _end(tx: SqlTransaction, number: int) -> None:
