@@ -114,9 +114,18 @@ class Holding:
         if asked.upto > self._corpus.last():
             raise UsageError(f"there is nothing at {asked.upto}", hint="`upto` goes back as it came with the texts")
         made = {each.pos: [vector_in(one) for one in each.vectors] for each in asked.records}
+        self._check_sizes({len(one) // 4 for each in made.values() for one in each})
         failed = {each.pos: each.error for each in asked.failed}
         self._check_own([*made, *failed], asked.after, asked.upto)
         return self._filled.done(Task(after=asked.after, upto=asked.upto), made, failed)
+
+    def _check_sizes(self, sizes: set[int]) -> None:
+        """A filler with another model than the index has is told so; nobody else has to wait for it."""
+        index = self._filled.index()
+        fits = index.dims or index.declared.dims or min(sizes, default=0)
+        if sizes - {fits}:
+            hint = "another model is another index: declare it, and it is built beside this one"
+            raise UsageError(f"a vector of {min(sizes - {fits})} numbers for an index of {fits}", hint=hint)
 
     def _check_own(self, places: Sequence[int], after: int, upto: int) -> None:
         """Whoever may fill one collection's index must not put what lies elsewhere into it."""
