@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,15 +216,13 @@ async def _awaited(url: str) -> None:
         made = await hub.add_index("memory", fields=("text",), embed=embed_async, model=MODEL)
         assert made.vectors in range(5)
         while not (await hub.indexes())[0].complete:
-            pass
+            await asyncio.sleep(0.005)
         found = await hub.search("beverage", collection="memory", mode="vector", limit=2)
         assert set(keys(found)) == {"tea", "cup"}
         assert await hub.drop_index("memory")
 
 
 def test_all_of_it_awaited(on_node: OnNode, hub: HubProcess) -> None:
-    import asyncio
-
     remember(on_node("laptop", "ada"))
     asyncio.run(_awaited(hub.url))
 

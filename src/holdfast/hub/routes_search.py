@@ -222,7 +222,9 @@ class Indexes:
             from holdfast.corpus.search import vectors
 
             said = vectors.declared(asked.model, fields=asked.fields, dims=asked.dims, chunk=asked.chunk)
-            vectors.declare(self._core.corpus, name, said)
+            index = vectors.declare(self._core.corpus, name, said)
+            if index.tries or vectors.failed(self._core.corpus, index)[0]:
+                vectors.again(self._core.corpus, index)  # somebody has come who may have put the function right
             return self._shown(name)
 
         found = await self._core.read(work)
