@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,11 @@ def test_searching_and_filling_an_index(hf: Run, server: Server, where: str) -> 
         assert hf("index", "fill", "memory", "--embed", wrong, "--once", *more).code == 2, wrong
 
 
-def test_a_hub_is_told_what_to_index_and_fills_by_itself(hf: Run, server: Server, home: Path) -> None:
+def test_a_hub_is_told_what_to_index_and_fills_by_itself(
+    hf: Run, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
     server.start("--embed", EMBED, "--embed-model", "meanings")
     hub = ("--hub", server.url)
     made = hf("index", "add", "memory", "--model", "meanings", "--field", "text", *hub, "--json").json

@@ -211,14 +211,21 @@ def fill_command(
                 found = _of(place, name, made.identity)
                 done = found.vectors / max(1, found.vectors + found.pending)
                 bar.at(1 if done >= 1 else 0, f"{found.vectors:,} vectors, {count_text(found.pending, 'record')} waiting")
-                if once and (found.next_try or (found.complete and not found.pending)):
+                if once and (_left_alone(found) or (found.complete and not found.pending)):
                     break
                 time.sleep(LOOK_S)
     _tell(settings, f"{name}: {count_text(found.vectors, 'vector')}", found)
-    if found.failed or found.next_try:
+    if found.failed or _left_alone(found):
         settings.show.complain(f"{name}: {count_text(found.failed, 'record')} failed: {found.last_error}")
         return shell.PARTIAL
     return 0
+
+
+def _left_alone(found: IndexStatus) -> bool:
+    """Whether the function fails whatever it is given, and is tried again only later."""
+    from holdfast.clock import SYSTEM, parse_time
+
+    return found.next_try is not None and parse_time(found.next_try) > SYSTEM.now_ms()
 
 
 def _of(place: Store | Hub, name: str, identity: str) -> IndexStatus:
