@@ -65,7 +65,7 @@ def text(n: int) -> str:
 
 
 def embed(texts: list[str]) -> list[Any]:
-    """A direction for each text, the same for the same text: what a model would take its time for costs nothing here."""
+    """A direction for each text, always the same: what a model would take its time for costs nothing here."""
     import numpy
 
     return [numpy.random.default_rng(zlib.crc32(each.encode())).standard_normal(DIMS, dtype="f4") for each in texts]
@@ -263,7 +263,9 @@ def run(effort: Effort) -> Report:
         memory = f"; its memory at most {number(peak)} MiB, {number(words)} before there were vectors" if peak else ""
         rate = number(turns.median(name, "index_rate"))
         report.notes.append(f"{name}: {rate} records a second got their vectors ({DIMS} numbers each){memory}.")
-    report.notes.append("The embedding function is no model: it takes 20 µs a text, and what a model takes comes on top.")
+    report.notes.append(
+        "The embedding function is no model: it takes 20 µs a text, and what a model takes comes on top."
+    )
     report.figures = {"search": turns.given}
     return report
 

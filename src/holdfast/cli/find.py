@@ -20,7 +20,9 @@ MODES: Final = ("auto", "text", "vector", "hybrid")
 @click.option("--collection", "-c", help="only in this name space; any unless said")
 @click.option("--from", "agent", metavar="AGENT", help="only what this agent wrote")
 @click.option("--kind", help="only records of this kind, such as message")
-@click.option("--filter", "condition", metavar="JSON", help="only values that meet it, such as '{\"sure\": {\"gte\": 0.5}}'")
+@click.option(
+    "--filter", "condition", metavar="JSON", help='only values that meet it, such as \'{"sure": {"gte": 0.5}}\''
+)
 @click.option("--mode", type=click.Choice(MODES), default="auto", show_default=True,
               help="by words, by meaning, or both; auto: both where there is an index and --embed")  # fmt: skip
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(1, 1000), help="the best so many")
@@ -63,9 +65,7 @@ def search_command(
         found = place.search(" ".join(words), filter=wanted, **how)
     if settings.as_json:
         hits = [each.to_json() for each in found]
-        settings.show.document(
-            {"hits": hits, "mode": found.mode, "partial": found.partial, "pending": found.pending}
-        )
+        settings.show.document({"hits": hits, "mode": found.mode, "partial": found.partial, "pending": found.pending})
         return
     for hit in found:
         where = f"{hit.agent} {hit.collection}/{hit.key} v{hit.version}"
@@ -96,5 +96,5 @@ def _moment(text: str) -> Any:
 def _condition(text: str) -> Any:
     found = values.given(text)
     if not isinstance(found, dict):
-        raise UsageError(f"no condition: {text!r:.80}", hint="a JSON object, such as '{\"sure\": {\"gte\": 0.5}}'")
+        raise UsageError(f"no condition: {text!r:.80}", hint='a JSON object, such as \'{"sure": {"gte": 0.5}}\'')
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -92,7 +91,7 @@ class Function:
 
 
 def _as_declared(found: IndexStatus) -> dict[str, Any]:
-    """How an index was declared, which its identity tells: its vectors' length may have been said, or come by itself."""
+    """How an index was declared, which its identity tells: the length of vectors may have been said, or not."""
     from holdfast.corpus.search.vectors import declared
 
     how: dict[str, Any] = {"model": found.model, "fields": found.fields, "chunk": found.chunk, "dims": None}
@@ -210,7 +209,9 @@ def fill_command(
             while True:
                 found = _of(place, name, made.identity)
                 done = found.vectors / max(1, found.vectors + found.pending)
-                bar.at(1 if done >= 1 else 0, f"{found.vectors:,} vectors, {count_text(found.pending, 'record')} waiting")
+                bar.at(
+                    1 if done >= 1 else 0, f"{found.vectors:,} vectors, {count_text(found.pending, 'record')} waiting"
+                )
                 if once and (_left_alone(found) or (found.complete and not found.pending)):
                     break
                 time.sleep(LOOK_S)

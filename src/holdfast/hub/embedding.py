@@ -52,7 +52,8 @@ class Embedding:
         self.model = model or name
         self._embedders: dict[str, Embedder] = {}
         self._sources: dict[int, Holding] = {}
-        self._who = f"hub-{secrets.token_hex(4)}"
+        # A directory has one server: what it held when it was killed it has again as soon as it is back.
+        self._who = "hub" if home.corpus.inline else f"hub-{secrets.token_hex(4)}"
         self._lock = threading.Lock()  # guards _embedders
         self._stop = threading.Event()
         self._woken = threading.Event()

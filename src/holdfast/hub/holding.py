@@ -1,4 +1,4 @@
-"""The hub's side of filling an index of vectors, whoever has the function: a thread of its own, or programs elsewhere."""
+"""The hub's side of filling an index of vectors, whoever has the function: the hub itself, or programs elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from holdfast.log import load
 if TYPE_CHECKING:
     from holdfast.hub.home import Home
 
-HOLD_MS: Final = 120_000
+HOLD_MS: Final = 60_000
 """How long the hub's own function may take for a lot before another filler is given it."""
 
 
@@ -108,6 +108,9 @@ class Holding:
             UsageError: vectors that are none, or of what the index is not about.
             NotFound: the index has ended.
         """
+        if asked.leave:
+            now = self._wall.now_ms()
+            return vectors.hold(self._corpus, self._filled.index(), asked.filler, now, now)
         if asked.error:
             self._filled.failing(asked.error)
             return True

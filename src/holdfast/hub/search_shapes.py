@@ -131,9 +131,9 @@ class NewIndex(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     fields: Annotated[
         tuple[Field, ...], Meta(max_length=32, description="what of a value is embedded; none: all its texts")
     ] = ()
-    dims: Annotated[int, Meta(ge=1, le=DIMS_MAX, description="numbers of a vector; as they come, unless said")] | None = (
-        None
-    )
+    dims: (
+        Annotated[int, Meta(ge=1, le=DIMS_MAX, description="numbers of a vector; as they come, unless said")] | None
+    ) = None
     chunk: Annotated[int, Meta(ge=0, le=1 << 20, description="letters of a piece of text; 0: never cut")] | None = None
 
 
@@ -169,8 +169,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be embedded next, for whoever holds the index: nobody else is given it for a while.
 
     `after` and `upto` go back with the vectors, and `failed` (what of it could not even be read) with what failed then.
-    Without records there is nothing to do: `held` is false while another filler has the index, and `wait_s` says for how
-    long, or for how long the function is to be left alone because it failed; 0: nothing waits.
+    Without records there is nothing to do: `held` is false while another filler has the index, and `wait_s` says for
+    how long, or for how long the function is to be left alone because it failed; 0: nothing waits.
     """
 
     held: bool
@@ -205,6 +205,7 @@ class Filled(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     records: Annotated[list[Vectors], Meta(max_length=LOT_MAX)] = []
     failed: Annotated[list[Failure], Meta(max_length=LOT_MAX)] = []
     error: Annotated[str, Meta(max_length=10_000, description="then nothing else is looked at")] = ""
+    leave: Annotated[bool, Meta(description="the filler ends: others need not wait for him")] = False
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 ASK_S: Final = 30.0
 FILL_S: Final = 60.0
-HOLD_S: Final = 120
+HOLD_S: Final = 60
 """How long a function may take for one lot before the hub gives it to another filler too."""
 IDLE_S: Final = (0.25, 5.0)
 """How often an idle filler asks for more: soon after there was something, and then ever less."""
@@ -248,6 +249,10 @@ class HubSource:
         """Tells the hub that the function fails whatever it is given."""
         self._post("vectors", error=error or "?")
 
+    def leave(self) -> None:
+        """Tells the hub that nothing more comes from here."""
+        self._post("vectors", leave=True)
+
     def _post(self, what: str, **more: Any) -> Any:
         body = encode({**self._said, **more})
         path = f"/v1/indexing/{what}/{self._place}"
@@ -317,6 +322,10 @@ class Filling:
             pause = IDLE_S[0] if more else min(2 * pause, IDLE_S[1])
             if not more and self._woken.wait(pause):
                 self._woken.clear()
+        for each in self._wanted.values():
+            if each.source is not None:
+                with contextlib.suppress(HoldfastError):
+                    each.source.leave()
 
     def _turn(self) -> bool:
         """One lot for each index; whether there is more."""

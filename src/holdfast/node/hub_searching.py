@@ -1,4 +1,4 @@
-"""`search` and the indexes of vectors of a `Hub`; the work is in `holdfast.node.hub_filling`, loaded when it is asked."""
+"""`search` and the indexes of vectors of a `Hub`; the work is in `holdfast.node.hub_filling`, loaded when needed."""
 
 from __future__ import annotations
 

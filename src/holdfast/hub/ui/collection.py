@@ -74,7 +74,7 @@ class Keys(msgspec.Struct, kw_only=True):
 
     `looked` says of how many values the facets were made; `field`, `op` and `value` are the condition that is asked
     for, `index` the fields that the hub finds quickly; `partial`: no index helped, so some of the keys behind `after`
-    were looked at, and `next` goes on with the others. `vectors`: how its index stands, by which searches find by meaning.
+    were looked at, and `next` goes on with the others. `vectors`: how its index stands, if it is found by meaning too.
     """
 
     collection: str
