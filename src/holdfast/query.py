@@ -304,7 +304,9 @@ def from_filters(said: Any, _depth: int = 0) -> Condition:
         if joint is None:
             parts += _compared(name, value)
             continue
-        inner = tuple(from_filters(each, _depth + 1) for each in (value if isinstance(value, list | tuple) else [value]))
+        inner = tuple(
+            from_filters(each, _depth + 1) for each in (value if isinstance(value, list | tuple) else [value])
+        )
         some = AllOf(all=inner) if joint == "AND" else AnyOf(any=inner)
         parts.append(Not(no=some) if joint == "NOT" else some)
     return parts[0] if len(parts) == 1 else AllOf(all=tuple(parts))

@@ -229,7 +229,7 @@ class SqlCorpus:
     """The longest tag that records can be found by."""
 
     matching: Callable[..., list[Stored]]
-    """Records that the index has for all of some terms: ``(terms, below, limit, agents=())``, the newest below a position.
+    """Records that the index has for all of some terms, the newest below a position: (terms, below, limit, agents=()).
 
     A term is words in a row, and whether the last is only a beginning; `agents` are those whose records the index is to
     look for, as far as it knows.
@@ -237,7 +237,7 @@ class SqlCorpus:
     places: Callable[..., list[int]]
     """The positions of the same, without the records."""
     nearest: Callable[[int, bytes, int], list[tuple[int, float]]] | None = None
-    """The positions of an index's vectors nearest to a packed one, and the cosines, where the engine itself can tell."""
+    """The positions of an index's vectors nearest to a packed one, and the cosines, where the engine can tell."""
 
     def find_tag(self, tag: str, value: str) -> Stored | None:
         """The first record that carries a tag with this value."""

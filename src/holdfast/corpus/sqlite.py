@@ -28,10 +28,7 @@ _WAY: Final = (
     " ON n.pos=(SELECT max(pos) FROM rec WHERE pos<=min(w.back, w.pos-1)))"
 )
 _PLACES: Final = "SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?"
-_MATCH: Final = (
-    f"SELECT {COLUMNS} FROM ({_PLACES}) f"
-    " CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
-)
+_MATCH: Final = f"SELECT {COLUMNS} FROM ({_PLACES}) f CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
 PURGE_PAGES: Final = 500
 """Pages of the index that are merged in one transaction: some ten milliseconds."""
 _ON_WAY: Final = " ON r.pos=w.pos WHERE "

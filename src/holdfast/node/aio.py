@@ -18,13 +18,13 @@ from holdfast.errors import NodeFull
 from holdfast.log import Draft, drafts
 from holdfast.log.versions import Version, version_of
 from holdfast.node.aio_mail import AsyncMailCalls
+from holdfast.node.aio_searching import AsyncSearching
 from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
 from holdfast.node.collecting import AsyncCollecting
 from holdfast.node.directory import DEFAULT_LIMITS, Limits
 from holdfast.node.looking import When
 from holdfast.node.opening import FromConfig
-from holdfast.node.aio_searching import AsyncSearching
 from holdfast.node.store import LIST_MAX, MISSING, Store
 from holdfast.records import INLINE_BYTES_MAX
 

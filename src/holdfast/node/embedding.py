@@ -1,7 +1,7 @@
 """A store's embedding functions: one thread that fills its indexes behind the writes, and the vectors of questions.
 
-Of the processes that share an agent's log one fills at a time, whoever holds ``embed.lock``; a crash gives it back. What
-an index holds is kept with how far it is, so the next goes on where the last stood.
+Of the processes that share an agent's log one fills at a time, whoever holds ``embed.lock``; a crash gives it back.
+What an index holds is kept with how far it is, so the next goes on where the last stood.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class Searches:
         store = self._store
         check_names("put", collection, "")
         if collection in store._sealed:
-            raise UsageError(f"{collection!r} is sealed: no index holds what it says", hint="vectors tell of their texts")
+            raise UsageError(
+                f"{collection!r} is sealed: no index holds what it says", hint="vectors tell of their texts"
+            )
         if collection in store._cas:
             raise UsageError(
                 f"{collection!r} is decided by the hub, and its values lie there", hint="Hub(…).add_index(…)"

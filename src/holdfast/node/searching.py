@@ -1,4 +1,4 @@
-"""`search` and the indexes of vectors of a store: its face. The work is in `holdfast.node.embedding` and in the corpus."""
+"""`search` and the indexes of vectors of a store; the work is in `holdfast.node.embedding` and in the corpus."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Searching:
         return searches(store).add(collection, embed, model, fields, dims, chunk)
 
     def indexes(self) -> list[IndexStatus]:
-        """How the indexes of vectors of this agent's collections stand: how much each holds, what waits, what failed."""
+        """How the indexes of vectors of this agent stand: how much each holds, what waits, what failed and why."""
         from holdfast.log.hits import statuses
 
         store: Any = self

@@ -156,7 +156,9 @@ class _Answering:
         looked = 0
         for lot in candidates(corpus, terms, tail, mark, self._agents, limit):
             kept = standing(corpus, [stored for stored in lot if self._wanted(stored)])
-            found += [Scored(each, 1.0, self._parts(text=1.0, words=_named(terms))) for each in kept if self._holds(each)]
+            found += [
+                Scored(each, 1.0, self._parts(text=1.0, words=_named(terms))) for each in kept if self._holds(each)
+            ]
             looked += len(lot)
             if len(found) >= limit:
                 return found[:limit]
@@ -329,4 +331,3 @@ def _parts_of(found: tuple[int, Scored] | None, name: str) -> dict[str, Any]:
         return {}
     place, each = found
     return {**(each.parts or {}), name: each.score, f"{name}_rank": place + 1}
-

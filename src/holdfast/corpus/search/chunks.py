@@ -20,7 +20,7 @@ _OVERLAP: Final = 8
 """An eighth of a piece stands in the next one too, so that what is said across a cut is found."""
 _LOOK: Final = 3
 """A sentence's end is looked for in the last third of a piece, and a word's."""
-_SENTENCE: Final = re.compile(r"[.!?…。！？]+[\"')\]]*\s|\n")
+_SENTENCE: Final = re.compile(r"[.!?\u2026\u3002\uff01\uff1f]+[\"')\]]*\s|\n")
 _SPACE: Final = re.compile(r"\s")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
-from holdfast.corpus.search.numbers import pack
 from holdfast.corpus.search.indexes import LOT, Declared
+from holdfast.corpus.search.numbers import pack
 from holdfast.corpus.search.texts import said
 from holdfast.errors import HoldfastError, UsageError
 
@@ -50,7 +50,9 @@ class Embedder:
 
     def __init__(self, fn: Embed, declared: Declared) -> None:
         if not callable(fn):
-            raise UsageError(f"embed is no function: {fn!r:.80}", hint="embed=fn, where fn(list of texts) gives vectors")
+            raise UsageError(
+                f"embed is no function: {fn!r:.80}", hint="embed=fn, where fn(list of texts) gives vectors"
+            )
         self.fn, self.declared = fn, declared
         self.dims = declared.dims
         self._lock = threading.Lock()  # guards _loop
@@ -141,4 +143,3 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_forever()
     finally:
         loop.close()
-

@@ -1,7 +1,7 @@
 """The background work of an index: what waits becomes texts, texts become vectors, and these are kept.
 
-Two sides, which may lie on two machines: a `Source` knows the records and keeps what comes; a filler knows the function.
-What the function fails on is tried again later and ever more rarely, and holds nothing else up.
+Two sides, which may lie on two machines: a `Source` knows the records and keeps what comes; a filler knows the
+function. What the function fails on is tried again later and ever more rarely, and holds nothing else up.
 """
 
 from __future__ import annotations
@@ -151,4 +151,3 @@ class Filled:
     def _next_ms(self, tries: int) -> int:
         ceiling = min(BACKOFF_MS_MAX, BACKOFF_MS << min(tries, 20))
         return self._now_ms() + round(self._uniform(0, ceiling))
-

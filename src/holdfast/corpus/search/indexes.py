@@ -120,9 +120,7 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     next_ms: Callable[[int], int] = lambda tries: 0
 
 
-def declared(
-    model: str, *, fields: Sequence[str] = (), dims: int | None = None, chunk: int | None = None
-) -> Declared:
+def declared(model: str, *, fields: Sequence[str] = (), dims: int | None = None, chunk: int | None = None) -> Declared:
     """A declaration, if it can be one.
 
     Raises:
@@ -224,4 +222,3 @@ def _index(row: Any) -> Index:
     number, collection, identity, said, dims, pos, complete, *rest = row
     made = msgspec.json.decode(said, type=Declared)
     return Index(number, collection, identity, made, dims, pos, bool(complete), *rest)
-

@@ -79,7 +79,7 @@ class Terms:
             if places is None:
                 places = self._newest(self._with([number]), self._mark + 1, NEWEST)
             self._note(found, [number], places, NEWEST, seen)
-        if self.required and not alone:
+        if self.required:
             self._note(found, [], self._newest(self.required, self._mark + 1, NEWEST), NEWEST, seen)
         more = [number for number in alone if number in self._last]
         for size in range(len(more), 1, -1):
@@ -101,8 +101,9 @@ class Terms:
     def _alone(self) -> list[int]:
         """The terms that are looked for by themselves, the rarest first."""
         numbers = sorted(range(len(self.required), len(self.terms)), key=lambda number: self.many[number])
-        rare = [number for number in numbers if self.many[number] <= COMMON * self._mark]
-        return (rare or numbers[:1])[:LOOKED_FOR]
+        there = [number for number in numbers if self.many[number]]
+        rare = [number for number in there if self.many[number] <= COMMON * self._mark]
+        return (rare or there)[:LOOKED_FOR]
 
     def _with(self, numbers: Sequence[int]) -> list[Term]:
         return [*self.required, *(self.terms[number] for number in numbers)]

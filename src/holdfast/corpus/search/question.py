@@ -1,4 +1,4 @@
-"""What is asked of a search, what it answers, and both as JSON: the same for a node, a hub and the wire between them."""
+"""What is asked of a search, and what is answered: the same for a node, a hub and the wire between them."""
 
 from __future__ import annotations
 

@@ -23,10 +23,10 @@ from holdfast.corpus.pages import LIVE
 from holdfast.corpus.rows import within
 from holdfast.corpus.search.indexes import AGAIN as AGAIN
 from holdfast.corpus.search.indexes import LOT as LOT
+from holdfast.corpus.search.indexes import MANY as MANY
 from holdfast.corpus.search.indexes import Declared as Declared
 from holdfast.corpus.search.indexes import Index as Index
 from holdfast.corpus.search.indexes import Lot as Lot
-from holdfast.corpus.search.indexes import MANY as MANY
 from holdfast.corpus.search.indexes import Made as Made
 from holdfast.corpus.search.indexes import declared as declared
 from holdfast.corpus.search.indexes import due as due
