@@ -272,7 +272,8 @@ class Indexes:
         name, asked = self._filling(call), call.body
 
         def work() -> Waiting:
-            return self._held(name, asked.identity).waiting(asked)
+            found: Waiting = self._held(name, asked.identity).waiting(asked)
+            return found
 
         return await self._core.read(work)
 

@@ -82,7 +82,7 @@ class Asking:
             return self._posted(asked)[0]
         return self._embedded(asked, str(collection), known)
 
-    def _embedded(self, asked: dict[str, Any], collection: str, known: Mapping[str, Embedder]) -> Hits:
+    def _embedded(self, asked: dict[str, Any], collection: str, known: dict[str, Embedder]) -> Hits:
         identity = self._searched.get(collection, "")
         if identity not in known:
             identity = next(reversed(known))
