@@ -20,10 +20,12 @@ from holdfast.hub.api import Call, Operation, Reply, typed
 from holdfast.hub.core import Core
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.home import Home
+from holdfast.hub.indexes import every
 from holdfast.hub.meters import BOUNDS, NODES_MAX, OTHER, OUTCOMES, Meter
 from holdfast.hub.principal import METRICS
 from holdfast.hub.routes_health import hub_version, look
 from holdfast.hub.seen import Standing
+from holdfast.log.hits import IndexStatus
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 AGENTS_MAX: Final = 200
@@ -59,6 +61,7 @@ class Found(msgspec.Struct):
     files: dict[str, int]
     wal_bytes: int | None
     pending: int | None
+    indexes: list[IndexStatus]
     rate: float
     now: float
 
@@ -92,6 +95,7 @@ class Scrape:
                 files={**_sizes(core.home), **blobs},
                 wal_bytes=_wal_bytes(core),
                 pending=_pending(core),
+                indexes=_indexes(core),
                 rate=rate,
                 now=core.home.wall.now_ms() / 1000,
             )
@@ -245,6 +249,28 @@ class _Collector:
                 {("search",): found.pending},
                 ("index",),
             )
+        yield from self._vectors()
+
+    def _vectors(self) -> Iterator[Any]:
+        indexes = self._found.indexes
+        yield _gauge(
+            "vector_index_vectors",
+            "Vectors that the index of a collection holds",
+            {(each.name,): each.vectors for each in indexes},
+            ("collection",),
+        )
+        yield _gauge(
+            "vector_index_pending_records",
+            "Records that wait to be embedded",
+            {(each.name,): each.pending for each in indexes},
+            ("collection",),
+        )
+        yield _gauge(
+            "vector_index_failed_records",
+            "Records that the embedding function failed on; they are tried again",
+            {(each.name,): each.failed for each in indexes},
+            ("collection",),
+        )
 
     def _nodes(self) -> Iterator[Any]:
         nodes = self._found.nodes[:NODES_MAX]
@@ -377,6 +403,13 @@ def _pending(core: Core) -> int | None:
         return pending(core.corpus)
     except HoldfastError:
         return None  # the check of the corpus says so already
+
+
+def _indexes(core: Core) -> list[IndexStatus]:
+    try:
+        return every(core)
+    except HoldfastError:
+        return []
 
 
 def _size_of(path: Path) -> int:

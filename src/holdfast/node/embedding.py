@@ -144,7 +144,9 @@ class Searches:
         said = vectors.declared(model, fields=fields, dims=dims, chunk=chunk)
         embedder = None if embed is None else Embedder(embed, said)
         store._reserve.check(0)
-        vectors.declare(self._corpus, collection, said)
+        index = vectors.declare(self._corpus, collection, said)
+        if embedder is not None and (index.tries or vectors.failed(self._corpus, index)[0]):
+            vectors.again(self._corpus, index)  # who comes with a function may have put it right
         if embedder is not None:
             self._take(collection, said, embedder)
         return statuses(self._corpus, store._directory.wall.now_ms(), collection)[0]

@@ -152,10 +152,8 @@ class Others:
         """
         hub = self.hub
         if known:
-            from holdfast.node.hub_searching import asking_of
-
             for collection, embedder in known:
-                asking_of(hub).knows(collection, embedder.declared, embedder.fn)
+                hub.asking.knows(collection, embedder.declared, embedder.fn)
         return hub.search(q, **how)
 
     def fetch_back(self, stored: Stored, corpus: SqliteCorpus, room: Room | None, *, keep: bool = False) -> Any:
