@@ -20,7 +20,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("src/holdfast/node/aio.py", "parameters"): "the same signatures as node/store.py",
     ("src/holdfast/node/mailing.py", "parameters"): "a message's fields are what users name; all optional",
     ("src/holdfast/node/aio_mail.py", "parameters"): "the same signatures as node/mailing.py",
-    ("src/holdfast/corpus/search.py", "parameters"): "a search's filters are what a client names; all optional",
+    ("src/holdfast/corpus/search/words.py", "parameters"): "a search's filters are what a client names; all optional",
     ("src/holdfast/node/hub.py", "parameters"): "messages() has the same filters as Store.messages",
     ("src/holdfast/node/aio_hub.py", "parameters"): "the same signatures as node/hub.py",
     ("src/holdfast/agents/recruiter.py", "parameters"): "a search's criteria are what a recruiter names; all optional",
