@@ -21,7 +21,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("src/holdfast/node/mailing.py", "parameters"): "a message's fields are what users name; all optional",
     ("src/holdfast/node/aio_mail.py", "parameters"): "the same signatures as node/mailing.py",
     ("src/holdfast/corpus/search/words.py", "parameters"): "a search's filters are what a client names; all optional",
-    ("src/holdfast/node/searching.py", "parameters"): "what a search is narrowed by is what users name; all optional",
+    ("src/holdfast/node/searching.py", "parameters"): "a search's filters are what users name; all optional",
     ("src/holdfast/node/aio_searching.py", "parameters"): "the same signatures as node/searching.py",
     ("src/holdfast/node/hub_searching.py", "parameters"): "the same signatures as node/searching.py",
     ("src/holdfast/node/hub.py", "parameters"): "messages() has the same filters as Store.messages",

@@ -16,7 +16,7 @@ from holdfast.corpus.search import numbers
 from holdfast.corpus.search.chunks import cut, text_in
 from holdfast.corpus.search.embedding import HARMLESS, Embedder
 from holdfast.corpus.search.question import Question, from_json, to_json
-from holdfast.corpus.search.ranking import PARTLY, frequency, fuse, share, text_score, weight
+from holdfast.corpus.search.ranking import PARTLY, covered, frequency, fuse, share, text_score, weight
 from holdfast.corpus.search.vectors import Declared, declared
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.log.hits import Hit, Hits
@@ -40,6 +40,7 @@ def test_a_record_without_a_word_scores_a_quarter_of_the_weight_that_it_holds() 
     weights = [3.0, 1.0]
     assert text_score(share(weights, [True, True])) == 1.0
     assert text_score(share(weights, [True, False])) == PARTLY * 0.75
+    assert [covered(text_score(part)) for part in (0.0, 0.5, 1.0)] == [0.0, 0.5, 1.0]
     assert share(weights, [False, False]) == 0
     assert share([1.0, 0.0], [True, False]) < 1.0, "a word that weighs nothing is missing all the same"
     assert share([0.0, 0.0], [True, False]) == 0.5
@@ -48,7 +49,7 @@ def test_a_record_without_a_word_scores_a_quarter_of_the_weight_that_it_holds() 
 def test_two_lists_are_one_and_a_common_word_does_not_outvote_a_near_vector() -> None:
     both = fuse({"exact": (0, 1.0)}, {"exact": 0})
     assert both == {"exact": 1.0}
-    mixed = fuse({"common": (0, text_score(0.1))}, {"near": 0, "common": 9})
+    mixed = fuse({"common": (0, 0.1)}, {"near": 0, "common": 9})
     assert mixed["near"] > mixed["common"]
     exact = fuse({"id": (0, 1.0)}, {"near": 0, "id": 40})
     assert exact["id"] > exact["near"]

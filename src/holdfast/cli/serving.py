@@ -162,6 +162,9 @@ def options_in(found: Configuration, token: str | None) -> Options:
             how[field] = str(Path(given).expanduser())
     if "follow_token" in how:
         how["follow_token"] = Path(how["follow_token"])
+    from holdfast.node.configured import keep_vectors
+
+    keep_vectors(found)
     return Options(token=token, seed_metrics=found.get("serve.metric_names") == "all", **how)
 
 

@@ -36,7 +36,7 @@ TURN: Final = 20
 """Lots after which another process may have its turn."""
 STOP_S: Final = 5.0
 """A function that hangs in a request is waited for so long when the store closes."""
-_LOG: Final = "log:"
+_LOG: Final = "log."
 """How cursors of a log begin (`holdfast.node.changes`)."""
 
 

@@ -165,7 +165,9 @@ def _of_agents(agents: Mapping[str, _Agent]) -> Iterator[Family]:
         {(agent,): figures.scan_records for agent, figures in agents.items()},
     )
     for number, (name, text) in enumerate(_OF_INDEXES):
-        values = {(agent, index): told[number] for agent, a in agents.items() for index, told in a.indexes.items()}
+        values: Series = {
+            (agent, index): told[number] for agent, figures in agents.items() for index, told in figures.indexes.items()
+        }
         yield Family(name, "gauge", text, ("agent", "index"), values)
     yield each("log_unreadable", "1 if the log could not be opened", lambda a: a.unreadable)
 

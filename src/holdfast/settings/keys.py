@@ -144,6 +144,8 @@ _ROWS: Final = (
         says="bytes kept aside for the way out of a full disk; 0 for none; of a hub too"),
     Key(path="scan.every", kind="span", least=0, most=7 * DAY_S, default=300.0,
         says="time between two turns of the scan in the background; 0 for none; of a hub too"),
+    Key(path="search.memory", kind="size", least=0, most=_TiB, default=512 << 20,
+        says="bytes of vectors that searches keep in memory; of a hub too"),
     # -- a hub -----------------------------------------------------------------------------------------------------
     Key(path="serve.data", kind="path", flag="--data", group="data", says="the hub's directory; hub unless said"),
     Key(path="serve.database", kind="address", flag="--database", group="data", variables=("HOLDFAST_DATABASE",),

@@ -16,12 +16,12 @@ from holdfast.corpus.search import vectors
 from holdfast.corpus.search.nearest import CACHE
 from holdfast.corpus.search.partly import Terms, partly
 from holdfast.corpus.search.question import Answer, Ask, Question, Scored, checked
-from holdfast.corpus.search.ranking import fuse, text_score
+from holdfast.corpus.search.ranking import covered, fuse, text_score
 from holdfast.corpus.search.texts import Load, value_of
 from holdfast.corpus.search.vectors import Index
 from holdfast.corpus.search.words import INDEXED, TAIL_MAX, Term, candidates, standing, terms_of
 from holdfast.corpus.sql import SqlCorpus
-from holdfast.errors import HoldfastError, UsageError
+from holdfast.errors import HoldfastError, MissingExtra, UsageError
 from holdfast.wire import REDACTED
 
 LOOKED_AT: Final = 5_000
@@ -92,7 +92,13 @@ class _Answering:
             words = self._words(depth)
         except UsageError:  # a question without a word in it, or with too many: it is still near to something
             words = []
-        near = self._near(index, vector, depth)
+        try:
+            near = self._near(index, vector, depth)
+        except MissingExtra as error:  # more vectors than can be compared without numpy
+            if question.mode != "auto":
+                raise
+            _warn(error)
+            return self._told(words[: question.limit], "text", pending)
         return self._told(self._fused(words, near)[: question.limit], "hybrid", pending)
 
     def _told(self, found: list[Scored], mode: str, pending: int = 0) -> Answer:
@@ -228,7 +234,7 @@ class _Answering:
         by_words = {each.stored.pos: (place, each) for place, each in enumerate(words)}
         by_near = {each.stored.pos: (place, each) for place, each in enumerate(near)}
         scores = fuse(
-            {pos: (place, each.score) for pos, (place, each) in by_words.items()},
+            {pos: (place, covered(each.score)) for pos, (place, each) in by_words.items()},
             {pos: place for pos, (place, _) in by_near.items()},
         )
         out = []

@@ -63,7 +63,8 @@ class Terms:
     def judge(self, stored: Stored) -> Partly | None:
         """What of the words a record holds; None if that is nothing, or not what is required."""
         words = words_of(text_of(stored))
-        held = [term.within(words) for term in self.terms]
+        there = set(words)
+        held = [_holds(term, words, there) for term in self.terms]
         if not any(held) or not all(held[: len(self.required)]):
             return None
         names = tuple(" ".join(term.words) for term, there in zip(self.terms, held, strict=True) if there)
@@ -171,3 +172,10 @@ def _standing(corpus: SqlCorpus, places: Sequence[int], collection: str | None) 
         sql = f"SELECT r.pos FROM rec r WHERE r.pos IN ({','.join('?' * len(lot))}){of} AND {LIVE}"
         out += [row[0] for row in corpus.query(sql, (*lot, *(() if collection is None else (collection,))))]
     return out
+
+
+def _holds(term: Term, words: list[str], there: set[str]) -> bool:
+    """Whether a term is among words, of which a set says at once what is not."""
+    if not term.prefix and not there.issuperset(term.words):
+        return False
+    return (len(term.words) == 1 and not term.prefix) or term.within(words)

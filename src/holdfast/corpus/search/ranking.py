@@ -60,17 +60,23 @@ def text_score(part: float) -> float:
     return 1.0 if part >= 1.0 else PARTLY * part
 
 
+def covered(score: float) -> float:
+    """The share of a question that a text score stands for."""
+    return 1.0 if score >= 1.0 else score / PARTLY
+
+
 def fuse(words: Mapping[T, tuple[int, float]], near: Mapping[T, int]) -> dict[T, float]:
     """One score between 0 and 1 of two lists: reciprocal ranks, those of the words weighed by what they cover.
 
     Args:
-        words: what was found by words: its place (from 0), and its text score.
+        words: what was found by words: its place (from 0), and the share of the question that it holds (ADR 0052 says
+            why that share is not made a quarter here, too).
         near: what was found by vectors: its place.
     """
     best = 2.0 / (K + 1)
     out: dict[T, float] = {}
-    for each, (place, score) in words.items():
-        out[each] = score / (K + 1 + place) / best
+    for each, (place, part) in words.items():
+        out[each] = part / (K + 1 + place) / best
     for each, place in near.items():
         out[each] = out.get(each, 0.0) + 1.0 / (K + 1 + place) / best
     return out
