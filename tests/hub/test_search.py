@@ -213,8 +213,8 @@ def test_what_the_function_fails_on_is_told_and_holds_nothing_up(knowing: Room) 
     assert "1 records could not be embedded" in warning
     assert "memory" not in warning, "probes are open to all"
     scraped = knowing.client.get("/metrics").text
-    assert 'holdfast_vector_index_failed_records{collection="memory"} 1.0' in scraped
-    assert 'holdfast_vector_index_vectors{collection="memory"} 4.0' in scraped
+    assert 'holdfast_index_failed_records{index="memory"} 1.0' in scraped
+    assert 'holdfast_index_vectors{index="memory"} 4.0' in scraped
     # The function as a whole: the hub gives nobody any text for a while.
     down = {"identity": identity, "filler": "one", "error": "ConnectionError: away"}
     assert knowing.client.post("/v1/indexing/vectors/memory", json=down).json() == {"kept": True}

@@ -242,35 +242,22 @@ class _Collector:
             yield _gauge("hub_disk_floor_bytes", "Free bytes below which writes are refused", space.floor)
         if found.wal_bytes is not None:
             yield _gauge("wal_bytes", "Bytes in the write-ahead log that are not in the file yet", found.wal_bytes)
-        if found.pending is not None:
-            yield _gauge(
-                "index_pending_records",
-                "Records that the index does not hold yet",
-                {("search",): found.pending},
-                ("index",),
-            )
-        yield from self._vectors()
+        yield from self._indexes()
 
-    def _vectors(self) -> Iterator[Any]:
-        indexes = self._found.indexes
-        yield _gauge(
-            "vector_index_vectors",
-            "Vectors that the index of a collection holds",
-            {(each.name,): each.vectors for each in indexes},
-            ("collection",),
-        )
-        yield _gauge(
-            "vector_index_pending_records",
-            "Records that wait to be embedded",
-            {(each.name,): each.pending for each in indexes},
-            ("collection",),
-        )
-        yield _gauge(
-            "vector_index_failed_records",
-            "Records that the embedding function failed on; they are tried again",
-            {(each.name,): each.failed for each in indexes},
-            ("collection",),
-        )
+    def _indexes(self) -> Iterator[Any]:
+        found, index = self._found, ("index",)
+        pending = {(each.name,): each.pending for each in found.indexes}
+        if found.pending is not None:
+            pending["search",] = found.pending  # the index of words
+        yield _gauge("index_pending_records", "Records that the index does not hold yet", pending, index)
+        vectors = {(each.name,): each.vectors for each in found.indexes}
+        yield _gauge("index_vectors", "Vectors that the index of a collection holds", vectors, index)
+        failed = {(each.name,): each.failed for each in found.indexes}
+        what = "Records that the embedding function failed on; they are tried again"
+        yield _gauge("index_failed_records", what, failed, index)
+        complete = {(each.name,): int(each.complete) for each in found.indexes}
+        what = "1 if the index once held everything; until then searches by it find a part"
+        yield _gauge("index_complete", what, complete, index)
 
     def _nodes(self) -> Iterator[Any]:
         nodes = self._found.nodes[:NODES_MAX]
