@@ -26,6 +26,8 @@ from holdfast.wire import REDACTED
 
 LOOKED_AT: Final = 5_000
 """Records that one list looks at, whatever a filter leaves of them: some 0.2 s."""
+LOOKED_UP: Final = 2_000
+"""And so many where each lies on a page of its own: what holds every word, wherever it is."""
 ENDS: Final = "$ends"
 """The field of a value that says when it ends, in ms since 1970."""
 SMALL: Final = 50_000
@@ -197,7 +199,7 @@ class _Answering:
             looked += many
             if len(found) >= limit:
                 break
-            if looked >= LOOKED_AT:
+            if looked >= LOOKED_UP:
                 self._partial = True
                 break
         return found[:limit]

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.search.ranking import COMMON, frequency, share, weight
-from holdfast.corpus.search.words import Term, standing, standing_at, text_of, words_of
+from holdfast.corpus.search.words import TAIL_MAX, Term, standing, standing_at, text_of, words_of
 from holdfast.corpus.sql import SqlCorpus
 
 NEWEST: Final = 200
@@ -25,11 +25,11 @@ FURTHER: Final = 1_000
 """and so many more where too few of those were wanted, such as of another collection."""
 LOOKED_FOR: Final = 8
 """So many words, the rarest, are looked for by themselves."""
-STEPS: Final = 100_000
-"""So many places of words are gone along for what holds several of them together: some 20 ms."""
+STEPS: Final = 50_000
+"""So many places of words are gone along for what holds several of them together: some 10 ms."""
 READ: Final = 300
 """So many records are read at most: some 10 ms."""
-LOT: Final = 100
+LOT: Final = 50
 
 
 class Partly(msgspec.Struct, frozen=True):
@@ -171,10 +171,11 @@ def partly(
         near = gather(seen)
         seen |= near.keys()
         order = sorted(near, key=lambda pos: (-terms.known(near[pos]), -pos))
-        for first in range(0, len(order), LOT):
+        lot = max(LOT, min(TAIL_MAX, 2 * limit))
+        for first in range(0, len(order), lot):
             if read >= READ or (first and len(found) >= 2 * limit):
                 break
-            rows = standing_at(corpus, order[first : first + LOT], collection)
+            rows = standing_at(corpus, order[first : first + lot], collection)
             read += len(rows)
             judged = [terms.judge(stored) for stored in rows if wanted(stored)]
             found += [each for each in judged if each is not None]
