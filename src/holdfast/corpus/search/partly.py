@@ -25,8 +25,10 @@ FURTHER: Final = 1_000
 """and so many more where too few of those were wanted, such as of another collection."""
 LOOKED_FOR: Final = 8
 """So many words, the rarest, are looked for by themselves."""
-STEPS: Final = 50_000
-"""So many places of words are gone along for what holds several of them together: some 10 ms."""
+STEPS: Final = 400_000
+"""So many places of words are read for what holds several of them together: some 10 ms."""
+APART: Final = 64
+"""Between two places of a rare word an index reads about so many of a common one, wherever the next is."""
 READ: Final = 300
 """So many records are read at most: some 10 ms."""
 LOT: Final = 50
@@ -62,13 +64,13 @@ class Terms:
         self._last: dict[int, int] = {}  # where the newest of a term ended that has more of them
 
     def steps(self, numbers: Sequence[int], wanted: int) -> float:
-        """About how many places an index goes along until it has found so many records with all of these terms.
+        """About how many places an index reads until it has found so many records with all of these terms.
 
         It goes along those of the rarest, and has each of the others catch up; as if words stood where they like.
         """
-        total = max(1, self._mark)
-        every = min(self.many[number] for number in numbers) * len(numbers)
-        together = total * math.prod(min(1.0, self.many[number] / total) for number in numbers)
+        total, many = max(1, self._mark), [self.many[number] for number in numbers]
+        every = sum(min(each, APART * min(many)) for each in many)
+        together = total * math.prod(min(1.0, each / total) for each in many)
         return every * min(1.0, wanted / max(together, 1e-9))
 
     def known(self, held: set[int]) -> float:
