@@ -146,7 +146,7 @@ def _say(asker: Visitor, n: int) -> None:
 def heard(address: str, asker: Visitor, count: int) -> Iterator[float]:
     """Seconds from the moment that a message is posted until the stream of the page of messages tells of it."""
     connection = HTTPConnection(urlsplit(address).netloc)
-    connection.request("GET", "/ui/events?page=messages")
+    connection.request("GET", "/ui/events?page=messages&view=tab%3Dfeed")  # what comes needs nobody
     stream = connection.getresponse()
     came = threading.Semaphore(0)
     times: list[float] = []
@@ -158,14 +158,21 @@ def heard(address: str, asker: Visitor, count: int) -> Iterator[float]:
                 came.release()
 
     threading.Thread(target=listen, daemon=True).start()
-    came.acquire()  # the page as it is
+    _told(came)  # the page as it is
     for n in range(count):
         time.sleep(PAUSE_S)
+        while came.acquire(blocking=False):
+            pass  # told twice of the one before: of its line, and of its place in the inbox
         at = time.perf_counter()
         _say(asker, n)
-        came.acquire()
+        _told(came)
         yield times[-1] - at
     connection.close()
+
+
+def _told(came: threading.Semaphore) -> None:
+    if not came.acquire(timeout=60):
+        raise Wrong("the stream of the page did not tell of a message")
 
 
 def seen(address: str, asker: Visitor, count: int) -> Iterator[float]:

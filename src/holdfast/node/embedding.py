@@ -17,7 +17,7 @@ from holdfast.corpus.search.embedding import Embed, Embedder
 from holdfast.corpus.search.filling import Filled
 from holdfast.corpus.search.question import Question
 from holdfast.corpus.search.vectors import Declared
-from holdfast.errors import NotFound, StoreClosed, UsageError
+from holdfast.errors import NodeFull, NotFound, StoreClosed, UsageError
 from holdfast.log.hits import Hits, IndexStatus, hit_of, statuses
 from holdfast.node.directory import folder_of
 from holdfast.node.locks import alone
@@ -34,6 +34,8 @@ PAUSE_S: Final = 0.25
 """Between looks for something to embed: of each a few queries of microseconds, and no write pays for a wake-up."""
 TURN: Final = 20
 """Lots after which another process may have its turn."""
+FULL_S: Final = 30.0
+"""On a full disk: words are worth more than vectors, and whoever writes makes room."""
 STOP_S: Final = 5.0
 """A function that hangs in a request is waited for so long when the store closes."""
 _LOG: Final = "log."
@@ -210,6 +212,9 @@ class Searches:
                     worked = mine and self._turn()
             except StoreClosed:
                 return
+            except NodeFull as error:
+                logger(__name__).warning("the indexes of %s wait for room: %s", self._store.agent, error)
+                self._stop.wait(FULL_S)
             except Exception:
                 if self._stop.is_set():
                     return
@@ -222,6 +227,7 @@ class Searches:
 
     def _turn(self) -> bool:
         """Some lots of each index; whether there may be more."""
+        self._store._reserve.check(0)
         more = True
         for _ in range(TURN):
             more = False

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from holdfast import codec, query
 from holdfast.corpus.port import fits
-from holdfast.corpus.rows import COLUMNS, Stored
+from holdfast.corpus.rows import Stored
 from holdfast.corpus.search import vectors
 from holdfast.corpus.search.nearest import CACHE
 from holdfast.corpus.search.partly import Terms, partly
@@ -19,7 +19,7 @@ from holdfast.corpus.search.question import Answer, Ask, Question, Scored, check
 from holdfast.corpus.search.ranking import covered, fuse, text_score
 from holdfast.corpus.search.texts import Load, value_of
 from holdfast.corpus.search.vectors import Index
-from holdfast.corpus.search.words import INDEXED, TAIL_MAX, Term, candidates, standing, terms_of
+from holdfast.corpus.search.words import INDEXED, TAIL_MAX, Term, candidates, standing_at, terms_of, whole
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.errors import HoldfastError, MissingExtra, UsageError
 from holdfast.wire import REDACTED
@@ -160,12 +160,13 @@ class _Answering:
         self._partial = self._partial or (bool(tail) and corpus.last() > tail[-1].pos)
         found: list[Scored] = []
         looked = 0
-        for lot in candidates(corpus, terms, tail, mark, self._agents, limit):
-            kept = standing(corpus, [stored for stored in lot if self._wanted(stored)])
+        narrow: dict[str, Any] = {"agents": self._agents, "collection": question.collection, "limit": limit}
+        for many, lot in whole(corpus, terms, tail, mark, **narrow):
+            kept = [stored for stored in lot if self._wanted(stored)]
             found += [
                 Scored(each, 1.0, self._parts(text=1.0, words=_named(terms))) for each in kept if self._holds(each)
             ]
-            looked += len(lot)
+            looked += many
             if len(found) >= limit:
                 return found[:limit]
             if looked >= LOOKED_AT:
@@ -218,8 +219,7 @@ class _Answering:
         places, stale = list(lot), list[int]()
         for first in range(0, len(places), 500):
             some = places[first : first + 500]
-            rows = self._corpus.rows(f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({','.join('?' * len(some))})", some)
-            there = {each.pos: each for each in standing(self._corpus, rows)}
+            there = {each.pos: each for each in standing_at(self._corpus, some)}
             for pos in some:
                 stored = there.get(pos)
                 if stored is None:

@@ -23,6 +23,7 @@ LOT: Final = 64
 WINDOW: Final = 20_000
 """Positions that are looked through for them: 20 ms where other collections lie between."""
 DIMS_MAX: Final = 16_384
+"""The longest vector: four times the longest that a model on the market makes."""
 FIELDS_MAX: Final = 32
 MANY: Final = 250_000
 """From so many vectors on a warning is shown: each search compares all of them, some 20 ms."""

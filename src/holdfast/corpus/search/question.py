@@ -12,14 +12,13 @@ import msgspec
 
 from holdfast import query
 from holdfast.corpus.rows import Stored
+from holdfast.corpus.search.indexes import DIMS_MAX
 from holdfast.errors import UsageError
 from holdfast.query import Condition
 
 Mode: TypeAlias = Literal["auto", "text", "vector", "hybrid"]
 MODES: Final = get_args(Mode)
 LIMIT_MAX: Final = 1_000
-DIMS_MAX: Final = 16_384
-"""The longest vector: four times the longest that a model on the market makes."""
 QUERY_CHARS_MAX: Final = 10_000
 Embedding: TypeAlias = tuple[str, bytes]
 """A question as a vector: the identity of the index that it may be compared with, and its packed numbers."""
@@ -85,24 +84,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     pending: int = 0
 
 
-class _Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A question as the body of ``POST /v1/search``."""
-
-    q: str
-    agent: str | None = None
-    collection: str | None = None
-    kind: str | None = None
-    filter: Any = None
-    mode: str = "auto"
-    limit: int = 50
-    at: int | None = None
-    at_stamp: int | None = None
-    min_score: float | None = None
-    explain: bool = False
-    vector: str | list[float] | None = None
-    identity: str | None = None
-
-
 def checked(question: Question) -> Question:
     """The question itself, if it can be answered.
 
@@ -129,62 +110,6 @@ def checked(question: Question) -> Question:
         if question.collection is None:
             raise UsageError(f"mode {question.mode!r} needs a collection, whose index is asked", hint="collection=…")
     return question
-
-
-def to_json(question: Question) -> bytes:
-    """The body of ``POST /v1/search``."""
-    identity, vector = question.vector or (None, None)
-    return msgspec.json.encode(
-        _Body(
-            q=question.q,
-            agent=question.agent,
-            collection=question.collection,
-            kind=question.kind,
-            filter=None if question.filter is None else query.to_json(question.filter),
-            mode=question.mode,
-            limit=question.limit,
-            at=question.at,
-            at_stamp=question.at_stamp,
-            min_score=question.min_score,
-            explain=question.explain,
-            vector=None if vector is None else base64.b64encode(vector).decode(),
-            identity=identity,
-        )
-    )
-
-
-def from_json(data: bytes) -> Question:
-    """The question in the body of ``POST /v1/search``.
-
-    ``filter`` is a condition's own JSON, or the dictionary form (`holdfast.query.from_filters`); ``vector`` is numbers,
-    or base64 of float32s in little-endian order.
-
-    Raises:
-        UsageError: it is none.
-    """
-    try:
-        body = msgspec.json.decode(data, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"this is no search: {error}", hint='such as {"q": "black tea", "limit": 10}') from error
-    if (body.vector is None) != (body.identity is None):
-        raise UsageError("a vector and the identity of its index belong together", hint="give both, or neither")
-    said = None if body.filter is None else query.read_condition(body.filter)
-    return checked(
-        Question(
-            q=body.q,
-            agent=body.agent,
-            collection=body.collection,
-            kind=body.kind,
-            filter=said,
-            mode=body.mode,  # type: ignore[arg-type]  # `checked` looks at it
-            limit=body.limit,
-            at=body.at,
-            at_stamp=body.at_stamp,
-            min_score=body.min_score,
-            explain=body.explain,
-            vector=None if body.identity is None else (body.identity, vector_in(body.vector)),
-        )
-    )
 
 
 def vector_in(said: str | Sequence[float] | None) -> bytes:

@@ -205,13 +205,6 @@ def restart(corpus: SqlCorpus, index: Index) -> None:
     corpus.write(job)
 
 
-def rebuild(tx: SqlTransaction) -> None:
-    """Empties every index inside the open transaction, so that it is filled anew; what is declared stays."""
-    tx.sql("DELETE FROM vec")
-    tx.sql("DELETE FROM vmiss")
-    tx.sql("UPDATE vindex SET pos=0, held=0, complete=0, drops=drops+1, tries=0, next_ms=0, error=''")
-
-
 def sweep(corpus: SqlCorpus, lot: int = SWEEP) -> int:
     """Removes rows of indexes that have ended, at most so many; returns how many."""
     there = [row[0] for row in corpus.query("SELECT id FROM vindex ORDER BY id")]

@@ -19,7 +19,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.pages import LIVE
 from holdfast.corpus.port import fits
-from holdfast.corpus.rows import Stored
+from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
@@ -150,6 +150,22 @@ def standing(corpus: SqlCorpus, lot: list[Stored]) -> list[Stored]:
     sql = f"SELECT r.pos FROM rec r WHERE r.pos IN ({','.join('?' * len(lot))}) AND {LIVE}"
     there = {row[0] for row in corpus.query(sql, [stored.pos for stored in lot])}
     return [stored for stored in lot if stored.pos in there]
+
+
+def standing_at(corpus: SqlCorpus, places: Sequence[int], collection: str | None = None) -> list[Stored]:
+    """The records at these positions that are values now, the newest first; of others not even the body is read.
+
+    Args:
+        corpus: where.
+        places: at most `TAIL_MAX` positions.
+        collection: the only one, if it is.
+    """
+    if not places:
+        return []
+    of = "" if collection is None else " AND r.coll=(SELECT id FROM name WHERE s=?)"
+    marks = ",".join("?" * len(places))
+    sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({marks}){of} AND {LIVE} ORDER BY r.pos DESC"
+    return corpus.rows(sql, (*places, *(() if collection is None else (collection,))))
 
 
 def text_of(stored: Stored) -> str:
@@ -299,6 +315,32 @@ def _holds(stored: Stored, terms: list[Term]) -> bool:
     if all(len(term.words) == 1 and len(term.words[0]) <= WORD_CHARS_MAX for term in terms):
         return True
     return within(stored, terms)
+
+
+def whole(
+    corpus: SqlCorpus,
+    terms: list[Term],
+    tail: list[Stored],
+    mark: int,
+    *,
+    agents: Sequence[str],
+    collection: str | None,
+    limit: int,
+) -> Iterator[tuple[int, list[Stored]]]:
+    """Records that hold every term and are values now, the newest first, in lots: how many were looked at, and these.
+
+    Args:
+        corpus, terms, tail, mark, agents, limit: see `candidates`.
+        collection: the only one, if it is.
+    """
+    near = [stored for stored in reversed(tail) if within(stored, terms)]
+    if near:
+        yield len(near), standing(corpus, near)
+    below, step = mark + 1, max(_CANDIDATES, min(limit, TAIL_MAX))
+    while places := corpus.places([(term.words, term.prefix) for term in terms], below, step, agents):
+        found = standing_at(corpus, places, collection)
+        yield len(places), [stored for stored in found if corpus.index_is_exact or _holds(stored, terms)]
+        below, step = places[-1], min(step * 4, TAIL_MAX)
 
 
 def within(stored: Stored, terms: list[Term]) -> bool:
