@@ -134,6 +134,8 @@ def test_an_index_is_declared_filled_and_searched(knowing: Room, home: Home) -> 
     stands = knowing.get("/v1/indexes/memory")
     assert (stands["vectors"], stands["pending"], stands["complete"], stands["dims"]) == (5, 0, True, DIMS)
     assert knowing.get("/v1/indexes")["indexes"] == [stands]
+    page = knowing.client.get("/data", params={"collection": "memory"}, headers={"Accept": "text/html"}).text
+    assert "Found by meaning, too: 5 vectors by <bdi>meanings</bdi>." in page
     # Nobody said beverage: only its meaning is near to something.
     asked = {"q": "beverage", "collection": "memory"}
     assert ask(knowing, **asked) | {"identity": None} == ask(knowing, q="beverage") | {"identity": None}
