@@ -14,7 +14,7 @@ from holdfast.corpus.port import fits
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.search import vectors
 from holdfast.corpus.search.nearest import CACHE
-from holdfast.corpus.search.partly import Terms, partly
+from holdfast.corpus.search.partly import STEPS, Terms, partly
 from holdfast.corpus.search.question import Answer, Ask, Question, Scored, checked
 from holdfast.corpus.search.ranking import covered, fuse, text_score
 from holdfast.corpus.search.texts import Load, value_of
@@ -26,8 +26,12 @@ from holdfast.wire import REDACTED
 
 LOOKED_AT: Final = 5_000
 """Records that one list looks at, whatever a filter leaves of them: some 0.2 s."""
+LOOKED_UP: Final = 2_000
+"""And so many where each lies on a page of its own: what holds every word, wherever it is."""
 ENDS: Final = "$ends"
 """The field of a value that says when it ends, in ms since 1970."""
+SMALL: Final = 50_000
+"""In fewer records whatever holds every word is looked for without asking what it costs."""
 DEPTH: Final = 50
 """Each list that is fused with another is at least so long."""
 
@@ -158,35 +162,47 @@ class _Answering:
         mark = corpus.meta(INDEXED) or 0
         tail = corpus.feed(mark, TAIL_MAX)
         self._partial = self._partial or (bool(tail) and corpus.last() > tail[-1].pos)
-        found: list[Scored] = []
-        looked = 0
-        narrow: dict[str, Any] = {"agents": self._agents, "collection": question.collection, "limit": limit}
-        for many, lot in whole(corpus, terms, tail, mark, **narrow):
-            kept = [stored for stored in lot if self._wanted(stored)]
-            found += [
-                Scored(each, 1.0, self._parts(text=1.0, words=_named(terms))) for each in kept if self._holds(each)
-            ]
-            looked += many
-            if len(found) >= limit:
-                return found[:limit]
-            if looked >= LOOKED_AT:
-                self._partial = True
-                break
-        if (question.min_score or 0.0) >= 1.0 or not any(not term.quoted for term in terms) or len(terms) < 2:
+        single = len(terms) < 2
+        weighed = None if single or mark < SMALL else Terms(corpus, terms, mark, self._agents)
+        if weighed is not None and weighed.steps(range(len(terms)), limit) > STEPS:
+            found, self._partial = [], True  # many hold each of them and hardly any all: it would look for too long
+        else:
+            found = self._whole(terms, tail, mark, limit)
+        strict = (question.min_score or 0.0) >= 1.0
+        if single or len(found) >= limit or (strict and not self._partial) or all(term.quoted for term in terms):
             return found
-        weighed = Terms(corpus, terms, mark, self._agents)
+        weighed = weighed or Terms(corpus, terms, mark, self._agents)
+        there = {each.stored.pos for each in found}
         more = partly(
             weighed,
             corpus,
             tail,
             lambda stored: self._wanted(stored) and self._holds(stored),
             question.collection,
-            limit - len(found),
+            limit,
         )
         for each in more:
+            if each.stored.pos in there or len(found) >= limit:
+                continue
             score = text_score(each.share)
             found.append(Scored(each.stored, score, self._parts(text=score, share=each.share, words=list(each.held))))
         return found
+
+    def _whole(self, terms: list[Term], tail: list[Stored], mark: int, limit: int) -> list[Scored]:
+        """What holds every word, the newest first."""
+        found: list[Scored] = []
+        looked = 0
+        narrow: dict[str, Any] = {"agents": self._agents, "collection": self._question.collection, "limit": limit}
+        for many, lot in whole(self._corpus, terms, tail, mark, **narrow):
+            kept = [stored for stored in lot if self._wanted(stored) and self._holds(stored)]
+            found += [Scored(each, 1.0, self._parts(text=1.0, words=_named(terms))) for each in kept]
+            looked += many
+            if len(found) >= limit:
+                break
+            if looked >= LOOKED_UP:
+                self._partial = True
+                break
+        return found[:limit]
 
     def _near(self, index: Index, vector: bytes, limit: int) -> list[Scored]:
         """By vectors: the nearest first; of a record's pieces the nearest counts."""

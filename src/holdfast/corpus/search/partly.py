@@ -8,15 +8,15 @@ together. Only what comes out of this, some hundred records, is read and judged 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
 
-from holdfast.corpus.pages import LIVE
-from holdfast.corpus.rows import COLUMNS, Stored
+from holdfast.corpus.rows import Stored
 from holdfast.corpus.search.ranking import COMMON, frequency, share, weight
-from holdfast.corpus.search.words import Term, text_of, words_of
+from holdfast.corpus.search.words import TAIL_MAX, Term, standing, standing_at, text_of, words_of
 from holdfast.corpus.sql import SqlCorpus
 
 NEWEST: Final = 200
@@ -25,11 +25,11 @@ FURTHER: Final = 1_000
 """and so many more where too few of those were wanted, such as of another collection."""
 LOOKED_FOR: Final = 8
 """So many words, the rarest, are looked for by themselves."""
-TOGETHER: Final = 50_000
-"""Words of which the rarest is more common than this are not asked for together: that reads all its places."""
+STEPS: Final = 50_000
+"""So many places of words are gone along for what holds several of them together: some 10 ms."""
 READ: Final = 300
 """So many records are read at most: some 10 ms."""
-LOT: Final = 100
+LOT: Final = 50
 
 
 class Partly(msgspec.Struct, frozen=True):
@@ -58,7 +58,26 @@ class Terms:
         self.many = [frequency(found, NEWEST, mark) for found in first]
         self.weights = [weight(many, mark) for many in self.many]
         self._first = dict(enumerate(first)) if not self.required else {}
+        self._shares: dict[frozenset[int], float] = {}
         self._last: dict[int, int] = {}  # where the newest of a term ended that has more of them
+
+    def steps(self, numbers: Sequence[int], wanted: int) -> float:
+        """About how many places an index goes along until it has found so many records with all of these terms.
+
+        It goes along those of the rarest, and has each of the others catch up; as if words stood where they like.
+        """
+        total = max(1, self._mark)
+        every = min(self.many[number] for number in numbers) * len(numbers)
+        together = total * math.prod(min(1.0, self.many[number] / total) for number in numbers)
+        return every * min(1.0, wanted / max(together, 1e-9))
+
+    def known(self, held: set[int]) -> float:
+        """The share of what is known to hold these terms."""
+        at = frozenset(held)
+        found = self._shares.get(at)
+        if found is None:
+            found = self._shares[at] = share(self.weights, [number in held for number in range(len(self.terms))])
+        return found
 
     def judge(self, stored: Stored) -> Partly | None:
         """What of the words a record holds; None if that is nothing, or not what is required."""
@@ -83,9 +102,12 @@ class Terms:
         if self.required:
             self._note(found, [], self._newest(self.required, self._mark + 1, NEWEST), NEWEST, seen)
         more = [number for number in alone if number in self._last]
+        left: float = STEPS
         for size in range(len(more), 1, -1):
             some = more[:size]
-            if self.many[some[0]] <= TOGETHER and (size < len(self.terms)):
+            steps = self.steps([*range(len(self.required)), *some], NEWEST)
+            if steps <= left and size < len(self.terms):
+                left -= steps
                 places = self._newest(self._with(some), self._mark + 1, NEWEST)
                 for pos in places:
                     if pos not in seen:
@@ -130,7 +152,7 @@ def partly(
     collection: str | None,
     limit: int,
 ) -> list[Partly]:
-    """Records that are values now and hold some of the words but not all, those that hold most of the weight first.
+    """Records that are values now and hold some of the words, those that hold most of the weight first.
 
     Args:
         terms: what is looked for.
@@ -140,38 +162,26 @@ def partly(
         collection: the only one, if it is; of others no record is read.
         limit: how many.
     """
-    found = [each for stored in reversed(tail) if (each := terms.judge(stored)) is not None and each.share < 1.0]
-    there = set(_standing(corpus, [each.stored.pos for each in found], None))
+    found = [each for stored in reversed(tail) if (each := terms.judge(stored)) is not None]
+    there = {stored.pos for stored in standing(corpus, [each.stored for each in found])}
     found = [each for each in found if each.stored.pos in there and wanted(each.stored)]
     seen = {stored.pos for stored in tail}
     read = 0
     for gather in (terms.candidates, terms.further):
         near = gather(seen)
         seen |= near.keys()
-        known = {pos: share(terms.weights, [n in held for n in range(len(terms.terms))]) for pos, held in near.items()}
-        order = sorted(_standing(corpus, list(near), collection), key=lambda pos: (-known[pos], -pos))
-        for first in range(0, len(order), LOT):
+        order = sorted(near, key=lambda pos: (-terms.known(near[pos]), -pos))
+        lot = max(LOT, min(TAIL_MAX, 2 * limit))
+        for first in range(0, len(order), lot):
             if read >= READ or (first and len(found) >= 2 * limit):
                 break
-            lot = order[first : first + LOT]
-            read += len(lot)
-            sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({','.join('?' * len(lot))})"
-            judged = [terms.judge(stored) for stored in corpus.rows(sql, lot) if wanted(stored)]
-            found += [each for each in judged if each is not None and each.share < 1.0]
+            rows = standing_at(corpus, order[first : first + lot], collection)
+            read += len(rows)
+            judged = [terms.judge(stored) for stored in rows if wanted(stored)]
+            found += [each for each in judged if each is not None]
         if len(found) >= limit or read >= READ:
             break
     return sorted(found, key=lambda each: (-each.share, -each.stored.pos))[:limit]
-
-
-def _standing(corpus: SqlCorpus, places: Sequence[int], collection: str | None) -> list[int]:
-    """Those of these positions that are values now, of a collection."""
-    out: list[int] = []
-    of = "" if collection is None else " AND r.coll=(SELECT id FROM name WHERE s=?)"
-    for first in range(0, len(places), 500):
-        lot = list(places[first : first + 500])
-        sql = f"SELECT r.pos FROM rec r WHERE r.pos IN ({','.join('?' * len(lot))}){of} AND {LIVE}"
-        out += [row[0] for row in corpus.query(sql, (*lot, *(() if collection is None else (collection,))))]
-    return out
 
 
 def _holds(term: Term, words: list[str], there: set[str]) -> bool:

@@ -337,7 +337,8 @@ def whole(
     if near:
         yield len(near), standing(corpus, near)
     below, step = mark + 1, max(_CANDIDATES, min(limit, TAIL_MAX))
-    while places := corpus.places([(term.words, term.prefix) for term in terms], below, step, agents):
+    asked = [(term.words, term.prefix) for term in terms]
+    while places := corpus.places(asked, below, step, agents):
         found = standing_at(corpus, places, collection)
         yield len(places), [stored for stored in found if corpus.index_is_exact or _holds(stored, terms)]
         below, step = places[-1], min(step * 4, TAIL_MAX)
