@@ -282,3 +282,28 @@ def test_a_token_that_may_only_read_asks_with_its_function_and_fills_nothing(tmp
                 reader.drop_index("memory")
     finally:
         hub.kill()
+
+
+def test_each_of_several_hubs_is_filled_and_the_next_one_answers(tmp_path: Path) -> None:
+    hubs = [HubProcess(tmp_path / f"hub{number}") for number in range(2)]
+    urls = [hub.url for hub in hubs]
+    try:
+        with Store(tmp_path / "laptop", "ada", hub=urls) as laptop, Hub(urls) as reader:
+            remember(laptop)
+            reader.add_index("memory", fields=("text",), embed=embed, model=MODEL)
+            for url in urls:
+                with Hub(url) as one:
+                    until(lambda one=one: one.indexes() != [] and whole(one, 4)(), "it is whole there")  # type: ignore[misc]
+            hubs[0].kill()
+            found = reader.search("beverage", collection="memory", mode="vector", limit=2)
+            assert set(keys(found)) == {"tea", "cup"}
+            laptop.put("mug", {"text": "another cup"}, collection="memory")
+            assert laptop.flush()
+            until(whole(reader, 5), "the one that is there goes on")
+            hubs[0].start()
+            with Hub(urls[0]) as first:
+                until(whole(first, 5), "the other catches up when it is back")
+            assert reader.drop_index("memory")
+    finally:
+        for hub in hubs:
+            hub.kill()

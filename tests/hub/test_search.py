@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +134,8 @@ def test_an_index_is_declared_filled_and_searched(knowing: Room, home: Home) -> 
     stands = knowing.get("/v1/indexes/memory")
     assert (stands["vectors"], stands["pending"], stands["complete"], stands["dims"]) == (5, 0, True, DIMS)
     assert knowing.get("/v1/indexes")["indexes"] == [stands]
+    page = knowing.client.get("/data", params={"collection": "memory"}, headers={"Accept": "text/html"}).text
+    assert "Found by meaning, too: 5 vectors by <bdi>meanings</bdi>." in page
     # Nobody said beverage: only its meaning is near to something.
     asked = {"q": "beverage", "collection": "memory"}
     assert ask(knowing, **asked) | {"identity": None} == ask(knowing, q="beverage") | {"identity": None}
@@ -306,3 +311,14 @@ def test_a_token_finds_in_no_way_what_it_may_not_read(house: House) -> None:
     blind = house.ask("blind", "POST", "/v1/indexing/pending/secret", {"identity": "a", "filler": "f"})
     assert (blind.status_code, "records:read" in blind.text) == (403, True)
     assert wire.HUB_HEADER in blind.headers
+
+
+def test_a_hub_that_nobody_asked_for_vectors_has_loaded_nothing_of_them(tmp_path: Path) -> None:
+    script = (
+        "import sys; from starlette.testclient import TestClient; from holdfast.hub.app import create_app\n"
+        "with TestClient(create_app(sys.argv[1], ballast_bytes=0, floor_bytes=0)) as client:\n"
+        "    for path in ('/v1/search?q=x', '/readyz', '/metrics', '/v1/indexes'): client.get(path)\n"
+        "print(*sorted(n for n in sys.modules if n == 'numpy' or n.startswith('holdfast.corpus.search.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "hub")], capture_output=True, text=True)
+    assert done.stdout.split() == ["holdfast.corpus.search.words"], done.stderr

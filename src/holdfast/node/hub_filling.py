@@ -183,8 +183,15 @@ class Asking:
             self._searched.pop(name, None)
             for filler in self._fillers:
                 filler.leave(name)
-        each = [_drop(hub, name) for hub in self._hub.each]
-        return any(each)
+        dropped, away = False, list[HubUnavailable]()
+        for hub in self._hub.each:
+            try:
+                dropped = _drop(hub, name) or dropped
+            except HubUnavailable as error:
+                away.append(error)
+        if len(away) == len(self._hub.each):
+            raise away[0]
+        return dropped
 
     def _fill(self, collection: str, declared: Declared, body: dict[str, Any]) -> None:
         with self._lock:
