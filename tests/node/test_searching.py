@@ -278,7 +278,7 @@ def test_a_kill_between_two_lots_loses_and_doubles_nothing(tmp_path: Path, open_
     assert len(places) == len(set(places)) == 300 == store.indexes()[0].vectors
 
 
-def test_what_is_erased_pruned_redacted_or_replaced_leaves_no_vector(tmp_path: Path, open_store: Open) -> None:
+def test_what_is_erased_redacted_replaced_or_deleted_leaves_no_vector(tmp_path: Path, open_store: Open) -> None:
     def hide(collection: str, key: str, value: Any) -> Any:
         return json.loads(json.dumps(value).replace("swordfish", "[secret]"))
 
