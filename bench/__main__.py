@@ -22,6 +22,7 @@ SCENARIOS = (
     "catchup",
     "hub",
     "scale",
+    "search",
     "seed",
     "startup",
     "objects",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Unanswered,
         UsageError,
     )
+    from holdfast.log.hits import Hit, Hits, IndexStatus
     from holdfast.log.versions import Version
     from holdfast.node.aio import AsyncStore
     from holdfast.node.aio_hub import AsyncHub
@@ -47,9 +48,12 @@ __all__ = [
     "Collection",
     "Conflict",
     "Delivery",
+    "Hit",
+    "Hits",
     "HoldfastError",
     "Hub",
     "HubUnavailable",
+    "IndexStatus",
     "IntegrityError",
     "Limits",
     "Mail",
@@ -74,7 +78,10 @@ _WHERE = {
     "AsyncStore": "holdfast.node.aio",
     "Collection": "holdfast.collections.typed",
     "Delivery": "holdfast.collections.delivery",
+    "Hit": "holdfast.log.hits",
+    "Hits": "holdfast.log.hits",
     "Hub": "holdfast.node.hub",
+    "IndexStatus": "holdfast.log.hits",
     "Limits": "holdfast.node.directory",
     "Mail": "holdfast.node.inbox",
     "Message": "holdfast.collections",

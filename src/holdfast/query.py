@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
@@ -267,6 +267,111 @@ def from_json(said: Any) -> Condition:
         UsageError: they stand for none.
     """
     return checked(_read(said, 0))
+
+
+def read_condition(said: Any) -> Condition:
+    """The condition that is meant: one already, its JSON, or the dictionary form of `from_filters`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(said, Joined):
+        return checked(said)  # type: ignore[arg-type]
+    if isinstance(said, dict) and said.keys() in ({"field", "op", "value"}, {"all"}, {"any"}, {"not"}):
+        return from_json(said)
+    return checked(from_filters(said))
+
+
+def from_filters(said: Any, _depth: int = 0) -> Condition:
+    """The condition that a dictionary of filters means, as vector stores take it.
+
+    ``{"tags": {"in": ["a"]}, "n": {"gte": 3}, "OR": [{…}, {…}]}``: all of its entries must hold. A field is compared
+    with a value, with a list of values (one of them), or by operators: eq ne in nin gt gte lt lte contains exists, each
+    also with a ``$`` before it, as AND, OR and NOT (``$and``). ``contains`` holds for a list with this member and for a
+    text with these words; NOT of several: for whatever meets none.
+
+    Raises:
+        UsageError: an operator that is none, or one with a value that it cannot take.
+    """
+    if _depth > DEPTH_MAX:
+        raise UsageError(f"a filter nests more than {DEPTH_MAX} deep", hint="say it with fewer brackets")
+    if not isinstance(said, dict):
+        hint = 'such as {"tags": {"in": ["tea"]}}, or where("tags").has("tea")'
+        raise UsageError(f"a filter is an object, not {type(said).__name__}", hint=hint)
+    parts: list[Condition] = []
+    for name, value in said.items():
+        joint = _joint(name)
+        if joint is None:
+            parts += _compared(name, value)
+            continue
+        inner = tuple(
+            from_filters(each, _depth + 1) for each in (value if isinstance(value, list | tuple) else [value])
+        )
+        some = AllOf(all=inner) if joint == "AND" else AnyOf(any=inner)
+        parts.append(Not(no=some) if joint == "NOT" else some)
+    return parts[0] if len(parts) == 1 else AllOf(all=tuple(parts))
+
+
+def _joint(name: Any) -> str | None:
+    """AND, OR or NOT, if that is what a name of a filter says; None for a field."""
+    if not isinstance(name, str):
+        raise UsageError(f"no field: {name!r:.80}", hint="a name, or names with dots between them: address.city")
+    if name in _JOINTS:
+        return name
+    if not name.startswith("$"):
+        return None
+    if name[1:].upper() not in _JOINTS:
+        raise _unknown(name, [f"${each.lower()}" for each in _JOINTS])
+    return name[1:].upper()
+
+
+def _compared(field: str, value: Any) -> list[Condition]:
+    if isinstance(value, list | tuple):
+        value = {"in": value}
+    if not isinstance(value, dict):
+        return [checked(Test(field=field, op="eq", value=value))]
+    if not value:
+        raise UsageError(f"{field}: no operator", hint=f"one of {', '.join(_FILTERS)}")
+    found: list[Condition] = []
+    for op, want in value.items():
+        plain = op.removeprefix("$") if isinstance(op, str) else op
+        if plain not in _FILTERS:
+            raise _unknown(op, _FILTERS, hint=f'a field within another is written "{field}.{op}"')
+        found.append(checked(_FILTERS[plain](field, tuple(want) if isinstance(want, list) else want)))
+    return found
+
+
+def _unknown(op: Any, known: Iterable[str], hint: str = "") -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(op).lower(), [*known], n=1, cutoff=0.5)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    return UsageError(
+        f"unknown filter operator {op!r:.80}",
+        hint=f"{meant}There are {', '.join(known)}" + (f"; {hint:.200}" if hint and not near else ""),
+    )
+
+
+def _contains(field: str, value: Any) -> Condition:
+    member = Test(field=field, op="eq", value=value)
+    if isinstance(value, str) and words_of(value):
+        return AnyOf(any=(member, Test(field=field, op="text", value=value)))
+    return member
+
+
+_JOINTS: Final = ("AND", "OR", "NOT")
+_FILTERS: Final[dict[str, Callable[[str, Any], Condition]]] = {
+    "eq": lambda field, value: Test(field=field, op="eq", value=value),
+    "ne": lambda field, value: Not(no=Test(field=field, op="eq", value=value)),
+    "in": lambda field, value: Test(field=field, op="in", value=value),
+    "nin": lambda field, value: Not(no=Test(field=field, op="in", value=value)),
+    "gt": lambda field, value: Test(field=field, op="gt", value=value),
+    "gte": lambda field, value: Test(field=field, op="ge", value=value),
+    "lt": lambda field, value: Test(field=field, op="lt", value=value),
+    "lte": lambda field, value: Test(field=field, op="le", value=value),
+    "contains": _contains,
+    "exists": lambda field, value: Test(field=field, op="exists", value=value),
+}
 
 
 def _read(said: Any, depth: int) -> Condition:

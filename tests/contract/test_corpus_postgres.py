@@ -8,6 +8,7 @@ from holdfast.corpus.postgres import PostgresCorpus
 from holdfast.testing import corpus as laws
 from holdfast.testing import corpus_index as indexes
 from holdfast.testing import corpus_many as many
+from holdfast.testing import corpus_search as searches
 from tests.services import shared_postgres
 
 
@@ -49,3 +50,6 @@ class TestTransactions(Database, many.Transactions): ...
 
 
 class TestIndexes(Database, indexes.Indexes): ...
+
+
+class TestSearching(Database, searches.Searching): ...

@@ -16,6 +16,7 @@ from holdfast.log import message, remove
 from holdfast.testing import corpus as laws
 from holdfast.testing import corpus_index as indexes
 from holdfast.testing import corpus_many as many
+from holdfast.testing import corpus_search as searches
 from holdfast.testing.clock import SettableClock
 from holdfast.testing.corpus import log_of, names, put
 
@@ -64,6 +65,9 @@ class TestAgentTransactions(AgentFile, many.Transactions): ...
 class TestAgentIndexes(AgentFile, indexes.Indexes): ...
 
 
+class TestAgentSearching(AgentFile, searches.Searching): ...
+
+
 class TestAgentIndexesInSmallSteps(AgentFile):
     """So that orders are walked along, and more than one chunk of them."""
 
@@ -104,6 +108,9 @@ class TestHubTransactions(HubFile, many.Transactions): ...
 
 
 class TestHubIndexes(HubFile, indexes.Indexes): ...
+
+
+class TestHubSearching(HubFile, searches.Searching): ...
 
 
 def test_a_hub_keeps_its_agents_apart(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.cli.commands import COMMANDS
 from holdfast.hub.systemd import unit
+from holdfast.node.hub import Hub
 from holdfast.node.store import Store
 from tests.flow.hubs import HubProcess, until
 from tests.house.doc_blocks import blocks
@@ -68,6 +69,9 @@ def scrapes(hub: HubProcess, on_node: Callable[..., Store]) -> tuple[str, str]:
     """What a real hub and a real node tell after a little work."""
     store = on_node("node", "ada")
     store.put("a", 1)
+    store.add_index("state", model="m")
+    with Hub(hub.url) as client:
+        client.add_index("state", model="m")
     assert store.flush(30)
     until(lambda: samples(store.metrics())["holdfast_sync_last_success_timestamp_seconds"][0][1], "a contact is told")
     return get(f"{hub.url}/metrics"), store.metrics()

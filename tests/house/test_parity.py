@@ -29,6 +29,7 @@ ONLY_PLAIN = {
     "events": "the line behind changes, for our own rooms",
     "ask": "puts one question to several hubs, for our own rooms",
     "each": "each of several hubs, for our own rooms",
+    "asking": "what questions are asked through, for our own rooms",
 }
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from starlette.testclient import TestClient
 
 from holdfast import wire
+from holdfast.corpus.search.indexes import declared
 from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.tokens import SqliteTokens, Wish, create
@@ -197,6 +198,10 @@ def new_metrics(house: House, role: str) -> Any:
     return {"metrics": [about, figure(f"session_{role}")]}
 
 
+def filler(house: House, role: str) -> Any:
+    return {"identity": declared("m").identity, "filler": "one"}
+
+
 EXPECTED: dict[str, Case] = {
     "GET /": Case(OPEN, "/"),
     "GET /livez": Case(OPEN, "/livez"),
@@ -213,6 +218,7 @@ EXPECTED: dict[str, Case] = {
     "GET /v1/records": Case(READING, "/v1/records"),
     "GET /v1/count": Case(READING, "/v1/count"),
     "GET /v1/search": Case(READING, "/v1/search?q=k"),
+    "POST /v1/search": Case(READING, "/v1/search", lambda house, role: {"q": "k", "collection": "state"}),
     "GET /v1/agents": Case(READING, "/v1/agents"),
     "GET /v1/heads": Case(READING, f"/v1/heads?nonce={'ab' * 16}"),
     "GET /v1/nodes": Case(READING, "/v1/nodes"),
@@ -257,6 +263,13 @@ EXPECTED: dict[str, Case] = {
         READING, "/v1/collections/people/search", lambda house, role: {"words": "a"}
     ),
     "DELETE /v1/collections/{name}/items/{key}": Case(WRITING, "/v1/collections/people/items/a/*?agent=ada"),
+    "PUT /v1/indexes/{name}": Case(SHARED, "/v1/indexes/state", lambda house, role: {"model": "m"}),
+    "GET /v1/indexes": Case(READING, "/v1/indexes"),
+    "GET /v1/indexes/{name}": Case(READING, "/v1/indexes/state"),
+    "POST /v1/indexing/pending/{name}": Case(SHARED, "/v1/indexing/pending/state", filler),
+    "POST /v1/indexing/vectors/{name}": Case(SHARED, "/v1/indexing/vectors/state", filler),
+    "POST /v1/indexing/rebuild/{name}": Case(SHARED, "/v1/indexing/rebuild/state"),
+    "DELETE /v1/indexes/{name}": Case(SHARED, "/v1/indexes/state"),
     "POST /storage/sessions": Case(CREATING, "/storage/sessions", new_session),
     "GET /storage/sessions": Case(READING, "/storage/sessions"),
     "GET /storage/sessions/{id}": Case(READING, "/storage/sessions/session_*"),
@@ -318,12 +331,14 @@ EXPECTED: dict[str, Case] = {
     "POST /storage/sessions/{id}/restore": Case(WRITING, "/storage/sessions/session_*/restore"),
 }
 READS_BY_POST = {
-    "POST /relay/query",
+    *("POST /relay/query", "POST /v1/search"),
     *(f"POST /v1/collections/{{name}}/{what}" for what in ("find", "count", "aggregate", "search")),
 }
 NOBODYS = {
     *("POST /v1/hello", "PUT /v1/blobs/{digest}"),
     *("POST /sync/uploads", "PATCH /sync/uploads/{upload_id}", "DELETE /sync/uploads/{upload_id}"),
+    *("PUT /v1/indexes/{name}", "DELETE /v1/indexes/{name}"),
+    *(f"POST /v1/indexing/{what}/{{name}}" for what in ("pending", "vectors", "rebuild")),
     *("PUT /storage/cache/{key}", "DELETE /storage/cache/{key}", "POST /storage/cache/cleanup"),
 }
 """What is written in no agent's name."""

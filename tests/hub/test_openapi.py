@@ -50,6 +50,7 @@ BODILESS: dict[str, str] = {
     "POST /storage/cache/cleanup": "there is nothing to say",
     "POST /sync/uploads": "it only begins one",
     "POST /v1/notify/{name}/test": "its path says it all",
+    "POST /v1/indexing/rebuild/{name}": "its path says it all",
 }
 
 

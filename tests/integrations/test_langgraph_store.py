@@ -19,6 +19,7 @@ from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp,
 from langgraph.store.memory import InMemoryStore
 
 from holdfast import AsyncStore, Hub, NotFound, Store, UsageError
+from holdfast.corpus.search import numbers
 from holdfast.integrations.langgraph import HoldfastCache, HoldfastStore, vectors
 from holdfast.testing.clock import SettableClock
 from tests.flow.hubs import HubProcess
@@ -105,7 +106,7 @@ def test_meaning_is_found_without_numpy_as_with_it(node: Store, monkeypatch: pyt
     made = [vectors.from_text(vectors.to_text([dice.random() for _ in range(26)], 26)) for _ in range(50)]
     made += [b"", bytes(26 * 4)]
     fast = vectors.scores(query, made)
-    monkeypatch.setattr(vectors, "numpy", None)
+    monkeypatch.setattr(numbers, "engine", lambda: None)
     slow = vectors.scores(query, made)
     assert all(math.isclose(one, other, abs_tol=1e-5) for one, other in zip(fast, slow, strict=True))
     store = HoldfastStore(node, index=INDEX)

@@ -25,6 +25,7 @@ _KEYS: Final[Mapping[str, str]] = {
     **{name: f"serve.{name}" for name in ("data", "database", "host", "port", "ready_file", "settle", "follow")},
     **{name: f"serve.{name}" for name in ("follow_key", "cache", "blobs", "metric_names", "log_format", "log_level")},
     **{name: f"serve.{name}" for name in ("tls_cert", "tls_key", "tls_terminated", "plain_http", "rate")},
+    **{name: f"serve.{name}" for name in ("embed", "embed_model")},
     "follow_token": "serve.follow_token_file",
     "hosts": "serve.host_names",
     "backup": "backup.address",
@@ -34,7 +35,7 @@ _KEYS: Final[Mapping[str, str]] = {
 _PLAIN: Final[Mapping[str, str]] = {
     # the field of `Options` -> the key
     **{name: f"serve.{name}" for name in ("database", "settle", "follow", "follow_key", "cache", "blobs", "rate")},
-    **{name: f"serve.{name}" for name in ("tls_terminated", "plain_http", "concurrent")},
+    **{name: f"serve.{name}" for name in ("tls_terminated", "plain_http", "concurrent", "embed", "embed_model")},
     **{"notify_hosts": "serve.notify_hosts"},
     **{"hosts": "serve.host_names", "pause_s": "serve.pause", "sql_seconds": "serve.sql_timeout"},
     **{"backup": "backup.address", "backup_every": "backup.every", "backup_drill_every": "backup.drill_every"},
@@ -88,6 +89,9 @@ _FILES: Final[Mapping[str, str]] = {
 @click.option("--tls-terminated", is_flag=True, help="a proxy before it ends TLS")
 @click.option("--plain-http", is_flag=True, help="no TLS, in a network where every machine is trusted")
 @click.option("--host-name", "hosts", multiple=True, metavar="NAME", help="a name it is asked by; repeat for several")
+@click.option("--embed", metavar="MODULE:FUNCTION", default="",
+              help="what makes vectors of texts: this hub fills its indexes, and searches by meaning")  # fmt: skip
+@click.option("--embed-model", metavar="NAME", default="", help="the name of its model; as --embed says it unless said")
 @click.option("--rate", type=click.FloatRange(0), default=0.0, help="requests a second that each token may make")
 @click.pass_context
 def serve_command(context: click.Context, /, print_unit: bool, **_: Any) -> None:
@@ -158,6 +162,9 @@ def options_in(found: Configuration, token: str | None) -> Options:
             how[field] = str(Path(given).expanduser())
     if "follow_token" in how:
         how["follow_token"] = Path(how["follow_token"])
+    from holdfast.node.configured import keep_vectors
+
+    keep_vectors(found)
     return Options(token=token, seed_metrics=found.get("serve.metric_names") == "all", **how)
 
 

@@ -339,8 +339,7 @@ def unindex(corpus: SqliteCorpus, share: float = 0.5, pages: int = 100) -> int:
         mark = rows[-1][0]
 
         def job(tx: SqlTransaction, rows: Sequence[Any] = rows, mark: int = mark) -> None:
-            for (pos,) in rows:
-                tx.unindex(pos)
+            tx.unindex([row[0] for row in rows])
             tx.set_meta(UNINDEXED, mark)
 
         corpus.write(job)

@@ -69,6 +69,7 @@ TABLES: Final = (
     Table("sample", "pos, entity_type, entity, metric, session, at_ms, value"),
     Table("cache", "key, value, ttl, created_ms, expires_ms, accessed_ms"),
     Table("field", "id, coll, path, words"),
+    Table("vindex", "id, coll, identity, said"),
     Table("notice", "id, rule, state, made_ms, due_ms, next_ms, since_ms, tries, held, many, poses, said, done_ms"),
     Table("figure", "step, at, who, data", 3),
     Table("lineage", "gen, first, at_ms, ord"),

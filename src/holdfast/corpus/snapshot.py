@@ -16,6 +16,7 @@ from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.tags import TABLES as tag_tables
 from holdfast.errors import IntegrityError
 from holdfast.records import BLOB, DELETE_PREFIX, SEALED, TOMBSTONE, VALUE
+from holdfast.wire import REDACTED
 
 STEP: Final = 500
 """Rows asked for at once: an engine far away sends all that it is asked for."""
@@ -196,6 +197,15 @@ class Snapshot:
         mark = self._indexed()
         until = until if until < mark else 1 << 62
         rows: list[Any] = self._query(sql, (after, until, mark, limit)).fetchall() if mark >= 0 else []
+        return [row[0] for row in rows]
+
+    def overvectored(self, after: int, until: int, limit: int) -> list[int]:
+        """Positions that indexes of vectors hold, where there is nothing to be searched."""
+        sql = (
+            "SELECT DISTINCT v.pos FROM vec v WHERE v.pos>? AND v.pos<=? AND NOT EXISTS (SELECT 1 FROM rec r"
+            f" WHERE r.pos=v.pos AND {_SEARCHED} AND r.why<>{REDACTED}) ORDER BY v.pos LIMIT ?"
+        )
+        rows: list[Any] = self._query(sql, (after, until, limit)).fetchall()
         return [row[0] for row in rows]
 
     def words(self) -> tuple[int, int]:

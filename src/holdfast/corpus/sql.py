@@ -228,18 +228,16 @@ class SqlCorpus:
     tag_bytes_max = 1 << 30
     """The longest tag that records can be found by."""
 
-    def matching(
-        self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
-    ) -> list[Stored]:
-        """Records below a pos, newest first, that the index has for all these terms.
+    matching: Callable[..., list[Stored]]
+    """Records that the index has for all of some terms, the newest below a position: (terms, below, limit, agents=()).
 
-        Args:
-            terms: words in a row, and whether the last is only a beginning.
-            below: a position.
-            limit: the most to return.
-            agents: whose records the index is to look for, as far as it knows; empty: anybody's.
-        """
-        raise NotImplementedError
+    A term is words in a row, and whether the last is only a beginning; `agents` are those whose records the index is to
+    look for, as far as it knows.
+    """
+    places: Callable[..., list[int]]
+    """The positions of the same, without the records."""
+    nearest: Callable[[int, bytes, int], list[tuple[int, float]]] | None = None
+    """The positions of an index's vectors nearest to a packed one, and the cosines, where the engine can tell."""
 
     def find_tag(self, tag: str, value: str) -> Stored | None:
         """The first record that carries a tag with this value."""

@@ -27,11 +27,8 @@ _WAY: Final = (
     " UNION ALL SELECT n.pos, n.back FROM way w CROSS JOIN rec n"
     " ON n.pos=(SELECT max(pos) FROM rec WHERE pos<=min(w.back, w.pos-1)))"
 )
-_MATCH: Final = (
-    f"SELECT {COLUMNS} FROM"
-    " (SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?) f"
-    " CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
-)
+_PLACES: Final = "SELECT rowid AS pos FROM fts WHERE fts MATCH ? AND rowid<? ORDER BY rowid DESC LIMIT ?"
+_MATCH: Final = f"SELECT {COLUMNS} FROM ({_PLACES}) f CROSS JOIN rec r ON r.pos=f.pos ORDER BY r.pos DESC"
 PURGE_PAGES: Final = 500
 """Pages of the index that are merged in one transaction: some ten milliseconds."""
 _ON_WAY: Final = " ON r.pos=w.pos WHERE "
@@ -62,12 +59,13 @@ class SqliteCorpus(SqlCorpus):
         self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
     ) -> list[Stored]:
         """Records below a pos that the index has for all these terms (words in a row; the last a beginning)."""
-        each = ['"' + " ".join(words) + '"' + ("*" if prefix else "") for words, prefix in terms]
-        query = f"t:({' AND '.join(each)})"
-        names = [words_of(agent) for agent in agents]
-        if names and all(names):  # a name without a word in it is not in the index
-            query += " AND a:(" + " OR ".join(['"' + " ".join(words) + '"' for words in names]) + ")"
-        return self.rows(_MATCH, (query, below, limit))
+        return self.rows(_MATCH, (_asked(terms, agents), below, limit))
+
+    def places(
+        self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[int]:
+        """The positions of the same, without the records."""
+        return [row[0] for row in self.query(_PLACES, (_asked(terms, agents), below, limit))]
 
     def scour(self, *, index: bool) -> bool:
         """Lets go of what is still kept of rows as they were, with `index` of their words; False while one is read."""
@@ -132,3 +130,13 @@ class SqliteCorpus(SqlCorpus):
             return genesis(found.stream) if found else None
         row = self.engine.one("SELECT link FROM rec WHERE pos=?", (seq,))
         return bytes(row[0]) if row else None
+
+
+def _asked(terms: Sequence[tuple[list[str], bool]], agents: Sequence[str]) -> str:
+    """Terms, and whose records are meant, in the words of the index."""
+    each = ['"' + " ".join(words) + '"' + ("*" if prefix else "") for words, prefix in terms]
+    query = f"t:({' AND '.join(each)})"
+    names = [words_of(agent) for agent in agents]
+    if names and all(names):  # a name without a word in it is not in the index
+        query += " AND a:(" + " OR ".join(['"' + " ".join(words) + '"' for words in names]) + ")"
+    return query

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _MESSAGES: Final = 1  # the number of their collection's name in every file
 PRIORS_MAX: Final = 1000
 """Keys that are remembered: some 300 KiB."""
+VECTOR_BITS: Final = 40
+"""An id of a vector is the number of its index, shifted by so many bits, and its own: an index lies in one piece."""
+PLACES_MAX: Final = 500
 
 HEAD_AGENT: Final = "SELECT seq, link, hlc FROM rec ORDER BY pos DESC LIMIT 1"
 HEAD_HUB: Final = (
@@ -101,9 +104,38 @@ class SqlTransaction:
         """Adds (pos, text, agent, kind) to the search index."""
         raise NotImplementedError
 
-    def unindex(self, pos: int) -> None:
-        """Takes a record out of the search index."""
+    def unindex(self, places: Sequence[int]) -> None:
+        """Takes records out of the search index: their words, and their vectors."""
+        for pos in places:
+            self.unword(pos)
+        for first in range(0, len(places), PLACES_MAX):
+            lot = list(places[first : first + PLACES_MAX])
+            self.unvector(f"pos IN ({','.join('?' * len(lot))})", lot)
+
+    def unword(self, pos: int) -> None:
+        """Takes a record's words out of the search index."""
         self.sql("DELETE FROM fts WHERE rowid=?", (pos,))
+
+    def unvector(self, where: str, args: Sequence[Any]) -> None:
+        """Takes vectors out of all indexes, and what was said of records that have none; tells who keeps copies."""
+        many: dict[int, int] = {}
+        for number in self.drop_vectors(where, args):
+            many[number >> VECTOR_BITS] = many.get(number >> VECTOR_BITS, 0) + 1
+        for index, gone in many.items():
+            self.sql("UPDATE vindex SET drops=drops+1, held=held-? WHERE id=?", (gone, index))
+        self.sql(f"DELETE FROM vmiss WHERE {where}", args)
+
+    def keep_vectors(self, rows: Sequence[tuple[int, int, int, bytes]]) -> None:
+        """Adds vectors: (id, pos, part, packed)."""
+        if rows:
+            self.fill("vec", "id, pos, part, v", rows)
+
+    def drop_vectors(self, where: str, args: Sequence[Any]) -> list[int]:
+        """Removes vectors by a test of `vec`; returns their ids."""
+        return [row[0] for row in self.sql(f"DELETE FROM vec WHERE {where} RETURNING id", args).fetchall()]
+
+    def end_vectors(self, index: int) -> None:
+        """An index has ended; its vectors are swept behind this transaction."""
 
     def fill(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Adds rows to a table as they are, in the columns named: for whoever copies a whole corpus."""

@@ -221,6 +221,7 @@ def operations(core: Core) -> list[Operation]:
         routes_notify,
         routes_read,
         routes_relay,
+        routes_search,
         routes_storage,
         routes_sync,
     )
@@ -232,6 +233,7 @@ def operations(core: Core) -> list[Operation]:
             routes_heads,
             routes_me,
             routes_collections,
+            routes_search,
             routes_storage,
             routes_health,
             metrics,

@@ -40,6 +40,7 @@ from holdfast.wire import Hello, HelloAnswer
 
 if TYPE_CHECKING:
     from holdfast.hub.backups import Backups
+    from holdfast.hub.embedding import Embedding
     from holdfast.hub.follow import Follower
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,11 @@ class Core:
             from holdfast.hub.backups import Backups
 
             self.backups = Backups(self, self.options)
+        self.embedding: Embedding | None = None
+        if self.options.embed:
+            from holdfast.hub.embedding import Embedding
+
+            self.embedding = Embedding(home, self.options.embed, self.options.embed_model)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.audit = Audit(self.gate.tokens.acts(), home.wall, self.read)
         self._told = LogFollower(home.corpus, self.audit.store)
@@ -138,6 +144,8 @@ class Core:
             self.follower.start()
         if self.backups is not None:
             self.backups.start()
+        if self.embedding is not None:
+            self.embedding.start()
         self.notifying.start()
         self.figures.start()
 
@@ -169,6 +177,8 @@ class Core:
         await asyncio.to_thread(self.scanning.stop)
         if self.backups is not None:
             await self.backups.stop()
+        if self.embedding is not None:
+            await self.embedding.stop()
         await self.care.stop()
         self._stop_trail.set()
         self.writer.committed.set()
@@ -333,8 +343,18 @@ class Core:
                 self._give_way()
 
     def _index(self) -> int:
-        """Fills the next lot of both indexes; how much that was."""
-        return search.fill(self.corpus) + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs))
+        """Fills the next lot of both indexes, and sweeps what indexes of vectors have left; how much that was."""
+        if self.embedding is not None:
+            self.embedding.wake()
+        filled = search.fill(self.corpus) + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs))
+        return filled + self._sweep()
+
+    def _sweep(self) -> int:
+        if self.corpus.one("SELECT 1 FROM vec LIMIT 1") is None:
+            return 0  # most hubs have no vectors, and need nothing that knows of them
+        from holdfast.corpus.search.vectors import sweep
+
+        return sweep(self.corpus)
 
     def _tell(self) -> bool:
         """Tells the audit trail what the next records say; whether there are more."""

@@ -20,10 +20,12 @@ from holdfast.hub.api import Call, Operation, Reply, typed
 from holdfast.hub.core import Core
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.home import Home
+from holdfast.hub.indexes import every
 from holdfast.hub.meters import BOUNDS, NODES_MAX, OTHER, OUTCOMES, Meter
 from holdfast.hub.principal import METRICS
 from holdfast.hub.routes_health import hub_version, look
 from holdfast.hub.seen import Standing
+from holdfast.log.hits import IndexStatus
 
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 AGENTS_MAX: Final = 200
@@ -59,6 +61,7 @@ class Found(msgspec.Struct):
     files: dict[str, int]
     wal_bytes: int | None
     pending: int | None
+    indexes: list[IndexStatus]
     rate: float
     now: float
 
@@ -92,6 +95,7 @@ class Scrape:
                 files={**_sizes(core.home), **blobs},
                 wal_bytes=_wal_bytes(core),
                 pending=_pending(core),
+                indexes=_indexes(core),
                 rate=rate,
                 now=core.home.wall.now_ms() / 1000,
             )
@@ -238,13 +242,22 @@ class _Collector:
             yield _gauge("hub_disk_floor_bytes", "Free bytes below which writes are refused", space.floor)
         if found.wal_bytes is not None:
             yield _gauge("wal_bytes", "Bytes in the write-ahead log that are not in the file yet", found.wal_bytes)
+        yield from self._indexes()
+
+    def _indexes(self) -> Iterator[Any]:
+        found, index = self._found, ("index",)
+        pending = {(each.name,): each.pending for each in found.indexes}
         if found.pending is not None:
-            yield _gauge(
-                "index_pending_records",
-                "Records that the index does not hold yet",
-                {("search",): found.pending},
-                ("index",),
-            )
+            pending["search",] = found.pending  # the index of words
+        yield _gauge("index_pending_records", "Records that the index does not hold yet", pending, index)
+        vectors = {(each.name,): each.vectors for each in found.indexes}
+        yield _gauge("index_vectors", "Vectors that the index of a collection holds", vectors, index)
+        failed = {(each.name,): each.failed for each in found.indexes}
+        what = "Records that the embedding function failed on; they are tried again"
+        yield _gauge("index_failed_records", what, failed, index)
+        complete = {(each.name,): int(each.complete) for each in found.indexes}
+        what = "1 if the index once held everything; until then searches by it find a part"
+        yield _gauge("index_complete", what, complete, index)
 
     def _nodes(self) -> Iterator[Any]:
         nodes = self._found.nodes[:NODES_MAX]
@@ -377,6 +390,13 @@ def _pending(core: Core) -> int | None:
         return pending(core.corpus)
     except HoldfastError:
         return None  # the check of the corpus says so already
+
+
+def _indexes(core: Core) -> list[IndexStatus]:
+    try:
+        return every(core)
+    except HoldfastError:
+        return []
 
 
 def _size_of(path: Path) -> int:

@@ -66,6 +66,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         floor_bytes: free bytes on its disk below which writes are refused.
         ballast_bytes: kept aside for the way out of a full disk; 0 for none.
         pause_s: seconds that a client may pause within a body, or take over what comes before it.
+        embed: the function that makes vectors of texts, as ``package.module:function``; empty: whoever has one fills
+            the indexes of vectors.
+        embed_model: the name of its model; empty: as `embed` says.
         notify_hosts: where notifications may go: names, globs, addresses and networks; empty: to public addresses.
         told: what was configured and by whom, as the pages show it.
     """
@@ -96,6 +99,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     floor_bytes: int = FLOOR_BYTES
     ballast_bytes: int = BALLAST_BYTES
     sql_seconds: float = 5.0
+    embed: str = ""
+    embed_model: str = ""
     notify_hosts: tuple[str, ...] = ()
     told: tuple[Told, ...] = ()
 

@@ -16,6 +16,7 @@ from holdfast.errors import HoldfastError
 from holdfast.hub.api import Operation
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json
+from holdfast.hub.indexes import problems
 from holdfast.hub.options import Settle
 from holdfast.hub.shapes import Iso
 
@@ -203,6 +204,8 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
     warnings += core.notifying.problems()
     if core.indexing_failed:
         warnings.append(f"the search index cannot be filled: {core.indexing_failed}")
+    if checks["corpus"] == "ok":
+        warnings += await core.read(lambda: problems(core))
     if core.follower is not None:
         warnings += core.follower.problems()
     return checks, warnings

@@ -179,6 +179,9 @@ def derivable(stored: Stored) -> bool:
 
 def words(view: Snapshot, after: int = 0, until: int = 1 << 62) -> Iterator[Finding]:
     """Records (behind one position, up to another) that the search index lacks, or has no business to hold."""
+    for pos in view.overvectored(after, until, NAMED_MAX):
+        what = f"an index of vectors holds position {pos}, where there is nothing to be searched"
+        yield Finding(INDEX, "", 0, what, _WORDS, "missing", "there")
     if view.index_is_even(after, until):
         return
     for pos, agent, seq in view.unindexed(after, until, NAMED_MAX):

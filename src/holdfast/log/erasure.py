@@ -261,16 +261,17 @@ def _wanted(erasure: Erasure) -> Iterator[tuple[str, tuple[Any, ...]]]:
 def _take(tx: SqlTransaction, rows: Sequence[Any]) -> Gone:
     gone = Gone(len(rows))
     quoted = {tx.name(name) for name in (MESSAGES, SESSIONS, METRICS)}
-    told = []
+    told, found = [], []
     index.drop(tx, [(row[0], *row[3:6]) for row in rows])
     for pos, flags, packing, _, coll, _, body in rows:
         gone.note_blob(flags, packing, body)
         if not flags & SEALED:
             gone.indexed += 1
-            tx.unindex(pos)
+            found.append(pos)
         if coll in quoted:
             told.append(pos)
         tx.sql("UPDATE rec SET body=NULL, salt=?, codec=0, why=? WHERE pos=?", (b"", wire.REDACTED, pos))
+    tx.unindex(found)
     for first in range(0, len(told), LOT):
         lot = told[first : first + LOT]
         # Only what quotes the body: an id stays taken, else a client that repeats itself would bring all of it back.

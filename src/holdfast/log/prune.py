@@ -84,6 +84,7 @@ def _remove(corpus: SqlCorpus, upto: int) -> int:
             doomed = f"pos>? AND pos<=? AND pos NOT IN ({kept})"
             # Contentless, so the index must be told; a hole in it would only be a hit that leads nowhere.
             tx.execute(f"DELETE FROM fts WHERE rowid IN (SELECT pos FROM rec WHERE {doomed})", (low, high))
+            tx.unvector(f"pos IN (SELECT pos FROM rec WHERE {doomed})", (low, high))
             tx.execute("DELETE FROM tag WHERE pos>? AND pos<=? AND pos NOT IN (SELECT pos FROM state)", (low, high))
             tx.execute(f"DELETE FROM rec WHERE {doomed}", (low, high))
             return int(tx.execute("SELECT changes()")[0][0])

@@ -18,6 +18,7 @@ from holdfast.errors import NodeFull
 from holdfast.log import Draft, drafts
 from holdfast.log.versions import Version, version_of
 from holdfast.node.aio_mail import AsyncMailCalls
+from holdfast.node.aio_searching import AsyncSearching
 from holdfast.node.batch import STATE, Batch, Redact
 from holdfast.node.changes import Changes
 from holdfast.node.collecting import AsyncCollecting
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from holdfast.transport.client import Token
 
 
-class AsyncStore(AsyncCollecting, AsyncMailCalls, FromConfig):
+class AsyncStore(AsyncCollecting, AsyncSearching, AsyncMailCalls, FromConfig):
     """One agent's storage on this machine, for asyncio; see `Store`, whose arguments it takes.
 
     Opening happens in the constructor (a few milliseconds, once). Use it on one event loop.
@@ -180,12 +181,6 @@ class AsyncStore(AsyncCollecting, AsyncMailCalls, FromConfig):
         return AsyncChanges(
             lambda: store.changes(since, live=live, agent=agent, collection=collection, kind=kind, prefix=prefix), since
         )
-
-    async def search(
-        self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
-    ) -> list[Version]:
-        """Current values and messages that hold every word; see `Store.search`."""
-        return await asyncio.to_thread(self._store.search, q, agent=agent, collection=collection, limit=limit)
 
     # -- the outbox and the house ---------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from holdfast.node.cache import Cache, Pins
 from holdfast.node.collecting import AsyncHubCollecting
 from holdfast.node.files import Files, Source
 from holdfast.node.hub import Hub
+from holdfast.node.hub_searching import AsyncHubSearching
 from holdfast.node.looking import When
 from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 from holdfast.node.store import LIST_MAX, MISSING
@@ -28,7 +29,7 @@ from holdfast.node.tables import SqlRows, Tables, Verdict
 from holdfast.transport.client import Credential, Token
 
 
-class AsyncHub(AsyncHubCollecting):
+class AsyncHub(AsyncHubCollecting, AsyncHubSearching):
     """A hub as a reader sees it, for asyncio; see `Hub`, whose arguments it takes."""
 
     def __init__(
@@ -124,12 +125,6 @@ class AsyncHub(AsyncHubCollecting):
         return await asyncio.to_thread(
             self._hub.messages, to=to, task=task, thread=thread, kind=kind, agent=agent, since=since, limit=limit
         )
-
-    async def search(
-        self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
-    ) -> list[Version]:
-        """See `Hub.search`."""
-        return await asyncio.to_thread(self._hub.search, q, agent=agent, collection=collection, limit=limit)
 
     async def count(
         self,

@@ -334,6 +334,14 @@ def limits_of(configuration: Configuration, *, agent: bool = False) -> Limits:
     return Limits(**{field: configuration.get(path) for field, path in names.items()}, retention=retention)
 
 
+def keep_vectors(configuration: Configuration) -> None:
+    """Has searches of this process keep so many vectors in memory as is said."""
+    if configuration.has("search.memory"):
+        from holdfast.corpus.search.nearest import CACHE
+
+        CACHE.limit = configuration.get("search.memory")
+
+
 def retention_of(configuration: Configuration) -> Retention | None:
     """How much of its agent is to be kept here; None where nobody says, and what was written down holds.
 
@@ -424,5 +432,6 @@ def opened(kind: Callable[..., T], path: str | os.PathLike[str] | None, agent: s
     if not configuration.get("agent.enabled"):
         place = configuration.place("agent.enabled")
         raise UsageError(f"agent {name} is switched off ({place})", hint="enabled: true")
+    keep_vectors(configuration)
     with attached(configuration) as directory:
         return kind(directory.path, name, **store_arguments(configuration))

@@ -13,6 +13,7 @@ from holdfast.errors import CapacityError, HoldfastError
 from holdfast.integrity.scan import Outside, Scan, verify_corpus
 from holdfast.log import OpenLog
 from holdfast.log.anchor import read_mark
+from holdfast.log.hits import statuses
 from holdfast.node.directory import Directory, folder_of
 from holdfast.node.outbox_store import depth
 from holdfast.node.proving import acknowledged, referred
@@ -48,6 +49,7 @@ def health(directory: Directory, opened: OpenLog, hubs: Sequence[str]) -> dict[s
         },
         "scan": _scan(directory, opened.agent),
         "cache": cache(directory, opened),
+        "indexes": [msgspec.structs.asdict(each) for each in statuses(corpus, directory.wall.now_ms())],
         "disk": {**msgspec.structs.asdict(space), "writable": space.writable},
         "hubs": standing,
         "refused": refused,
@@ -99,6 +101,14 @@ def _problems(found: dict[str, Any]) -> list[str]:
         why = what["trouble"] or f"{what['unsettled']:,} bytes are not settled at the hub and its backups"
         said = f"the cache of {found['agent']} is full: {what['used']:,} of {budget:,} bytes, writes are refused"
         out.append(f"{said}; {why}")
+    for index in found["indexes"]:
+        if index["next_try"]:
+            out.append(f"the embedding function of {index['name']} fails: {index['last_error']}")
+        if index["failed"]:
+            said = index["last_error"] or "no reason"
+            out.append(f"{index['failed']} records of {index['name']} could not be embedded: {said}")
+        if index["warning"]:
+            out.append(f"the index of {index['name']} holds {index['warning']}")
     for hub in found["hubs"]:
         if hub["alert"]:
             out.append(f"{hub['url']}: {hub['alert']}")

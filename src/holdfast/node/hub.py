@@ -26,6 +26,7 @@ from holdfast.log.versions import Version, shown
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins, trust
 from holdfast.node.collecting import HubCollecting
+from holdfast.node.hub_searching import HubSearching
 from holdfast.node.hubs import Hubs
 from holdfast.node.looking import When
 from holdfast.node.proof import Proven, prove
@@ -37,6 +38,7 @@ from holdfast.transport.client import Credential, HubClient, Token
 if TYPE_CHECKING:
     from holdfast.node.changes import Changes, Wanted
     from holdfast.node.files import Files
+    from holdfast.node.hub_filling import Asking
     from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
     from holdfast.node.tables import SqlRows, Tables
 
@@ -59,7 +61,7 @@ def _of_each(method: Callable[Concatenate[Hub, P], T]) -> Callable[Concatenate[H
     return call
 
 
-class Hub(HubCollecting):
+class Hub(HubCollecting, HubSearching):
     """Reads, searches and follows what every node ships to a hub. Safe to share among threads.
 
     With several addresses the first hub that answers is asked; one that did not is passed over for a while. Decisions
@@ -86,6 +88,7 @@ class Hub(HubCollecting):
         self.url = self.client.url
         self._pins = pins or Pins()
         self._several: Hubs | None = None
+        self._asking: Asking | None = None
         if len(urls) > 1:
             self._several = Hubs([Hub(one, credential, pins=self._pins) for one in urls])
 
@@ -301,14 +304,6 @@ class Hub(HubCollecting):
             which = msgspec.structs.replace(which, after=page[-1].pos)
         return [message_of(each) for each in found[:most]][::-1]
 
-    @_of_each
-    def search(
-        self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
-    ) -> list[Version]:
-        """Current values and messages that hold every word of `q`, newest first."""
-        query = {"q": q, "agent": agent, "collection": collection}
-        return [self.version_of(each) for each in self._pages("/v1/search", "records", query, limit)]
-
     def count(
         self,
         *,
@@ -457,7 +452,9 @@ class Hub(HubCollecting):
     # -- ending -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Closes the lines to the hub; a second close is fine."""
+        """Ends what fills indexes from here, and closes the lines to the hub; a second close is fine."""
+        if self._asking is not None:
+            self._asking.close()
         self.client.close()
         for hub in self._several.each if self._several is not None else ():
             hub.client.close()

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from holdfast.errors import HoldfastError
+from holdfast.log.hits import statuses
 from holdfast.node.directory import Directory, read_config
 from holdfast.node.health import quarantined
 from holdfast.node.outbox_store import Owed, owed
@@ -20,6 +21,12 @@ from holdfast.node.tally import REASONS, Tally, hub_status
 
 AGENTS_MAX: Final = 200
 OTHER: Final = "other"
+_OF_INDEXES: Final = (
+    ("index_vectors", "Vectors that the index of a collection holds"),
+    ("index_pending_records", "Records that the embedding function has not seen yet"),
+    ("index_failed_records", "Records that the embedding function failed on; they are tried again"),
+    ("index_complete", "1 if the index once held everything; until then searches by it find a part"),
+)
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 Series = Mapping[tuple[str, ...], float]
@@ -53,6 +60,8 @@ class _Agent(msgspec.Struct):
     scan_turn_ms: int = 0
     scan_round_ms: int = 0
     scan_records: int = 0
+    indexes: dict[str, list[int]] = {}
+    """By collection: vectors, records that wait, records that failed, and whether it is complete."""
 
 
 def metrics(directory: Directory, hubs: Sequence[str] | None = None, *, seed_names: bool = True) -> str:
@@ -106,6 +115,10 @@ def _look(directory: Directory, name: str, hubs: Sequence[str], into: _Agent) ->
         into.budget, into.full = into.budget + room["budget"], into.full + room["full"]
         into.evicted += room.get("evicted", 0)
         into.unsettled += room.get("unsettled", 0)
+        for each in statuses(opened.corpus, directory.wall.now_ms()):
+            told = [each.vectors, each.pending, each.failed, int(each.complete)]
+            have = into.indexes.get(each.name)
+            into.indexes[each.name] = told if have is None else [a + b for a, b in zip(have, told, strict=True)]
         scan = progress(directory, name)
         into.scan_findings += len(scan.findings)
         into.scan_turn_ms = min(into.scan_turn_ms or scan.at_ms, scan.at_ms)
@@ -151,6 +164,11 @@ def _of_agents(agents: Mapping[str, _Agent]) -> Iterator[Family]:
         ("agent",),
         {(agent,): figures.scan_records for agent, figures in agents.items()},
     )
+    for number, (name, text) in enumerate(_OF_INDEXES):
+        values: Series = {
+            (agent, index): told[number] for agent, figures in agents.items() for index, told in figures.indexes.items()
+        }
+        yield Family(name, "gauge", text, ("agent", "index"), values)
     yield each("log_unreadable", "1 if the log could not be opened", lambda a: a.unreadable)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -35,6 +35,8 @@ from holdfast.transport.blobs import download
 from holdfast.transport.client import Token
 
 if TYPE_CHECKING:
+    from holdfast.corpus.search.embedding import Embedder
+    from holdfast.log.hits import Hits
     from holdfast.node.room import Room
 
 T = TypeVar("T")
@@ -140,9 +142,19 @@ class Others:
         """Everybody's messages."""
         return self._ask(lambda hub: hub.messages_of(which))
 
-    def search(self, q: str, agent: str | None, collection: str | None, limit: int) -> list[Version]:
-        """Everybody's values and messages with these words."""
-        return self._ask(lambda hub: hub.search(q, agent=agent, collection=collection, limit=limit))
+    def search(self, q: str, how: Mapping[str, Any], known: Sequence[tuple[str, Embedder]] = ()) -> Hits:
+        """Everybody's values and messages; see `Store.search`.
+
+        Args:
+            q: what is looked for.
+            how: the rest of the question, as `Hub.search` takes it.
+            known: functions that may embed it, by collection.
+        """
+        hub = self.hub
+        if known:
+            for collection, embedder in known:
+                hub.asking.knows(collection, embedder.declared, embedder.fn)
+        return hub.search(q, **how)
 
     def fetch_back(self, stored: Stored, corpus: SqliteCorpus, room: Room | None, *, keep: bool = False) -> Any:
         """The value of a record of this log whose bytes are not on this machine, from a hub that holds them.

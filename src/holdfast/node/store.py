@@ -21,7 +21,6 @@ import msgspec
 from holdfast import clock
 from holdfast.collections import Message
 from holdfast.corpus import Filter, Stored
-from holdfast.corpus.search import search
 from holdfast.errors import NodeFull, NotCached, NotFound, UsageError
 from holdfast.log import Draft, drafts
 from holdfast.log import level as level_named
@@ -36,10 +35,12 @@ from holdfast.node.looking import When, as_of, messages_in, newest, unshipped
 from holdfast.node.mailing import MailCalls
 from holdfast.node.opening import FromConfig
 from holdfast.node.sealing import Sealing
+from holdfast.node.searching import Searching
 
 if TYPE_CHECKING:
     from holdfast.integrity.scan import Scan
     from holdfast.node.changes import Changes
+    from holdfast.node.embedding import Searches
     from holdfast.node.others import Others
     from holdfast.transport.client import Token
 
@@ -48,7 +49,7 @@ MISSING: Any = type("Missing", (), {"__repr__": lambda _: "<raise NotFound>"})()
 LIST_MAX = 1000
 
 
-class Store(Collecting, MailCalls, FromConfig):
+class Store(Collecting, Searching, MailCalls, FromConfig):
     """One agent's storage on this machine. Safe to share among threads; any number of processes may open it.
 
     Args:
@@ -88,6 +89,7 @@ class Store(Collecting, MailCalls, FromConfig):
         self._cas = frozenset(cas)
         self._closed = False
         self._others: Others | None = None
+        self._searches: Searches | None = None
         self._directory: Directory = attach(data_dir, limits=limits)
         try:
             self._blobs = self._directory.blobs
@@ -328,20 +330,6 @@ class Store(Collecting, MailCalls, FromConfig):
             return Changes.of_hub(self._reader().hub, wanted, since, live=live)
         return Changes.of_log(self._log, wanted, since, live=live, keys=self._sealing.vault)
 
-    def search(
-        self, q: str, *, agent: str | None = None, collection: str | None = None, limit: int = 50
-    ) -> list[Version]:
-        """Current values and messages that hold every word of `q`, newest first: the hub's, or without one, mine.
-
-        Raises:
-            UsageError: nothing to look for.
-            HubUnavailable: a hub is configured and does not answer (``agent=`` one's own name needs none).
-        """
-        if self.hubs and agent != self.agent:
-            return self._reader().search(q, agent, collection, limit)
-        hits = search(self._log.corpus, q, agents=(agent,) if agent else (), collection=collection, limit=limit)
-        return [self._version(stored) for stored in hits.found]
-
     # -- the outbox and the house ---------------------------------------------------------------------------------
 
     @property
@@ -416,6 +404,8 @@ class Store(Collecting, MailCalls, FromConfig):
         if self._closed or os.getpid() != self._directory.pid:  # in a forked child all of it is the parent's
             return
         self._closed = True
+        if self._searches is not None:
+            self._searches.close()
         if self.hubs and (shipper := self._directory.shipper) is not None:
             shipper.linger(self._opened, self.hubs)
         if self._others is not None:

@@ -58,6 +58,7 @@ def beside(store: Store, agent: str) -> Store:
     """The store over another log of its directory, without a hub; it ends with the directory."""
     made = copy.copy(store)
     made.agent, made.hubs, made._cas, made._others = agent, (), frozenset(), None
+    made._searches = None
     made._opened = store._directory.open_log(agent, store._opened.level)
     made._log = made._opened.log
     made._sealing = Sealing(store._directory, made._log)

@@ -71,7 +71,7 @@ class PostgresCorpus(SqlCorpus):
     def scour(self, *, index: bool) -> bool:
         """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
         with self.engine.reader() as connection:
-            for table in ("rec", "tag", "entry", "blob", "chunk", *(("fts",) if index else ())):
+            for table in ("rec", "tag", "entry", "blob", "chunk", "vec", "vmiss", *(("fts",) if index else ())):
                 connection.execute(f"VACUUM {table}")
         return True
 
@@ -88,6 +88,15 @@ class PostgresCorpus(SqlCorpus):
         self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
     ) -> list[Stored]:
         """Records below a pos, newest first, that hold all words of these terms, wherever they stand."""
+        found = self.places(terms, below, limit, agents)
+        marks = ",".join("?" * len(found))
+        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({marks}) ORDER BY r.pos DESC"
+        return self.rows(sql, found) if found else []
+
+    def places(
+        self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[int]:
+        """The positions of the same, without the records."""
         words = []
         for term, prefix in terms:
             words += [f"'{word[:WORD_CHARS_MAX]}'" for word in term]
@@ -95,12 +104,8 @@ class PostgresCorpus(SqlCorpus):
         with self.moment() as execute:
             look = Look(execute, " & ".join(words), " | ".join(map(whose, agents)), limit)
             if any(prefix for _, prefix in terms):
-                found = look.beginning(below, agents[0] if len(agents) == 1 else "")
-            else:
-                found = look.newest(below)
-        marks = ",".join("?" * len(found))
-        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({marks}) ORDER BY r.pos DESC"
-        return self.rows(sql, found) if found else []
+                return look.beginning(below, agents[0] if len(agents) == 1 else "")
+            return look.newest(below)
 
     def known_name(self, text: str) -> int | None:
         """The number of a name, if it is remembered."""

@@ -399,8 +399,8 @@ class PostgresTransaction(SqlTransaction):
         self.wrote = True
         self._ask(_FTS, _arrays([(row[0], f"{_lexemes(row[1])} {whose(row[2])}") for row in rows]))
 
-    def unindex(self, pos: int) -> None:
-        """Takes a record out of the search index."""
+    def unword(self, pos: int) -> None:
+        """Takes a record's words out of the search index."""
         self.sql("DELETE FROM fts WHERE pos=?", (pos,))
 
 

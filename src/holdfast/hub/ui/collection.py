@@ -14,6 +14,7 @@ from holdfast.corpus.tally import keys_within, live_keys, names
 from holdfast.errors import NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import encode_json
+from holdfast.hub.indexes import every
 from holdfast.hub.ui.data import CollectionRow, summed, time_of
 from holdfast.hub.ui.pages import ROWS, DataAt
 from holdfast.hub.ui.routes import Ask, View
@@ -21,6 +22,7 @@ from holdfast.hub.ui.rows import LOOK_MAX, indexed, readable
 from holdfast.hub.ui.usage import Pair
 from holdfast.hub.ui.values import begins, note_of, size_of, value_of
 from holdfast.log import load
+from holdfast.log.hits import IndexStatus
 from holdfast.query import Condition, matches, where
 
 KEYS_MAX: Final = 10_000
@@ -72,7 +74,7 @@ class Keys(msgspec.Struct, kw_only=True):
 
     `looked` says of how many values the facets were made; `field`, `op` and `value` are the condition that is asked
     for, `index` the fields that the hub finds quickly; `partial`: no index helped, so some of the keys behind `after`
-    were looked at, and `next` goes on with the others.
+    were looked at, and `next` goes on with the others. `vectors`: how its index stands, if it is found by meaning too.
     """
 
     collection: str
@@ -91,6 +93,7 @@ class Keys(msgspec.Struct, kw_only=True):
     op: str = ""
     value: str = ""
     partial: bool = False
+    vectors: IndexStatus | None = None
 
 
 class Exported(msgspec.Struct):
@@ -159,6 +162,7 @@ async def shown(ask: Ask, asked: DataAt, collection: str) -> View:
             op=asked.op if asked.field else "",
             value=asked.value,
             partial=found.partial,
+            vectors=next(iter(every(core, collection)), None) if at is None else None,
         )
 
     page = await core.read(look)

@@ -19,7 +19,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.pages import LIVE
 from holdfast.corpus.port import fits
-from holdfast.corpus.rows import Stored
+from holdfast.corpus.rows import COLUMNS, Stored
 from holdfast.corpus.sql import SqlCorpus
 from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import HoldfastError, UsageError
@@ -136,20 +136,36 @@ def _search(
     tail = corpus.feed(mark, TAIL_MAX)
     partial = bool(tail) and corpus.last() > tail[-1].pos
     found: list[Stored] = []
-    for lot in _candidates(corpus, terms, tail, mark, agents, limit):
-        found += _standing(corpus, [stored for stored in lot if wanted(stored)])
+    for lot in candidates(corpus, terms, tail, mark, agents, limit):
+        found += standing(corpus, [stored for stored in lot if wanted(stored)])
         if len(found) >= limit:
             break
     return Hits(found[:limit], partial)
 
 
-def _standing(corpus: SqlCorpus, lot: list[Stored]) -> list[Stored]:
+def standing(corpus: SqlCorpus, lot: list[Stored]) -> list[Stored]:
     """Those that were neither replaced nor deleted since: one question for all, which may go to another machine."""
     if not lot:
         return lot
     sql = f"SELECT r.pos FROM rec r WHERE r.pos IN ({','.join('?' * len(lot))}) AND {LIVE}"
-    standing = {row[0] for row in corpus.query(sql, [stored.pos for stored in lot])}
-    return [stored for stored in lot if stored.pos in standing]
+    there = {row[0] for row in corpus.query(sql, [stored.pos for stored in lot])}
+    return [stored for stored in lot if stored.pos in there]
+
+
+def standing_at(corpus: SqlCorpus, places: Sequence[int], collection: str | None = None) -> list[Stored]:
+    """The records at these positions that are values now, the newest first; of others not even the body is read.
+
+    Args:
+        corpus: where.
+        places: at most `TAIL_MAX` positions.
+        collection: the only one, if it is.
+    """
+    if not places:
+        return []
+    of = "" if collection is None else " AND r.coll=(SELECT id FROM name WHERE s=?)"
+    marks = ",".join("?" * len(places))
+    sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos IN ({marks}){of} AND {LIVE} ORDER BY r.pos DESC"
+    return corpus.rows(sql, (*places, *(() if collection is None else (collection,))))
 
 
 def text_of(stored: Stored) -> str:
@@ -186,10 +202,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class Term(msgspec.Struct, frozen=True):
-    """Words that stand behind one another; with `prefix` the last is a beginning."""
+    """Words that stand behind one another; with `prefix` the last is a beginning, `quoted` by whoever asked."""
 
     words: list[str]
     prefix: bool
+    quoted: bool = False
 
     def within(self, words: list[str]) -> bool:
         """Whether it is among these words."""
@@ -229,7 +246,7 @@ class Look:
         if self._below > mark + 1:
             tail = corpus.feed(mark, TAIL_MAX)
             self.partial = bool(tail) and corpus.last() > tail[-1].pos
-            near = [each for each in reversed(tail) if each.pos < self._below and _within(each, terms)]
+            near = [each for each in reversed(tail) if each.pos < self._below and within(each, terms)]
             seen, self.last = len(near), mark + 1
             if near:
                 yield near
@@ -262,7 +279,7 @@ def terms_of(text: str) -> list[Term]:
     for phrase, word in _TERM.findall(text):
         words = words_of(phrase or word)
         if words:
-            terms.append(Term(words, prefix=word.endswith("*")))
+            terms.append(Term(words, prefix=word.endswith("*"), quoted=bool(phrase)))
     if not terms:
         raise UsageError(f"nothing to search for in {text!r}", hint="give at least one word")
     if len(terms) > TERMS_MAX:
@@ -270,11 +287,21 @@ def terms_of(text: str) -> list[Term]:
     return terms
 
 
-def _candidates(
+def candidates(
     corpus: SqlCorpus, terms: list[Term], tail: list[Stored], mark: int, agents: Sequence[str], limit: int
 ) -> Iterator[list[Stored]]:
+    """Records that hold every term, the newest first, in lots; replaced and deleted ones among them.
+
+    Args:
+        corpus: where.
+        terms: what to look for.
+        tail: what is not indexed yet.
+        mark: up to where it is.
+        agents: whose the index is to look for, as far as it knows; empty: anybody's.
+        limit: how many are wanted, about.
+    """
     step = max(_CANDIDATES, min(limit, TAIL_MAX))  # most often all of the first are wanted
-    near = (stored for stored in reversed(tail) if _within(stored, terms))
+    near = (stored for stored in reversed(tail) if within(stored, terms))
     while lot := list(islice(near, step)):
         yield lot
     # Only up to the mark that the tail begins at: the filler may have moved on since, and nothing is shown twice.
@@ -287,9 +314,37 @@ def _candidates(
 def _holds(stored: Stored, terms: list[Term]) -> bool:
     if all(len(term.words) == 1 and len(term.words[0]) <= WORD_CHARS_MAX for term in terms):
         return True
-    return _within(stored, terms)
+    return within(stored, terms)
 
 
-def _within(stored: Stored, terms: list[Term]) -> bool:
+def whole(
+    corpus: SqlCorpus,
+    terms: list[Term],
+    tail: list[Stored],
+    mark: int,
+    *,
+    agents: Sequence[str],
+    collection: str | None,
+    limit: int,
+) -> Iterator[tuple[int, list[Stored]]]:
+    """Records that hold every term and are values now, the newest first, in lots: how many were looked at, and these.
+
+    Args:
+        corpus, terms, tail, mark, agents, limit: see `candidates`.
+        collection: the only one, if it is.
+    """
+    near = [stored for stored in reversed(tail) if within(stored, terms)]
+    if near:
+        yield len(near), standing(corpus, near)
+    below, step = mark + 1, max(_CANDIDATES, min(limit, TAIL_MAX))
+    asked = [(term.words, term.prefix) for term in terms]
+    while places := corpus.places(asked, below, step, agents):
+        found = standing_at(corpus, places, collection)
+        yield len(places), [stored for stored in found if corpus.index_is_exact or _holds(stored, terms)]
+        below, step = places[-1], min(step * 4, TAIL_MAX)
+
+
+def within(stored: Stored, terms: list[Term]) -> bool:
+    """Whether a record's text holds every term."""
     words = words_of(text_of(stored))
     return all(term.within(words) for term in terms)
