@@ -30,7 +30,9 @@ from pydantic import BaseModel
 
 from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
 from holdfast.integrations.langgraph import HoldfastSaver
+from holdfast.integrations.langgraph.rows import full
 from holdfast.node.erase import erase_subject
+from holdfast.node.shelf import every
 from tests.flow.hubs import HubProcess
 from tests.integrations.langgraph_places import LIMIT_S, PLACES, opened
 
@@ -141,7 +143,7 @@ def test_a_window_that_moves_along_costs_what_comes_in(store: Store) -> None:
         written.append(number)
         app.invoke({"messages": [HumanMessage(random.Random(f"q{number}").randbytes(300).hex())]}, thread())
     assert len(app.get_state(thread()).values["messages"]) <= 23
-    rows = [store.get(key, collection="langgraph-checkpoints") for key in keys(store) if key.endswith("~")]
+    rows = [full(store.get(key, collection="langgraph-checkpoints")) for key in keys(store) if key.endswith("~")]
     new = sum(len(step["s"]) for row in rows for step in row["values"].get("messages", {}).get("l", ()) if "s" in step)
     assert new < 3 * 120 * 800
     again = chat(HoldfastSaver(store), windowed)
@@ -200,6 +202,30 @@ def test_a_replaced_checkpoint_does_not_change_what_was_built_on_it(place: Store
     for each in (saver, fresh, HoldfastSaver(place)):
         assert each.get_tuple(top).checkpoint["channel_values"] == {"l": ["a", "b" * 100, "c"]}
         assert each.get_tuple(at).checkpoint["channel_values"] == {"l": ["z"]}
+
+
+def test_what_a_graph_is_given_is_said_once_and_stays_when_its_checkpoint_is_replaced(place: Store | Hub) -> None:
+    saver = HoldfastSaver(place)
+    given = {"l": [("user", "Was it a cat I saw? " * 9)], "d": {"said": ["Never odd or even. " * 9]}}
+    first = checkpoint([]) | {"channel_values": {"__start__": given, "plain": {"d": given["d"]}}}
+    at = saver.put(thread(checkpoint_ns=""), first, {"step": 0}, {"l": 1})
+    saver.put_writes(at, [*given.items(), ("other", "x" * 99)], "task")
+    (row,) = [each for each in rows_of(saver) if "writes" in each]
+    assert "cat" not in str(row) and "odd" not in str(row) and "x" * 99 in str(row)
+    expected = [("task", name, value) for name, value in [*given.items(), ("other", "x" * 99)]]
+    for each in (saver, HoldfastSaver(place)):
+        assert repr(each.get_tuple(at).pending_writes).replace("[[", "[(").replace("]]", ")]") == repr(expected)
+    saver.put(thread(checkpoint_ns=""), first | {"channel_values": {"l": ["z"]}}, {"step": 0}, {"l": 1})
+    for each in (saver, HoldfastSaver(place)):
+        found = each.get_tuple(at)
+        assert found.checkpoint["channel_values"] == {"l": ["z"]}
+        assert [write[1] for write in found.pending_writes] == ["l", "d", "other"]
+        assert "cat" in str(found.pending_writes) and "odd" in str(found.pending_writes)
+
+
+def rows_of(saver: HoldfastSaver) -> list[dict[str, Any]]:
+    """The rows as they lie on the shelf."""
+    return [row.raw for row in every(saver._threads.shelf.inner, "")]
 
 
 def added(old: list[str], new: list[list[str]]) -> list[str]:
