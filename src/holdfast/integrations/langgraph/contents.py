@@ -106,9 +106,9 @@ def _entry(
         same = _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry)
         return (entry if not same else old if "at" in old else {"at": base.id}), None
     image = None if base is None else threads.image(base.key, channel, serde)
-    known = messages.dumped(serde, value, image)
-    if known is not None:
-        found: tuple[int, bytes] | None = (len(value), known)
+    found: tuple[int, bytes] | None
+    if (known := messages.dumped(serde, value, image)) is not None:
+        found = len(value), known
     else:
         kind, data = serde.dumps_typed(value)
         found = list_body(data) if kind == MSGPACK else None

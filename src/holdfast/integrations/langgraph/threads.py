@@ -7,7 +7,8 @@ A row of a checkpoint holds ``head`` (all of it but its values), ``meta``, ``par
     {"l": [steps], "of": id}     a list, as steps from the one in that checkpoint; without `of`, all of it
     {"at": id}                   the same as in that checkpoint
 
-(`rows` says what of it is said shortly on the shelf.) So what a checkpoint builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+so what a checkpoint builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+On the shelf all of it is said shortly (`rows`).
 """
 
 from __future__ import annotations
