@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import uuid
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
 from holdfast.errors import IntegrityError, UsageError
-from holdfast.integrations.langgraph import paths
+from holdfast.integrations.langgraph import paths, rows
 from holdfast.integrations.langgraph.lists import Lost, body_of, steps_of, walked
 from holdfast.integrations.langgraph.packing import bytes_of, list_body, list_data, members, packed, unpacked
 
@@ -76,13 +77,60 @@ def test_larger_ids_come_first_and_are_read_back() -> None:
     assert [paths.parts(paths.checkpoint_key("t/\xe4", "n|1", each), {}) for each in ids] == [
         ("t/\xe4", "n|1", each) for each in ids
     ]
+    dice = random.Random(3)
+    known = [str(uuid.UUID(int=dice.getrandbits(128))) for _ in range(20)]
+    for _ in range(3000):
+        one, cut, sign = dice.choice(known), dice.randrange(37), dice.choice("!-.0159:`afgz}AB")
+        known.append(
+            dice.choice([one[:cut], one[:cut] + sign + one[cut + 1 :], one[:cut] + sign, one + sign])[:99] or "0"
+        )
+    assert [paths.id_of(paths.turned(each)) for each in known] == known
+    assert sorted(known, key=lambda each: paths.checkpoint_key("t", "n", each)) == sorted(known, reverse=True)
+    assert len(paths.turned(known[0])) == 22
     for bad in ("", "a b", "a/b", "a~", "\xe4", "x" * 201):
         with pytest.raises(UsageError, match="no id of a checkpoint"):
             paths.turned(bad)
 
 
+def test_rows_are_said_shortly_and_read_as_they_were() -> None:
+    dice = random.Random(5)
+    parent, other = str(uuid.uuid4()), str(uuid.uuid4())
+    head = {"v": 4, "ts": "2026-11-22T06:45:52.044578+00:00", "channel_versions": {"a": 1}, "updated_channels": ["a"]}
+    for _ in range(500):
+        seen = dice.choice([{}, {"__input__": {}}, {"__input__": {}, "n": {"a": 1}}, {"__input__": None}])
+        told = dice.choice([{"versions_seen": seen}, {"versions_seen": seen, "pending_sends": []}, {}])
+        when = dice.choice([{}, {"ts": "2026-11-22T06:45:52+00:00"}, {"ts": "2026-11-22"}, {"ts": 7}])
+        steps = dice.choice([[[0, 3]], [[0, 3], {"n": 1, "s": "x"}], [[0, 3], {"n": 1, "b": "eA=="}], [[1, 2], [0, 1]]])
+        whole = {"l": steps, "of": dice.choice([parent, other, "1"]), "crc": 7, "w": 9}
+        values = [
+            {"j": None},
+            {"j": [1]},
+            {"t": "msgpack", "s": "x"},
+            {"t": "null", "s": ""},
+            {"t": "msgpack", "b": "eA=="},
+        ]
+        lists = [
+            whole,
+            whole | {"same": True},
+            {"l": []},
+            {"l": [{"n": 1, "s": "x"}]},
+            {"l": steps, "of": other, "crc": 1},
+        ]
+        raw = {
+            "head": {"j": head | told | when} if dice.random() < 0.9 else {"t": "msgpack", "s": "x"},
+            "meta": {"j": dice.choice([{}, {"parents": {}}, {"parents": {"": "x"}}, {"parents": {}, "step": 1}])},
+            "values": {"a": dice.choice([*values, *lists, {"at": parent}, {"at": other}]), "b": dice.choice(lists)},
+            **dice.choice([{}, {"parent": parent}, {"parent": "no UUID"}, {"parent": parent.upper()}]),
+        }
+        assert rows.full(rows.short(raw)) == rows.full(raw) == raw
+        inside = dice.choice([*values, {"in": ["a", 0, 9], "t": "msgpack", "crc": 7}, {"in": ["a", "b"], "crc": 7}])
+        path = dice.choice(["", "~__pregel_pull, n", "~__pregel_push, 0"])
+        raw = {"task_path": path, "writes": [[0, "a", inside], [-1, "b", dice.choice(values)]]}
+        assert rows.full(rows.short(raw)) == rows.full(raw) == raw
+
+
 def test_what_is_none_of_ours_is_told() -> None:
-    for row in ({}, {"s": 7}, {"b": "***"}, {"s": "\u0100"}):
+    for row in ({}, {"s": 7}, {"b": "***"}, {"s": "\u2000"}):
         with pytest.raises(IntegrityError):
             bytes_of(row)
     for count, body in ((2, b"\x01"), (1, b"\x01\x02"), (1, b"\xc1"), (1, b"\xd9"), (1, b"\xdf\x00")):

@@ -17,7 +17,7 @@ import pytest
 if importlib.util.find_spec("langgraph") is None:
     pytest.skip("LangGraph is not installed: make test-integrations", allow_module_level=True)
 
-from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, RemoveMessage, ToolMessage
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
@@ -29,8 +29,10 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
-from holdfast.integrations.langgraph import HoldfastSaver
+from holdfast.integrations.langgraph import HoldfastSaver, paths
+from holdfast.integrations.langgraph.rows import full
 from holdfast.node.erase import erase_subject
+from holdfast.node.shelf import every
 from tests.flow.hubs import HubProcess
 from tests.integrations.langgraph_places import LIMIT_S, PLACES, opened
 
@@ -56,8 +58,13 @@ class Offer(BaseModel):
     count: int
 
 
+def said(what: str) -> str:
+    """Half a kilobyte that no compression finds twice in."""
+    return f"{what} " + "".join(hashlib.sha256(f"{what} {part}".encode()).hexdigest() for part in range(8))
+
+
 def answer(state: Chat) -> dict[str, Any]:
-    return {"messages": [AIMessage("answer " + hashlib.sha256(str(len(state["messages"])).encode()).hexdigest() * 8)]}
+    return {"messages": [AIMessage(said(f"answer {len(state['messages'])}"))]}
 
 
 def chat(saver: Any, node: Any = answer, state: Any = Chat) -> Any:
@@ -69,8 +76,7 @@ def chat(saver: Any, node: Any = answer, state: Any = Chat) -> Any:
 
 
 def ask(app: Any, number: int, config: dict[str, Any]) -> None:
-    text = f"question {number} " + hashlib.sha256(str(number).encode()).hexdigest() * 8
-    app.invoke({"messages": [("user", text)]}, config)
+    app.invoke({"messages": [("user", said(f"question {number}"))]}, config)
 
 
 def thread(name: str = "t", **more: Any) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def test_a_window_that_moves_along_costs_what_comes_in(store: Store) -> None:
         written.append(number)
         app.invoke({"messages": [HumanMessage(random.Random(f"q{number}").randbytes(300).hex())]}, thread())
     assert len(app.get_state(thread()).values["messages"]) <= 23
-    rows = [store.get(key, collection="langgraph-checkpoints") for key in keys(store) if key.endswith("~")]
+    rows = [full(store.get(key, collection="langgraph-checkpoints")) for key in keys(store) if key.endswith("~")]
     new = sum(len(step["s"]) for row in rows for step in row["values"].get("messages", {}).get("l", ()) if "s" in step)
     assert new < 3 * 120 * 800
     again = chat(HoldfastSaver(store), windowed)
@@ -200,6 +206,70 @@ def test_a_replaced_checkpoint_does_not_change_what_was_built_on_it(place: Store
     for each in (saver, fresh, HoldfastSaver(place)):
         assert each.get_tuple(top).checkpoint["channel_values"] == {"l": ["a", "b" * 100, "c"]}
         assert each.get_tuple(at).checkpoint["channel_values"] == {"l": ["z"]}
+
+
+def test_what_a_graph_is_given_is_said_once_and_stays_when_its_checkpoint_is_replaced(place: Store | Hub) -> None:
+    saver = HoldfastSaver(place)
+    given = {"l": [HumanMessage("Was it a cat I saw? " * 9)], "d": {"said": ["Never odd or even. " * 9]}}
+    first = checkpoint([]) | {"channel_values": {"__start__": given, "plain": {"d": given["d"]}}}
+    at = saver.put(thread(checkpoint_ns=""), first, {"step": 0}, {"l": 1})
+    saver.put_writes(at, [*given.items(), ("other", "x" * 99)], "task")
+    (row,) = [each for each in rows_of(saver) if "writes" in each]
+    assert [word in str(row) for word in ("cat", "odd", "x" * 99)] == [False, False, True]
+    expected = [("task", name, value) for name, value in [*given.items(), ("other", "x" * 99)]]
+    for each in (saver, HoldfastSaver(place)):
+        assert each.get_tuple(at).pending_writes == expected
+    saver.put(thread(checkpoint_ns=""), first | {"channel_values": {"l": ["z"]}}, {"step": 0}, {"l": 1})
+    for each in (saver, HoldfastSaver(place)):
+        found = each.get_tuple(at)
+        assert found.checkpoint["channel_values"] == {"l": ["z"]}
+        assert found.pending_writes == expected
+
+
+def rows_of(saver: HoldfastSaver) -> list[dict[str, Any]]:
+    """The rows as they lie on the shelf."""
+    return [row.raw for row in every(saver._threads.shelf.inner, "")]
+
+
+def test_messages_are_gone_by_only_where_they_are_what_they_were(store: Store) -> None:
+    """What a saver knows of a list of messages against one that knows nothing, while everything in it is changed."""
+    dice = random.Random(11)
+    saver, at = HoldfastSaver(store), thread(checkpoint_ns="")
+    values: list[Any] = []
+    known = 0
+    for number in range(60):
+        kind = dice.choice([HumanMessage, AIMessage, AIMessageChunk, ToolMessage])
+        more = {"tool_call_id": "1"} if kind is ToolMessage else {"more": {"deep": [number]}} if number == 50 else {}
+        values = [*values, kind(said(str(number)), id=str(number), response_metadata={"at": [{"n": number}]}, **more)]
+        if number > 8:
+            change(dice, values)
+        expected = HoldfastSaver(store).serde.loads_typed(saver.serde.dumps_typed(values))
+        at = saver.put(at, checkpoint(values, number + 1), {"step": number}, {"l": number + 1})
+        for each in (saver, saver, HoldfastSaver(store)):
+            found = each.get_tuple(at).checkpoint["channel_values"]["l"]
+            assert [message.__getstate__() for message in found] == [message.__getstate__() for message in expected]
+            assert list(map(type, found)) == list(map(type, expected))
+            found[0].response_metadata["at"][0]["n"] = "of the one who read it"
+        known += saver._threads.image(paths.checkpoint_key("t", "", "0"), "l", saver.serde) is not None
+        if dice.random() < 0.5:
+            values = saver.get_tuple(at).checkpoint["channel_values"]["l"]
+    assert known > 40
+
+
+def change(dice: random.Random, values: list[Any]) -> None:
+    """Changes something in a list of messages, or in one of them where it stands."""
+    where = dice.randrange(len(values))
+    match dice.randrange(7):
+        case 0:
+            values[where].response_metadata["at"][0]["n"] = dice.choice([1, 1.0, True, "1", None])
+        case 1:
+            values[where].additional_kwargs[str(dice.random())] = [where]
+        case 2:
+            values[where] = HumanMessage(values[where].content, response_metadata=values[where].response_metadata)
+        case 3:
+            values[:] = values[dice.randrange(4) :]
+        case _:
+            pass
 
 
 def added(old: list[str], new: list[list[str]]) -> list[str]:

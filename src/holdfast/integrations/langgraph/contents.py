@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from holdfast.integrations.langgraph import paths
+from holdfast.integrations.langgraph import messages, paths
 from holdfast.integrations.langgraph.door import WRITES_IDX_MAP
-from holdfast.integrations.langgraph.lists import Body, body_of, steps_of
-from holdfast.integrations.langgraph.packing import list_body, list_data, packed, text_of, unpacked
+from holdfast.integrations.langgraph.lists import Body, Lost, body_of, steps_of
+from holdfast.integrations.langgraph.packing import list_body, packed, text_of, unpacked
 from holdfast.integrations.langgraph.threads import Around, Found, Threads
 from holdfast.node.shelf import Row
 
@@ -104,15 +105,21 @@ def _entry(
         # As bytes: to Python 1, 1.0 and True are the same.
         same = _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry)
         return (entry if not same else old if "at" in old else {"at": base.id}), None
-    kind, data = serde.dumps_typed(value)
-    found = list_body(data) if kind == MSGPACK else None
-    if found is None:
-        return {"t": kind, **text_of(data)}, None
+    image = None if base is None else threads.image(base.key, channel, serde)
+    found: tuple[int, bytes] | None
+    if (known := messages.dumped(serde, value, image)) is not None:
+        found = len(value), known
+    else:
+        kind, data = serde.dumps_typed(value)
+        found = list_body(data) if kind == MSGPACK else None
+        if found is None:
+            return {"t": kind, **text_of(data)}, None
     if base is None or "l" not in old:
         body = body_of(*found)
         return {"l": steps_of(None, body)[0]}, body
     before = threads.body(base.key, base.raw, channel)
     body = body_of(*found, before)
+    threads.keep_image(base.key, channel, serde, messages.seen(serde, body, image))
     if before == body:
         return _same_list(base, old, body.count, body.crc), body
     steps, fresh = steps_of(before, body)
@@ -136,7 +143,9 @@ def values_in(threads: Threads, serde: Any, row: Row, only: Collection[str] | No
             continue
         if "l" in entry:
             body = threads.body(row.key, row.raw, channel, around)
-            out[channel] = serde.loads_typed((MSGPACK, list_data(body.count, body.data)))
+            image = threads.image(row.key, channel, serde)
+            out[channel], image = messages.loaded(serde, body, image)
+            threads.keep_image(row.key, channel, serde, image)
         else:
             out[channel] = unpacked(threads.entry(row.key, row.raw, channel, around), serde)
     return out
@@ -145,12 +154,60 @@ def values_in(threads: Threads, serde: Any, row: Row, only: Collection[str] | No
 # -- what tasks wrote --------------------------------------------------------------------------------------------------
 
 
-def writes_row(serde: Any, writes: Any, task_path: str) -> dict[str, Any]:
-    """What a task wrote, as a row: ``[index, channel, value]`` of each."""
+def writes_row(serde: Any, writes: Any, task_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task wrote, as a row: ``[index, channel, value]`` of each.
+
+    Args:
+        serde: LangGraph's serialiser.
+        writes: channels and values.
+        task_path: where the task stands in its graph.
+        values: those of the checkpoint's row that it writes at, as far as they are known: what a graph is given is
+            handed on by its first task, and not said twice.
+    """
     out = []
     for number, (channel, value) in enumerate(writes):
-        out.append([WRITES_IDX_MAP.get(channel, number), channel, packed(value, serde)])
+        entry = packed(value, serde)
+        if values and _large(entry):
+            entry = _within(values, channel, entry) or entry
+        out.append([WRITES_IDX_MAP.get(channel, number), channel, entry])
     return {"task_path": task_path, "writes": out}
+
+
+def _within(values: Mapping[str, Any], channel: str, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """What stands for an entry that is a part of a value in its checkpoint's row; None: it is none."""
+    for name, held in values.items():
+        if "s" in entry and "s" in held:
+            at = held["s"].find(entry["s"])
+            if at >= 0:
+                return {"t": entry["t"], "in": [name, at, len(entry["s"])], "crc": _crc(entry["s"])}
+        if "j" in entry and type(held.get("j")) is dict and channel in held["j"]:
+            said = _bytes(entry["j"])
+            if said == _bytes(held["j"][channel]):
+                return {"in": [name, channel], "crc": zlib.crc32(said)}
+    return None
+
+
+def out_of(values: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """What `_within` made shorter, again.
+
+    Raises:
+        Lost: the checkpoint is another one than it was.
+    """
+    if "in" not in entry:
+        return entry
+    name, at, *length = entry["in"]
+    held = values.get(name, {})
+    if length and "s" in held:
+        text = held["s"][at : at + length[0]]
+        if _crc(text) == entry["crc"]:
+            return {"t": entry["t"], "s": text}
+    elif not length and type(held.get("j")) is dict and zlib.crc32(_bytes(held["j"].get(at))) == entry["crc"]:
+        return {"j": held["j"][at]}
+    raise Lost(f"what a task wrote is a part of {name!r:.80} in its checkpoint, which is another one than it was")
+
+
+def _crc(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
@@ -178,4 +235,5 @@ def pending(serde: Any, found: Found) -> list[tuple[str, str, Any]]:
         for index, channel, value in raw["writes"]:
             out.append(((raw["task_path"], task, index), channel, value))
     out.sort(key=lambda each: each[0])
-    return [(where[1], channel, unpacked(value, serde)) for where, channel, value in out]
+    values = found.row.raw["values"]
+    return [(where[1], channel, unpacked(out_of(values, entry), serde)) for where, channel, entry in out]

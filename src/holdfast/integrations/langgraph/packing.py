@@ -1,7 +1,7 @@
 """Values as JSON: as they are where JSON says exactly the same, else as the bytes that LangGraph's serialiser makes.
 
 Such bytes are kept as text, a sign a byte, so that what was said in a conversation can be read and found in the log; or
-as base64 where that is shorter.
+as base64 where that is shorter. What LangChain says of every message, and is no word of anybody's, is one sign.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from typing import Any, Final
 
 from holdfast.errors import IntegrityError
+from holdfast.integrations.langgraph import phrases
 from holdfast.integrations.langgraph.door import JsonPlusSerializer
 from holdfast.integrations.langgraph.serde import StrictSerializer
 
@@ -65,17 +66,11 @@ def unpacked(row: dict[str, Any], serde: Any) -> Any:
 
 def text_of(data: bytes) -> dict[str, str]:
     """Bytes as ``{"s": …}``, a sign a byte, or ``{"b": …}``, base64, where that is shorter."""
-    text = data.decode("latin-1")
-    # In JSON a sign above ASCII takes two bytes, and most of those below the space take six.
-    control = len(data) - len(data.translate(None, _CONTROL))
-    cost = len(data) + 5 * control + (0 if text.isascii() else len(data) - len(data.translate(None, _HIGH)))
+    text = phrases.shortened(data.decode("latin-1"))
+    cost = len(text) if text.isascii() else len(text.encode())
     if cost <= len(data) * 4 // 3 + 64:
         return {"s": text}
     return {"b": base64.b64encode(data).decode()}
-
-
-_CONTROL: Final = bytes(range(32))
-_HIGH: Final = bytes(range(128, 256))
 
 
 def bytes_of(row: dict[str, Any]) -> bytes:
@@ -85,8 +80,8 @@ def bytes_of(row: dict[str, Any]) -> bytes:
         IntegrityError: it is something else.
     """
     try:
-        return row["s"].encode("latin-1") if "s" in row else base64.b64decode(row["b"], validate=True)
-    except (KeyError, ValueError, AttributeError) as error:
+        return phrases.whole(row["s"]).encode("latin-1") if "s" in row else base64.b64decode(row["b"], validate=True)
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
         raise IntegrityError(f"a value that is none of this adapter's: {row!r:.200}") from error
 
 

@@ -20,6 +20,7 @@ from holdfast.integrations.langgraph.door import (
 )
 from holdfast.integrations.langgraph.lists import Body, Lost
 from holdfast.integrations.langgraph.packing import packed, unpacked
+from holdfast.integrations.langgraph.rows import Rows
 from holdfast.integrations.langgraph.serde import StrictSerializer
 from holdfast.integrations.langgraph.threads import Found, Threads
 from holdfast.log.versions import Version
@@ -72,7 +73,7 @@ class HoldfastSaver(BaseCheckpointSaver):
         super().__init__(serde=serde or StrictSerializer(allow))
         self._place = place_of(place, agent)
         self._ttl_ms = None if ttl_s is None else round(ttl_s * 1000)
-        self._threads = Threads(self._place.shelf(CHECKPOINTS, share, paths.thread_of))
+        self._threads = Threads(Rows(self._place.shelf(CHECKPOINTS, share, paths.thread_of)))
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -92,7 +93,8 @@ class HoldfastSaver(BaseCheckpointSaver):
         key, raw, bodies = self._made(config, checkpoint, metadata, new_versions)
         shelf = self._threads.shelf
         try:
-            shelf.put(key, raw, 0)
+            with self._threads.coming(key, raw):
+                shelf.put(key, raw, 0)
         except Conflict:
             upkeep.replace(self._threads, key, raw)
             return _config(config, checkpoint["id"])
@@ -112,7 +114,8 @@ class HoldfastSaver(BaseCheckpointSaver):
             return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
         key, raw, bodies = self._made(config, checkpoint, metadata, new_versions)
         try:
-            await shelf.aput(key, raw, 0)
+            with self._threads.coming(key, raw):
+                await shelf.aput(key, raw, 0)
         except Conflict:
             await asyncio.to_thread(upkeep.replace, self._threads, key, raw)
             return _config(config, checkpoint["id"])
@@ -309,7 +312,7 @@ class HoldfastSaver(BaseCheckpointSaver):
         if thread is None or checkpoint_id is None:
             raise UsageError("the config names no checkpoint", hint="thread_id and checkpoint_id")
         key = paths.checkpoint_key(thread, namespace or "", checkpoint_id)
-        shelf: Any = self._threads.shelf
+        shelf: Any = self._threads.shelf.inner
         if isinstance(shelf, NodeShelf):
             return shelf.store.history(key, collection=CHECKPOINTS)
         found: Sequence[Version] = shelf.hub.history(key, agent=shelf.agent, collection=CHECKPOINTS)
@@ -374,7 +377,7 @@ class HoldfastSaver(BaseCheckpointSaver):
         namespace = namespace or ""
         key = paths.writes_key(thread, namespace, checkpoint_id, task_id)
         raw: dict[str, Any] = {WORDS: "", **paths.told(thread=thread, ns=namespace, task=task_id)}
-        return key, raw | writes_row(self.serde, writes, task_path)
+        return key, raw | writes_row(self.serde, writes, task_path, self._threads.values_at(paths.whose(key)))
 
     def _join(self, key: str, raw: dict[str, Any]) -> None:
         shelf = self._threads.shelf

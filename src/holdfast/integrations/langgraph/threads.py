@@ -8,6 +8,7 @@ A row of a checkpoint holds ``head`` (all of it but its values), ``meta``, ``par
     {"at": id}                   the same as in that checkpoint
 
 so what a checkpoint builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+On the shelf all of it is said shortly (`rows`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from holdfast.integrations.langgraph import paths
 from holdfast.integrations.langgraph.lists import Body, Lost, walked
-from holdfast.node.shelf import LOT, Row, Shelf, every, first
+from holdfast.integrations.langgraph.messages import Image
+from holdfast.integrations.langgraph.rows import Rows
+from holdfast.node.shelf import LOT, Row, every, first
 
 T = TypeVar("T")
 BODIES_BYTES: Final = 32 << 20
 ROWS_BYTES: Final = 8 << 20
+IMAGES_BYTES: Final = 16 << 20
 _decode: Final = msgspec.json.Decoder().decode
 FIRST: Final = 3
 """So many rows hold the newest checkpoint, mostly."""
@@ -45,10 +50,12 @@ class Threads:
         shelf: where they lie.
     """
 
-    def __init__(self, shelf: Shelf) -> None:
+    def __init__(self, shelf: Rows) -> None:
         self.shelf = shelf
         self._bodies: _Recent[tuple[dict[str, Any], Body]] = _Recent(BODIES_BYTES)
         self._rows: _Recent[bytes] = _Recent(ROWS_BYTES)
+        self._images: _Recent[tuple[Any, Image]] = _Recent(IMAGES_BYTES)
+        self._coming: dict[str, dict[str, Any]] = {}
 
     # -- finding ----------------------------------------------------------------------------------------------------
 
@@ -112,6 +119,20 @@ class Threads:
         data = self._rows.get(key)
         return None if data is None else _decode(data)
 
+    def values_at(self, key: str) -> dict[str, Any]:
+        """The values in a row that is remembered, or on its way; none where neither is so."""
+        raw = self._coming.get(key) or self.kept(key)
+        return {} if raw is None else raw["values"]
+
+    @contextmanager
+    def coming(self, key: str, raw: dict[str, Any]) -> Iterator[None]:
+        """A row that is being put: what tasks write at it need not wait for it, since nobody sees that without it."""
+        self._coming[key] = raw
+        try:
+            yield
+        finally:
+            self._coming.pop(key, None)
+
     def keep(self, key: str, raw: dict[str, Any], bodies: dict[str, Body]) -> None:
         """Remembers what was just written, for whoever builds on it."""
         self._remember(key, raw)
@@ -122,6 +143,7 @@ class Threads:
         """Forgets what is remembered: it may have changed."""
         self._rows.clear()
         self._bodies.clear()
+        self._images.clear()
 
     def entry(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> dict[str, Any]:
         """What stands for a channel's value, in the checkpoint that really holds it."""
@@ -155,6 +177,16 @@ class Threads:
         made = walked(base, lots[::-1])
         self._keep_body(key, channel, top, made)
         return made
+
+    def image(self, key: str, channel: str, serde: Any) -> Image | None:
+        """What is known of the lists that a channel held lately, in the namespace of a checkpoint."""
+        found = self._images.get(f"{key[: key.rindex('/')]}\0{channel}")
+        return found[1] if found is not None and found[0] is serde else None
+
+    def keep_image(self, key: str, channel: str, serde: Any, image: Image | None) -> None:
+        """Remembers an image, by whom it was read: another serialiser may make something else of the same bytes."""
+        if image is not None:
+            self._images.put(f"{key[: key.rindex('/')]}\0{channel}", (serde, image), image.size + 256)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import msgspec
 
 from holdfast.errors import Conflict
 from holdfast.integrations.langgraph import paths
-from holdfast.integrations.langgraph.contents import pending, values_in
+from holdfast.integrations.langgraph.contents import out_of, pending, values_in
 from holdfast.integrations.langgraph.lists import Body, steps_of
 from holdfast.integrations.langgraph.packing import unpacked
 from holdfast.integrations.langgraph.threads import Found, Threads, refers_to
@@ -30,6 +30,7 @@ def replace(threads: Threads, key: str, raw: dict[str, Any]) -> None:
         prefix = key[: key.rindex("/") + 1]
         above = [found for found in threads.walk(prefix) if found.row.key != key]
         threads.shelf.put_many(whole(threads, above, lambda below: below == checkpoint_id))
+        threads.shelf.put_many(_said(threads, there))
         over = others_under(there.row, threads.shelf.agent)
         raw = {**raw, OVER: over} if over else raw
     threads.shelf.put(key, raw)
@@ -174,6 +175,15 @@ def _take(threads: Threads, founds: list[Found], gone: set[str]) -> None:
     stays = [found for found in founds if found.row.key not in gone]
     threads.shelf.put_many(whole(threads, stays, ids.__contains__))
     threads.shelf.drop([row for found in founds if found.row.key in gone for row in (found.row, *found.writes)])
+
+
+def _said(threads: Threads, found: Found) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of what tasks wrote that is a part of their checkpoint's values, so that it is not."""
+    values = found.row.raw["values"]
+    for row in found.writes:
+        writes = [[number, name, out_of(values, entry)] for number, name, entry in row.raw["writes"]]
+        if writes != row.raw["writes"]:
+            yield row.key, {**_bare(row.raw), "writes": writes, **_over(threads, row)}
 
 
 def _bare(raw: dict[str, Any]) -> dict[str, Any]:
