@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.collections.typed import Collection
-from holdfast.errors import MissingExtra, NotFound, UsageError
+from holdfast.errors import MissingExtra, UsageError
 from holdfast.integrations.bodies import Bodies
 from holdfast.integrations.conversation import Conversations
 from holdfast.integrations.place import Place, Where, segment, settled
@@ -173,7 +173,7 @@ class HoldfastCache(BaseCache):
         if kwargs:
             raise UsageError(f"an answer is not known by {', '.join(kwargs)}", hint="clear() forgets all of them")
         for item in list(self._place.every(self._answers)):
-            _without(self._answers, item.key)
+            self._place.take(self._answers, item.key)
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The answer of a model to a prompt, if it is known."""
@@ -266,13 +266,17 @@ class HoldfastVectorStore(VectorStore):
             else [item.key for item in self._place.every(self._vectors)]
         )
         for key in keys:
-            _without(self._vectors, key)
+            self._place.take(self._vectors, key)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of these ids that there are."""
         found = [self._vectors.get(segment(each), default=None) for each in ids]
         return [_document(each) for each in found if each is not None]
+
+    def history(self, id: str) -> list[Document]:
+        """A document as it was each time it was stored, newest first; also of one that was taken away."""
+        return [_document(each) for each, _ in self._place.past(self._vectors, segment(id))]
 
     def similarity_search(
         self, query: str, k: int = 4, *, filter: Callable[[Document], bool] | None = None, **kwargs: Any
@@ -339,13 +343,6 @@ class HoldfastVectorStore(VectorStore):
 
 def _asked(prompt: str, model: str) -> str:
     return hashlib.sha256(msgspec.json.encode([prompt, model])).hexdigest()
-
-
-def _without(collection: Collection[Any], key: str) -> None:
-    try:
-        collection.delete(key)
-    except NotFound:
-        return
 
 
 def _document(found: Vector) -> Document:

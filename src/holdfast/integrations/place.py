@@ -21,7 +21,7 @@ from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from holdfast.collections.typed import Collection, Item, Schema
-from holdfast.errors import IntegrityError, UsageError
+from holdfast.errors import Conflict, IntegrityError, NotFound, UsageError
 from holdfast.node.aio import AsyncStore
 from holdfast.node.aio_hub import AsyncHub
 from holdfast.node.batch import CAS_AGENT
@@ -39,6 +39,7 @@ SHARED: Final = "-shared"
 _SAFE: Final = " !#$&'()+,;=@[]^{}~"
 _SEGMENT_MAX: Final = 180
 PAGE: Final = 200
+HISTORY: Final = 1000
 _URLS: Final = ("http://", "https://")
 
 
@@ -136,6 +137,29 @@ class Place:
             after = page.cursor
             if not after:
                 return
+
+    def past(self, collection: Collection[T], key: str, limit: int = HISTORY) -> Iterator[tuple[T, int]]:
+        """The values that a key has had, newest first, each with its version; what is no value is left out.
+
+        Args:
+            collection: one of this place.
+            key: which.
+            limit: the most versions that are looked at.
+        """
+        kind = collection.schema.type
+        for version in collection.history(key, limit=limit, agent=self.whose if self.shared else None):
+            if kind is not None and isinstance(version.value, kind):
+                yield version.value, version.version
+
+    def take(self, collection: Collection[T], key: str, expect: int | None = None) -> bool:
+        """Takes a value away; False if there is none, or one of another version than was expected."""
+        try:
+            if self.shared:
+                collection.item(key)  # a hub deletes what is not there without a word
+            collection.delete(key, expect=expect)
+        except (Conflict, NotFound):
+            return False
+        return True
 
     def close(self) -> None:
         """Closes the store or the hub, if it was opened here; a second close is fine."""

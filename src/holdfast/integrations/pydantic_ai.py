@@ -132,8 +132,8 @@ class HoldfastConversationStore(ConversationStore):
 
     async def history(self, conversation_id: str) -> list[ConversationRecord]:
         """A conversation's record as it was after each save, newest first: their `head_id` leads to what it held."""
-        found = await settled(self._records.history, segment(conversation_id), agent=self._place.whose)
-        return [_record(each.value) for each in found if isinstance(each.value, Record)]
+        key = segment(conversation_id)
+        return await settled(lambda: [_record(kept) for kept, _ in self._place.past(self._records, key)])
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""
