@@ -301,6 +301,52 @@ class HoldfastVectorStore(VectorStore):
         """The `k` documents nearest to a vector, nearest first."""
         return [each for each, _ in self._nearest(embedding, k, filter)]
 
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Callable[[Document], bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Of the `fetch_k` documents nearest to a text those `k` that are near to it and far from each other.
+
+        Args:
+            query: the text.
+            k: how many.
+            fetch_k: among how many.
+            lambda_mult: 1 asks for the nearest alone, 0 for those that are least alike.
+            filter: only documents of which it says so.
+            kwargs: LangChain's; there are none.
+        """
+        wanted = self._embedding.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(wanted, k, fetch_k, lambda_mult, filter=filter)
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Callable[[Document], bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The same for a vector."""
+        left = self._scored(embedding, filter)[: max(fetch_k, 0)]
+        chosen: list[Vector] = []
+        while left and len(chosen) < k:
+
+            def worth(scored: tuple[float, Vector]) -> float:
+                alike = max((_cosine(scored[1].vector, each.vector) for each in chosen), default=0.0)
+                return lambda_mult * scored[0] - (1 - lambda_mult) * alike
+
+            best = max(range(len(left)), key=lambda place: worth(left[place]))
+            chosen.append(left.pop(best)[1])
+        return [_document(each) for each in chosen]
+
     @classmethod
     def from_texts(
         cls,
@@ -326,6 +372,12 @@ class HoldfastVectorStore(VectorStore):
     def _nearest(
         self, wanted: Sequence[float], k: int, filter: Callable[[Document], bool] | None
     ) -> list[tuple[Document, float]]:
+        return [(_document(each), score) for score, each in self._scored(wanted, filter)[: max(k, 0)]]
+
+    def _scored(
+        self, wanted: Sequence[float], filter: Callable[[Document], bool] | None
+    ) -> list[tuple[float, Vector]]:
+        """All documents that are asked for with the cosine of each, the nearest first."""
         scored = []
         for item in self._place.every(self._vectors):
             each = item.value
@@ -334,11 +386,10 @@ class HoldfastVectorStore(VectorStore):
                     f"document {each.id} has a vector of {len(each.vector)} numbers, the query one of {len(wanted)}",
                     hint="one collection for each embedding model",
                 )
-            document = _document(each)
-            if filter is None or filter(document):
-                scored.append((document, _cosine(each.vector, wanted)))
-        scored.sort(key=operator.itemgetter(1), reverse=True)
-        return scored[: max(k, 0)]
+            if filter is None or filter(_document(each)):
+                scored.append((_cosine(each.vector, wanted), each))
+        scored.sort(key=operator.itemgetter(0), reverse=True)
+        return scored
 
 
 def _asked(prompt: str, model: str) -> str:
