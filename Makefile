@@ -31,7 +31,7 @@ test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take mi
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 test-integrations: .venv-integrations/stamp ## run the adapters' tests and the frameworks' own (SUITES=langgraph-store)
-	HOLDFAST_FRAMEWORKS=all .venv-integrations/bin/python -m pytest -m "not long" -n auto --dist loadfile \
+	HOLDFAST_FRAMEWORKS=all .venv-integrations/bin/python -m pytest -p no:asyncio -m "not long" -n auto --dist loadfile \
 		tests/integrations $(DOCS) $(PYTEST_ARGS)
 	.venv-integrations/bin/python -m tests.integrations.suites.run $(SUITES)
 # Pages of the documentation that need a framework, and the suites to be run: none means all.

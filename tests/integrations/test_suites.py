@@ -61,14 +61,12 @@ def test_a_source_is_what_the_lock_says_or_is_not_unpacked(tmp_path: Path) -> No
     given = f"a-framework==1.0 \\\n    --hash=sha256:{digest}\n"
     local = f"--no-index\n--find-links {shelf}\n"
 
-    for number, (lines, error) in enumerate([(given, ""), (given.replace(digest, "0" * 64), "hash"), ("a==1\n", "")]):
-        into = tmp_path / str(number)
-        into.mkdir()
-        if number == 0:
-            assert sources.fetched(local + lines, into).name == archive.name
-        else:
-            with pytest.raises(RuntimeError, match=f"(?i){error}"):
-                sources.fetched(local + lines, into)
+    places = [tmp_path / "1", tmp_path / "2"]
+    for place in places:
+        place.mkdir()
+    assert sources.fetched(local + given, places[0]).name == archive.name
+    with pytest.raises(RuntimeError, match="DO NOT MATCH THE HASHES"):
+        sources.fetched(local + given.replace(digest, "0" * 64), places[1])
 
 
 @pytest.mark.parametrize("ci", [True, False])
@@ -80,7 +78,7 @@ def test_without_a_network_a_suite_is_skipped_here_and_fails_in_ci(
     monkeypatch.setattr(run, "KEPT", tmp_path / "kept")
     monkeypatch.setitem(SUITES, "theirs", SUITE)
     monkeypatch.setenv("CI", "true" if ci else "")
-    for name, value in (("CONFIG_FILE", "/dev/null"), ("INDEX_URL", "http://127.0.0.1:9/simple"), ("RETRIES", "0")):
+    for name, value in (("CONFIG_FILE", "/dev/null"), ("INDEX_URL", "http://127.0.0.1:9/simple"), ("RETRIES", "1")):
         monkeypatch.setenv(f"PIP_{name}", value)
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)

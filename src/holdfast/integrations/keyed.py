@@ -31,6 +31,12 @@ class Entry(msgspec.Struct):
     expires: datetime | None = None
 
 
+class Kept(Entry):
+    """An entry as a record: `room` is the segment of its collection, which is short enough for an index."""
+
+    room: str = ""
+
+
 class Found(NamedTuple):
     """An entry with its name, and the mark of the write that it is of."""
 
@@ -144,7 +150,7 @@ class AsRecords:
 
     def __init__(self, place: Place, name: str) -> None:
         self.place = place
-        self.kept: Collection[Entry] = place.collection(name, Entry, index=("collection",))
+        self.kept: Collection[Kept] = place.collection(name, Kept, index=("room",))
         # A small record of one's own is read and written in less time than a thread takes to wake.
         store = place.at_once(self.kept)
         self._quick = store is not None and not store._opened.level.full
@@ -157,10 +163,11 @@ class AsRecords:
 
     async def put(self, name: str, entry: Entry, body: bytes) -> None:
         """See `Entries.put`."""
+        kept = Kept(*msgspec.structs.astuple(entry), room=segment_of(entry.collection))
         if self._quick and len(body) <= IN_PLACE_BYTES:
-            self.kept.put(name, entry)
+            self.kept.put(name, kept)
         else:
-            await settled(self.kept.put, name, entry)
+            await settled(self.kept.put, name, kept)
 
     async def delete(self, name: str, mark: Any = None) -> bool:
         """See `Entries.delete`."""
@@ -168,22 +175,27 @@ class AsRecords:
 
     async def every(self, collection: str | None = None) -> AsyncIterator[Found]:
         """See `Entries.every`."""
-        condition: Condition = EVERYTHING if collection is None else where("collection") == collection
+        condition: Condition = EVERYTHING if collection is None else where("room") == segment_of(collection)
         for item in await settled(lambda: list(self.place.every(self.kept, condition))):
             yield Found(item.key, item.version, item.value)
 
     async def collections(self, limit: int | None) -> list[str]:
         """See `Entries.collections`."""
-        found = await settled(lambda: self.kept.aggregate(by="collection"))
-        return [each.by for each in found][:limit]
+        return await settled(self._collections, limit)
 
-    async def history(self, name: str, limit: int) -> list[tuple[Entry, int]]:
+    async def history(self, name: str, limit: int) -> list[tuple[Kept, int]]:
         """What an entry was, newest first, each with its version."""
         return await settled(lambda: list(self.place.past(self.kept, name, limit)))
 
     async def close(self) -> None:
         """See `Entries.close`."""
         self.place.close()
+
+    def _collections(self, limit: int | None) -> list[str]:
+        whose = self.place.whose
+        rooms = [each.by for each in self.kept.aggregate(by="room", agent=whose)][:limit]
+        found = [self.kept.first(where("room") == room, agent=whose) for room in rooms]
+        return [each[1].collection for each in found if each is not None]
 
 
 _decode: Final = msgspec.json.Decoder(Entry).decode

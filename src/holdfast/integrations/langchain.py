@@ -374,9 +374,7 @@ class HoldfastVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         return [(_document(each), score) for score, each in self._scored(wanted, filter)[: max(k, 0)]]
 
-    def _scored(
-        self, wanted: Sequence[float], filter: Callable[[Document], bool] | None
-    ) -> list[tuple[float, Vector]]:
+    def _scored(self, wanted: Sequence[float], filter: Callable[[Document], bool] | None) -> list[tuple[float, Vector]]:
         """All documents that are asked for with the cosine of each, the nearest first."""
         scored = []
         for item in self._place.every(self._vectors):

@@ -147,7 +147,13 @@ class Place:
             limit: the most versions that are looked at.
         """
         kind = collection.schema.type
-        for version in collection.history(key, limit=limit, agent=self.whose if self.shared else None):
+        try:
+            found = collection.history(key, limit=limit, agent=self.whose if self.shared else None)
+        except NotFound as error:
+            if error.code != NotFound.code:
+                raise
+            return  # a hub has no past of what never was
+        for version in found:
             if kind is not None and isinstance(version.value, kind):
                 yield version.value, version.version
 

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 LOCK = Path(__file__).parents[3] / "requirements" / "integrations.txt"
-# What pip says when it is not the package that is wrong.
-_AWAY = re.compile(r"connection broken|NewConnectionError|Max retries|timed? ?out|name resolution|ProxyError|HTTP error 5")
+# What pip says when nobody answers, or whoever does has none of what was there when the lock was made.
+_AWAY = re.compile(r"connection broken|Max retries|timed out|from versions: none|HTTP error 5")
 
 
 class Away(Exception):
