@@ -1,4 +1,4 @@
-"""MCP's event store against a list of events and FastMCP's own: what a client missed comes again, in order, from any machine."""
+"""MCP's event store against a list of events and against FastMCP's own; every place; two servers."""
 
 from __future__ import annotations
 

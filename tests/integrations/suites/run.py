@@ -91,7 +91,7 @@ SUITES["claude"] = Suite(
         "tests/test_session_helpers_store.py",
     ),
     least=349,
-    made=100,
+    made=325,
     without=(
         (f"{_RESUME}::test_continue_picks_most_recent", _MTIMES),
         (f"{_RESUME}::test_continue_skips_sidechain_sessions", _MTIMES),
@@ -116,7 +116,7 @@ SUITES["openai"] = Suite(
         "tests/test_programmatic_tool_calling.py",
     ),
     least=423,
-    made=100,
+    made=110,
     without=(
         (f"{_SQLITE}_close_closes_worker_thread_connections", _INSIDE),
         (f"{_SQLITE}_reaps_connections_from_exited_worker_threads", _INSIDE),
