@@ -47,9 +47,7 @@ class HoldfastTaskStore(TaskStore):
     """Tasks by owner and id; every state that a task went through stays (`history`).
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of tasks for all servers, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
         owner_resolver: says whose a call is; the SDK's own by default.
     """

@@ -63,9 +63,7 @@ class HoldfastCheckpointStorage:
     """Checkpoints by id and workflow, in a node's log or at a hub.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of checkpoints for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
         types: classes of one's own whose instances are in states and messages: dataclasses, Pydantic models, enums, and
             what has `to_dict` and `from_dict`. No other class is ever made of what is read.

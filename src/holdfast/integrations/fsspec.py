@@ -32,9 +32,7 @@ class HoldfastFileSystem(AbstractFileSystem):
     object. Earlier versions: `versions(path)`, and ``open(path, at=revision)``.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of files for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
     """
 

@@ -163,7 +163,7 @@ class AsRecords:
 
     async def put(self, name: str, entry: Entry, body: bytes) -> None:
         """See `Entries.put`."""
-        kept = Kept(*msgspec.structs.astuple(entry), room=segment_of(entry.collection))
+        kept = Kept(**msgspec.structs.asdict(entry), room=segment_of(entry.collection))
         if self._quick and len(body) <= IN_PLACE_BYTES:
             self.kept.put(name, kept)
         else:

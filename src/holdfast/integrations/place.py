@@ -16,7 +16,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
-from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
@@ -43,7 +42,27 @@ HISTORY: Final = 1000
 _URLS: Final = ("http://", "https://")
 
 
-class Place:
+class Closing:
+    """What ends with its ``with``, or its ``async with``."""
+
+    def close(self) -> None:
+        """Ends it; a second close is fine."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.close)
+
+
+class Place(Closing):
     """A store or a hub as adapters use it. Safe to share among threads and tasks.
 
     Args:
@@ -171,14 +190,6 @@ class Place:
         """Closes the store or the hub, if it was opened here; a second close is fine."""
         if self._owned:
             self._inner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _opened(where: str | os.PathLike[str], agent: str | None) -> Store | Hub:

@@ -67,9 +67,7 @@ class HoldfastConversationStore(ConversationStore):
     forking from them. Erase what must be gone (docs/erasure.md). Every earlier record stays too: `history`.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of conversations for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
     """
 

@@ -35,9 +35,7 @@ class HoldfastStorage(Storage[str, str]):
     `StorageError`, with ours as its cause.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of keys for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
         search_strategy: what finds in place of Strands' search for words; it hears of each write.
     """
