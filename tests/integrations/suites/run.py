@@ -51,7 +51,12 @@ class Suite:
 
 SUITES = {
     "langgraph-saver": Suite(
-        "langgraph", "langgraph_saver", ("-k", "sqlite and not sqlite_aes", "tests"), least=654, made=640
+        "langgraph",
+        "langgraph_saver",
+        ("-k", "sqlite and not sqlite_aes", "tests"),
+        least=654,
+        made=640,
+        options=("--retries", "3", "--retry-delay", "1"),  # some of them compare wall clocks, to a tenth of a second
     ),
     "langgraph-store": Suite("langgraph-checkpoint", "langgraph_store", ("tests/test_store.py",), least=117, made=88),
     "fsspec": Suite("fsspec", "fsspec_files", (), least=137, made=137),
