@@ -31,12 +31,11 @@ test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take mi
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)
 
 test-integrations: .venv-integrations/stamp ## run the adapters' tests and the frameworks' own (SUITES=langgraph-store)
-	.venv-integrations/bin/python -m pytest $(ASYNC) -m "not long" tests/integrations $(DOCS) $(PYTEST_ARGS)
-	.venv-integrations/bin/python tests/integrations/suites/run.py $(SUITES)
+	HOLDFAST_FRAMEWORKS=all .venv-integrations/bin/python -m pytest -p no:asyncio -m "not long" -n auto --dist loadfile \
+		tests/integrations $(DOCS) $(PYTEST_ARGS)
+	.venv-integrations/bin/python -m tests.integrations.suites.run $(SUITES)
 # Pages of the documentation that need a framework, and the suites to be run: none means all.
 PAGES := docs/langgraph.md docs/frameworks.md
-# Of langchain-tests, whose stores are tested by coroutines.
-ASYNC := -o asyncio_mode=auto -o asyncio_default_fixture_loop_scope=function
 DOCS = $(PAGES:%="tests/house/test_docs.py::test_every_python_block_runs[%]")
 SUITES ?=
 

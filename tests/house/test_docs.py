@@ -33,7 +33,8 @@ def needs(page: Path) -> None:
     """Skips a page about what is not installed here, as it says itself; `make test-integrations` has everything."""
     for module in (word for found in NEEDS.findall(page.read_text("utf-8")) for word in found.split()):
         if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{name(page)} is about {module}, which is not installed: make test-integrations")
+            say = pytest.fail if os.environ.get("HOLDFAST_FRAMEWORKS") == "all" else pytest.skip
+            say(f"{name(page)} is about {module}, which is not installed: make test-integrations")
 
 
 def start(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:

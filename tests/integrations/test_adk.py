@@ -272,5 +272,16 @@ def test_a_session_begun_on_one_machine_goes_on_on_the_other(machines: tuple[Sto
         assert await artifact(artifacts[0], "save", "s1", "a", 1) == 0
         assert await artifact(artifacts[1], "load", "s1", "a", 0) == picture(b"\x00")
         assert await artifact(artifacts[1], "save", "s1", "a", 0) == 1
+        said, asked = (HoldfastMemoryService(each, shared=True, collection=f"{name}-m") for each in machines)
+        event = Event(author="user", timestamp=1, content=types.Content(parts=[types.Part(text="red fox")]))
+        await said.add_events_to_memory(app_name="app", user_id="u", events=[event])
+        assert len((await asked.search_memory(app_name="app", user_id="u", query="fox")).memories) == 1
+
+        past = there.conversations.history(("app", "u", "s"))
+        here.conversations.fork(("app", "u", "s"), ("app", "u", "again"), at=past[1].revision)
+        forked = await there.get_session(app_name="app", user_id="u", session_id="again")
+        assert forked is not None
+        assert ([each.author for each in forked.events], forked.state) == (["user"], {"a": 1})
+        await there.append_event(forked, Event(author="other", timestamp=4))
 
     asyncio.run(run())

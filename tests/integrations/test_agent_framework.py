@@ -124,7 +124,14 @@ def test_it_is_what_the_frameworks_own_is(steps: list[tuple[str, Any]]) -> None:
 def test_it_is_the_same_at_every_place(kept: dict[str, Any]) -> None:
     one = WorkflowCheckpoint(workflow_name="w", graph_signature_hash="g", checkpoint_id="c/0", state={"p": Plan((1,))})
     steps: list[tuple[str, Any]] = [("save", one), ("save", one), ("load", "c/0"), ("delete", "c/0"), ("delete", "c/0")]
-    asyncio.run(play(HoldfastCheckpointStorage(**kept, types=(Plan, Color)), steps))
+
+    async def run() -> None:
+        storage = HoldfastCheckpointStorage(**kept, types=(Plan, Color))
+        await play(storage, steps)
+        assert await storage.history("c/0") == [one, one]
+        assert await storage.history("none") == []
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("bad", [Plan(), Color.RED, OrderedDict(), object(), float("nan"), asyncio.sleep])

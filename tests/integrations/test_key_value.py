@@ -4,43 +4,58 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable
+import tempfile
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from key_value.aio.errors import InvalidTTLError, SerializationError
 from key_value.aio.protocols import AsyncKeyValue
+from key_value.aio.stores.simple import SimpleStore
 
-from holdfast.errors import ObjectCorrupt, StorageError, StorageRefused
+from holdfast import Store
+from holdfast.errors import ObjectCorrupt, StorageError, StorageRefused, UsageError
 from holdfast.integrations.key_value import KeyValue
 from holdfast.objects import MemoryStore
 from holdfast.testing.clock import SettableClock
+from tests.flow.hubs import HubProcess
+from tests.integrations.places import KINDS, LIMITS, at, fresh
+from tests.integrations.places import hub as hub
+from tests.integrations.places import machines as machines
 
 STORES = ["memory:", "sqlite:…", "file:…"]
 
 
-@pytest.fixture(params=STORES)
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(request.param).replace("…", str(tmp_path / "store"))
+@pytest.fixture(params=[*STORES, *KINDS])
+def kept(request: pytest.FixtureRequest, tmp_path: Path, hub: HubProcess) -> Iterator[dict[str, Any]]:
+    """Where values may be kept: each object store by its address, and each place; each time where nothing is yet."""
+    if request.param in STORES:
+        yield {"where": str(request.param).replace("…", str(tmp_path / "store"))}
+        return
+    with at(request.param, tmp_path / "node", hub, f"laptop-{fresh()}") as place:
+        yield {**place, "collection": fresh()}
 
 
-def over(address: str, work: Callable[[KeyValue], Awaitable[Any]]) -> Any:
+def over(kept: dict[str, Any], work: Callable[[KeyValue], Awaitable[Any]]) -> Any:
     async def run() -> Any:
-        async with KeyValue(address) as store:
+        async with KeyValue(**kept) as store:
             return await work(store)
 
     return asyncio.run(run())
 
 
-def test_it_is_what_frameworks_ask_for(address: str) -> None:
+def test_it_is_what_frameworks_ask_for(kept: dict[str, Any]) -> None:
     async def work(store: KeyValue) -> None:
         assert isinstance(store, AsyncKeyValue)
 
-    over(address, work)
+    over(kept, work)
 
 
-def test_values_come_back_and_go(address: str) -> None:
+def test_values_come_back_and_go(kept: dict[str, Any]) -> None:
     values = {"a": {"n": 1, "f": 1.0, "t": "ü", "l": [None, True, {"x": []}]}, "b": {}}
 
     async def work(store: KeyValue) -> None:
@@ -57,10 +72,10 @@ def test_values_come_back_and_go(address: str) -> None:
         assert await store.delete_many(["a", "b"], collection="c") == 1
         assert await store.keys("c") == []
 
-    over(address, work)
+    over(kept, work)
 
 
-def test_any_text_is_a_key_and_a_collection(address: str) -> None:
+def test_any_text_is_a_key_and_a_collection(kept: dict[str, Any]) -> None:
     names = [
         "",
         ".",
@@ -96,7 +111,7 @@ def test_any_text_is_a_key_and_a_collection(address: str) -> None:
         assert await store.destroy() is True
         assert await store.collections() == []
 
-    over(address, work)
+    over(kept, work)
 
 
 def test_what_is_expired_is_gone_at_its_instant() -> None:
@@ -143,7 +158,7 @@ def test_cull_leaves_what_was_written_while_it_looked() -> None:
     asyncio.run(work())
 
 
-def test_what_cannot_be_is_refused_and_nothing_of_a_batch_written(address: str) -> None:
+def test_what_cannot_be_is_refused_and_nothing_of_a_batch_written(kept: dict[str, Any]) -> None:
     now = dt.datetime(2025, 1, 1, tzinfo=dt.UTC)
     bad: list[Any] = [{"a": now}, {"a": now.date()}, {"a": float("nan")}, {"a": b"x"}, {"a": {1: 2}}, {"a": {1}}]
 
@@ -164,10 +179,95 @@ def test_what_cannot_be_is_refused_and_nothing_of_a_batch_written(address: str) 
             await store.put_many(["one", "two"], [{}])
         assert await store.keys() == []
 
-    over(address, work)
+    over(kept, work)
 
 
-def test_many_at_once(address: str) -> None:
+NAMES = st.sampled_from(["a", "a/b", "ü", ".", "", "A"])
+ROOMS = st.sampled_from([None, "c", "c/d"])
+VALUES = st.dictionaries(
+    st.sampled_from("xyz"),
+    st.sampled_from([1, 1.5, "t", None, True, [1, {"n": []}], "2025-01-01T00:00:00"]),
+    max_size=2,
+)
+KV_STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), NAMES, VALUES, ROOMS, st.sampled_from([None, 3600, 0])),
+        st.tuples(st.just("put_many"), st.lists(NAMES, max_size=3, unique=True), VALUES, ROOMS, st.none()),
+        st.tuples(st.just("delete"), NAMES, st.none(), ROOMS, st.none()),
+        st.tuples(st.just("delete_many"), st.lists(NAMES, max_size=3), st.none(), ROOMS, st.none()),
+        st.tuples(st.just("destroy_collection"), st.none(), st.none(), st.sampled_from(["c", "c/d"]), st.none()),
+    ),
+    max_size=12,
+)
+
+
+async def do(store: Any, step: tuple[str, Any, Any, Any, Any]) -> Any:
+    what, key, value, room, ttl = step
+    try:
+        if what == "put":
+            return await store.put(key, value, collection=room, ttl=ttl)
+        if what == "put_many":
+            return await store.put_many(key, [value] * len(key), collection=room)
+        if what == "destroy_collection":
+            for each in await store.keys(room):
+                await store.delete(each, collection=room)
+            return None
+        return await getattr(store, what)(key, collection=room)
+    except InvalidTTLError:
+        return "refused"
+
+
+async def seen(store: Any) -> Any:
+    rows = []
+    for room in (None, "c", "c/d"):
+        names = ["a", "a/b", "ü", ".", "", "A"]
+        found = await store.ttl_many(names, collection=room)
+        assert [value for value, _ in found] == await store.get_many(names, collection=room)
+        rows.append([(value, None if ttl is None else 3590 < ttl <= 3600) for value, ttl in found])
+    return rows
+
+
+@pytest.mark.parametrize("on", ["records", "objects"])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=KV_STEPS)
+def test_it_is_what_py_key_values_own_is(on: str, steps: list[tuple[str, Any, Any, Any, Any]]) -> None:
+    async def run() -> None:
+        with tempfile.TemporaryDirectory() as directory, Store(directory, "ada", hub=[], limits=LIMITS) as store:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # theirs says of itself that it may change
+                theirs = SimpleStore()
+            ours = KeyValue(store if on == "records" else MemoryStore())
+            for step in steps:
+                assert await do(ours, step) == await do(theirs, step), step
+                assert await seen(ours) == await seen(theirs), step
+
+    asyncio.run(run())
+
+
+def test_values_of_one_machine_are_there_on_the_other(machines: tuple[Store, Store]) -> None:
+    laptop, desk = machines
+    name = fresh()
+
+    async def work() -> None:
+        there, here = (KeyValue(each, shared=True, collection=name) for each in machines)
+        await there.put("session", {"step": 1}, collection="mcp", ttl=3600)
+        assert await here.get("session", collection="mcp") == {"step": 1}
+        await here.put("session", {"step": 2}, collection="mcp")
+        assert await there.ttl("session", collection="mcp") == ({"step": 2}, None)
+        assert [value for value, _ in await there.history("session", collection="mcp")] == [{"step": 2}, {"step": 1}]
+        assert await there.delete("session", collection="mcp")
+        assert not await here.delete("session", collection="mcp")
+
+        mine, other = (KeyValue(each, collection=name) for each in machines)
+        await mine.put("alone", {"n": 1})
+        assert laptop.flush(30)
+        assert await other.get("alone") is None
+        assert desk.get("default_collection/alone", collection=name, agent=laptop.agent)["value"] == {"n": 1}
+
+    asyncio.run(work())
+
+
+def test_many_at_once(kept: dict[str, Any]) -> None:
     async def worker(store: KeyValue, number: int) -> None:
         for turn in range(5):
             key = f"{number}/{turn}"
@@ -181,7 +281,7 @@ def test_many_at_once(address: str) -> None:
         await asyncio.gather(*[worker(store, number) for number in range(8)])
         assert await store.keys() == []
 
-    over(address, work)
+    over(kept, work)
 
 
 def test_what_is_no_value_of_ours_is_said_to_be_so_and_a_store_that_is_given_stays_open() -> None:
@@ -198,4 +298,8 @@ def test_what_is_no_value_of_ours_is_said_to_be_so_and_a_store_that_is_given_sta
     asyncio.run(work())
     with pytest.raises(StorageRefused):
         KeyValue("nowhere:")
+    with pytest.raises(UsageError, match="nobody's"):
+        KeyValue("memory:", agent="ada")
+    with pytest.raises(UsageError, match="not what was"):
+        asyncio.run(KeyValue(inner).history("one"))
     assert issubclass(StorageRefused, StorageError)

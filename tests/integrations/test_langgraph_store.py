@@ -8,15 +8,18 @@ import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
 if importlib.util.find_spec("langgraph") is None:
     pytest.skip("LangGraph is not installed: make test-integrations", allow_module_level=True)
 
+from langgraph.cache.memory import InMemoryCache
+from langgraph.graph import START, StateGraph
 from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
+from langgraph.types import CachePolicy
 
 from holdfast import AsyncStore, Hub, NotFound, Store, UsageError
 from holdfast.corpus.search import numbers
@@ -222,3 +225,47 @@ def test_the_cache_keeps_and_forgets(place: Store | Hub) -> None:
     cache.clear()
     assert HoldfastCache(place).get([three]) == {}
     cache.close()
+
+
+def test_a_cache_is_what_theirs_is(place: Store | Hub) -> None:
+    """Random operations on both, with times that are over at once, never, and in an hour."""
+    ours, theirs = HoldfastCache(place), InMemoryCache()
+    dice = random.Random(11)
+    names = [(), ("a",), ("a", "b"), ("x/y", "%"), ("ü" * 90,)]
+    every = [(name, key) for name in names for key in ["k", "k/t", "=k", "K" * 300]]
+    values = ["tea", b"\xff", {"n": [1, 2.5, None]}, {"s": {1, 2}}, ("a", 1), None]
+    for _ in range(60 if isinstance(place, Store) else 25):
+        if dice.random() < 0.8:
+            pairs = {dice.choice(every): (dice.choice(values), dice.choice([None, 0, 3600])) for _ in range(3)}
+            for each in (ours, theirs):
+                each.set(pairs)
+        else:
+            spaces = dice.choice([None, [dice.choice(names)], dice.sample(names, 2)])
+            for each in (ours, theirs):
+                asyncio.run(each.aclear(spaces))
+        assert ours.get(every) == theirs.get(every)
+    ours.close()
+
+
+def test_what_a_node_gave_on_one_machine_another_does_not_ask_for_again(tmp_path: Path) -> None:
+    class Sum(TypedDict):
+        n: int
+
+    asked: list[int] = []
+
+    def double(state: Sum) -> Sum:
+        asked.append(state["n"])
+        return {"n": state["n"] * 2}
+
+    hub = HubProcess(tmp_path / "hub")
+    try:
+        with Store(tmp_path / "1", "g1", hub=hub.url), Store(tmp_path / "2", "g2", hub=hub.url):
+            for number in (21, 21, 4):
+                builder = StateGraph(Sum).add_node("double", double, cache_policy=CachePolicy(ttl=60))
+                cache = HoldfastCache(hub.url)  # of each machine its own
+                graph = builder.add_edge(START, "double").compile(cache=cache)
+                assert graph.invoke({"n": number}) == {"n": number * 2}
+                cache.close()
+    finally:
+        hub.kill()
+    assert asked == [21, 4]

@@ -1,4 +1,4 @@
-"""MCP's event store against a list of events: what a client missed comes again, in order, from any machine."""
+"""MCP's event store against a list of events and against FastMCP's own; every place; two servers."""
 
 from __future__ import annotations
 
@@ -72,6 +72,33 @@ async def play(events: HoldfastEventStore, sent: list[tuple[str, str | None]], k
 def test_what_was_missed_comes_again(sent: list[tuple[str, str | None]], keep: int) -> None:
     with tempfile.TemporaryDirectory() as directory, Store(directory, "ada", hub=[], limits=LIMITS) as store:
         asyncio.run(play(HoldfastEventStore(store, keep=keep), sent, keep))
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@given(sent=EVENTS, keep=st.sampled_from([1, 2, 1000]))
+def test_it_replays_what_fastmcps_own_replays(sent: list[tuple[str, str | None]], keep: int) -> None:
+    """FastMCP's is the one store of events that comes in a package; what it has dropped, ours may still have."""
+    from fastmcp.server.event_store import EventStore
+
+    async def run() -> None:
+        with tempfile.TemporaryDirectory() as directory, Store(directory, "ada", hub=[], limits=LIMITS) as store:
+            both: list[Any] = [HoldfastEventStore(store, keep=keep), EventStore(max_events_per_stream=keep)]
+            named: list[dict[str, int]] = [{}, {}]
+            for number, (stream, kind) in enumerate(sent):
+                for each, names in zip(both, named, strict=True):
+                    names[await each.store_event(stream, message(kind, number))] = number
+            for pair in zip(*named, strict=True):
+                found = [await replayed(each, event) for each, event in zip(both, pair, strict=True)]
+                mine, theirs = [
+                    (stream, [(names[name or ""], said) for name, said in got])
+                    for (stream, got), names in zip(found, named, strict=True)
+                ]
+                if theirs[0] is not None:
+                    assert mine == theirs
+            for each in both:
+                assert await replayed(each, "nobody") == (None, [])
+
+    asyncio.run(run())
 
 
 def test_it_is_the_same_at_every_place(kept: dict[str, Any]) -> None:

@@ -8,13 +8,12 @@ The one door to the SDK.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from holdfast.collections.typed import Collection
-from holdfast.errors import MissingExtra, NotFound
+from holdfast.errors import MissingExtra
 from holdfast.integrations.place import Place, Where, segment, settled
 from holdfast.query import Condition, where
 
@@ -48,9 +47,7 @@ class HoldfastTaskStore(TaskStore):
     """Tasks by owner and id; every state that a task went through stays (`history`).
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of tasks for all servers, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
         owner_resolver: says whose a call is; the SDK's own by default.
     """
@@ -107,14 +104,12 @@ class HoldfastTaskStore(TaskStore):
 
     async def delete(self, task_id: str, context: ServerCallContext | None = None) -> None:
         """Takes a task away; one that is not there is fine."""
-        with contextlib.suppress(NotFound):
-            await settled(self._tasks.delete, _key(self.owner_resolver(context), task_id))
+        await settled(self._place.take, self._tasks, _key(self.owner_resolver(context), task_id))
 
     async def history(self, task_id: str, context: ServerCallContext | None = None) -> list_of_tasks:
         """A task as it was after each save, newest first."""
         key = _key(self.owner_resolver(context), task_id)
-        found = await settled(self._tasks.history, key, agent=self._place.whose)
-        return [_task(each.value) for each in found if isinstance(each.value, Kept)]
+        return await settled(lambda: [_task(kept) for kept, _ in self._place.past(self._tasks, key)])
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""

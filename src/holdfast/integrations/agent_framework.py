@@ -63,9 +63,7 @@ class HoldfastCheckpointStorage:
     """Checkpoints by id and workflow, in a node's log or at a hub.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of checkpoints for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
         types: classes of one's own whose instances are in states and messages: dataclasses, Pydantic models, enums, and
             what has `to_dict` and `from_dict`. No other class is ever made of what is read.
@@ -123,7 +121,7 @@ class HoldfastCheckpointStorage:
 
     async def delete(self, checkpoint_id: str) -> bool:
         """Takes a checkpoint away; False if there was none."""
-        return await settled(self._delete, segment(checkpoint_id))
+        return await settled(self._place.take, self._kept, segment(checkpoint_id))
 
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
         """A copy of a workflow's newest checkpoint, by its timestamp; None if there is none."""
@@ -135,17 +133,14 @@ class HoldfastCheckpointStorage:
         """The ids of a workflow's checkpoints."""
         return [each.id for each in await settled(self._of, workflow_name)]
 
+    async def history(self, checkpoint_id: str) -> list[WorkflowCheckpoint]:
+        """A checkpoint as it was each time it was saved, newest first; also of one that was deleted."""
+        key = segment(checkpoint_id)
+        return [self._checkpoint(kept) for kept, _ in await settled(lambda: [*self._place.past(self._kept, key)])]
+
     def close(self) -> None:
         """Closes the place, if it was opened here."""
         self._place.close()
-
-    def _delete(self, key: str) -> bool:
-        try:
-            self._kept.item(key)  # a hub deletes what is not there without a word
-            self._kept.delete(key)
-        except NotFound:
-            return False
-        return True
 
     def _of(self, workflow: str) -> list[Kept]:
         return [item.value for item in self._place.every(self._kept, where("workflow") == workflow)]

@@ -44,9 +44,7 @@ class HoldfastSessionStore:
     ``(project_key, session_id)``; see docs/frameworks.md.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of sessions for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
     """
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -136,7 +136,7 @@ class Conversations:
 
     def history(self, name: Name, *, limit: int = 1000) -> Listed:
         """A conversation as it stood after each change, newest first; its deletions are left out."""
-        return [told(head, version) for head, version in self._past(path_of(name), limit)]
+        return [told(head, version) for head, version in self.place.past(self._heads, path_of(name), limit)]
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -334,16 +334,11 @@ class Conversations:
             self._last = max(self._heads._backing.now_ms(), before, self._last + 1)
             return self._last
 
-    def _past(self, path: str, limit: int) -> Iterator[tuple[Head, int]]:
-        for version in self._heads.history(path, limit=limit, agent=self._whose(None)):
-            if isinstance(version.value, Head):
-                yield version.value, version.version
-
     def _delete_each(self, names: Sequence[Name], expect: int | None) -> None:
         """Where there is no commit for all of it: each head first, for then its parts are nobody's."""
         for number, name in enumerate(names):
             path = path_of(name)
-            lives = {head.life for head, _ in self._past(path, _HISTORY_MAX)}
+            lives = {head.life for head, _ in self.place.past(self._heads, path, _HISTORY_MAX)}
             with contextlib.suppress(NotFound):
                 self._heads.delete(path, expect=None if number else expect)
             self._forget(path, lives)

@@ -12,7 +12,7 @@ import io
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from holdfast.errors import MissingExtra
+from holdfast.errors import Conflict, MissingExtra
 from holdfast.integrations.bodies import SIZE, Bodies
 from holdfast.integrations.entries import Conversation
 from holdfast.integrations.place import Place, Where
@@ -32,9 +32,7 @@ class HoldfastFileSystem(AbstractFileSystem):
     object. Earlier versions: `versions(path)`, and ``open(path, at=revision)``.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of files for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
     """
 
@@ -173,8 +171,12 @@ class HoldfastFileSystem(AbstractFileSystem):
         self.bodies.put(self._strip_protocol(path2), data)
 
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **options: Any) -> None:
-        """Writes a file whole; with ``mode="create"`` only where there is none."""
-        self.bodies.put(self._strip_protocol(path), value, expect=0 if mode == "create" else None)
+        """Writes a file whole; with ``mode="create"`` only where there is none.
+
+        Raises:
+            FileExistsError: there is one.
+        """
+        self._put(self._strip_protocol(path), value, new=mode == "create")
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **options: Any) -> bytes:
         """The bytes of a file, or some of them; ``at=`` reads an earlier version."""
@@ -197,6 +199,12 @@ class HoldfastFileSystem(AbstractFileSystem):
         if mode == "xb" and self.exists(path):
             raise FileExistsError(path)
         return _Writing(self, path, mode=mode, autocommit=autocommit, **options)
+
+    def _put(self, path: str, data: bytes, *, new: bool) -> None:
+        try:
+            self.bodies.put(path, data, expect=0 if new else None)
+        except Conflict as error:
+            raise FileExistsError(path) from error
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""
@@ -224,8 +232,7 @@ class _Writing(AbstractBufferedFile):
 
     def commit(self) -> None:
         """Puts what was written in the file's place."""
-        fs = cast(HoldfastFileSystem, self.fs)
-        fs.bodies.put(self.path, bytes(self._whole), expect=0 if "x" in self.mode else None)
+        cast(HoldfastFileSystem, self.fs)._put(self.path, bytes(self._whole), new="x" in self.mode)
 
     def discard(self) -> None:
         """Forgets what was written."""

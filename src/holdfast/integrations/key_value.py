@@ -1,5 +1,7 @@
-"""py-key-value's `AsyncKeyValue` on any object store of ours: the storage that FastMCP and others are given.
+"""py-key-value's `AsyncKeyValue`, the storage that FastMCP and others are given: in a node's log, at a hub, or on any
+object store of ours.
 
+    store = KeyValue("./node", agent="server-1")
     store = KeyValue("sqlite:./kv.db")
     await store.put("ada", {"token": "…"}, collection="sessions", ttl=3600)
 
@@ -8,70 +10,72 @@ The one door to py-key-value: only its errors are used, so that who catches them
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, SupportsFloat
-from urllib.parse import quote
-
-import msgspec
 
 from holdfast.clock import SYSTEM, Clock
-from holdfast.codec import serialise
-from holdfast.errors import MissingExtra, ObjectConflict, ObjectCorrupt, ObjectNotFound, UsageError
-from holdfast.objects import AsyncObjectStore, ObjectInfo, ObjectStore, open_store
+from holdfast.errors import MissingExtra, UsageError
+from holdfast.integrations.keyed import AsObjects, AsRecords, Entries, Entry, at_once, body_of, segment_of
+from holdfast.integrations.place import HISTORY, Place, Where
+from holdfast.objects import ObjectStore, open_store
 
 try:
     from key_value.aio.errors import InvalidTTLError, SerializationError
 except ImportError as error:  # pragma: no cover - tests/house has a bare install
     raise MissingExtra("py-key-value is not installed", hint="pip install 'holdfast[key-value]'") from error
 
-COLLECTION: Final = "default_collection"
+COLLECTION: Final = "key-value"
+DEFAULT_COLLECTION: Final = "default_collection"
 """As in py-key-value, where none is said."""
-AT_ONCE: Final = 16
-_NAME_MAX: Final = 180
-_SAFE: Final = " !#$&'()+,;=@[]^{}~"
-_JSON: Final = "application/json"
-
-
-class Entry(msgspec.Struct):
-    """What lies in the store under a key: a value with all that is known of it."""
-
-    collection: str
-    key: str
-    value: dict[str, Any]
-    created: datetime
-    expires: datetime | None = None
+_URLS: Final = ("http://", "https://")
 
 
 class KeyValue:
-    """Dictionaries by key and collection, with a time to live, on an object store.
+    """Dictionaries by key and collection, with a time to live.
 
     What is expired is never returned, and goes with `cull`. Values are what JSON can say; one that JSON would change
-    silently (a date, NaN, a key that is a number) is refused. Each call returns when the store has it: on SQLite and
-    files it survives a power cut.
+    silently (a date, NaN, a key that is a number) is refused. Each call returns when it is stored: in a log at its
+    level, in an object store as far as that promises (on SQLite and files it survives a power cut).
 
     Args:
-        store: an object store, or the address of one; see `open_store`.
-        default_collection: where no collection is said.
+        where: a node directory, a hub's address, or a store or hub that is open; or an object store, or the address of
+            one (``scheme:…``, see `open_store`).
+        agent: who writes; needed for a directory and a hub's address.
+        shared: one set of values for all machines, decided by the hub; None: so at a hub, and not on a node.
+        collection: the name under which all of them are kept, in a log or at a hub.
+        default_collection: py-key-value's, where none is said.
         wall: the clock.
     """
 
-    def __init__(self, store: ObjectStore | str, *, default_collection: str = COLLECTION, wall: Clock = SYSTEM) -> None:
-        self._store = AsyncObjectStore(open_store(store) if isinstance(store, str) else store, threads=AT_ONCE)
-        self._owned = isinstance(store, str)
+    def __init__(
+        self,
+        where: Where | ObjectStore,
+        *,
+        agent: str | None = None,
+        shared: bool | None = None,
+        collection: str = COLLECTION,
+        default_collection: str = DEFAULT_COLLECTION,
+        wall: Clock = SYSTEM,
+    ) -> None:
         self.default_collection = default_collection
         self._wall = wall
+        self._kept: Entries
+        if isinstance(where, ObjectStore) or (isinstance(where, str) and ":" in where and not where.startswith(_URLS)):
+            if agent is not None or shared is not None:
+                raise UsageError("an object store is nobody's", hint="agent= and shared= are for a node or a hub")
+            self._kept = AsObjects(open_store(where), True) if isinstance(where, str) else AsObjects(where, False)
+        else:
+            self._kept = AsRecords(Place(where, agent=agent, shared=shared), collection)
 
     async def get(self, key: str, *, collection: str | None = None) -> dict[str, Any] | None:
         """The value, or None where there is none or it is expired.
 
         Raises:
             ObjectCorrupt: what lies there is no value of ours.
-            StorageUnavailable: the store does not answer.
+            StorageUnavailable, HubUnavailable: whoever has it does not answer.
         """
         entry = await self._live(key, collection)
         return entry.value if entry else None
@@ -98,24 +102,24 @@ class KeyValue:
             InvalidTTLError: no number of seconds.
             SerializationError: JSON cannot say it.
             TypeError: a key that is no text, a value that is no mapping.
-            StorageFull: no room; the old value is there.
+            StorageFull, NodeFull: no room; the old value is there.
         """
         await self.put_many([key], [value], collection=collection, ttl=ttl)
 
     async def delete(self, key: str, *, collection: str | None = None) -> bool:
         """Removes a value; False if there was none, or it was expired."""
         there = await self._live(key, collection) is not None
-        return await self._store.delete(self._name(key, collection)) and there
+        return await self._kept.delete(self._name(key, collection)) and there
 
     async def get_many(self, keys: Sequence[str], *, collection: str | None = None) -> list[dict[str, Any] | None]:
         """The values in the order of their keys, None where there is none."""
-        return list(await _at_once([self.get(key, collection=collection) for key in keys]))
+        return list(await at_once([self.get(key, collection=collection) for key in keys]))
 
     async def ttl_many(
         self, keys: Sequence[str], *, collection: str | None = None
     ) -> list[tuple[dict[str, Any] | None, float | None]]:
         """The values with the seconds that are left to each, in the order of their keys."""
-        return list(await _at_once([self.ttl(key, collection=collection) for key in keys]))
+        return list(await at_once([self.ttl(key, collection=collection) for key in keys]))
 
     async def put_many(
         self,
@@ -139,45 +143,50 @@ class KeyValue:
         now = self._now()
         expires = None if ttl is None else datetime.fromtimestamp(now.timestamp() + _seconds(ttl), UTC)
         room = collection or self.default_collection
-        bodies = []
+        entries = []
         for key, value in zip(keys, values, strict=True):
             if not isinstance(value, Mapping):
                 raise TypeError(f"a value is a mapping, not {type(value).__name__}")
             entry = Entry(room, key, dict(value), now, expires)
-            bodies.append((self._name(key, room), _body(entry)))
-        await _at_once([self._store.put(name, body, content_type=_JSON) for name, body in bodies])
+            name = self._name(key, room)
+            try:
+                entries.append((name, entry, body_of(entry)))
+            except (TypeError, ValueError) as error:
+                raise SerializationError(f"failed to serialize {key!r:.80}: {error}") from error
+        await at_once([self._kept.put(*each) for each in entries])
 
     async def delete_many(self, keys: Sequence[str], *, collection: str | None = None) -> int:
         """Removes several values; how many there were."""
-        return sum(await _at_once([self.delete(key, collection=collection) for key in keys]))
+        return sum(await at_once([self.delete(key, collection=collection) for key in keys]))
 
     async def keys(self, collection: str | None = None, *, limit: int | None = None) -> list[str]:
         """The keys of a collection that are not expired, at most so many."""
         found: list[str] = []
         if limit is not None and limit <= 0:
             return found
-        async for _, entry in self._entries(f"{_segment(collection or self.default_collection)}/"):
-            if not self._expired(entry):
-                found.append(entry.key)
+        async for each in self._kept.every(collection or self.default_collection):
+            if not self._expired(each.entry):
+                found.append(each.entry.key)
                 if len(found) == limit:
                     break
         return found
 
     async def collections(self, *, limit: int | None = None) -> list[str]:
         """The names of the collections in which anything lies, at most so many."""
-        found: dict[str, None] = {}
-        after = ""
-        while limit is None or len(found) < limit:
-            try:
-                first = await anext(self._store.list(after=after, limit=1))
-            except StopAsyncIteration:
-                break
-            entry = await self._read(first.key)
-            if entry is not None:
-                found[entry.collection] = None
-            # Past all keys of this collection: 0 is the sign behind the slash.
-            after = first.key.partition("/")[0] + "0"
-        return list(found)
+        return await self._kept.collections(limit)
+
+    async def history(
+        self, key: str, *, collection: str | None = None, limit: int = HISTORY
+    ) -> list[tuple[dict[str, Any], datetime]]:
+        """The values that a key has had, newest first, each with the time at which it was put.
+
+        Raises:
+            UsageError: they are kept in an object store, which has no past.
+        """
+        if not isinstance(self._kept, AsRecords):
+            raise UsageError("an object store keeps what is, not what was", hint='KeyValue("./node", agent=…)')
+        found = await self._kept.history(self._name(key, collection), limit)
+        return [(entry.value, entry.created) for entry, _ in found]
 
     async def cull(self) -> None:
         """Removes what is expired, and nothing that was written meanwhile.
@@ -185,25 +194,21 @@ class KeyValue:
         Raises:
             StorageRefused: the store cannot delete just what was looked at (it lacks ``swap-delete``).
         """
-        async for info, entry in self._entries(""):
-            if self._expired(entry):
-                try:
-                    await self._store.delete(info.key, expect=info.etag)
-                except ObjectConflict:
-                    continue
+        async for each in self._kept.every():
+            if self._expired(each.entry):
+                await self._kept.delete(each.name, each.mark)
 
     async def destroy(self) -> bool:
         """Removes everything of every collection."""
-        return await self._clear("")
+        return await self._clear(None)
 
     async def destroy_collection(self, collection: str) -> bool:
         """Removes everything of a collection; False if there was nothing."""
-        return await self._clear(f"{_segment(collection)}/")
+        return await self._clear(collection)
 
     async def close(self) -> None:
-        """Closes the store, if it was opened here."""
-        if self._owned:
-            await self._store.close()
+        """Closes the node, hub or store, if it was opened here."""
+        await self._kept.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -213,29 +218,13 @@ class KeyValue:
     ) -> None:
         await self.close()
 
-    async def _clear(self, prefix: str) -> bool:
-        names = [info.key async for info in self._store.list(prefix)]
-        return any(await _at_once([self._store.delete(name) for name in names]))
-
-    async def _entries(self, prefix: str) -> AsyncIterator[tuple[ObjectInfo, Entry]]:
-        async for info in self._store.list(prefix):
-            entry = await self._read(info.key)
-            if entry is not None:
-                yield info, entry
+    async def _clear(self, collection: str | None) -> bool:
+        names = [each.name async for each in self._kept.every(collection)]
+        return any(await at_once([self._kept.delete(name) for name in names]))
 
     async def _live(self, key: str, collection: str | None) -> Entry | None:
-        entry = await self._read(self._name(key, collection))
+        entry = await self._kept.read(self._name(key, collection))
         return None if entry is None or self._expired(entry) else entry
-
-    async def _read(self, name: str) -> Entry | None:
-        try:
-            body = await self._store.read(name)
-        except ObjectNotFound:
-            return None
-        try:
-            return _decode(body)
-        except msgspec.MsgspecError as error:
-            raise ObjectCorrupt(f"{name!r:.200} in {self._store.name} is no value of a key: {error}") from error
 
     def _expired(self, entry: Entry) -> bool:
         return entry.expires is not None and entry.expires <= self._now()
@@ -244,34 +233,7 @@ class KeyValue:
         return datetime.fromtimestamp(self._wall.now_ms() / 1000, UTC)
 
     def _name(self, key: str, collection: str | None) -> str:
-        return f"{_segment(collection or self.default_collection)}/{_segment(key)}"
-
-
-_decode: Final = msgspec.json.Decoder(Entry).decode
-
-
-def _body(entry: Entry) -> bytes:
-    """The entry as JSON; its value as strictly as all of our JSON."""
-    try:
-        _, value = serialise(entry.value)
-        return msgspec.json.encode(msgspec.structs.asdict(entry) | {"value": msgspec.Raw(value)})
-    except (TypeError, ValueError) as error:
-        raise SerializationError(f"failed to serialize {entry.key!r:.80}: {error}") from error
-
-
-def _segment(name: str) -> str:
-    """A text as a segment of an object's key, one to one; a long one by its digest (it stands in the entry)."""
-    if not isinstance(name, str):
-        raise TypeError(f"keys and collections are text, not {type(name).__name__}: {name!r:.80}")
-    encoded = name.encode("utf-8", "surrogatepass")
-    quoted = (
-        quote(encoded, safe=_SAFE)
-        if name not in ("", ".", "..")
-        else f"%-{quote(encoded, safe='').replace('.', '%2E')}"
-    )
-    if len(quoted) > _NAME_MAX:
-        return f"%={hashlib.sha256(encoded).hexdigest()}"
-    return quoted
+        return f"{segment_of(collection or self.default_collection)}/{segment_of(key)}"
 
 
 def _seconds(ttl: SupportsFloat) -> float:
@@ -282,14 +244,3 @@ def _seconds(ttl: SupportsFloat) -> float:
     if not 0 < seconds < math.inf:
         raise InvalidTTLError(ttl=ttl)
     return seconds
-
-
-async def _at_once(calls: Sequence[Any]) -> list[Any]:
-    """What the calls return; raises what the first that failed raised, when all are over."""
-    if len(calls) == 1:
-        return [await calls[0]]
-    done = await asyncio.gather(*calls, return_exceptions=True)
-    for result in done:
-        if isinstance(result, BaseException):
-            raise result
-    return done

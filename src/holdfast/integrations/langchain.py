@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.collections.typed import Collection
-from holdfast.errors import MissingExtra, NotFound, UsageError
+from holdfast.errors import MissingExtra, UsageError
 from holdfast.integrations.bodies import Bodies
 from holdfast.integrations.conversation import Conversations
 from holdfast.integrations.place import Place, Where, segment, settled
@@ -48,9 +48,7 @@ class HoldfastChatMessageHistory(BaseChatMessageHistory):
 
     Args:
         session_id: any text.
-        where: a node directory, a hub's address, or a store or hub that is open, which several chats may share.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of chats for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
     """
 
@@ -173,7 +171,7 @@ class HoldfastCache(BaseCache):
         if kwargs:
             raise UsageError(f"an answer is not known by {', '.join(kwargs)}", hint="clear() forgets all of them")
         for item in list(self._place.every(self._answers)):
-            _without(self._answers, item.key)
+            self._place.take(self._answers, item.key)
 
     async def alookup(self, prompt: str, llm_string: str) -> RETURN_VAL_TYPE | None:
         """The answer of a model to a prompt, if it is known."""
@@ -266,13 +264,17 @@ class HoldfastVectorStore(VectorStore):
             else [item.key for item in self._place.every(self._vectors)]
         )
         for key in keys:
-            _without(self._vectors, key)
+            self._place.take(self._vectors, key)
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """The documents of these ids that there are."""
         found = [self._vectors.get(segment(each), default=None) for each in ids]
         return [_document(each) for each in found if each is not None]
+
+    def history(self, id: str) -> list[Document]:
+        """A document as it was each time it was stored, newest first; also of one that was taken away."""
+        return [_document(each) for each, _ in self._place.past(self._vectors, segment(id))]
 
     def similarity_search(
         self, query: str, k: int = 4, *, filter: Callable[[Document], bool] | None = None, **kwargs: Any
@@ -296,6 +298,52 @@ class HoldfastVectorStore(VectorStore):
     ) -> list[Document]:
         """The `k` documents nearest to a vector, nearest first."""
         return [each for each, _ in self._nearest(embedding, k, filter)]
+
+    def max_marginal_relevance_search(
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Callable[[Document], bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """Of the `fetch_k` documents nearest to a text those `k` that are near to it and far from each other.
+
+        Args:
+            query: the text.
+            k: how many.
+            fetch_k: among how many.
+            lambda_mult: 1 asks for the nearest alone, 0 for those that are least alike.
+            filter: only documents of which it says so.
+            kwargs: LangChain's; there are none.
+        """
+        wanted = self._embedding.embed_query(query)
+        return self.max_marginal_relevance_search_by_vector(wanted, k, fetch_k, lambda_mult, filter=filter)
+
+    def max_marginal_relevance_search_by_vector(
+        self,
+        embedding: list[float],
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Callable[[Document], bool] | None = None,
+        **kwargs: Any,
+    ) -> list[Document]:
+        """The same for a vector."""
+        left = self._scored(embedding, filter)[: max(fetch_k, 0)]
+        chosen: list[Vector] = []
+        while left and len(chosen) < k:
+
+            def worth(scored: tuple[float, Vector]) -> float:
+                alike = max((_cosine(scored[1].vector, each.vector) for each in chosen), default=0.0)
+                return lambda_mult * scored[0] - (1 - lambda_mult) * alike
+
+            best = max(range(len(left)), key=lambda place: worth(left[place]))
+            chosen.append(left.pop(best)[1])
+        return [_document(each) for each in chosen]
 
     @classmethod
     def from_texts(
@@ -322,6 +370,10 @@ class HoldfastVectorStore(VectorStore):
     def _nearest(
         self, wanted: Sequence[float], k: int, filter: Callable[[Document], bool] | None
     ) -> list[tuple[Document, float]]:
+        return [(_document(each), score) for score, each in self._scored(wanted, filter)[: max(k, 0)]]
+
+    def _scored(self, wanted: Sequence[float], filter: Callable[[Document], bool] | None) -> list[tuple[float, Vector]]:
+        """All documents that are asked for with the cosine of each, the nearest first."""
         scored = []
         for item in self._place.every(self._vectors):
             each = item.value
@@ -330,22 +382,14 @@ class HoldfastVectorStore(VectorStore):
                     f"document {each.id} has a vector of {len(each.vector)} numbers, the query one of {len(wanted)}",
                     hint="one collection for each embedding model",
                 )
-            document = _document(each)
-            if filter is None or filter(document):
-                scored.append((document, _cosine(each.vector, wanted)))
-        scored.sort(key=operator.itemgetter(1), reverse=True)
-        return scored[: max(k, 0)]
+            if filter is None or filter(_document(each)):
+                scored.append((_cosine(each.vector, wanted), each))
+        scored.sort(key=operator.itemgetter(0), reverse=True)
+        return scored
 
 
 def _asked(prompt: str, model: str) -> str:
     return hashlib.sha256(msgspec.json.encode([prompt, model])).hexdigest()
-
-
-def _without(collection: Collection[Any], key: str) -> None:
-    try:
-        collection.delete(key)
-    except NotFound:
-        return
 
 
 def _document(found: Vector) -> Document:

@@ -40,9 +40,7 @@ class HoldfastSession:
 
     Args:
         session_id: any text.
-        where: a node directory, a hub's address, or a store or hub that is open, which several sessions may share.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of sessions for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
         session_settings: the SDK's, such as the limit of `get_items`.
     """

@@ -16,12 +16,11 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
-from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from holdfast.collections.typed import Collection, Item, Schema
-from holdfast.errors import IntegrityError, UsageError
+from holdfast.errors import Conflict, IntegrityError, NotFound, UsageError
 from holdfast.node.aio import AsyncStore
 from holdfast.node.aio_hub import AsyncHub
 from holdfast.node.batch import CAS_AGENT
@@ -39,10 +38,31 @@ SHARED: Final = "-shared"
 _SAFE: Final = " !#$&'()+,;=@[]^{}~"
 _SEGMENT_MAX: Final = 180
 PAGE: Final = 200
+HISTORY: Final = 1000
 _URLS: Final = ("http://", "https://")
 
 
-class Place:
+class Closing:
+    """What ends with its ``with``, or its ``async with``."""
+
+    def close(self) -> None:
+        """Ends it; a second close is fine."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.close)
+
+
+class Place(Closing):
     """A store or a hub as adapters use it. Safe to share among threads and tasks.
 
     Args:
@@ -137,18 +157,39 @@ class Place:
             if not after:
                 return
 
+    def past(self, collection: Collection[T], key: str, limit: int = HISTORY) -> Iterator[tuple[T, int]]:
+        """The values that a key has had, newest first, each with its version; what is no value is left out.
+
+        Args:
+            collection: one of this place.
+            key: which.
+            limit: the most versions that are looked at.
+        """
+        kind = collection.schema.type
+        try:
+            found = collection.history(key, limit=limit, agent=self.whose if self.shared else None)
+        except NotFound as error:
+            if error.code != NotFound.code:
+                raise
+            return  # a hub has no past of what never was
+        for version in found:
+            if kind is not None and isinstance(version.value, kind):
+                yield version.value, version.version
+
+    def take(self, collection: Collection[T], key: str, expect: int | None = None) -> bool:
+        """Takes a value away; False if there is none, or one of another version than was expected."""
+        try:
+            if self.shared:
+                collection.item(key)  # a hub deletes what is not there without a word
+            collection.delete(key, expect=expect)
+        except (Conflict, NotFound):
+            return False
+        return True
+
     def close(self) -> None:
         """Closes the store or the hub, if it was opened here; a second close is fine."""
         if self._owned:
             self._inner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _opened(where: str | os.PathLike[str], agent: str | None) -> Store | Hub:

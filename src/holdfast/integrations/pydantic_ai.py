@@ -67,9 +67,7 @@ class HoldfastConversationStore(ConversationStore):
     forking from them. Erase what must be gone (docs/erasure.md). Every earlier record stays too: `history`.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of conversations for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
     """
 
@@ -132,8 +130,8 @@ class HoldfastConversationStore(ConversationStore):
 
     async def history(self, conversation_id: str) -> list[ConversationRecord]:
         """A conversation's record as it was after each save, newest first: their `head_id` leads to what it held."""
-        found = await settled(self._records.history, segment(conversation_id), agent=self._place.whose)
-        return [_record(each.value) for each in found if isinstance(each.value, Record)]
+        key = segment(conversation_id)
+        return await settled(lambda: [_record(kept) for kept, _ in self._place.past(self._records, key)])
 
     def close(self) -> None:
         """Closes the place, if it was opened here."""

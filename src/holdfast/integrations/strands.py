@@ -8,6 +8,7 @@ The one door to the SDK.
 from __future__ import annotations
 
 import builtins
+import copy
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -34,21 +35,33 @@ class HoldfastStorage(Storage[str, str]):
     `StorageError`, with ours as its cause.
 
     Args:
-        where: a node directory, a hub's address, or a store or hub that is open.
-        agent: who writes; needed for a directory and a hub's address.
-        shared: one set of keys for all machines, decided by the hub; None: so at a hub, and not on a node.
+        where, agent, shared: where they are kept; see `Place`.
         collection: the name under which they are kept.
+        search_strategy: what finds in place of Strands' search for words; it hears of each write.
     """
 
     def __init__(
-        self, where: Where, *, agent: str | None = None, shared: bool | None = None, collection: str = COLLECTION
+        self,
+        where: Where,
+        *,
+        agent: str | None = None,
+        shared: bool | None = None,
+        collection: str = COLLECTION,
+        search_strategy: Any = None,
     ) -> None:
         self.bodies = Bodies(Place(where, agent=agent, shared=shared), collection)
         self._prefix = ""
+        self._strategy = search_strategy
 
     async def write(self, key: str, data: bytes) -> None:
         """Stores bytes in place of those under the key."""
-        await self._settled(self.bodies.put, self._prefix + _key(key), data)
+        normal = _key(key)
+        await self._settled(self.bodies.put, self._prefix + normal, data)
+        if self._strategy is not None:
+            try:
+                await self._strategy.index(self, normal, data)
+            except Exception as error:
+                raise StorageError(f"{key!r:.200} is stored, but its search strategy did not take it") from error
 
     async def read(self, key: str, *, at: Any = None) -> bytes | None:
         """The bytes under a key; None if there are none.
@@ -75,14 +88,16 @@ class HoldfastStorage(Storage[str, str]):
         return [each.revision for each in found]
 
     async def search(self, query: str) -> builtins.list[StorageSearchResult]:
-        """What Strands' own search finds below this prefix, best first."""
+        """What the search strategy, or Strands' own search, finds below this prefix, best first."""
+        if self._strategy is not None:
+            found: builtins.list[StorageSearchResult] = await self._strategy.search(self, query)
+            return found
         return await super().search(query)
 
     def namespace(self, prefix: str) -> HoldfastStorage:
         """The same place, below a prefix."""
         below = _normal(prefix).strip("/")
-        made = HoldfastStorage.__new__(HoldfastStorage)
-        made.bodies = self.bodies
+        made = copy.copy(self)  # with whatever a subclass has besides
         made._prefix = f"{self._prefix}{below}/" if below else self._prefix
         # By this Strands knows that nobody need set it apart again.
         made._namespaced = getattr(_strands, "_NAMESPACED", None)  # type: ignore[attr-defined]
@@ -100,8 +115,10 @@ class HoldfastStorage(Storage[str, str]):
 
 
 def _normal(key: str) -> str:
-    if "\\" in key or ".." in key.split("/"):
-        raise StorageError(f"Invalid storage key {key!r:.200}: no backslashes, and no '..' between slashes")
+    if "\\" in key:
+        raise StorageError(f"Invalid storage key {key!r:.200}: backslashes are not allowed")
+    if ".." in key.split("/"):
+        raise StorageError(f"Invalid storage key {key!r:.200}: '..' path segments are not allowed")
     return re.sub(r"/+", "/", key)
 
 

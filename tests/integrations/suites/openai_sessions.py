@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import agents
-import pytest
 from agents.memory.session_settings import coerce_session_settings
+from holdfast_nodes import node
 
-from holdfast import Store
 from holdfast.integrations.openai import HoldfastSession
-from holdfast.node.directory import Limits
-
-OPEN: list[tuple[Store, tempfile.TemporaryDirectory[str] | None]] = []
 
 
 class Ours(HoldfastSession):
@@ -29,10 +23,7 @@ class Ours(HoldfastSession):
         messages_table: str = "",
         session_settings: Any = None,
     ) -> None:
-        directory = tempfile.TemporaryDirectory() if str(db_path) == ":memory:" else None
-        place = directory.name if directory else Path(f"{db_path}.node")
-        self._store = Store(place, "suite", hub=[], limits=Limits(scan_s=0))
-        OPEN.append((self._store, directory))
+        self._store = node(None if str(db_path) == ":memory:" else Path(f"{db_path}.node"))
         settings = coerce_session_settings(session_settings) if session_settings is not None else None
         super().__init__(session_id, self._store, session_settings=settings)
 
@@ -42,13 +33,3 @@ class Ours(HoldfastSession):
 
 
 agents.SQLiteSession = Ours  # type: ignore[misc, assignment]
-
-
-@pytest.fixture(autouse=True)
-def _stores_are_closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        store, directory = OPEN.pop()
-        store.close()
-        if directory is not None:
-            directory.cleanup()

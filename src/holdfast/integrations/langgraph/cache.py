@@ -127,7 +127,8 @@ class _AtHub:
         return found
 
     def put(self, namespace: Namespace, key: str, row: dict[str, Any], ttl: int | None) -> None:
-        self._hub.cache.set(self._key(namespace, key), row, ttl=ttl)
+        # A hub keeps nothing for no time; what the row says of its end counts.
+        self._hub.cache.set(self._key(namespace, key), row, ttl=None if ttl is None else max(ttl, 1))
 
     def clear(self, namespaces: Sequence[Namespace] | None) -> None:
         for name in [""] if namespaces is None else [_name(namespace, "") for namespace in namespaces]:

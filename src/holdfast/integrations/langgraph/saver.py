@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from holdfast import clock
 from holdfast.corpus.search import WORDS
@@ -23,6 +23,7 @@ from holdfast.integrations.langgraph.packing import packed, unpacked
 from holdfast.integrations.langgraph.rows import Rows
 from holdfast.integrations.langgraph.serde import StrictSerializer
 from holdfast.integrations.langgraph.threads import Found, Threads
+from holdfast.integrations.place import Closing
 from holdfast.log.versions import Version
 from holdfast.node.looking import When
 from holdfast.node.shelf import NodeShelf, first, place_of
@@ -34,7 +35,7 @@ Config = Any
 """LangChain's RunnableConfig."""
 
 
-class HoldfastSaver(BaseCheckpointSaver):
+class HoldfastSaver(Closing, BaseCheckpointSaver):
     """Keeps the checkpoints of graphs: every step of every thread, at the cost of what the step changed.
 
         graph = builder.compile(checkpointer=HoldfastSaver("./node"))
@@ -327,18 +328,6 @@ class HoldfastSaver(BaseCheckpointSaver):
     def close(self) -> None:
         """Closes what was opened here (not a Store or Hub that was handed in); a second close is fine."""
         self._place.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await asyncio.to_thread(self.close)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

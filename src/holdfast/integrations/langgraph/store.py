@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from holdfast.corpus.search import WORDS
 from holdfast.errors import HoldfastError, NotFound, UsageError
@@ -27,6 +27,7 @@ from holdfast.integrations.langgraph.door import (
 )
 from holdfast.integrations.langgraph.items import Kept
 from holdfast.integrations.langgraph.vectors import from_text, scores, to_text
+from holdfast.integrations.place import Closing
 from holdfast.log.versions import Version
 from holdfast.node.shelf import OVER, NodeShelf, every, others_under, place_of
 
@@ -39,7 +40,7 @@ Puts = dict[tuple[tuple[str, ...], str], Any]
 Vectors = dict[str, Sequence[float]]
 
 
-class HoldfastStore(BaseStore):
+class HoldfastStore(Closing, BaseStore):
     """Keeps what agents know beyond a thread: dictionaries by key, in namespaces.
 
         graph = builder.compile(checkpointer=HoldfastSaver(node), store=HoldfastStore(node))
@@ -184,18 +185,6 @@ class HoldfastStore(BaseStore):
         """Ends the sweeping, and closes what was opened here (not what was handed in); a second close is fine."""
         self.stop_ttl_sweeper(timeout=1)
         self._place.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await asyncio.to_thread(self.close)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
