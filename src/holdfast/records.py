@@ -66,8 +66,8 @@ _FIXED = struct.Struct(">9s16sBBQQ32sQQ")
 _TAIL = struct.Struct(">16s32s")
 _REF = struct.Struct(">32sQ")
 numbers_in_header: Final = struct.Struct(">BBQQ32sQQ").pack
-"""fmt, flags, seq, hlc, base, key_version and payload_len as they lie in a header behind its magic and stream: for those
-who have a header to make of what is in no record yet."""
+"""fmt, flags, seq, hlc, base, key_version and payload_len as they lie in a header behind its magic and stream: for whom
+what he has is no record yet."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

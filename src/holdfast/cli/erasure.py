@@ -115,7 +115,9 @@ def _erase_there(
                 raise
             return [f"what plain clients wrote of it through the hub: {error.message}"]
     document["hub"] = msgspec.to_builtins(found)
-    said.append(f"the hub erased {count_text(found.records, 'record')} and {count_text(found.blobs, 'blob')} of its own")
+    said.append(
+        f"the hub erased {count_text(found.records, 'record')} and {count_text(found.blobs, 'blob')} of its own"
+    )
     return found.left
 
 

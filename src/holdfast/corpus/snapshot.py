@@ -60,7 +60,7 @@ class Snapshot:
             yield from map(stored, rows)
 
     def rows(self) -> Iterator[list[Any]]:
-        """Every record as its row of `COLUMNS` lies there, some hundred at a time; behind them where, in an agent's file,
+        """Every record as its row of `COLUMNS` lies there, some hundred at a time; behind them where in an agent's file
         the message before it is.
         """
         return self._lots(f"{COLUMNS}, {0 if self._corpus.hub else 'r.back'}", 0, 1 << 62)

@@ -191,7 +191,7 @@ class SqliteTransaction(SqlTransaction):
         self._many(f"INSERT INTO {table}({columns}) VALUES({','.join('?' * len(rows[0]))})", rows)
 
     def put_state(self, rows: Sequence[tuple[int, int, str, int, int]]) -> None:
-        """Names newest versions: agent, collection, key, pos, and pos of what hides it; for whoever writes a log anew."""
+        """Names newest versions (agent, collection, key, pos, pos of what hides it), for whoever writes a log anew."""
         self._many(_STATE, rows)
 
     def forget(self) -> None:

@@ -101,7 +101,7 @@ class Erasing:
             self._noted = True
 
     def own(self, tx: SqlTransaction, erasure: Erasure) -> Gone:
-        """Takes away what one erasure of the hub's own names, in the transaction that is to say so; `tend` does the rest."""
+        """Takes away what an erasure of the hub's own names, in the transaction that says so; `tend` does the rest."""
         if self._stale:
             self._look(tx)
         gone = blank(tx, [erasure])

@@ -1,8 +1,8 @@
 """Erasing what lies in the hub's own streams: what plain clients wrote is in no node's log, so no node can erase it.
 
 A subject is whom a session names as its user: all of such sessions goes, messages, states, artifacts with their bytes,
-and the figures that name them. A session goes first by a deletion that all see, so that nobody adds to it meanwhile; then
-each lot of records is named by a redact record of its own stream, in the transaction that takes the bodies away. What is
+and the figures that name them. A session goes first by a deletion that all see, so that nobody adds to it meanwhile;
+then each lot of records is named by a redact record of its own stream, as the bodies are taken away. What is
 left of them (blobs, words, pages of the WAL) the hub removes behind the commit, as of every erasure (`erasing`).
 """
 
@@ -194,7 +194,9 @@ class OwnErasing:
             (draft,) = drafts_of((), lot, reason)
             erasure = Erasure(stream, frozenset(), frozenset(lot), reason)
             ready = await core.read(functools.partial(core.own.ready, log, draft))
-            gone.add(await core.own.write(agent, functools.partial(self._carry_out, erasure, ready), size=len(draft.payload)))
+            gone.add(
+                await core.own.write(agent, functools.partial(self._carry_out, erasure, ready), size=len(draft.payload))
+            )
         return gone
 
     def _carry_out(self, erasure: Erasure, ready: Callable[[Any], list[Stored]], desk: Desk) -> Gone:

@@ -83,5 +83,3 @@ def _tell(home: Path, outcome: Outcome, by: Actor | None) -> None:
     act = Act(by=by or acts.by_machine(), what=acts.REPAIR, about="the hub's files", detail=detail)
     with contextlib.suppress(HoldfastError), contextlib.closing(SqliteTokens(home)) as store:
         acts.try_to_tell(store.acts, act)
-
-

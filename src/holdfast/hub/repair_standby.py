@@ -1,4 +1,4 @@
-"""What a hub's standby gives back: it says how far it holds each stream, and brings what a file that is made anew lacks.
+"""What a hub's standby gives back: it says how far it holds each stream, and brings what a file made anew lacks.
 
 Nothing of it is believed. What it brings goes the way that all goes which one hub takes from another (`follow`): every
 stretch ends at a head that its writer signed, the hub's own streams at heads that this hub signed itself.

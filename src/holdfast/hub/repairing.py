@@ -1,7 +1,7 @@
 """The bench on which a hub's file is put right: what is damaged, what proves that, and what may be done about it.
 
-Each step is a method that another kind of place may do its own way: a hub's directory is repaired here, a hub's database
-in `repair_database`.
+Each step is a method that another kind of place may do its own way: a hub's directory is repaired here, a database
+of a hub in `repair_database`.
 """
 
 from __future__ import annotations
@@ -424,7 +424,7 @@ class Bench:
                     self.wrong_blobs.setdefault(digest, size)
 
     def _check_owed(self, corpus: SqliteCorpus) -> None:
-        """Whether the standby brought what it said that it holds of this hub's own streams; without a word to give it up.
+        """Whether the standby brought what it holds of this hub's own streams, unless that may be given up.
 
         Raises:
             IntegrityError: it did not.

@@ -56,8 +56,8 @@ def operations(core: Core) -> Iterator[Operation]:
 class EraseWork:
     """POST /v1/erase: takes bodies away for good, with a signed record that says so; history goes on proving itself.
 
-    What nodes have shipped only they can erase (`holdfast erase` there); `left` says how much of that there is, and what
-    else is not reached. Asked again, it goes on where it was cut off.
+    What nodes have shipped only they can erase (`holdfast erase` there); `left` says how much of that there is, and
+    what else is not reached. Asked again, it goes on where it was cut off.
     """
 
     def __init__(self, erasing: OwnErasing) -> None:

@@ -1,11 +1,12 @@
 """The short way through records that are in order: what a scan asks of each, asked of the row as it lies in its table.
 
 Nearly every row is as it should be, and to take it apart into a record first costs more than to prove it. So a row is
-held against the checks as it comes: its payload has the length and the hash that the header says, the header behind the
-link before it gives its link, number, position and stamp follow, and it replaces the newest version of its key. A row
-of which any of this cannot be said, for whatever reason, and each with a part of its own to play (erasures, rotations,
-deletions by prefix, prunes, merges, blobs, the first of a chain, signed heads) goes the long way (`Walk.see`), which alone
-makes findings. What is proven is the same on both; tests hold one against the other over every fault they know.
+held against the checks as it comes: its payload has the length and the hash that the header says, the header behind
+the link before it gives its link, number, position and stamp follow, and it replaces the newest version of its key. A
+row of which any of this cannot be said, for whatever reason, and each with a part of its own to play (erasures,
+rotations, deletions by prefix, prunes, merges, blobs, the first of a chain, signed heads) goes the long way
+(`Walk.see`), which alone makes findings. What is proven is the same on both; tests hold one against the other over
+every fault they know.
 """
 
 from __future__ import annotations
@@ -82,7 +83,13 @@ class Quick:
 
     def take(self, rows: Sequence[Any]) -> None:
         """Proves rows as `Snapshot.rows` gives them, in their order."""
-        walk, places, latest, tips, passed = self._walk, self._places, self._walk.latest, self._walk.tips, self._walk.passed
+        walk, places, latest, tips, passed = (
+            self._walk,
+            self._places,
+            self._walk.latest,
+            self._walk.tips,
+            self._walk.passed,
+        )
         hub, begin, newest, size = walk.corpus.hub, walk.begin, self._newest, 0
         for row in rows:
             # fmt: off
@@ -139,7 +146,7 @@ class Quick:
         walk.bytes += size
 
     def _learn(self, row: Any, stored: Stored) -> None:
-        """Keeps what the numbers in a row stand for, for those behind it; of what the long way alone can judge, nothing."""
+        """Keeps what the numbers in a row stand for, unless only the long way can judge such rows."""
         walk, record = self._walk, stored.record
         number = stored.branch if walk.single is None else walk.single
         line = walk.lines.get(number)

@@ -26,6 +26,7 @@ from holdfast.integrity.verdict import ORPHAN_GRACE_S as ORPHAN_GRACE_S
 from holdfast.integrity.verdict import Acked as Acked
 from holdfast.integrity.verdict import Outside as Outside
 from holdfast.integrity.verdict import Scan as Scan
+from holdfast.integrity.walk import BLOB as BLOB
 from holdfast.integrity.walk import RESTORE, Walk
 from holdfast.log.anchor import Mark
 

@@ -1,6 +1,6 @@
 """Writes an agent's log anew from the segments of a backup: the rows at once, and what is derived of them at the end.
 
-A log of its own has one chain, so what its tables say follows from the rows alone: which version of a key is the newest,
+A log of its own has one chain, so what its tables say follows from the rows: which version of a key is the newest,
 what a deletion by prefix hides, which message came before. The scan behind it derives all of that once more, by itself.
 """
 
@@ -45,8 +45,12 @@ class OwnLog:
         self._numbers: dict[tuple[int, str, str, str], tuple[int, int, int, int]] = {}
         self._newest: dict[tuple[int, int], dict[str, int]] = {}  # the pos of each key; negative: it is a deletion
         self._back = 0  # the newest message
-        self.heads: dict[int, Mark] = {}
+        self._ends: dict[int, tuple[int, bytes]] = {}
+
+    @property
+    def heads(self) -> dict[int, Mark]:
         """Where each branch ends, as far as it was written."""
+        return {branch: Mark(*end) for branch, end in self._ends.items()}
 
     def recall(self, tx: Any) -> None:
         """Reads what an attempt that was broken off has written."""
@@ -57,7 +61,7 @@ class OwnLog:
         row = tx.sql("SELECT iif(coll=1, pos, back) FROM rec ORDER BY pos DESC LIMIT 1").fetchone()
         self._back = row[0] if row else 0
         for branch, seq, link in tx.sql("SELECT branch, seq, link FROM rec ORDER BY pos"):
-            self.heads[branch] = Mark(seq, bytes(link))
+            self._ends[branch] = seq, bytes(link)
 
     def write(self, tx: Any, segment: Segment, after: int, stop: int) -> None:
         """Writes the records of a segment between two positions.
@@ -66,7 +70,8 @@ class OwnLog:
             IntegrityError: they are not the records of one log.
         """
         rows, tags, scopes, gone = list[Any](), list[Any](), list[Any](), set[int]()
-        numbers, newest, erased, pack = self._numbers, self._newest, self._erased, self._corpus.pack
+        numbers, newest, ends, pack = self._numbers, self._newest, self._ends, self._corpus.pack
+        erased, back = self._erased, self._back
         for at, (row, pos, seq, hlc, base, size, digest, link) in enumerate(segment.rows):
             if pos <= after:
                 continue
@@ -90,11 +95,11 @@ class OwnLog:
             before = None if base == ZERO32 else base
             # fmt: off
             rows.append((pos, row.branch, seq, hlc, agent, author, kind, coll, row.key, row.fmt, flags, row.version,
-                         row.prior, before, kid, size, digest, salt, link, packing, why, body, self._back))
+                         row.prior, before, kid, size, digest, salt, link, packing, why, body, back))
             # fmt: on
-            self.heads[row.branch] = Mark(seq, link)
+            ends[row.branch] = seq, link
             if row.collection == MESSAGES:
-                self._back = pos
+                back = pos
                 if body is not None and not flags & BLOB:
                     tags += _tags(segment, at)
             if flags & _SAYS:
@@ -102,6 +107,7 @@ class OwnLog:
                     scopes.append((agent, coll, row.key, pos))
                 else:
                     newest.setdefault((agent, coll), {})[row.key] = -pos if flags & TOMBSTONE else pos
+        self._back = back
         told = segment.beside.get("tag", ())
         tags += [(k, v, pos) for k, v, pos in told if after < pos <= stop and not (pos in gone and k in QUOTES)]
         for table, columns, made in (("rec", _COLUMNS, rows), ("scope", "agent, coll, prefix, pos", scopes)):

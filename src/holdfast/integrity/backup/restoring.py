@@ -41,6 +41,7 @@ FINDINGS_SHOWN: Final = 5
 WAL_PAGES: Final = 16_384
 """64 MiB of write-ahead log before they are moved into the file: what is written again and again is moved once."""
 CACHE_KIB: Final = 32_768
+READER_CACHE_KIB: Final = 4_096  # what proves it reads everything once
 AHEAD: Final = 2
 """Segments that are fetched before they are needed: a few MB."""
 
@@ -232,6 +233,7 @@ class _Part:
         corpus = SqliteCorpus(path, hub=tables.kind == HUB, cache_kib=CACHE_KIB)
         try:
             corpus.engine.watch_wal(WAL_PAGES)
+            corpus.engine.reader_cache_kib = READER_CACHE_KIB
             replay = Replay(corpus, tables, self.erased, stop)
             if corpus.meta(_DONE) is None:
                 after = replay.begin()

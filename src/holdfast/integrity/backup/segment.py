@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +31,8 @@ from holdfast.corpus.tags import ROW_FIRST
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.log.drafts import tags_of
 from holdfast.records import (
-    MAGIC,
+    LINK_PREFIX,
+    PAYLOAD_PREFIX,
     ZERO16,
     ZERO32,
     Record,
@@ -40,6 +42,7 @@ from holdfast.records import (
     numbers_in_header,
     payload_hash,
 )
+from holdfast.records import MAGIC as HEADER
 from holdfast.wire import Mark
 
 MAGIC: Final = b"hf/seg/1\0"
@@ -211,43 +214,48 @@ def _whole(found: _Content) -> Segment:
     starts = {start.branch: start for start in found.starts}
     if any(len(start.stream) != 16 or len(start.link) != 32 for start in found.starts):
         raise IntegrityError("a damaged segment: a stream or a link of another length")
-    ends = {start.branch: Mark(start.seq, start.link) for start in found.starts}
-    rows = list(_proven(found.rows, starts, ends))
+    marks = {start.branch: (start.seq, start.link) for start in found.starts}
+    rows = list(_proven(found.rows, starts, marks))
+    ends = {branch: Mark(*mark) for branch, mark in marks.items()}
     if rows and not found.first <= rows[0][1] <= rows[-1][1] <= found.last:
         raise IntegrityError("a damaged segment: rows beyond the positions that it speaks for")
     return Segment(first=found.first, last=found.last, starts=starts, ends=ends, rows=rows, beside=found.beside)
 
 
-def _proven(rows: Iterable[Row], starts: Mapping[int, Start], ends: dict[int, Mark]) -> Iterator[Proven]:
-    """The rows, each with what it leaves out; `ends` goes along with them."""
+def _proven(rows: Iterable[Row], starts: Mapping[int, Start], marks: dict[int, tuple[int, bytes]]) -> Iterator[Proven]:
+    """The rows, each with what it leaves out; `marks` says where each branch stands, and goes along with them."""
     links: dict[int, bytes] = {}
     pos = hlc = 0
     for row in rows:
         start, payload = starts.get(row.branch), row.payload
         if start is None or row.pos < 1:
             raise IntegrityError("a damaged segment: a row of no branch, or out of order")
-        for width, field in ((32, row.base), (16, row.kid), (32, row.hash), (32, row.link)):
-            if field is not None and len(field) != width:  # the header would pad it, or cut it off
-                raise IntegrityError("a damaged segment: a hash or a link of another length")
+        base, kid, link = row.base, row.kid, row.link
+        if (
+            (base is not None and len(base) != 32)
+            or (kid is not None and len(kid) != 16)
+            or (link is not None and len(link) != 32)
+            or (row.hash is not None and len(row.hash) != 32)
+        ):  # the header would pad it, or cut it off
+            raise IntegrityError("a damaged segment: a hash or a link of another length")
         if payload is not None:
-            size, digest = len(payload), payload_hash(row.salt, payload)
+            size, digest = len(payload), sha256(b"".join((PAYLOAD_PREFIX, row.salt, payload))).digest()
         elif row.len is None or row.hash is None:
             raise IntegrityError("a damaged segment: a row without a payload says nothing of it")
         else:
             size, digest = row.len, row.hash
-        pos, hlc, before = pos + row.pos, hlc + row.hlc, ends[row.branch]
-        seq = before.seq + 1 if row.seq is None else row.seq
-        base = links.get(row.prior, ZERO32) if row.base is None else row.base
-        link = row.link
+        pos, hlc, (seq, before) = pos + row.pos, hlc + row.hlc, marks[row.branch]
+        seq = seq + 1 if row.seq is None else row.seq
+        if base is None:
+            base = links.get(row.prior, ZERO32)
         if link is None:
             key = row.key.encode()
             numbers = numbers_in_header(row.fmt, row.flags, seq, hlc, base, row.version, size)
             names = names_in_header(row.kind, row.author, row.collection)
-            width_of_key = len(key).to_bytes(2, "big")
-            head = (MAGIC, start.stream, numbers, names, width_of_key, key, row.kid or ZERO16, digest)
-            link = next_link(before.link, b"".join(head))
+            head = (HEADER, start.stream, numbers, names, len(key).to_bytes(2, "big"), key, kid or ZERO16, digest)
+            link = sha256(b"".join((LINK_PREFIX, before, sha256(b"".join(head)).digest()))).digest()
         links[pos] = link
-        ends[row.branch] = Mark(seq, link)
+        marks[row.branch] = seq, link
         yield row, pos, seq, hlc, base, size, digest, link
 
 
