@@ -57,7 +57,7 @@ class Room:
 # Where it matters what the hub lies in: everything that one of these modules asks, and what is written in batches.
 ON_BOTH = {
     *("test_ingest", "test_reads", "test_erasing", "test_sync_endpoints", "test_feed", "test_mail", "test_index"),
-    *("test_storage_sessions", "test_storage_metrics", "test_storage_artifacts"),
+    *("test_storage_sessions", "test_storage_metrics", "test_storage_artifacts", "test_own_erasing"),
 }
 ON_BOTH_TOO = {
     "test_a_batch_has_a_verdict_for_each_and_later_ones_see_what_earlier_ones_wrote",

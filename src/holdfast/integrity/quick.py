@@ -156,7 +156,7 @@ class Quick:
             return
         keys = walk.state.setdefault((stored.agent, record.collection), {})
         names = names_in_header(record.kind, record.author, record.collection)
-        start, signed = MAGIC + record.stream, self._signed.get(number, frozenset())
+        start, signed = MAGIC + record.stream, self._signed.get(number, set())
         listed = walk.found_by.wants(stored.branch, record.collection)
         place = line, number, start, names, keys, signed, listed
         self._places[row[1], row[4], row[5], row[6], row[7]] = place

@@ -42,7 +42,7 @@ class OwnLog:
 
     def __init__(self, corpus: SqliteCorpus, erased: set[bytes]) -> None:
         self._corpus, self._erased = corpus, erased
-        self._numbers: dict[tuple[int, str, str, str], tuple[int, int, int, int]] = {}
+        self._numbers: dict[tuple[int, str, str, str], tuple[int, ...]] = {}
         self._newest: dict[tuple[int, int], dict[str, int]] = {}  # the pos of each key; negative: it is a deletion
         self._back = 0  # the newest message
         self._ends: dict[int, tuple[int, bytes]] = {}
@@ -89,7 +89,7 @@ class OwnLog:
             ids = numbers.get(names)
             if ids is None:
                 texts = segment.starts[row.branch].agent, row.author, row.kind, row.collection
-                ids = numbers[names] = tuple(map(tx.name, texts))  # type: ignore[assignment]
+                ids = numbers[names] = tuple(map(tx.name, texts))
             agent, author, kind, coll = ids
             kid = None if row.kid == ZERO16 else row.kid
             before = None if base == ZERO32 else base
