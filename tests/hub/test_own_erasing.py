@@ -116,7 +116,12 @@ def test_a_subject_is_erased_from_the_hubs_own_streams_and_nobody_else(room: Roo
 
 def test_a_session_or_what_an_agent_wrote_is_erased_alone(room: Room) -> None:
     told = Told(room.client)
-    wrong: list[dict[str, str]] = [{}, {"subject": "a", "session": "b"}, {"collection": "x"}, {"agent": "a", "key": "k"}]
+    wrong: list[dict[str, str]] = [
+        {},
+        {"subject": "a", "session": "b"},
+        {"collection": "x"},
+        {"agent": "a", "key": "k"},
+    ]
     assert [told.erase(**asked).status_code for asked in wrong] == [400] * len(wrong)
     assert told.erase(session="session_one").json()["records"] == 17
     assert len(room.get("/storage/history", session_id="session_two")) == 12
@@ -170,7 +175,11 @@ def test_no_byte_stays_and_an_old_backup_brings_none_back(tmp_path: Path) -> Non
 def test_a_standby_erases_it_too_and_the_right_to_erase_is_asked_for(tmp_path: Path) -> None:
     hub = HubProcess(tmp_path / "hub", token="operators-secret-token", scan_s=0)
     standby = HubProcess(
-        tmp_path / "standby", follow=hub.url, follow_token="operators-secret-token", token="another-secret-token", scan_s=0
+        tmp_path / "standby",
+        follow=hub.url,
+        follow_token="operators-secret-token",
+        token="another-secret-token",
+        scan_s=0,
     )
     try:
         secret = os.urandom(16).hex()

@@ -14,11 +14,11 @@ from pathlib import Path
 from holdfast.errors import HoldfastError
 from holdfast.hub import acts
 from holdfast.hub.acts import Act, Actor
+from holdfast.hub.repair_parts import FILE as FILE
+from holdfast.hub.repair_parts import Tools as Tools
+from holdfast.hub.repair_parts import is_on_course as is_on_course
 from holdfast.hub.repairing import CLEAN as CLEAN
-from holdfast.hub.repairing import FILE as FILE
 from holdfast.hub.repairing import Bench
-from holdfast.hub.repairing import Tools as Tools
-from holdfast.hub.repairing import is_on_course as is_on_course
 from holdfast.hub.tokens import SqliteTokens
 from holdfast.integrity.recovery import Outcome, Plan, Policy
 

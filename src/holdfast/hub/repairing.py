@@ -11,17 +11,17 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from holdfast.clock import AHEAD_MS_MAX, SYSTEM, Clock, millis, to_iso
-from holdfast.corpus import SqliteCorpus
+from holdfast.clock import AHEAD_MS_MAX, millis, to_iso
+from holdfast.corpus import SqlCorpus, SqliteCorpus
 from holdfast.disk import sync_directory
 from holdfast.errors import HoldfastError, IntegrityError, NodeFull, UsageError
 from holdfast.hub.directory import take
+from holdfast.hub.repair_parts import FILE, Base, Owed, Tools, holder, is_on_course, referred_blobs, step
 from holdfast.hub.repair_standby import Standby, read_own_keys, refill
 from holdfast.integrity import incidents, rebuild
 from holdfast.integrity.backup import HUB, BackupSource, Moment, Part, Repository, restore
@@ -48,49 +48,9 @@ from holdfast.integrity.scan import FINDINGS_MAX, Scan, verify_corpus
 from holdfast.log.erasure import erasures, reapply
 from holdfast.objects import BlobFiles
 from holdfast.objects.opening import open_store
-from holdfast.seal import KeyRing
 from holdfast.wire import Mark
 
-FILE: Final = "hub.db"
 CLEAN: Final = "hub.clean"
-
-
-class Tools(msgspec.Struct, frozen=True, kw_only=True):
-    """What a repair works with.
-
-    Attributes:
-        backups: addresses of repositories of this hub's backups.
-        ring: the keys of those that are sealed.
-        signer: whose backups they must be (a public key in hex); empty: this hub's.
-        clock: the time.
-        standby: a hub that followed this one, and holds what it held.
-        free: how many bytes the disk of a path has left.
-    """
-
-    backups: Sequence[str] = ()
-    ring: KeyRing | None = None
-    signer: str = ""
-    standby: Standby | None = None
-    clock: Clock = SYSTEM
-    free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
-
-
-class Owed(msgspec.Struct, frozen=True):
-    """Where a branch of the hub's own ended, by what its damaged file says: something that must not be gone."""
-
-    stream: bytes
-    inc: bytes
-    mark: Mark
-
-
-class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """The backup that is built on: its repository, its name, up to which position it reaches, and its heads."""
-
-    repository: Repository
-    name: str
-    pos: int
-    records: int
-    heads: dict[int, Mark]
 
 
 class Bench:
@@ -101,7 +61,8 @@ class Bench:
     ) -> None:
         self.home, self.tools, self.policy, self.make = home, tools, policy, make
         self.served, self.keep = served, keep
-        self.file, self.blobs = home / FILE, BlobFiles(home / "blobs")
+        self.file = home / FILE
+        self.blobs: Any = BlobFiles(home / "blobs")
         self.base: Base | None = None
         self.tail = tails.Tail(after=0, upto=0)
         self.part: Part | None = None
@@ -128,6 +89,8 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.tools.standby is not None:
+            self.tools.standby.close()
         if self.part is not None:
             self.part.corpus.close()
         self._stack.close()
@@ -135,8 +98,9 @@ class Bench:
     # -- looking ------------------------------------------------------------------------------------------------
 
     def look(self) -> Plan:
+        """What is damaged, what can be done, and what stands against it."""
         found = Plan(logs=1)
-        scan = self._scan(found)
+        scan = self.scan(found)
         self.rebuilds = self.part is None or any(each.check != BLOB_SCRUB for each in found.findings)
         self._reach(found)
         self._reach_standby(found)
@@ -146,7 +110,7 @@ class Bench:
         self._plan_blobs(found)
         return found
 
-    def _scan(self, found: Plan) -> Scan:
+    def scan(self, found: Plan) -> Scan:
         """Proves a copy of the file; what cannot be opened is found, too."""
         from holdfast.sqlite import doctor
 
@@ -166,14 +130,15 @@ class Bench:
             if (self.home / "keys.db").exists() and not corpus.one("SELECT count(*) FROM lineage")[0]:
                 what = f"{FILE} knows of no generation, and this hub was served: it was emptied, or is another file"
                 found.findings.append(Finding("version", "", 0, what))
-            self._note_blobs(corpus)
+            self.note_blobs(corpus)
         except HoldfastError as error:
             found.findings.append(Finding("page", "", 0, f"{FILE} cannot be read: {error.message}"))
         return scan
 
-    def _note_blobs(self, corpus: SqliteCorpus) -> None:
+    def note_blobs(self, corpus: SqlCorpus) -> None:
+        """Remembers the blobs that records refer to and that are not here, or are rotten."""
         with contextlib.suppress(HoldfastError):
-            for digest, size in _referred(corpus):
+            for digest, size in referred_blobs(corpus):
                 if not self.blobs.verify(digest):
                     self.wrong_blobs[digest] = size
 
@@ -256,9 +221,10 @@ class Bench:
         raise UsageError("none of its backups is of what this hub is now", hint="it was put back since they were made")
 
     def _keys(self) -> list[bytes]:
-        return [bytes(row[0]) for row in self._key_rows()]
+        return [bytes(row[0]) for row in self.key_rows()]
 
-    def _key_rows(self) -> list[Any]:
+    def key_rows(self) -> list[Any]:
+        """The hub's keys, as rows; none where they cannot be read."""
         try:
             return read_own_keys(self.home)
         except HoldfastError:
@@ -272,10 +238,10 @@ class Bench:
         check = found.findings[0].check if found.findings else "page"
         if base is not None:
             source = f"backup {base.repository.store.name} {base.name}"
-            found.steps.append(_step(check, BACKUP_RESTORE, 1, base.pos, source, base.records))
+            found.steps.append(step(check, BACKUP_RESTORE, 1, base.pos, source, base.records))
         if tail.upto > tail.after:
             own = "its own records"
-            found.steps.append(_step(check, CHECKSUM_MATCH, tail.after + 1, tail.upto, own, tail.upto - tail.after))
+            found.steps.append(step(check, CHECKSUM_MATCH, tail.after + 1, tail.upto, own, tail.upto - tail.after))
         self._refuse(found, scan)
 
     def _refuse(self, found: Plan, scan: Scan) -> None:
@@ -285,7 +251,7 @@ class Bench:
             self.refills, self.owed = self.standby is not None, self._find_owed(whole)
             if self._is_brought(self.owed, found) and self.standby is not None:
                 count = tail.last - whole
-                found.steps.append(_step("page", REFETCH, whole + 1, tail.last, self.standby.name, count))
+                found.steps.append(step("page", REFETCH, whole + 1, tail.last, self.standby.name, count))
             else:
                 self._give_up(found, whole)
         bad = len(scan.findings) + scan.left_out
@@ -332,7 +298,7 @@ class Bench:
     def _plan_blobs(self, found: Plan) -> None:
         bare = 0
         for digest, size in self.wrong_blobs.items():
-            source = _holder(self.sources, digest, size)
+            source = holder(self.sources, digest, size)
             bare += source is None
             found.steps.append(
                 Step(
@@ -354,6 +320,7 @@ class Bench:
     # -- doing --------------------------------------------------------------------------------------------------
 
     def work(self, found: Plan) -> Outcome:
+        """Does what a plan says, as far as nothing stands against it."""
         outcome = Outcome(plan=found)
         if found.sound:
             return outcome
@@ -368,16 +335,16 @@ class Bench:
         begun = time.perf_counter()
         said = [str(each) for each in found.findings[:20]]
         try:
-            incident = incidents.freeze(self.file, {"findings": said}, [self.home / CLEAN])
+            incident = self.freeze(said)
         except (NodeFull, OSError) as error:
             found.refusals.append(Refusal("no quarantine copy", str(error), "free space on this disk"))
             return
         against = [each for each in found.refusals if each.rule != "loses a value"]
-        line: dict[str, Any] = {"incident": incident.name, "part": FILE, "findings": said}
+        line: dict[str, Any] = {"incident": incident, "part": FILE, "findings": said}
         line |= {"steps": [msgspec.structs.asdict(each) for each in found.steps[:50]], "tool": incidents.tool()}
         if against:
             line |= {"outcome": "refused", "refusals": [str(each) for each in against]}
-            (incident / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(line), indent=1))
+            self.report(incident, line)
         else:
             try:
                 line |= {"outcome": "repaired", **self._mend()}
@@ -385,7 +352,7 @@ class Bench:
             except (HoldfastError, OSError) as error:
                 line |= {"outcome": "failed", "error": str(error)}
                 found.refusals.append(Refusal("not provable", str(error), "the old files are as they were"))
-        self._note({**line, "seconds": round(time.perf_counter() - begun, 3)}, outcome)
+        self.note({**line, "seconds": round(time.perf_counter() - begun, 3)}, outcome)
 
     def _mend(self) -> dict[str, Any]:
         """Builds the file anew, proves it, and puts it in the old one's place; what it holds, for the evidence."""
@@ -398,7 +365,7 @@ class Bench:
             own = tails.extend(corpus, self.part, self.tail) if self.part is not None else 0
         told: dict[str, Any] = {"own_records": own, "backup": base.name if base else ""}
         if self.refills and self.standby is not None:
-            told |= {"refetched": refill(made, self._key_rows(), self.standby), "source": self.standby.name}
+            told |= {"refetched": refill(made, self.key_rows(), self.standby), "source": self.standby.name}
         with contextlib.closing(SqliteCorpus(made / FILE, hub=True)) as corpus:
             self._take_blobs(corpus, BlobFiles(made / "blobs"))
             reapply(corpus, self.blobs, erasures(corpus))  # what came behind the backup erases in it, too
@@ -415,7 +382,7 @@ class Bench:
         return told
 
     def _take_blobs(self, corpus: SqliteCorpus, restored: BlobFiles) -> None:
-        for digest, size in _referred(corpus):
+        for digest, size in referred_blobs(corpus):
             if not self.blobs.verify(digest):
                 if restored.has(digest):
                     self.blobs.put(iter((restored.read(digest),)), expect=digest)
@@ -450,10 +417,8 @@ class Bench:
         line: dict[str, Any] = {"part": "blob", "expected": digest.hex(), "size": size, "tool": incidents.tool()}
         try:
             if self.blobs.has(digest):
-                line["incident"] = incidents.freeze(
-                    self.home / "blobs", {"blob": digest.hex()}, [self.blobs.path(digest)]
-                ).name
-            source = _holder(self.sources, digest, size)
+                line["incident"] = self.set_aside(digest)
+            source = holder(self.sources, digest, size)
             pieces = source.blob(digest, size) if source is not None else None
             if source is None or pieces is None:
                 line["outcome"] = "nobody has it"
@@ -464,46 +429,24 @@ class Bench:
         except (HoldfastError, OSError) as error:
             line |= {"outcome": "failed", "error": str(error)}
             outcome.plan.refusals.append(Refusal("not provable", str(error), "the old file is as it was"))
-        self._note(line, outcome)
+        self.note(line, outcome)
 
-    def _note(self, line: dict[str, Any], outcome: Outcome) -> None:
+    # -- evidence -----------------------------------------------------------------------------------------------
+
+    def freeze(self, said: list[str]) -> str:
+        """Copies what is damaged aside, before anything is changed; the name of the incident."""
+        return incidents.freeze(self.file, {"findings": said}, [self.home / CLEAN]).name
+
+    def report(self, incident: str, line: dict[str, Any]) -> None:
+        """Keeps beside the copies why nothing was done."""
+        path = self.home / incidents.FOLDER / incident / "report.json"
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(line), indent=1))
+
+    def set_aside(self, digest: bytes) -> str:
+        """Copies a rotten blob aside; the name of the incident."""
+        return incidents.freeze(self.home / "blobs", {"blob": digest.hex()}, [self.blobs.path(digest)]).name
+
+    def note(self, line: dict[str, Any], outcome: Outcome) -> None:
+        """Notes what was tried."""
         incidents.record(self.home, line, self.tools.clock)
         outcome.attempts.append(line)
-
-
-def is_on_course(file: Sequence[tuple[str, int]], backup: Sequence[tuple[str, int]], pos: int) -> bool:
-    """Whether a backup up to a position is a part of a file's own past, or goes on from all of it.
-
-    Args:
-        file: the generations of the file, each with the position that it began behind; empty: nobody can tell.
-        backup: those of the backup.
-        pos: how far the backup reaches.
-    """
-    if not file or not backup:
-        return True
-    names = [gen for gen, _ in file]
-    if backup[-1][0] not in names:
-        return names[-1] in [gen for gen, _ in backup]  # the file is older than the backup
-    following = names.index(backup[-1][0]) + 1
-    return following == len(file) or file[following][1] >= pos
-
-
-def _step(check: str, strategy: str, first: int, last: int, source: str, records: int) -> Step:
-    return Step(
-        agent="", part=FILE, check=check, strategy=strategy, first=first, last=last, source=source, records=records
-    )
-
-
-def _holder(sources: Sequence[BackupSource | Standby], digest: bytes, size: int) -> BackupSource | Standby | None:
-    for source in sources:
-        with contextlib.suppress(HoldfastError, OSError):
-            if source.blob(digest, size) is not None:
-                return source
-    return None
-
-
-def _referred(corpus: SqliteCorpus) -> Iterator[tuple[bytes, int]]:
-    """The blobs that records refer to, with their sizes."""
-    from holdfast.integrity.backup.restoring import referred
-
-    yield from referred(corpus).items()

@@ -24,7 +24,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.clock import millis
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqlCorpus, SqliteCorpus
 from holdfast.disk import sync_directory
 from holdfast.errors import Conflict, IntegrityError, Locked, NotFound
 from holdfast.integrity.backup.making import Told, read_segment
@@ -388,7 +388,7 @@ def _arrived(coming: deque[tuple[SegmentEntry, Future[bytes]]]) -> tuple[Segment
     return entry, content.result()
 
 
-def referred(corpus: SqliteCorpus) -> dict[bytes, int]:
+def referred(corpus: SqlCorpus) -> dict[bytes, int]:
     """The blobs that records refer to, with their sizes in bytes."""
     from holdfast.corpus.rows import COLUMNS
     from holdfast.records import BLOB, read_blob_reference
