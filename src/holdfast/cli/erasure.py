@@ -192,17 +192,20 @@ def import_command(settings: Settings, file: Path) -> None:
 
 @keys_command.command("rotate")
 @click.option("--passphrase", "with_words", is_flag=True, help="wrap with $HOLDFAST_NEW_PASSPHRASE, not a key file")
+@click.option("--keyring", is_flag=True, help="keep the new key in the operating system's keyring, not in a file")
 @click.option("--passphrase-file", metavar="FILE", type=click.Path(path_type=Path),
               help="wrap with the passphrase in FILE, not a key file")  # fmt: skip
 @click.pass_obj
-def rotate_command(settings: Settings, with_words: bool, passphrase_file: Path | None) -> None:
+def rotate_command(settings: Settings, with_words: bool, keyring: bool, passphrase_file: Path | None) -> None:
     """Wrap all keys anew under another key-encryption key. No record is touched."""
     from holdfast.node.configured import reveal
 
     words = os.environ.get("HOLDFAST_NEW_PASSPHRASE") if with_words else reveal(passphrase_file, "passphrase")
+    if keyring and (with_words or passphrase_file):
+        raise UsageError("a passphrase, or the keyring?", hint="one of them")
     if with_words and (not words or passphrase_file):
         hint = "set HOLDFAST_NEW_PASSPHRASE, or give --passphrase-file FILE alone"
         raise UsageError("no new passphrase, or two", hint=hint)
     with settings.directory() as directory:
-        count = directory.vault.rotate(passphrase=words)
+        count = directory.vault.rotate(passphrase=words, keyring=keyring)
     settings.show.result(f"wrapped {count_text(count, 'key')} anew", {"keys": count})
