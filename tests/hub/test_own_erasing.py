@@ -195,6 +195,8 @@ def test_a_standby_erases_it_too_and_the_right_to_erase_is_asked_for(tmp_path: P
         with Hub(hub.url, "operators-secret-token") as at:
             with pytest.raises(UsageError):
                 erase_at_hub(at, subject="p-17", session="session_one")
+            with pytest.raises(NotFound):
+                erase_at_hub(at, agent="researcher", place=("sessions", "session_none"))
             report = erase_at_hub(at, subject="p-17", reason="asked to")
             assert (report.records, report.agents, report.clean) == (3, ["researcher"], True)
             with pytest.raises(NotFound):

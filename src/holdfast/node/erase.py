@@ -193,8 +193,7 @@ def erase_at_hub(
     subject: str = "",
     session: str = "",
     agent: str = "",
-    collection: str = "",
-    key: str | None = None,
+    place: Sequence[str] = (),
     reason: str = "",
 ) -> AtHub:
     """Erases for good what plain clients wrote through a hub; of several hubs each does so in its own streams.
@@ -205,7 +204,8 @@ def erase_at_hub(
         hub: asked with a token that has the scope `admin`.
         subject: whom sessions name as their user: all of these sessions.
         session: the id of one.
-        agent, collection, key: all that was written in this agent's name; only in this collection; only this key.
+        agent: all that was written in this agent's name.
+        place: of that only a collection, or a collection and a key in it.
         reason: stays readable for ever: why, and not about whom.
 
     Raises:
@@ -213,9 +213,9 @@ def erase_at_hub(
         HubUnavailable: a hub does not answer. Asked again, the others have nothing left of it.
         NotFound: no hub has anything of it.
     """
-    asked = {"subject": subject, "session": session, "agent": agent, "collection": collection, "reason": reason}
-    named: dict[str, str] = {name: text for name, text in asked.items() if text}
-    body = msgspec.json.encode(named if key is None else {**named, "key": key})
+    named = {"subject": subject, "session": session, "agent": agent, "reason": reason}
+    asked = {name: text for name, text in named.items() if text} | dict(zip(("collection", "key"), place, strict=False))
+    body = msgspec.json.encode(asked)
     total, nothing = AtHub(), list[NotFound]()
     for each in hub.each:
         try:
