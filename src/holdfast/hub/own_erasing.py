@@ -28,7 +28,7 @@ ROUNDS_MAX: Final = 5
 """So often it is looked whether more was written meanwhile; a client that goes on and on is not waited for."""
 _MARKS: Final = (
     "SELECT r.seq, r.link, s.stream FROM rec r JOIN branch b ON b.id=r.branch JOIN stream s ON s.id=b.stream"
-    " WHERE r.why<>3 AND r.body IS NOT NULL AND r.agent=(SELECT id FROM name WHERE s=?)"
+    " WHERE r.why<>3 AND r.agent=(SELECT id FROM name WHERE s=?)"
 )
 _COLLECTION: Final = " AND r.coll=(SELECT id FROM name WHERE s=?)"
 _SESSIONS_OF: Final = "SELECT DISTINCT id, agent FROM session WHERE {}=? ORDER BY id, agent"
@@ -148,7 +148,7 @@ class OwnErasing:
         return [(row[0], row[1]) for row in self._core.corpus.query(_SESSIONS_OF.format(column), (value,))]
 
     def _look(self, wanted: Wanted, sessions: Sequence[tuple[str, str]]) -> _Found:
-        """What of it still has a body."""
+        """What of it is not erased yet: a body that an archive holds counts as here."""
         corpus, found = self._core.corpus, _Found()
         rows: list[tuple[Any, ...]] = []
         for session, agent in sessions:

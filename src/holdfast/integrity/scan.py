@@ -73,10 +73,10 @@ def verify_corpus(
     finally:
         if beside is not None:
             beside.join()
-    found = beside.words if beside is not None else []
+    found, indexes = beside.found() if beside is not None else ([], [])
     found += _below(corpus, SIZE, "size") if SIZE in on else []
     found += _below(corpus, PAGE, (1, 1 << 32)) if full and PAGE in on else []
-    found += beside.indexes if beside is not None else []
+    found = [*found, *indexes]
     told = frozenset(scan.findings)  # a page that cannot be read is met on several ways
     for finding in dict.fromkeys(found):
         if finding not in told:
@@ -93,10 +93,24 @@ class _Beside(threading.Thread):
         self._corpus = corpus
         self.words: list[Finding] = []
         self.indexes: list[Finding] = []
+        self._error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         """Looks, and keeps what it finds."""
+        try:
+            self._look()
+        except BaseException as error:  # nobody would hear of it here, and a look that ended early has found nothing
+            self._error = error
+
+    def found(self) -> tuple[list[Finding], list[Finding]]:
+        """What is wrong with the words, and with the indexes, once all is looked at."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self.words, self.indexes
+
+    def _look(self) -> None:
         try:
             with snapshot(self._corpus) as view:
                 self.words += words(view)

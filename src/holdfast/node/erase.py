@@ -213,6 +213,7 @@ def erase_at_hub(
         HubUnavailable: a hub does not answer. Asked again, the others have nothing left of it.
         NotFound: no hub has anything of it.
     """
+    place = (place,) if isinstance(place, str) else place
     named = {"subject": subject, "session": session, "agent": agent, "reason": reason}
     asked = {name: text for name, text in named.items() if text} | dict(zip(("collection", "key"), place, strict=False))
     body = msgspec.json.encode(asked)
