@@ -76,10 +76,8 @@ class Standby:
             if found.public_key in keys:
                 raise UsageError(f"{self.url} is this hub itself, or a copy of it", hint="name its standby")
             if self.key and found.public_key.hex() != self.key:
-                raise UsageError(
-                    f"another hub is at {self.url}: its key is {found.public_key.hex()}",
-                    hint="is it the right address?",
-                )
+                what = f"another hub is at {self.url}: its key is {found.public_key.hex()}"
+                raise UsageError(what, hint="is it the right address?")
             self.key = found.public_key.hex()
             for stream in found.streams:
                 self._heads |= {(stream.stream, at.inc): at.head for at in stream.heads}
