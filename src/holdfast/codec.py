@@ -289,10 +289,18 @@ def _gunzip(data: bytes, cap: int) -> bytes:
 
 
 def _unzstd(data: bytes, cap: int) -> bytes:
+    library = _library()
+    try:
+        if 0 < library.frame_content_size(data) <= cap:
+            # Makes room for what the frame declares, and refuses a frame that holds more or less, or bytes behind it.
+            maker = library.ZstdDecompressor(max_window_size=_WINDOW_MAX)
+            return bytes(maker.decompress(data, allow_extra_data=False))
+    except library.ZstdError as error:
+        raise UsageError(f"damaged zstd body: {error}") from error
     out = _read_capped(data, cap)
     # Only now, with the size known to be within the cap, is the whole-frame decoder allowed to look: it tells
     # a frame that was cut short, and bytes behind its end, which the stream reader passes over in silence.
-    whole = _library().ZstdDecompressor(max_window_size=_WINDOW_MAX).decompressobj()
+    whole = library.ZstdDecompressor(max_window_size=_WINDOW_MAX).decompressobj()
     whole.decompress(data)
     if not whole.eof or whole.unused_data:
         raise UsageError("damaged zstd body: cut short, or bytes behind its end")

@@ -24,8 +24,8 @@ import msgspec
 from holdfast.errors import ChainBroken, IntegrityError, UsageError
 
 MAGIC: Final = b"hf/rec/1\0"
-_PAY: Final = b"hf/pay/1\0"
-_LINK: Final = b"hf/link/1\0"
+PAYLOAD_PREFIX: Final = b"hf/pay/1\0"
+LINK_PREFIX: Final = b"hf/link/1\0"
 _STREAM: Final = b"hf/stream/1\0"
 _GENESIS: Final = b"hf/genesis/1\0"
 _HEAD: Final = b"hf/head/1\0"
@@ -65,6 +65,9 @@ SALT_BYTES: Final = 16
 _FIXED = struct.Struct(">9s16sBBQQ32sQQ")
 _TAIL = struct.Struct(">16s32s")
 _REF = struct.Struct(">32sQ")
+numbers_in_header: Final = struct.Struct(">BBQQ32sQQ").pack
+"""fmt, flags, seq, hlc, base, key_version and payload_len as they lie in a header behind its magic and stream: for whom
+what he has is no record yet."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -108,17 +111,17 @@ def genesis(stream: bytes) -> bytes:
 
 def payload_hash(salt: bytes, payload: bytes) -> bytes:
     """What a header says of its payload."""
-    return hashlib.sha256(_PAY + salt + payload).digest()
+    return hashlib.sha256(PAYLOAD_PREFIX + salt + payload).digest()
 
 
 def next_link(prev: bytes, header: bytes) -> bytes:
     """The link of the record with this header behind the one with link `prev`."""
-    return hashlib.sha256(_LINK + prev + hashlib.sha256(header).digest()).digest()
+    return hashlib.sha256(LINK_PREFIX + prev + hashlib.sha256(header).digest()).digest()
 
 
 def link_of_digest(prev: bytes, header_digest: bytes) -> bytes:
     """`next_link` for a reader who has only the header's SHA-256 (a proof's trail)."""
-    return hashlib.sha256(_LINK + prev + header_digest).digest()
+    return hashlib.sha256(LINK_PREFIX + prev + header_digest).digest()
 
 
 def head_message(stream: bytes, seq: int, link: bytes) -> bytes:
@@ -134,7 +137,7 @@ def encode_header(record: Record) -> bytes:
     """
     key = record.key.encode()
     short = len(record.author) + len(record.collection) <= 2 * NAME_BYTES_MAX  # whoever sent more: not remembered
-    names = _names if short else _names.__wrapped__
+    names = names_in_header if short else names_in_header.__wrapped__
     if len(key) > 65535:
         raise UsageError("a name is too long for the header")
     return b"".join(
@@ -160,7 +163,12 @@ def encode_header(record: Record) -> bytes:
 
 
 @functools.lru_cache(maxsize=1024)
-def _names(kind: str, author: str, collection: str) -> bytes:
+def names_in_header(kind: str, author: str, collection: str) -> bytes:
+    """The kind, author and collection of a header, as they lie in it one after the other.
+
+    Raises:
+        UsageError: one of them is too long for its field.
+    """
     # The same few names over and over.
     out = []
     for width, name in ((1, kind.encode()), (2, author.encode()), (2, collection.encode())):

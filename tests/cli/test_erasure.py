@@ -7,7 +7,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from holdfast.node.hub import Hub
 from tests.cli.conftest import Run
+from tests.flow.hubs import HubProcess
 
 
 def test_a_subject_is_sealed_handed_over_and_erased(hf: Run, home: Path) -> None:
@@ -57,3 +59,29 @@ def test_keys_are_wrapped_by_the_passphrase_in_a_file_from_then_on(hf: Run, home
     assert hf("get", "k", "-c", "notes").code == 4
     (home / "holdfast.yaml").write_text("store: {passphrase_file: ./words}")
     assert hf("get", "k", "-c", "notes").text == "1\n"
+
+
+def test_what_plain_clients_wrote_of_a_subject_goes_with_what_is_sealed_here(hf: Run, home: Path) -> None:
+    process = HubProcess(home / "hub", token="operators-secret-token", scan_s=0)
+    here = ("--hub", process.url, "--token-file", home / "token")
+    (home / "token").write_text("operators-secret-token")
+    (home / "token").chmod(0o600)
+    (home / "other").write_text("nobodys-secret-token")
+    (home / "other").chmod(0o600)
+    try:
+        with Hub(process.url, "operators-secret-token") as hub:
+            for user, name in (("p-17", "session_a"), ("p-18", "session_b"), ("p-18", "session_c")):
+                hub.sessions.create("clinic", id=name, user_id=user)
+        hf("keys", "seal", "patients")
+        hf("put", "plan", "rest", "-c", "patients", "--subject", "p-17", *here)
+        done: Any = hf("erase", "--subject", "p-17", "--json", *here)
+        assert done.code == 0, done.err
+        assert (done.json["keys"], done.json["hub"]["records"], done.json["left"]) == (1, 2, [])
+        assert hf("erase", "--subject", "p-17", *here).code == 5, "there is nothing of it anywhere"
+        # Nothing was ever sealed for the other: the hub alone has something of it.
+        denied: Any = hf("erase", "--subject", "p-18", "--json", "--hub", process.url, "--token-file", home / "other")
+        assert (denied.code, "hub" in denied.json, len(denied.json["left"])) == (3, False, 1)
+        assert hf("erase", "--session", "session_b", "--json", *here).json["hub"]["records"] == 2
+        assert hf("erase", "--subject", "p-18", "--json", *here).json["hub"]["records"] == 2
+    finally:
+        process.kill()

@@ -126,3 +126,15 @@ def test_a_hubs_directory(home: Path, empty: Run) -> None:
     done = empty("repair", "--store", home / "hub")
     assert (done.code, done.text.splitlines()[-1]) == (0, "repaired  hub"), done.err
     assert empty("quarantine", "ls", "--json", "--store", home / "hub").json["incidents"]
+
+
+def test_a_hubs_standby_and_database_are_named_on_the_command_line(home: Path, empty: Run, damaged: Path) -> None:
+    assert "is for a hub" in empty("repair", "--standby", "http://127.0.0.1:9", "--store", damaged).err
+    hub = HubDirectory(home / "hub")
+    hub.corpus.write(lambda tx: tx.execute("INSERT INTO state SELECT id, id, 'made up', 1, 0 FROM name WHERE id=1"))
+    hub.close()
+    found = empty("repair", "--plan", "--json", "--standby", "http://127.0.0.1:9", "--store", home / "hub")
+    assert (found.code, list(found.json["away"])) == (9, ["standby http://127.0.0.1:9"])
+    away = empty("repair", "--plan", "--database", "postgresql://nobody@127.0.0.1:9/none")
+    assert (away.code, "cannot be reached" in away.err) == (7, True), away.err
+    assert empty("repair", "--database", "postgresql://nobody@127.0.0.1:9/none", "--rollback").code == 2

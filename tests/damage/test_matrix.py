@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from holdfast.errors import IntegrityError
+from holdfast.integrity import walk
 from holdfast.integrity.checks import CHECKS
+from holdfast.integrity.quick import Quick
 from tests.damage.matrix import HUB_FAULTS, NODE_FAULTS, Looker, Place, build, copy, head, line
 
 SHAPES = {"node": NODE_FAULTS, "hub": HUB_FAULTS}
@@ -94,3 +98,32 @@ def test_no_check_is_superfluous(check: str, tmp_path: Path) -> None:
     told = whole.notes if check == "blob" else whole.findings
     assert {finding.check for finding in told} == {check}
     assert (without.notes if check == "blob" else without.findings) == []
+
+
+def test_the_short_way_through_sound_rows_sees_all_that_the_long_way_sees(
+    place: Place, shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short_ways = []
+
+    class Counted(Quick):
+        def take(self, rows: Any) -> None:
+            short_ways.append(len(rows))
+            super().take(rows)
+
+    def told(damaged: Place) -> list[Any]:
+        with Looker(damaged) as looker:
+            scan = looker.scan(CHECKS)
+        return [list(map(str, scan.findings)), scan.notes, {**msgspec.structs.asdict(scan), "seconds": 0}]
+
+    for number, (fault, inject) in enumerate(SHAPES[shape].items()):
+        damaged = copy(place, tmp_path / str(number))
+        inject(damaged)
+        try:
+            monkeypatch.setattr(walk, "Quick", Counted)
+            short = told(damaged)
+            monkeypatch.setattr(walk, "Quick", lambda _: None)
+            assert short == told(damaged), fault
+        except IntegrityError:
+            continue  # it cannot even be opened
+        assert bool(short[0] or short[1]) == (fault != "(healthy)"), fault
+    assert sum(short_ways) > 1_000

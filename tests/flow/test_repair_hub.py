@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from holdfast.errors import Locked, UsageError
 from holdfast.hub import repair
 from holdfast.hub.backup import hub_source
 from holdfast.hub.repair import Tools, is_on_course
+from holdfast.hub.repair_standby import Standby
 from holdfast.integrity import verify_corpus
 from holdfast.integrity.backup import Repository, create, drill
 from holdfast.integrity.recovery import Policy
 from holdfast.node.directory import Limits
 from holdfast.objects import BlobFiles
 from holdfast.objects.files.store import FileStore
-from tests.flow.hubs import HubProcess
+from tests.flow.hubs import HubProcess, until
 
 LIMITS = Limits(floor_bytes=0, ballast_bytes=0)
 LARGE = bytes(range(256)) * 300
@@ -246,3 +248,104 @@ def test_a_backup_of_another_course_is_built_on_by_no_repair() -> None:
     assert is_on_course([first, second], [first, second], 70)
     assert is_on_course([first], [first, second], 70), "the file is the older of the two"
     assert not is_on_course([first, second], [("g0", 0)], 1)
+
+
+class Pair:
+    """A hub with a standby that has all of it; neither was ever backed up. Copies of the hub are damaged."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.node = root, root / "node"
+        hub = HubProcess(root / "sound")
+        self.standby = HubProcess(root / "standby", follow=hub.url)
+        try:
+            with Store(self.node, "ada", hub=hub.url, limits=LIMITS) as store:
+                for n in range(20):
+                    store.put(f"k{n}", f"value {n} " * 20)
+                store.put("large", LARGE)
+                assert store.flush(30)
+            for n in range(30):
+                plain(hub.url, f"plain {n} " * 20)
+            until(lambda: len(plain_texts(root / "standby")) == 30, "the standby has it")
+        finally:
+            hub.kill()
+        self.standby.kill()
+        self.standby = HubProcess(root / "standby")  # from here on it stands alone
+
+    def copy(self, to: Path) -> Path:
+        home = shutil.copytree(self.root / "sound", to, ignore=shutil.ignore_patterns("*-shm"))
+        SqliteCorpus(home / "hub.db", hub=True).close()
+        return home
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    yield made
+    made.standby.kill()
+
+
+def links(hub: Path) -> set[bytes]:
+    return {bytes(row[0]) for row in told(hub)["records"]}
+
+
+def test_a_standby_gives_back_what_plain_clients_wrote_and_no_backup_has(pair: Pair, tmp_path: Path) -> None:
+    home = pair.copy(tmp_path / "hub")
+    before = links(home)
+    spoil(home / "hub.db", b"plain 11 plain 11")
+    spoil(home / "hub.db", b"value 7 value 7")
+    assert [each.rule for each in repair.plan(home).refusals] == ["lowers the head"]
+    tools = Tools(standby=Standby(pair.standby.url))
+    found = repair.plan(home, tools)
+    assert (found.refusals, [each.strategy for each in found.steps][-1]) == ([], "refetch"), found.away
+    assert found.steps[-1].source == f"standby {pair.standby.url}"
+    outcome = repair.repair(home, tools)
+    assert (outcome.done, outcome.repaired) == (True, ["hub"]), outcome.plan.refusals
+    assert links(home) == before, "every record, of nodes and of plain clients"
+    is_sound(home)
+    line = json.loads((home / "quarantine" / "incidents.jsonl").read_text().splitlines()[-1])
+    assert (line["outcome"], line["source"], line["refetched"] > 0) == ("repaired", f"standby {pair.standby.url}", True)
+    process = HubProcess(home)
+    try:
+        plain(process.url, "plain again")
+    finally:
+        process.kill()
+    is_sound(home)
+    assert sorted(plain_texts(home)) == sorted([*(f"plain {n} " * 20 for n in range(30)), "plain again"])
+
+
+def test_a_standby_that_lacks_some_of_it_proves_nothing_and_another_hub_is_none(pair: Pair, tmp_path: Path) -> None:
+    home = pair.copy(tmp_path / "hub")
+    process = HubProcess(home)
+    plain(process.url, "late " * 30)  # after the standby was parted from it
+    process.kill()
+    SqliteCorpus(home / "hub.db", hub=True).close()
+    spoil(home / "hub.db", b"plain 11 plain 11")
+    damaged = (home / "hub.db").read_bytes()
+    tools = Tools(standby=Standby(pair.standby.url))
+    outcome = repair.repair(home, tools)
+    assert [each.rule for each in outcome.plan.refusals] == ["lowers the head"]
+    assert (home / "hub.db").read_bytes() == damaged
+    (report,) = (home / "quarantine").glob("*/report.json")
+    assert "lowers the head" in report.read_text()
+    # With a word to give that one up, everything else comes from the standby.
+    outcome = repair.repair(home, tools, Policy(lost_tail=True))
+    assert outcome.done, outcome.plan.refusals
+    assert len(plain_texts(home)) == 30
+    is_sound(home)
+    twin = HubProcess(pair.copy(tmp_path / "twin"))
+    try:
+        found = repair.plan(home, Tools(standby=Standby(twin.url)))
+        assert "is this hub itself" in found.away[f"standby {twin.url}"]
+    finally:
+        twin.kill()
+    assert f"standby {twin.url}" in repair.plan(home, Tools(standby=Standby(twin.url))).away, "nobody answers there"
+
+
+def test_a_blob_comes_back_from_the_standby(pair: Pair, tmp_path: Path) -> None:
+    home = pair.copy(tmp_path / "hub")
+    (digest,) = BlobFiles(home / "blobs").iter()
+    BlobFiles(home / "blobs").path(digest).unlink()
+    assert [each.rule for each in repair.plan(home).refusals] == ["loses a value"]
+    outcome = repair.repair(home, Tools(standby=Standby(pair.standby.url)))
+    assert (outcome.done, outcome.blobs, outcome.attempts[-1]["strategy"]) == (True, 1, "refetch")
+    assert BlobFiles(home / "blobs").verify(digest)

@@ -57,7 +57,7 @@ class Room:
 # Where it matters what the hub lies in: everything that one of these modules asks, and what is written in batches.
 ON_BOTH = {
     *("test_ingest", "test_reads", "test_erasing", "test_sync_endpoints", "test_feed", "test_mail", "test_index"),
-    "test_search",
+    *("test_search", "test_own_erasing"),
     *("test_storage_sessions", "test_storage_metrics", "test_storage_artifacts"),
 }
 ON_BOTH_TOO = {

@@ -324,6 +324,7 @@ EXPECTED: dict[str, Case] = {
     "POST /v1/letters": Case(ADMINS, "/v1/letters", lambda house, role: {"what": "retry"}),
     "DELETE /v1/notify/{name}": Case(ADMINS, "/v1/notify/phone"),
     # What takes away comes last, each before that which it lies in.
+    "POST /v1/erase": Case(ADMINS, "/v1/erase", lambda house, role: {"agent": "hub", "collection": "claims"}),
     "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_*"),
     "DELETE /storage/artifacts/{id}": Case(WRITING, "/storage/artifacts/artifact_*"),
     "DELETE /storage/history": Case(WRITING, "/storage/history?session_id=session_*"),

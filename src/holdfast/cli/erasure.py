@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -13,48 +14,111 @@ from holdfast.cli.data import SHIP_S
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text
 from holdfast.clock import iso
-from holdfast.errors import UsageError
+from holdfast.errors import Denied, HubUnavailable, NoStore, NotFound, UsageError
 
 
 @shell.command("erase")
-@click.option("--subject", metavar="S", help="everything that was sealed for this subject, by all agents here")
+@click.option("--subject", metavar="S", help="all that was sealed for it here, and at the hub its users' sessions")
+@click.option("--session", metavar="ID", help="at the hub: this session, with all that belongs to it")
 @click.option("--key", metavar="KEY", help="every version of this key of the agent, sealed or not")
-@click.option("--collection", "-c", help="only in this one; with --key: its collection, state unless said")
+@click.option("--collection", "-c", help="only in this one, and here; with --key: its collection, state unless said")
 @click.option("--reason", default="", metavar="TEXT", help="kept in the history for ever; it must not say who")
 @click.pass_obj
-def erase_command(settings: Settings, subject: str | None, key: str | None, collection: str | None, reason: str) -> int:
+def erase_command(
+    settings: Settings, subject: str | None, session: str | None, key: str | None, collection: str | None, reason: str
+) -> int:
     """Erase payloads for good: from the log, the search index, blobs, caches, hubs and every later restore.
 
     A subject's data key is destroyed, so that copies which nobody can reach are noise. The history stays and proves
-    itself; it says that something was erased, when and why. There is no way back.
+    itself; it says that something was erased, when and why. There is no way back. What plain clients wrote through a
+    hub the hub erases, if the token has the scope admin.
 
     \b
       holdfast erase --subject p-17 --reason "asked to, ticket 4711"
       holdfast erase --key notes/draft
     """
-    from holdfast.node.erase import check_reason, erase_key, erase_subject
+    from holdfast.node.erase import check_reason
 
-    if (subject is None) == (key is None):
-        raise UsageError("erase wants --subject or --key", hint="one of them, and not both")
-    check_reason(reason, subject or "")
+    if sum(each is not None for each in (subject, session, key)) != 1:
+        raise UsageError("erase wants --subject, --session or --key", hint="one of them, and not two")
+    check_reason(reason, subject or session or "")
+    document: dict[str, Any] = {}
+    said: list[str] = []
+    left: list[str] = []
+    nothing: NotFound | None = None
+    if session is None:
+        try:
+            left += _erase_here(settings, subject, key, collection, reason, said, document)
+        except (NotFound, NoStore) as error:
+            if subject is None or collection is not None or not settings.hub_urls:
+                raise
+            nothing = error if isinstance(error, NotFound) else NotFound(error.message, hint=error.hint)
+    if key is None and collection is None:
+        reached = _erase_there(settings, subject or "", session or "", reason, said, document)
+        if reached is None and nothing is not None:
+            raise nothing
+        left += reached or []
+    settings.show.result("; ".join(said), {**document, "left": left})
+    for what in left:
+        settings.show.warn(f"not reached: {what}")
+    return shell.PARTIAL if left else 0
+
+
+def _erase_here(
+    settings: Settings,
+    subject: str | None,
+    key: str | None,
+    collection: str | None,
+    reason: str,
+    said: list[str],
+    document: dict[str, Any],
+) -> tuple[str, ...]:
+    """Erases in the logs of this machine, tells in `said` and `document` what that did; what is not reached."""
+    from holdfast.node.erase import erase_key, erase_subject
+
     with settings.open_store() as store, settings.directory() as directory:
         if subject is not None:
             report = erase_subject(directory, subject, collection=collection, reason=reason)
         else:
             where = collection or "state"
             report = erase_key(directory, settings.who, key or "", collection=where, reason=reason)
-        document = msgspec.to_builtins(report)
-        text = f"erased {count_text(report.records, 'record')} and {count_text(report.blobs, 'blob')}"
+        document |= msgspec.to_builtins(report)
+        said.append(f"erased {count_text(report.records, 'record')} and {count_text(report.blobs, 'blob')}")
         if report.keys:
-            text += f"; destroyed {count_text(report.keys, 'key')}"
+            said.append(f"destroyed {count_text(report.keys, 'key')}")
         if store.hubs:
-            at_hub = store.flush(SHIP_S)
-            document["at_hub"] = at_hub
-            text += "; the hub knows" if at_hub else "; the hub does not know yet: it will when it is reached"
-        settings.show.result(text, document)
-    for what in report.left:
-        settings.show.warn(f"not reached: {what}")
-    return shell.PARTIAL if report.left else 0
+            document["at_hub"] = at_hub = store.flush(SHIP_S)
+            said.append("the hub knows" if at_hub else "the hub does not know yet: it will when it is reached")
+    return report.left
+
+
+def _erase_there(
+    settings: Settings, subject: str, session: str, reason: str, said: list[str], document: dict[str, Any]
+) -> list[str] | None:
+    """Has the hubs erase what plain clients wrote of it; what is not reached, None where they have nothing of it."""
+    from holdfast.node.erase import erase_at_hub
+    from holdfast.node.hub import Hub
+
+    if not settings.hub_urls:
+        if session:
+            settings.need_hub()
+        return []
+    with Hub(settings.hub_urls, settings.token) as hub:
+        try:
+            found = erase_at_hub(hub, subject=subject, session=session, reason=reason)
+        except NotFound:
+            if session:
+                raise
+            return None
+        except (Denied, HubUnavailable) as error:
+            if session:
+                raise
+            return [f"what plain clients wrote of it through the hub: {error.message}"]
+    document["hub"] = msgspec.to_builtins(found)
+    said.append(
+        f"the hub erased {count_text(found.records, 'record')} and {count_text(found.blobs, 'blob')} of its own"
+    )
+    return found.left
 
 
 @shell.room("keys")
@@ -128,17 +192,20 @@ def import_command(settings: Settings, file: Path) -> None:
 
 @keys_command.command("rotate")
 @click.option("--passphrase", "with_words", is_flag=True, help="wrap with $HOLDFAST_NEW_PASSPHRASE, not a key file")
+@click.option("--keyring", is_flag=True, help="keep the new key in the operating system's keyring, not in a file")
 @click.option("--passphrase-file", metavar="FILE", type=click.Path(path_type=Path),
               help="wrap with the passphrase in FILE, not a key file")  # fmt: skip
 @click.pass_obj
-def rotate_command(settings: Settings, with_words: bool, passphrase_file: Path | None) -> None:
+def rotate_command(settings: Settings, with_words: bool, keyring: bool, passphrase_file: Path | None) -> None:
     """Wrap all keys anew under another key-encryption key. No record is touched."""
     from holdfast.node.configured import reveal
 
     words = os.environ.get("HOLDFAST_NEW_PASSPHRASE") if with_words else reveal(passphrase_file, "passphrase")
+    if keyring and (with_words or passphrase_file):
+        raise UsageError("a passphrase, or the keyring?", hint="one of them")
     if with_words and (not words or passphrase_file):
         hint = "set HOLDFAST_NEW_PASSPHRASE, or give --passphrase-file FILE alone"
         raise UsageError("no new passphrase, or two", hint=hint)
     with settings.directory() as directory:
-        count = directory.vault.rotate(passphrase=words)
+        count = directory.vault.rotate(passphrase=words, keyring=keyring)
     settings.show.result(f"wrapped {count_text(count, 'key')} anew", {"keys": count})

@@ -42,6 +42,8 @@ LINES_MAX: Final = 40
 )
 @click.option("--key", "key_file", metavar="FILE", type=click.Path(path_type=Path), help="the keys of sealed backups")
 @click.option("--signer", metavar="HEX", default="", help="the public key that must have signed the backups")
+@click.option("--standby", metavar="URL", help="of a hub: another one that followed it, to take lost records from")
+@click.option("--database", metavar="ADDRESS", help="repair the hub in this database (postgresql://…)")
 @click.option("--rollback", is_flag=True, help="give up what nobody has: keys go back to their last intact version")
 @click.option("--lost-tail", is_flag=True, help="go on behind the last record that is left")
 @click.option("--mass-damage", is_flag=True, help="the disk was looked at: repair many records, or logs, at once")
@@ -50,7 +52,8 @@ LINES_MAX: Final = 40
 @click.pass_obj
 def repair_command(
     settings: Settings, /, file: Path | None, only_plan: bool, copies: tuple[Path, ...], to_time: str | None,
-    yes: bool, backups: tuple[str, ...], key_file: Path | None, signer: str, **policy: bool,
+    yes: bool, backups: tuple[str, ...], key_file: Path | None, signer: str, standby: str | None, database: str | None,
+    **policy: bool,
 ) -> int:  # fmt: skip
     """Put right what is damaged in this store, as far as it can be proven; say why where it cannot.
 
@@ -58,7 +61,7 @@ def repair_command(
     in the log, and through it at the hub. Lost bytes come from hubs, this machine, copies and backups.
 
     Of a hub's directory (--store DIR) the file comes back from its newest backup (--backup) and from what it proves
-    behind that; its nodes bring the rest.
+    that, and from its standby (--standby); its nodes bring the rest.
 
     With --plan, FILE is where the plan goes; without, it is the plan to keep to: what has changed since is left alone.
     The exit code is 9 when something is damaged still.
@@ -75,8 +78,11 @@ def repair_command(
         from holdfast.seal import KeyRing
 
         ring = KeyRing.load(key_file)
-    if _is_hub(settings.path):
-        return _hub(settings, only_plan, (file, copies, to_time, yes), given, (ring, signer), policy)
+    if database or _is_hub(settings.path):
+        whose = (ring, signer, standby)
+        return _hub(settings, only_plan, (file, copies, to_time, yes), given, whose, policy, database)
+    if standby:
+        raise UsageError("--standby is for a hub's directory or database", hint="a node asks its hubs by itself")
     path = settings.need_store()
     if to_time is not None:
         return _to_time(settings, path, to_time, yes)
@@ -132,26 +138,34 @@ def _is_hub(path: Path) -> bool:
 
 
 def _hub(
-    settings: Settings, only_plan: bool, others: tuple[Any, ...], backups: tuple[str, ...], whose: tuple[Any, str],
-    policy: dict[str, bool],
+    settings: Settings, only_plan: bool, others: tuple[Any, ...], backups: tuple[str, ...],
+    whose: tuple[Any, str, str | None], policy: dict[str, bool], database: str | None,
 ) -> int:  # fmt: skip
     from holdfast.hub import repair
+    from holdfast.hub.repair_database import plan_database, repair_database
     from holdfast.integrity.recovery import Policy, plan_json
 
-    if any(others) or policy.pop("rollback"):
+    rollback, said = policy.pop("rollback"), Policy(**policy)
+    if any(others) or rollback:
         raise UsageError(
             f"{settings.path} is a hub's directory: FILE, --from, --rollback and --to-time are for nodes",
-            hint="--backup ADDRESS, --lost-tail and --mass-damage are for hubs: docs/recovery.md",
+            hint="--backup, --standby, --lost-tail and --mass-damage are for hubs: docs/recovery.md",
         )
     tools = repair.Tools(backups=backups, ring=whose[0], signer=whose[1])
+    if whose[2]:
+        from holdfast.hub.repair_standby import Standby
+
+        tools = msgspec.structs.replace(tools, standby=Standby(whose[2], settings.token))
     if only_plan:
-        plan = repair.plan(settings.path, tools, Policy(**policy))
+        plan = plan_database(database, tools, said) if database else repair.plan(settings.path, tools, said)
         if settings.as_json:
             settings.show.document(plan_json(plan))
         else:
             _print_plan(settings, plan)
         return 0 if plan.sound else IntegrityError.exit_code
-    return _told(settings, repair.repair(settings.path, tools, Policy(**policy)))
+    return _told(
+        settings, repair_database(database, tools, said) if database else repair.repair(settings.path, tools, said)
+    )
 
 
 def _print_plan(settings: Settings, plan: Plan, *, done: bool = False) -> None:

@@ -206,18 +206,27 @@ def copy(source: SqlCorpus, target: SqlCorpus, table: Table, told: Callable[[int
     Raises:
         IntegrityError: a body is not of the recorded length.
     """
-    found = rows(source, table, last(target, table))
-    if table is TAGS:
-        found = (row for row in found if len(row[1].encode()) <= target.tag_bytes_max)
-    if table is RECORDS:
-        found = (_repacked(target, row) for row in found)
-    for lot in _lots(found):
+    for lot in lots(source, target, table, last(target, table)):
 
         def job(tx: SqlTransaction, lot: list[Row] = lot) -> None:
             tx.fill(table.name, table.columns, lot)
 
         target.write(job)
         told(len(lot))
+
+
+def lots(source: SqlCorpus, target: SqlCorpus, table: Table, after: Row | None = None) -> Iterator[list[Row]]:
+    """The rows behind a key as the target holds them, in lots of one transaction each.
+
+    Raises:
+        IntegrityError: a body is not of the recorded length.
+    """
+    found = rows(source, table, after)
+    if table is TAGS:
+        found = (row for row in found if len(row[1].encode()) <= target.tag_bytes_max)
+    if table is RECORDS:
+        found = (_repacked(target, row) for row in found)
+    return _lots(found)
 
 
 def copy_metas(source: SqlCorpus, target: SqlCorpus) -> None:

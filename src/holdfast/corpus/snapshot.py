@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -56,23 +57,37 @@ class Snapshot:
     def records(self, after: int = 0, until: int = 1 << 62) -> Iterator[Stored]:
         """Every record (behind one position, up to another), in commit order."""
         stored = self._corpus.bare  # what an archive holds, the archive's own proof is for
-        sql = f"SELECT {COLUMNS} FROM rec r WHERE r.pos>? AND r.pos<=? ORDER BY r.pos LIMIT ?"
-        while rows := self._query(sql, (after, until, STEP)).fetchall():
+        for rows in self._lots(COLUMNS, after, until):
             yield from map(stored, rows)
+
+    def rows(self) -> Iterator[list[Any]]:
+        """Every record as its row of `COLUMNS` lies there, some hundred at a time; behind them where in an agent's file
+        the message before it is.
+        """
+        return self._lots(f"{COLUMNS}, {0 if self._corpus.hub else 'r.back'}", 0, 1 << 62)
+
+    def _lots(self, columns: str, after: int, until: int) -> Iterator[list[Any]]:
+        sql = f"SELECT {columns} FROM rec r WHERE r.pos>? AND r.pos<=? ORDER BY r.pos LIMIT ?"
+        while rows := self._query(sql, (after, until, STEP)).fetchall():
+            yield rows
             after = _further(after, rows[-1][0])
 
-    def state(self) -> Iterator[tuple[str, str, str, int, int]]:
+    def state(self) -> Iterator[tuple[str | None, str | None, str, int, int]]:
         """What the newest version of each key is said to be: agent, collection, key, pos, pos of what hides it."""
         sql = (
-            "SELECT a.s, c.s, st.key, st.pos, st.gone, st.agent, st.coll FROM state st"
-            " LEFT JOIN name a ON a.id=st.agent LEFT JOIN name c ON c.id=st.coll"
-            " WHERE (st.agent, st.coll, st.key)>(?,?,?)"
+            "SELECT st.agent, st.coll, st.key, st.pos, st.gone FROM state st WHERE (st.agent, st.coll, st.key)>(?,?,?)"
             " ORDER BY st.agent, st.coll, st.key LIMIT ?"
         )
+        name = functools.cache(self._name)
         after: tuple[Any, ...] = (-1, -1, "")
         while rows := self._query(sql, (*after, STEP)).fetchall():
-            yield from (row[:5] for row in rows)
-            after = _further(after, (*rows[-1][5:], rows[-1][2]))
+            for agent, collection, key, pos, gone in rows:
+                yield name(agent), name(collection), key, pos, gone
+            after = _further(after, tuple(rows[-1][:3]))
+
+    def _name(self, number: int) -> str | None:
+        row = self._query("SELECT s FROM name WHERE id=?", (number,)).fetchone()
+        return row[0] if row is not None else None
 
     def parents(self) -> dict[int, int | None]:
         """Which branch each branch grows from."""

@@ -197,6 +197,7 @@ class SqliteTransaction(SqlTransaction):
     def __init__(self, corpus: SqliteCorpus) -> None:
         self._corpus = corpus
         self.sql = corpus.engine.writer_execute
+        self._many = corpus.engine.quick_many
         self._quick = corpus.engine.quick  # every row is taken, or none comes, before the next statement
         self.many_branches = self._hub = corpus.hub
         # Of an agent's file only, and only while they are known to hold (`_back` where `_head` is there):
@@ -219,10 +220,11 @@ class SqliteTransaction(SqlTransaction):
 
     def fill(self, table: str, columns: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Adds rows to a table as they are, in the columns named: for whoever copies a whole corpus."""
-        execute = self._quick
-        sql = f"INSERT INTO {table}({columns}) VALUES({','.join('?' * len(rows[0]))})"
-        for row in rows:
-            execute(sql, row)
+        self._many(f"INSERT INTO {table}({columns}) VALUES({','.join('?' * len(rows[0]))})", rows)
+
+    def put_state(self, rows: Sequence[tuple[int, int, str, int, int]]) -> None:
+        """Names newest versions (agent, collection, key, pos, pos of what hides it), for whoever writes a log anew."""
+        self._many(_STATE, rows)
 
     def forget(self) -> None:
         """Drops what was remembered of the file: from here on it is read."""

@@ -211,6 +211,7 @@ def operations(core: Core) -> list[Operation]:
         routes_collections,
         routes_decide,
         routes_docs,
+        routes_erase,
         routes_feed,
         routes_files,
         routes_heads,
@@ -227,7 +228,7 @@ def operations(core: Core) -> list[Operation]:
     )
 
     rooms = (
-        *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_feed),
+        *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_erase, routes_feed),
         *(
             routes_node,
             routes_heads,

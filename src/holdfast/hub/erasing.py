@@ -51,6 +51,8 @@ class Erasing:
         self._known: dict[bytes, list[Erasure]] = {}
         self._upto = 0
         self._stale = False
+        self._tending = threading.Lock()  # whoever asked for an erasure tends to it as well
+        self._noted = False  # by the transaction that is open; the committing thread's own
         self._wanted = threading.Event()
         self._wanted.set()  # a crash may have left something
         for each in erasures(home.corpus):
@@ -90,17 +92,35 @@ class Erasing:
                     kept.pop(row.record.link, None)
         if late.records:
             note_pending(tx, late)
-            self._wanted.set()
+            self._noted = True
         return fresh
 
     def carry_out(self, tx: SqlTransaction, fresh: Sequence[Erasure]) -> None:
         """Takes away what these erasures name, also on other branches; `tend` removes the rest."""
         if fresh and blank(tx, fresh).records:
+            self._noted = True
+
+    def own(self, tx: SqlTransaction, erasure: Erasure) -> Gone:
+        """Takes away what an erasure of the hub's own names, in the transaction that says so; `tend` does the rest."""
+        if self._stale:
+            self._look(tx)
+        gone = blank(tx, [erasure])
+        if gone.records:
+            self._learn(erasure)
+            self._noted = True
+        return gone
+
+    def committed(self) -> None:
+        """What was noted in a transaction is there from now on: to be called by the committing thread behind it."""
+        if self._noted:
+            self._noted = False
             self._wanted.set()
 
     def tend(self) -> None:
         """Removes blobs, words and old pages of what was erased; whoever still reads puts it off to the next call."""
-        if self._wanted.is_set():
+        with self._tending:
+            if not self._wanted.is_set():
+                return
             self._wanted.clear()
             try:
                 done = not self._home.corpus.meta(PENDING) or scour(self._home.corpus, self._home.blobs)

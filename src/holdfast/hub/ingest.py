@@ -317,6 +317,7 @@ class Writer:
                 self._publish(stored, proven)
             except Exception:  # readers find it in the corpus; the writer must go on
                 logger.exception("could not publish a commit")
+            self.erasing.committed()
             self.committed.set()
         self._go_on(decided)
         self._tell(failed, self._fail)

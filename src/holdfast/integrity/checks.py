@@ -268,6 +268,27 @@ def check_ahead(stored: Stored, now_ms: int) -> Finding | None:
     return _found(TIME, stored, what, _CLOCK, limit, to_iso(stored.record.hlc))
 
 
+def check_version(stored: Stored, pos: int, version: int, begin: int = 0) -> Finding | None:
+    """The finding if a record is not the version of its key that comes next.
+
+    Args:
+        stored: the record.
+        pos: where the newest version before it lies; 0: there was none.
+        version: that one's number.
+        begin: the newest number that may have been pruned; versions up to there are not known.
+    """
+    record = stored.record
+    if begin and stored.prior <= begin and pos <= begin:
+        return None  # its predecessor may be among what was pruned
+    if stored.prior != pos:
+        what = f"replaces the version at {stored.prior}; the newest was at {pos}"
+        return _found(VERSION, stored, what, _REFETCH, pos, stored.prior)
+    if record.key_version != version + 1:
+        what = f"version {record.key_version} of {record.collection}/{record.key} follows version {version}"
+        return _found(VERSION, stored, what, _REFETCH, version + 1, record.key_version)
+    return None
+
+
 class Versions:
     """The versions of one chain's keys, record by record.
 
@@ -288,15 +309,7 @@ class Versions:
         pos, version = self._keys.get(at, (0, 0))
         if record.kind != DELETE_PREFIX:
             self._keys[at] = (stored.pos, record.key_version)
-        if stored.prior <= self._begin and pos <= self._begin and self._begin:
-            return None  # its predecessor may be among what was pruned
-        if stored.prior != pos:
-            what = f"replaces the version at {stored.prior}; the newest was at {pos}"
-            return _found(VERSION, stored, what, _REFETCH, pos, stored.prior)
-        if record.key_version != version + 1:
-            what = f"version {record.key_version} of {record.collection}/{record.key} follows version {version}"
-            return _found(VERSION, stored, what, _REFETCH, version + 1, record.key_version)
-        return None
+        return check_version(stored, pos, version, self._begin)
 
 
 def checksum(records: Iterable[Stored], blobs: Blobs | None = None) -> Iterator[Finding]:

@@ -85,6 +85,10 @@ class Derived:
                 self._sum += hash(each)
             self._count += len(tags)
 
+    def wants(self, branch: int, collection: str) -> bool:
+        """Whether a record of this branch and collection says anything to it."""
+        return collection in self._listed or (self._hub and (self._own is None or branch in self._own))
+
     def tags(self, stored: Stored) -> set[tuple[Any, ...]] | None:
         """The rows that follow from a record, each with its position; None if that cannot be told."""
         record, pos = stored.record, stored.pos

@@ -380,6 +380,7 @@ def unsealing_of(configuration: Configuration) -> Unsealing:
     return Unsealing(
         key_file=Path(file).expanduser() if file else None,
         passphrase=None if passphrase is None else lambda: reveal(passphrase, "passphrase"),
+        keyring=bool(configuration.get("store.keyring")),
     )
 
 

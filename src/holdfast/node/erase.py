@@ -8,7 +8,7 @@ forgets whose key it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,7 +17,14 @@ from holdfast.errors import NotFound, UsageError
 from holdfast.log.erasure import PENDING, Gone, erase, erasures, mark_of, scour
 from holdfast.node.cache import Cache
 from holdfast.node.directory import Directory, folder_of
+from holdfast.node.parts import JSON
 from holdfast.node.sealing import Sealing
+
+if TYPE_CHECKING:
+    from holdfast.node.hub import Hub
+
+ERASE_S: Final = 600.0
+"""An erasure at a hub goes in lots, and looks through all that an agent wrote."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -157,3 +164,70 @@ def _copies(directory: Directory) -> list[str]:
     places = [directory.path / "quarantine"]
     places += [directory.path / "agents" / folder_of(agent) / "quarantine" for agent in directory.agents()]
     return [f"the files put aside in {place}: look through them, and remove them" for place in places if place.exists()]
+
+
+# -- what plain clients wrote ---------------------------------------------------------------------------------------
+
+
+class AtHub(msgspec.Struct, kw_only=True):
+    """What hubs did about an erasure in their own streams.
+
+    Attributes:
+        records: bodies taken away.
+        blobs: bytes of their own that went with them.
+        agents: in whose names it had been written.
+        clean: whether nothing is left to remove behind it; else the hub goes on with that by itself.
+        left: what is not reached, in words.
+    """
+
+    records: int = 0
+    blobs: int = 0
+    agents: list[str] = []
+    clean: bool = True
+    left: list[str] = []
+
+
+def erase_at_hub(
+    hub: Hub,
+    *,
+    subject: str = "",
+    session: str = "",
+    agent: str = "",
+    place: Sequence[str] = (),
+    reason: str = "",
+) -> AtHub:
+    """Erases for good what plain clients wrote through a hub; of several hubs each does so in its own streams.
+
+    Exactly one of subject, session and agent is named.
+
+    Args:
+        hub: asked with a token that has the scope `admin`.
+        subject: whom sessions name as their user: all of these sessions.
+        session: the id of one.
+        agent: all that was written in this agent's name.
+        place: of that only a collection, or a collection and a key in it.
+        reason: stays readable for ever: why, and not about whom.
+
+    Raises:
+        Denied: the token has not that scope.
+        HubUnavailable: a hub does not answer. Asked again, the others have nothing left of it.
+        NotFound: no hub has anything of it.
+    """
+    place = (place,) if isinstance(place, str) else place
+    named = {"subject": subject, "session": session, "agent": agent, "reason": reason}
+    asked = {name: text for name, text in named.items() if text} | dict(zip(("collection", "key"), place, strict=False))
+    body = msgspec.json.encode(asked)
+    total, nothing = AtHub(), list[NotFound]()
+    for each in hub.each:
+        try:
+            answer = each.client.want("POST", "/v1/erase", body=body, headers=JSON, timeout=ERASE_S)
+        except NotFound as error:
+            nothing.append(error)
+            continue
+        found = msgspec.convert(answer.json(), AtHub)
+        total.records, total.blobs = total.records + found.records, total.blobs + found.blobs
+        total.agents, total.left = sorted({*total.agents, *found.agents}), [*total.left, *found.left]
+        total.clean = total.clean and found.clean
+    if len(nothing) == len(hub.each):
+        raise nothing[0]
+    return total

@@ -1,7 +1,8 @@
 """The keys of sealed collections: in keys.db, wrapped by a key-encryption key that is not in it.
 
     key-encryption key   a file that only its owner may read (``sealing.keys`` in the node directory, or where
-                         ``HOLDFAST_KEY_FILE`` says), or what Argon2id makes of ``HOLDFAST_PASSPHRASE``
+                         ``HOLDFAST_KEY_FILE`` says), what Argon2id makes of ``HOLDFAST_PASSPHRASE``, or one in the
+                         operating system's keyring (``HOLDFAST_KEYRING``)
       └ wraps            one index key a collection (hides the names of its keys)
       └ wraps            one data key for each subject of a collection (seals its records)
 
@@ -11,6 +12,7 @@ noise, wherever a copy of it lies.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -24,11 +26,14 @@ from holdfast.clock import Clock
 from holdfast.corpus.engine import Engine
 from holdfast.errors import HoldfastError, IntegrityError, Sealed, UsageError
 from holdfast.log.sealing import no_key
+from holdfast.node import oskeys
 from holdfast.node.keyfile import add_key, drop_key
 
 KEY_FILE: Final = "HOLDFAST_KEY_FILE"
 PASSPHRASE: Final = "HOLDFAST_PASSPHRASE"
+IN_KEYRING: Final = "HOLDFAST_KEYRING"
 FILE_NAME: Final = "sealing.keys"
+KEYRING: Final = "keyring"
 BOXES_MAX: Final = 1_000
 """Keys that are kept unwrapped in memory."""
 SUBJECT_BYTES_MAX: Final = 255
@@ -84,16 +89,19 @@ class Unsealing(msgspec.Struct, frozen=True):
     Attributes:
         key_file: the key file; None: the usual one.
         passphrase: gives the passphrase when it is needed; None: there is none.
+        keyring: whether a new key is put into the operating system's keyring, where no passphrase is said.
     """
 
     key_file: Path | None = None
     passphrase: Callable[[], str | None] | None = None
+    keyring: bool = False
 
 
 def from_environment() -> Unsealing:
     """What the environment says of it now."""
     file = os.environ.get(KEY_FILE)
-    return Unsealing(Path(file) if file else None, lambda: os.environ.get(PASSPHRASE))
+    keyring = os.environ.get(IN_KEYRING, "").lower() in ("1", "true", "yes", "on")
+    return Unsealing(Path(file) if file else None, lambda: os.environ.get(PASSPHRASE), keyring)
 
 
 class Vault:
@@ -266,25 +274,28 @@ class Vault:
             self._add(each.collection, each.subject, each.key)
         return len(fresh)
 
-    def rotate(self, *, passphrase: str | None = None) -> int:
+    def rotate(self, *, passphrase: str | None = None, keyring: bool = False) -> int:
         """Wraps every key anew under another key-encryption key; records are not touched. How many keys there are.
 
         Args:
             passphrase: the new key is made of it; None: it is a new one, in the key file.
+            keyring: or in the operating system's keyring.
 
         Raises:
             Sealed: the key in force is not to be had.
+            MissingExtra: keyring is not installed.
         """
         with self._lock:
 
-            def job(_: Any) -> tuple[str, Any, int, str]:
+            def job(_: Any) -> tuple[str, Any, int, tuple[str, str]]:
                 # All of it inside the transaction: of two processes one comes second, and wraps what the first wrapped.
                 execute, count = self._engine.writer_execute, 0
                 row = execute(_WRAPPING).fetchone()
                 if row is None:
                     raise Sealed("nothing is sealed here yet", hint="Store(…, sealed=['patients'])")
-                old, was = self._come_by(*row), row[0] if row[1] == "file" else ""
-                kek_id, made, row = self._new_kek(passphrase)
+                old, was = self._come_by(*row), row[:2]
+                here = keyring or self._unsealing().keyring  # it stays there, where that is configured
+                kek_id, made, row = self._new_kek(passphrase, here)
                 for table, column in (("sealed", "collection"), ("dek", "kid")):
                     sql = f"SELECT {column}, wrapped FROM {table} WHERE wrapped IS NOT NULL"
                     for name, wrapped in execute(sql).fetchall():
@@ -300,8 +311,7 @@ class Vault:
             self._kek = (kek_id, made)
             self._boxes.clear()
             self._engine.scour()
-            if was:  # what it wrapped is wrapped no more; the file may hold others' keys
-                drop_key(self._key_file, was)
+            self._drop(*was)  # what it wrapped is wrapped no more
         return count
 
     # -- inside -------------------------------------------------------------------------------------------------
@@ -313,6 +323,14 @@ class Vault:
     def _passphrase(self) -> str | None:
         ask = self._unsealing().passphrase
         return None if ask is None else ask()
+
+    def _drop(self, kek_id: str, how: str) -> None:
+        """Removes a key-encryption key that is in force no more; a file may hold others' keys."""
+        if how == KEYRING:
+            with contextlib.suppress(Sealed):  # it is locked by now: a key of nothing stays in it
+                oskeys.drop(kek_id)
+        elif how == "file":
+            drop_key(self._key_file, kek_id)
 
     def _find(self, collection: str, subject: str) -> Any:
         sql = "SELECT kid, wrapped FROM dek WHERE collection=? AND subject=? AND wrapped IS NOT NULL"
@@ -377,20 +395,26 @@ class Vault:
         with self._lock:
             if self._kek is None and self._engine.one(_WRAPPING) is None:
                 words = self._passphrase() or None  # asked before the transaction: a command may take its time
+                keyring = self._unsealing().keyring
 
                 def job(_: Any) -> None:
                     execute = self._engine.writer_execute
                     if execute(_WRAPPING).fetchone() is None:
-                        execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", self._new_kek(words)[2])
+                        execute("INSERT INTO wrapping VALUES(1,?,?,?,?)", self._new_kek(words, keyring)[2])
 
                 self._engine.commits.run(job)
             return self._key()
 
-    def _new_kek(self, passphrase: str | None) -> tuple[str, Any, tuple[Any, ...]]:
+    def _new_kek(self, passphrase: str | None, keyring: bool) -> tuple[str, Any, tuple[Any, ...]]:
         """A new key-encryption key: its name, what wraps with it, and the row that says how it is come by."""
         from holdfast.seal.box import Box, derivation, passphrase_key
 
         kek_id = os.urandom(8).hex()
+        if passphrase is None and keyring:
+            key = _new_key()
+            oskeys.keep(kek_id, key)
+            made = Box(key)
+            return kek_id, made, (kek_id, KEYRING, b"", made.seal(_PROOF, kek_id.encode()))
         if passphrase is None:
             made, salt, how = Box(add_key(self._key_file, kek_id)), b"", "file"
         else:
@@ -416,7 +440,9 @@ class Vault:
         from holdfast.seal import KeyRing
         from holdfast.seal.box import Box, passphrase_key
 
-        if how != "file":
+        if how == KEYRING:
+            found, hint = Box(oskeys.find(kek_id)), "has the keyring been put back from an older copy?"
+        elif how != "file":
             words = self._passphrase()
             if not words:
                 raise Sealed(

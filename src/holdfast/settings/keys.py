@@ -99,6 +99,8 @@ _ROWS: Final = (
         says="the passphrase of that key, in place of a file; only in the environment"),
     Key(path="store.passphrase_file", kind="path", group="passphrase", says="a file that holds that passphrase"),
     Key(path="store.passphrase_command", kind="command", group="passphrase", says="a command that prints it"),
+    Key(path="store.keyring", kind="flag", default=False, variables=("HOLDFAST_KEYRING",),
+        says="keep that key in the operating system's keyring, where no passphrase is said"),
     Key(path="agent.id", kind="text", flag="--agent", variables=("HOLDFAST_AGENT",),
         says="who writes; what init wrote down unless said"),
     Key(path="agent.role", kind="text", says="what it does; sizes its cache"),

@@ -333,7 +333,7 @@ def read_segment(repository: Repository, entry: SegmentEntry, content: bytes | N
     found = segments.decode(content)
     ends = sorted((branch, mark.seq, mark.link.hex()) for branch, mark in found.ends.items())
     said = (entry.first, entry.last, entry.records, sorted(entry.ends))
-    if (found.first, found.last, len(found.records), ends) != said:
+    if (found.first, found.last, len(found.rows), ends) != said:
         raise IntegrityError(f"the segment {entry.id} does not hold what its backup says")
     return found
 

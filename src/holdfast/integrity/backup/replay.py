@@ -6,6 +6,7 @@ may end anywhere, at any record that is not in the middle of a batch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -14,11 +15,10 @@ import msgspec
 from holdfast import wire
 from holdfast.corpus import Branch, SqliteCorpus, Stored, moving
 from holdfast.corpus.scribe import Scribe
-from holdfast.corpus.sql import MESSAGES
-from holdfast.corpus.tags import ROW_FIRST
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.integrity.backup import segment as segments
 from holdfast.integrity.backup import source as reading
+from holdfast.integrity.backup.ownlog import OwnLog
 from holdfast.integrity.backup.segment import Beside, Segment
 from holdfast.integrity.backup.source import HUB, Tables
 from holdfast.log.drafts import tags_of
@@ -30,7 +30,7 @@ from holdfast.wire import Mark
 REAPPLIED: Final = "reapplied"
 """In `meta`: erasures that a restore applied again: a list of {stream, kids, records (number and link), reason}."""
 LOT: Final = 2_000
-"""Records in one transaction."""
+"""Records of a hub in one transaction; of an agent's log it is a segment."""
 
 
 class Replay:
@@ -49,6 +49,7 @@ class Replay:
         self.cut = self.stop < tables.pos
         self.hub = tables.kind == HUB
         self.own = tables.own
+        self._log = None if self.hub else OwnLog(corpus, erased)
         names = {row[0]: row[1] for row in tables.rows["name"]}
         streams = {row[0]: row for row in tables.rows["stream"]}
         self.agents = {row[1]: names[row[2]] for row in streams.values()}
@@ -64,6 +65,8 @@ class Replay:
     def begin(self) -> int:
         """Makes the file ready; returns the position behind which to go on."""
         if self.corpus.meta(moving.UNFINISHED) is not None:
+            if self._log is not None:
+                self.corpus.write(self._log.recall)
             return self.corpus.last()
 
         def job(tx: Any) -> None:
@@ -83,7 +86,10 @@ class Replay:
         after = self.corpus.last()
         if segment.last <= after:
             return
-        found, beside, _ = segments.without(segment, self.erased, self.own if self.hub else None)
+        if self._log is not None:
+            self.corpus.write(functools.partial(self._log.write, segment=segment, after=after, stop=self.stop))
+            return
+        found, beside, _ = segments.without(segment, self.erased, self.own)
         records = [each for each in found if after < each.pos <= self.stop]
         beside = self._wanted(beside)
         for lot in _lots(records):
@@ -99,11 +105,17 @@ class Replay:
 
             self.corpus.write(job)
 
-    def finish(self) -> None:
-        """Sets right what stands beside the records, once all of them are there."""
+    def finish(self, done: str = "") -> None:
+        """Sets right what stands beside the records, once all of them are there.
+
+        Args:
+            done: what `meta` is to say in the same transaction: whoever is killed behind it does not begin again.
+        """
 
         def job(tx: Any) -> None:
-            heads = {row[0]: Mark(row[1], row[2]) for row in self._heads(tx)}
+            if self._log is not None:
+                self._log.finish(tx)
+            heads = {row[0]: Mark(row[1], row[2]) for row in self._heads(tx)} if self._log is None else self._log.heads
             self._set_branches(tx, heads)
             if self.hub:
                 self._set_labels(tx, heads)
@@ -111,6 +123,8 @@ class Replay:
                 self._fill(tx, "lineage", kept)
             self._set_meta(tx)
             moving.release(tx)
+            if done:
+                tx.set_meta(done, 1)
 
         self.corpus.write(job)
         self.corpus.sync()
@@ -121,7 +135,7 @@ class Replay:
         run: list[Stored] = []
         for stored in lot:
             stored = self._taken(stored)
-            if self.hub and stored.branch not in self.own:
+            if stored.branch not in self.own:
                 run.append(stored)
                 continue
             self._scribe(tx, run)
@@ -147,11 +161,10 @@ class Replay:
         Scribe(tx, self.agents).write(rows, {}, tags)
 
     def _insert(self, tx: Any, stored: Stored) -> None:
-        """Writes what was written where the file is: an agent's own log, or a hub's own streams."""
-        record, prior = stored.record, stored.prior
-        if self.hub:  # there, a late version of another branch may have come between since
-            found = tx.prior(stored.agent, record.collection, record.key) if record.collection else None
-            prior = found.pos if found else 0
+        """Writes what was written where the file is: a hub's own streams."""
+        record = stored.record  # a late version of another branch may have come between since
+        found = tx.prior(stored.agent, record.collection, record.key) if record.collection else None
+        prior = found.pos if found else 0
         pos = tx.insert(self.branches[stored.branch], record, stored, prior, self._tags(stored))
         if pos != stored.pos:
             raise IntegrityError(f"the backup lacks the records between positions {pos} and {stored.pos}")
@@ -159,13 +172,10 @@ class Replay:
     def _tags(self, stored: Stored) -> Sequence[tuple[int, str]]:
         if reading.explicit(stored, self.own, self.tables.kind):
             return ()
-        if not self.hub and stored.record.collection != MESSAGES:
-            return ()  # a node's file has no tables for what the storage service finds its records by
         try:
-            found = tags_of(stored.record, stored.payload())
+            return tags_of(stored.record, stored.payload())
         except HoldfastError:
             return ()
-        return found if self.hub else [tag for tag in found if tag[0] < ROW_FIRST]
 
     def _wanted(self, beside: Beside) -> Beside:
         out = dict(beside)
@@ -270,6 +280,8 @@ class Replay:
 
     def _reapplied(self, tx: Any) -> bytes | None:
         """Which payloads are missing for an erasure, as `REAPPLIED` says it: the record that says so may lie beyond."""
+        if self._log is not None and not self.erased and not self.tables.erased:
+            return None  # to ask would be to read every record
         sql = (
             "SELECT s.stream, r.seq, r.link FROM rec r JOIN branch b ON b.id=r.branch JOIN stream s ON s.id=b.stream"
             " WHERE r.why=? ORDER BY r.pos"

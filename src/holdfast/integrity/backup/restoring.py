@@ -14,7 +14,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +24,11 @@ import msgspec
 
 from holdfast import codec
 from holdfast.clock import millis
-from holdfast.corpus import SqliteCorpus
+from holdfast.corpus import SqlCorpus, SqliteCorpus
 from holdfast.disk import sync_directory
 from holdfast.errors import Conflict, IntegrityError, Locked, NotFound
 from holdfast.integrity.backup.making import Told, read_segment
-from holdfast.integrity.backup.manifest import BlobEntry, Manifest, PartEntry
+from holdfast.integrity.backup.manifest import BlobEntry, Manifest, Packed, PartEntry, SegmentEntry
 from holdfast.integrity.backup.replay import Replay, ends_batch
 from holdfast.integrity.backup.repository import Repository
 from holdfast.integrity.backup.source import HUB, Tables
@@ -36,6 +38,12 @@ from holdfast.objects import BlobFiles
 _PLACE: Final = re.compile(r"hub\.db|agents/[^/\0]{1,255}/log\.db")
 _PLAN: Final = "restoring.json"
 FINDINGS_SHOWN: Final = 5
+WAL_PAGES: Final = 16_384
+"""64 MiB of write-ahead log before they are moved into the file: what is written again and again is moved once."""
+CACHE_KIB: Final = 32_768
+READER_CACHE_KIB: Final = 4_096  # what proves it reads everything once
+AHEAD: Final = 2
+"""Segments that are fetched before they are needed: a few MB."""
 
 Finish = Callable[[Path, dict[str, bytes]], None]
 """Makes a restored directory one that works: writes what the documents say into it."""
@@ -222,17 +230,19 @@ class _Part:
         path = work / tables.place
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         blobs = BlobFiles(work / "blobs")
-        corpus = SqliteCorpus(path, hub=tables.kind == HUB)
+        corpus = SqliteCorpus(path, hub=tables.kind == HUB, cache_kib=CACHE_KIB)
         try:
+            corpus.engine.watch_wal(WAL_PAGES)
+            corpus.engine.reader_cache_kib = READER_CACHE_KIB
             replay = Replay(corpus, tables, self.erased, stop)
             if corpus.meta(_DONE) is None:
                 after = replay.begin()
-                for segment in self.entry.segments:
-                    if segment.last > after and segment.first <= replay.stop:
-                        replay.add(read_segment(self.repository, segment))
-                        told("restore records", min(segment.last, replay.stop), replay.stop)
-                replay.finish()
-                corpus.write(lambda tx: tx.set_meta(_DONE, 1))
+                wanted = [each for each in self.entry.segments if each.last > after and each.first <= replay.stop]
+                for segment, content in fetched(self.repository, wanted):
+                    replay.add(read_segment(self.repository, segment, content))
+                    told("restore records", min(segment.last, replay.stop), replay.stop)
+                replay.finish(_DONE)
+                corpus.checkpoint()  # so that the proof reads the file's own pages
             self.bring_blobs(corpus, blobs, told)
             told(f"verify {tables.place}", 0, 0)
             self.prove(corpus, blobs, stop is None)
@@ -296,6 +306,8 @@ class _Part:
     def bring_blobs(self, corpus: SqliteCorpus, blobs: BlobFiles, told: Told) -> None:
         """Fetches the blobs that the records here refer to."""
         there: dict[str, BlobEntry] = {blob.digest: blob for each in self.entry.segments for blob in each.blobs}
+        if not there:
+            return  # else every record is looked at
         wanted = [digest for digest in referred(corpus) if digest.hex() in there]
         for number, digest in enumerate(wanted, 1):
             if not blobs.has(digest):
@@ -315,9 +327,8 @@ class _Part:
             shown = "; ".join(str(finding) for finding in scan.findings[:FINDINGS_SHOWN])
             raise IntegrityError(f"what came back of {self.tables.place} does not prove: {shown}")
         if whole:
-            heads = {row[0]: (row[1], bytes(row[2]).hex()) for row in corpus.query(_HEADS)}
             said = {branch: (seq, link) for branch, seq, link in self.entry.heads}
-            if heads != said or scan.records != self.entry.records:
+            if scan.ends != said or scan.records != self.entry.records:
                 raise IntegrityError(f"what came back of {self.tables.place} does not end where the backup says")
         self.made.records += scan.records
         self.made.signatures += scan.signatures
@@ -330,10 +341,6 @@ class _Part:
 
 
 _DONE: Final = "restored"
-_HEADS: Final = (
-    "SELECT r.branch, r.seq, r.link FROM rec r JOIN"
-    " (SELECT branch AS b, max(seq) AS s FROM rec GROUP BY branch) m ON r.branch=m.b AND r.seq=m.s"
-)
 
 
 class _Known:
@@ -356,7 +363,32 @@ class _Known:
         return digest.hex() not in self._there or self._blobs.verify(digest)
 
 
-def referred(corpus: SqliteCorpus) -> dict[bytes, int]:
+def fetched(repository: Repository, wanted: Sequence[SegmentEntry]) -> Iterator[tuple[SegmentEntry, bytes]]:
+    """Segments with their plain bytes; the next ones are on their way while one is worked on.
+
+    Raises:
+        IntegrityError: one is missing, or damaged.
+    """
+    coming: deque[tuple[SegmentEntry, Future[bytes]]] = deque()
+    with ThreadPoolExecutor(1, "holdfast-fetch") as pool:
+        try:
+            for entry in wanted:
+                coming.append((entry, pool.submit(repository.get, Packed(entry.id, entry.size), "segment")))
+                if len(coming) > AHEAD:
+                    yield _arrived(coming)
+            while coming:
+                yield _arrived(coming)
+        finally:
+            for _, left in coming:
+                left.cancel()
+
+
+def _arrived(coming: deque[tuple[SegmentEntry, Future[bytes]]]) -> tuple[SegmentEntry, bytes]:
+    entry, content = coming.popleft()
+    return entry, content.result()
+
+
+def referred(corpus: SqlCorpus) -> dict[bytes, int]:
     """The blobs that records refer to, with their sizes in bytes."""
     from holdfast.corpus.rows import COLUMNS
     from holdfast.records import BLOB, read_blob_reference

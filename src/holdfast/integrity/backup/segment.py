@@ -16,8 +16,10 @@ used twice, so that what prune deletes late is never what somebody has just writ
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +30,19 @@ from holdfast.corpus.sql import TAGS
 from holdfast.corpus.tags import ROW_FIRST
 from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.log.drafts import tags_of
-from holdfast.records import ZERO16, ZERO32, Record, encode_header, next_link, payload_hash
+from holdfast.records import (
+    LINK_PREFIX,
+    PAYLOAD_PREFIX,
+    ZERO16,
+    ZERO32,
+    Record,
+    encode_header,
+    names_in_header,
+    next_link,
+    numbers_in_header,
+    payload_hash,
+)
+from holdfast.records import MAGIC as HEADER
 from holdfast.wire import Mark
 
 MAGIC: Final = b"hf/seg/1\0"
@@ -86,14 +100,18 @@ class _Content(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     beside: Beside
 
 
-class Segment(msgspec.Struct, kw_only=True):
+Proven = tuple[Row, int, int, int, bytes, int, bytes, bytes]
+"""A row, and what follows from its neighbours and its payload: pos, seq, hlc, base, length, payload's hash and link."""
+
+
+class Segment(msgspec.Struct, kw_only=True, dict=True):
     """A segment, taken apart and proven to be a chain from its starts to its ends.
 
     Attributes:
         first, last: the positions that it speaks for.
         starts: where each branch stood before it.
         ends: where each of them stands behind it.
-        records: the records; each body is the payload itself, not compressed.
+        rows: the records as they lie in it, with what was computed anew.
         beside: rows of other tables.
     """
 
@@ -101,8 +119,13 @@ class Segment(msgspec.Struct, kw_only=True):
     last: int
     starts: dict[int, Start]
     ends: dict[int, Mark]
-    records: list[Stored]
+    rows: list[Proven]
     beside: Beside
+
+    @functools.cached_property
+    def records(self) -> list[Stored]:
+        """The records; each body is the payload itself, not compressed."""
+        return [_stored(proven, self.starts[proven[0].branch]) for proven in self.rows]
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -191,43 +214,60 @@ def _whole(found: _Content) -> Segment:
     starts = {start.branch: start for start in found.starts}
     if any(len(start.stream) != 16 or len(start.link) != 32 for start in found.starts):
         raise IntegrityError("a damaged segment: a stream or a link of another length")
-    ends = {start.branch: Mark(start.seq, start.link) for start in found.starts}
+    marks = {start.branch: (start.seq, start.link) for start in found.starts}
+    rows = list(_proven(found.rows, starts, marks))
+    ends = {branch: Mark(*mark) for branch, mark in marks.items()}
+    if rows and not found.first <= rows[0][1] <= rows[-1][1] <= found.last:
+        raise IntegrityError("a damaged segment: rows beyond the positions that it speaks for")
+    return Segment(first=found.first, last=found.last, starts=starts, ends=ends, rows=rows, beside=found.beside)
+
+
+def _proven(rows: Iterable[Row], starts: Mapping[int, Start], marks: dict[int, tuple[int, bytes]]) -> Iterator[Proven]:
+    """The rows, each with what it leaves out; `marks` says where each branch stands, and goes along with them."""
     links: dict[int, bytes] = {}
-    records: list[Stored] = []
     pos = hlc = 0
-    for row in found.rows:
-        start = starts.get(row.branch)
+    for row in rows:
+        start, payload = starts.get(row.branch), row.payload
         if start is None or row.pos < 1:
             raise IntegrityError("a damaged segment: a row of no branch, or out of order")
-        pos, hlc = pos + row.pos, hlc + row.hlc
-        record = _record(row, start.stream, ends[row.branch], hlc, links)
-        links[pos] = record.link
-        ends[row.branch] = Mark(record.seq, record.link)
-        body = row.payload
-        records.append(Stored(pos, row.branch, start.agent, row.prior, record, row.salt, codec.RAW, body, row.why))
-    if records and not found.first <= records[0].pos <= records[-1].pos <= found.last:
-        raise IntegrityError("a damaged segment: rows beyond the positions that it speaks for")
-    return Segment(first=found.first, last=found.last, starts=starts, ends=ends, records=records, beside=found.beside)
-
-
-def _record(row: Row, stream: bytes, before: Mark, hlc: int, links: Mapping[int, bytes]) -> Record:
-    payload = row.payload
-    for width, field in ((32, row.base), (16, row.kid), (32, row.hash), (32, row.link)):
-        if field is not None and len(field) != width:  # the header would pad it, or cut it off
+        base, kid, link = row.base, row.kid, row.link
+        if (
+            (base is not None and len(base) != 32)
+            or (kid is not None and len(kid) != 16)
+            or (link is not None and len(link) != 32)
+            or (row.hash is not None and len(row.hash) != 32)
+        ):  # the header would pad it, or cut it off
             raise IntegrityError("a damaged segment: a hash or a link of another length")
-    if payload is not None:
-        size, digest = len(payload), payload_hash(row.salt, payload)
-    elif row.len is None or row.hash is None:
-        raise IntegrityError("a damaged segment: a row without a payload says nothing of it")
-    else:
-        size, digest = row.len, row.hash
+        if payload is not None:
+            size, digest = len(payload), sha256(b"".join((PAYLOAD_PREFIX, row.salt, payload))).digest()
+        elif row.len is None or row.hash is None:
+            raise IntegrityError("a damaged segment: a row without a payload says nothing of it")
+        else:
+            size, digest = row.len, row.hash
+        pos, hlc, (seq, before) = pos + row.pos, hlc + row.hlc, marks[row.branch]
+        seq = seq + 1 if row.seq is None else row.seq
+        if base is None:
+            base = links.get(row.prior, ZERO32)
+        if link is None:
+            key = row.key.encode()
+            numbers = numbers_in_header(row.fmt, row.flags, seq, hlc, base, row.version, size)
+            names = names_in_header(row.kind, row.author, row.collection)
+            head = (HEADER, start.stream, numbers, names, len(key).to_bytes(2, "big"), key, kid or ZERO16, digest)
+            link = sha256(b"".join((LINK_PREFIX, before, sha256(b"".join(head)).digest()))).digest()
+        links[pos] = link
+        marks[row.branch] = seq, link
+        yield row, pos, seq, hlc, base, size, digest, link
+
+
+def _stored(proven: Proven, start: Start) -> Stored:
+    row, pos, seq, hlc, base, size, digest, link = proven
     record = Record(
-        stream,
+        start.stream,
         row.fmt,
         row.flags,
-        before.seq + 1 if row.seq is None else row.seq,
+        seq,
         hlc,
-        links.get(row.prior, ZERO32) if row.base is None else row.base,
+        base,
         row.version,
         size,
         row.kind,
@@ -236,12 +276,9 @@ def _record(row: Row, stream: bytes, before: Mark, hlc: int, links: Mapping[int,
         row.key,
         row.kid or ZERO16,
         digest,
+        link,
     )
-    link = row.link
-    if link is None:
-        link = next_link(before.link, encode_header(record))
-    msgspec.structs.force_setattr(record, "link", link)  # it is nobody else's yet
-    return record
+    return Stored(pos, row.branch, start.agent, row.prior, record, row.salt, codec.RAW, row.payload, row.why)
 
 
 def without(

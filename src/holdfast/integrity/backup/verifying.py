@@ -121,7 +121,7 @@ class _Reader:
             if not self.opens:
                 return
             found = read_segment(self.repository, entry, self.repository.opened(data, "segment"))
-            self.found.records += len(found.records)
+            self.found.records += len(found.rows)
             for branch, start in found.starts.items():
                 if branch in ends and Mark(start.seq, start.link) != ends[branch]:
                     self.say(f"the segment {packed.id} does not go on where the one before it ended")
