@@ -112,7 +112,8 @@ class Audit:
         principal = principal_of(scope)
 
         async def told(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
+            begins = message["type"] == "http.response.start" and message["status"] < 400
+            if begins and scope.get(_TOLD, ()) is not None:
                 await self.note(_act_of(scope, method, principal, acts.PAGE if page else acts.API))
             await send(message)
 
@@ -137,6 +138,11 @@ def is_persons(principal: Principal, *, page: bool) -> bool:
 def about(scope: Scope, fields: Mapping[str, str]) -> None:
     """Says of a request what it acts on: those of a form's fields that may be told."""
     scope[_TOLD] = {"detail": {name: fields[name] for name in SHOWN if fields.get(name)}}
+
+
+def untold(scope: Scope) -> None:
+    """Says of a request that the trail need not tell of it: what it does is no more than a word in the log."""
+    scope[_TOLD] = None
 
 
 def done(scope: Scope, *, what: str, about: str, ref: bytes | None = None) -> None:

@@ -54,16 +54,6 @@ def ago(iso: str, now_ms: int) -> str:
     return f"{span_text(seconds if seconds < 60 else seconds - seconds % 60)} ago"
 
 
-def plain_time(iso: str) -> str:
-    """The time in words that stand alone: ``2026-11-12 09:00:00 UTC``."""
-    return iso.replace("T", " ").partition(".")[0].removesuffix("Z") + " UTC"
-
-
-def moment(iso: str) -> str:
-    """The time to the millisecond: ``2026-11-12 09:00:00.103 UTC``."""
-    return iso.replace("T", " ").removesuffix("Z") + " UTC"
-
-
 def sparkline(values: Sequence[int]) -> str:
     """The points of a polyline for these values, in a box of `SPARK_WIDTH` by `SPARK_HEIGHT`."""
     top = max(values, default=0) or 1
