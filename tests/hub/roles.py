@@ -310,6 +310,8 @@ EXPECTED: dict[str, Case] = {
     "POST /v1/notify/{name}/test": Case(ADMINS, "/v1/notify/phone/test"),
     "POST /v1/letters": Case(ADMINS, "/v1/letters", lambda house, role: {"what": "retry"}),
     "DELETE /v1/notify/{name}": Case(ADMINS, "/v1/notify/phone"),
+    "POST /v1/nodes/{node}": Case((401, 403, 403, 403, 404), "/v1/nodes/ghost", lambda house, role: {"what": "pause"}),
+    "DELETE /v1/nodes/{node}": Case((401, 403, 403, 403, 404), "/v1/nodes/ghost"),
     # What takes away comes last, each before that which it lies in.
     "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_*"),
     "DELETE /storage/artifacts/{id}": Case(WRITING, "/storage/artifacts/artifact_*"),

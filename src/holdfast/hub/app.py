@@ -218,6 +218,7 @@ def operations(core: Core) -> list[Operation]:
         routes_mail,
         routes_me,
         routes_node,
+        routes_nodes,
         routes_notify,
         routes_read,
         routes_relay,
@@ -229,6 +230,7 @@ def operations(core: Core) -> list[Operation]:
         *(routes_sync, routes_files, routes_relay, routes_read, routes_mail, routes_decide, routes_feed),
         *(
             routes_node,
+            routes_nodes,
             routes_heads,
             routes_me,
             routes_collections,
