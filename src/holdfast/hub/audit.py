@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.clock import Clock, millis
+from holdfast.clock import Clock, iso, millis
 from holdfast.corpus import SqlCorpus, Stored
 from holdfast.corpus.rows import COLUMNS
 from holdfast.errors import HoldfastError
@@ -34,6 +34,7 @@ MARK: Final = "audit"
 LOT: Final = 2_000
 SAVE_EVERY: Final = 20_000
 """Records without a word for the trail before the mark is written all the same: a commit that nobody waits for."""
+SHORTEN_EVERY_MS: Final = 86_400_000
 RECOVERY: Final = "recovery"
 _RESTORED: Final = "restore"
 KINDS: Final = {
@@ -72,6 +73,7 @@ class Audit:
         self._wall, self._read = wall, read
         self._waiting: list[tuple[Act, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._kept_s, self._shorten_ms = 0.0, 0
         self.trouble = ""
         """Why the newest act could not be written down."""
         self.unread = ""
@@ -118,6 +120,28 @@ class Audit:
             await send(message)
 
         return told
+
+    async def shorten(self, keep_s: float) -> None:
+        """Lets go of what was done longer ago than is to be kept, once a day, and says so in the trail; never raises.
+
+        Args:
+            keep_s: for so many seconds; 0: for ever.
+        """
+        now = self._wall.now_ms()
+        if not keep_s or (keep_s == self._kept_s and now < self._shorten_ms):
+            return
+        self._kept_s, self._shorten_ms = keep_s, now + SHORTEN_EVERY_MS
+        before, gone = now - round(keep_s * 1000), 0
+        try:
+            while count := await self._read(lambda: self.store.cut(before)):
+                gone += count
+        except (HoldfastError, OSError, RuntimeError) as error:
+            logger.warning("the audit trail could not be shortened; it is tried again", exc_info=error)
+            self._shorten_ms = now
+        if gone:
+            by = Actor(kind="hub", who="the hub", via=acts.HUB)
+            about = f"{gone:,} acts from before {iso(before)}"
+            await self.note(Act(by=by, what=acts.SHORTENED, about=about, detail={"setting": "audit.keep_days"}))
 
     def problems(self) -> list[str]:
         """What is not as it should be."""

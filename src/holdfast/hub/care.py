@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -20,6 +19,7 @@ import msgspec
 from holdfast.errors import Conflict, HoldfastError, UsageError
 from holdfast.hub import acts, errands
 from holdfast.hub.acts import Act, Actor
+from holdfast.hub.claims import STALE_MS
 from holdfast.hub.errands import Errand, Said
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ Kind = Literal["scan", "plan", "repair", "backup", "verify", "drill", "prune", "
 SAVE_S: Final = 2.0
 """How often a run that goes on is written down."""
 LOOK_S: Final = 0.25
-STALE_MS: Final = 30_000
-"""A run of another process that was not heard of for so long has ended with it."""
 PAUSE_S: Final = 0.5
 """Between the order to pause and the pause, so that whoever gave it still gets his answer."""
 RESULT_BYTES_MAX: Final = 200_000
@@ -81,7 +79,7 @@ class Care:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.process = secrets.token_hex(4)
+        self.process = core.claims.process
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._children: set[asyncio.subprocess.Process] = set()
@@ -142,7 +140,7 @@ class Care:
     # -- asking for one -----------------------------------------------------------------------------------------
 
     async def begin(self, kind: Kind, by: Actor, **how: Any) -> Run:
-        """The run of this kind that goes on, begun now unless there is one.
+        """The run of this kind that goes on, in whichever process, begun now unless there is one.
 
         Args:
             kind: what; of `repair` and `restore` see `pause` and `restore`.
@@ -160,6 +158,18 @@ class Care:
         now = self._core.home.wall.now_ms()
         run = Run(kind=kind, who=_name(by), process=self.process, begun_ms=now, beat_ms=now)
         self._runs[kind] = run  # before anything is waited for: whoever asks next finds it
+        try:
+            first = await self._core.read(lambda: self._write(run))
+        except BaseException:
+            run.state = "broken off"  # it was never begun
+            if known is None:
+                del self._runs[kind]
+            else:
+                self._runs[kind] = known
+            raise
+        if first is not run:  # another process was faster
+            run.state, self._runs[kind] = "broken off", first
+            return first
         self._tasks[kind] = asyncio.create_task(self._go(run, by, how))
         self._ring()
         return run
@@ -209,7 +219,6 @@ class Care:
 
     async def _go(self, run: Run, by: Actor, how: dict[str, Any]) -> None:
         saving = asyncio.create_task(self._save_again(run))
-        await self._core.read(lambda: self._write(run))
         try:
             said = await self._work(run, by, how)
         except asyncio.CancelledError:
@@ -343,21 +352,35 @@ class Care:
         except msgspec.MsgspecError:
             return {}  # a later Holdfast's
 
-    def _write(self, run: Run) -> None:
+    def _write(self, run: Run) -> Run:
+        """Keeps how a run stands; the run of its kind that goes on, if that is another process's, which then stays.
+
+        Writes take turns over all processes: of two that begin within the same millisecond the second finds the first.
+        """
         kept = run
         if len(msgspec.msgpack.encode(run.result)) > RESULT_BYTES_MAX:
             kept = msgspec.structs.replace(run, result={})
 
-        def job(tx: Any) -> None:
+        def job(tx: Any) -> Run:
             found = tx.meta(_KEY)
             try:
                 runs = msgspec.msgpack.decode(found, type=dict[str, Run]) if found else {}
             except msgspec.MsgspecError:
                 runs = {}
+            other = runs.get(run.kind)
+            if other is not None and self._is_anothers(other, run.beat_ms):
+                return other
             runs[run.kind] = kept
             tx.set_meta(_KEY, msgspec.msgpack.encode(runs))
+            return run
 
-        self._core.corpus.write(job)
+        return self._core.corpus.write(job)
+
+    def _is_anothers(self, run: Run, now_ms: int) -> bool:
+        """Whether a run goes on in another process of this hub; a directory has none."""
+        if self._core.corpus.inline or run.process == self.process:
+            return False
+        return run.going and now_ms - run.beat_ms <= STALE_MS
 
 
 def _name(by: Actor) -> str:

@@ -116,7 +116,7 @@ class Events:
         feed = self._front.core.feed
         cursor = feed.cursor(feed.head)  # before the look: what comes meanwhile is looked at again
         parts = await _parts(ask)
-        mail = await unread(ask)
+        mail = None if "mail_badge.html" in parts else await unread(ask)
         if mail is not None:
             parts["mail_badge.html"] = {"unread": mail}
         found = hashlib.sha256(encode_json(list(parts.values()))).digest()
@@ -139,7 +139,8 @@ async def _parts(ask: Ask) -> dict[str, dict[str, Any]]:
 
     if ask.query.page == "overview":
         shown = await overview.found(ask)
-        return {"overview_live.html": {"d": shown, "badge": len(shown.needs_you)}}
+        mail = {} if shown.unread is None else {"mail_badge.html": {"unread": shown.unread}}
+        return {"overview_live.html": {"d": shown, "badge": len(shown.needs_you)}, **mail}
     if ask.query.page == "nodes":
         standing = await nodes.found(ask)
         standing.hub.uptime_s = 0  # changes by itself, and is no news

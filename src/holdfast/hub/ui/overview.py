@@ -12,7 +12,7 @@ from holdfast import clock
 from holdfast.corpus import Filter, Stored
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.standing import NodeShown, Notice, nodes_for, notices
-from holdfast.hub.ui.unread import waiting
+from holdfast.hub.ui.unread import unread_and_needing
 from holdfast.hub.ui.usage import Pair, hourly, total
 
 TOP: Final = 8
@@ -96,11 +96,13 @@ class Written(msgspec.Struct):
 class Overview(msgspec.Struct):
     """The whole page; `hours` are the records of each of the last 24 hours, the oldest first.
 
-    `waiting` are messages that need a person, counted up to 1000; `whole`: whether he who asks sees all of the hub.
+    `waiting` are messages that need a person, `unread` those that nobody has read (null to whom none come), both counted up
+    to 1000; `whole`: whether he who asks sees all of the hub.
     """
 
     needs_you: list[Notice]
     waiting: int
+    unread: int | None
     whole: bool
     nodes: Nodes
     scan: Scan
@@ -114,9 +116,8 @@ class Overview(msgspec.Struct):
 async def overview(ask: Ask) -> View:
     """GET /: everything at one look."""
     data = await found(ask)
-    return View(
-        template="overview.html", title="Overview", data=data, live="overview", extra={"badge": len(data.needs_you)}
-    )
+    extra = {"badge": len(data.needs_you), "unread": data.unread}
+    return View(template="overview.html", title="Overview", data=data, live="overview", extra=extra)
 
 
 async def found(ask: Ask) -> Overview:
@@ -131,9 +132,11 @@ async def found(ask: Ask) -> Overview:
     latest = await core.read(lambda: core.corpus.page(which))
     space = await core.read(core.home.reserve.state)
     on_disk = await core.read(lambda: _on_disk(core.home))
+    unread, waiting = await unread_and_needing(ask)
     return Overview(
         needs_you=await notices(ask, nodes),
-        waiting=await waiting(ask),
+        waiting=waiting,
+        unread=unread,
         whole=principal.reads_everything,
         nodes=summed(nodes),
         scan=_scan(core, principal.reads_everything),
