@@ -32,7 +32,7 @@ def targets(room: Room, query: str = "") -> list[str]:
     """What was acted on, the newest first, page by page."""
     found, before = list[str](), ""
     while True:
-        page = room.get(f"/v1/audit?limit=7{query}{f'&before={before}' if before else ''}")
+        page = room.get(f"/v1/audit?limit=1000{query}{f'&before={before}' if before else ''}")
         found += [each["target"] for each in page["acts"]]
         if page["next"] is None:
             return found

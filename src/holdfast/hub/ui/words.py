@@ -54,6 +54,11 @@ def ago(iso: str, now_ms: int) -> str:
     return f"{span_text(seconds if seconds < 60 else seconds - seconds % 60)} ago"
 
 
+def iso_if(ms: int) -> str | None:
+    """A time in ms since 1970 as an answer has it; None where there was none (0)."""
+    return clock.iso(ms) if ms else None
+
+
 def sparkline(values: Sequence[int]) -> str:
     """The points of a polyline for these values, in a box of `SPARK_WIDTH` by `SPARK_HEIGHT`."""
     top = max(values, default=0) or 1
