@@ -17,7 +17,7 @@ __all__ = ["server"]
 
 def test_nodes_are_late_as_configured_and_are_asked_and_forgotten(empty: Run, server: Server) -> None:
     config = server.home / "hub.yaml"
-    config.write_text("nodes:\n  lag: 2h\n  behind: 3h\n  clock: 30s\n")
+    config.write_text("watch:\n  lag: 2h\n  behind: 3h\n  clock: 30s\n")
     server.start("--config", str(config))
     hub = ("--hub", server.url)
     assert empty("nodes", "ls", *hub, "--json").json == {"nodes": []}
@@ -44,9 +44,9 @@ def test_nodes_are_late_as_configured_and_are_asked_and_forgotten(empty: Run, se
     assert stands()[0] == "behind"
     with closing(Line(server.url)) as line:
         shown = {each["path"]: each for each in line.json("GET", "/settings.json")["configuration"]}
-    assert (shown["nodes.lag"]["value"], shown["nodes.silent"]["value"]) == ("2h", "150s")
-    assert shown["nodes.lag"]["origin"].endswith("hub.yaml:2:3")
-    assert shown["nodes.silent"]["origin"] == ""
+    assert (shown["watch.lag"]["value"], shown["watch.silent"]["value"]) == ("2h", "150s")
+    assert shown["watch.lag"]["origin"].endswith("hub.yaml:2:8")
+    assert shown["watch.silent"]["origin"] == ""
     assert shown["audit.keep_days"]["value"] == "0 days"
 
     asked = empty("nodes", "pause", "laptop", *hub, "--json").json

@@ -214,6 +214,7 @@ EXPECTED: dict[str, Case] = {
     "GET /v1/count": Case(READING, "/v1/count"),
     "GET /v1/search": Case(READING, "/v1/search?q=k"),
     "GET /v1/agents": Case(READING, "/v1/agents"),
+    "GET /v1/audit": Case(READING, "/v1/audit"),
     "GET /v1/heads": Case(READING, f"/v1/heads?nonce={'ab' * 16}"),
     "GET /v1/nodes": Case(READING, "/v1/nodes"),
     "GET /v1/me": Case(READING, "/v1/me"),

@@ -28,11 +28,11 @@ def done(number: int, at_ms: int, **more: Any) -> Act:
     return Act(by=ROOT, what=acts.CHANGE, about=f"thing {number}", detail={"n": str(number)}, at_ms=at_ms, **more)
 
 
-def targets(room: Room, query: str = "") -> list[str]:
+def targets(room: Room, **query: Any) -> list[str]:
     """What was acted on, the newest first, page by page."""
     found, before = list[str](), ""
     while True:
-        page = room.get(f"/v1/audit?limit=1000{query}{f'&before={before}' if before else ''}")
+        page = room.get("/v1/audit", limit=1000, before=before, **query)
         found += [each["target"] for each in page["acts"]]
         if page["next"] is None:
             return found
@@ -45,7 +45,7 @@ def test_the_trail_is_cut_only_if_somebody_wants_it_and_says_so(room: Room) -> N
     cut = room.client.portal.call  # type: ignore[union-attr]
     cut(audit.shorten, 0.0)
     assert len(targets(room)) == 2_400, "for ever, unless somebody says otherwise"
-    assert targets(room, f"&since={(now - 2 * DAY_MS) / 1000}&who=root") == ["thing 0", "thing 1", "thing 2"]
+    assert targets(room, since=(now - 2 * DAY_MS) / 1000, who="root") == ["thing 0", "thing 1", "thing 2"]
     cut(audit.shorten, 30.5 * 86_400)
     left = targets(room)
     assert left[0].startswith("2,369 acts from before "), left[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.hub.home import Home
 from holdfast.hub.claims import Claims
+from holdfast.hub.home import Home
 from holdfast.hub.scanning import Scanning
 from tests.flow.hubs import until
 from tests.hub.conftest import Room
@@ -34,7 +34,9 @@ def test_a_hub_scans_itself_and_says_what_it_found(room: Room, pen: Pen, home: H
     metrics = room.client.get("/metrics").text
     assert "holdfast_scan_findings 2.0" in metrics
     assert "holdfast_scan_records_total 123.0" in metrics
-    assert Scanning(home, 0, Claims(home.corpus, home.wall, "one")).progress.findings == found, "whoever serves next knows it too"
+    assert Scanning(home, 0, Claims(home.corpus, home.wall, "one")).progress.findings == found, (
+        "whoever serves next knows it too"
+    )
 
 
 def test_the_hub_does_so_by_itself(room: Room, pen: Pen, home: Home) -> None:

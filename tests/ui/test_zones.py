@@ -1,4 +1,4 @@
-"""Times in the zone that somebody chose: said so on every page, typed so into every field, and in UTC everywhere else."""
+"""Times in the zone that somebody chose: on every page and in every field, and in UTC everywhere else."""
 
 from __future__ import annotations
 
@@ -48,21 +48,28 @@ def test_pages_are_in_the_zone_of_the_browser_and_addresses_in_utc(inside: Insid
     then = "2026-11-12T09:00:00.000Z"
     assert "You see the state of 2026-11-12 09:00:00 UTC" in inside.good(f"/data?at={then}")
     form = next(each for each in inside.forms("/audit") if "zone" in each)
-    chosen = inside.send("/ui/scheme", {**form, "times": "local", "zone": "America/New_York", "back": f"/data?at={then}"})
+    chosen = inside.send(
+        "/ui/scheme", {**form, "times": "local", "zone": "America/New_York", "back": f"/data?at={then}"}
+    )
     assert (chosen.status_code, chosen.headers["location"]) == (303, f"/data?at={then}")
     assert "HttpOnly; SameSite=Strict" in chosen.headers["set-cookie"]
     page = inside.good(f"/data?at={then}")
     assert "You see the state of 2026-11-12 04:00:00 -05:00" in page
-    assert 'As of (America/New_York) <input type="datetime-local" name="at" step="1" value="2026-11-12T04:00:00">' in page
+    assert (
+        'As of (America/New_York) <input type="datetime-local" name="at" step="1" value="2026-11-12T04:00:00">' in page
+    )
     assert inside.client.get(f"/data.json?at={then}").json()["at"] == then
-    for path in ("/", "/messages?tab=feed", "/messages/build-17", "/nodes", "/audit", "/charts", "/settings"):
+    for path in ("/", "/messages?tab=feed", "/messages/build-17", "/nodes", "/audit", "/charts"):
         page = inside.good(path)
         assert 'data-zone="America/New_York"' in page, path
         assert "UTC" not in page.replace(">UTC</button>", "").replace("are in UTC whatever is chosen", ""), path
     typed = inside.page("/audit?who=&since=2026-11-12T04%3A00&zone=America%2FNew_York")
     assert (typed.status_code, typed.headers["location"]) == (303, "/audit?since=2026-11-12T09%3A00%3A00Z")
     assert 'value="2026-11-12T04:00:00"' in inside.good(typed.headers["location"])
-    for place in ("/data/state?agent=reasoner-1&at=2026-11-12T04%3A00&zone=", "/messages?until=2026-11-12T04%3A00&zone="):
+    for place in (
+        "/data/state?agent=reasoner-1&at=2026-11-12T04%3A00&zone=",
+        "/messages?until=2026-11-12T04%3A00&zone=",
+    ):
         moved = inside.page(f"{place}America%2FNew_York")
         assert "2026-11-12T09%3A00%3A00Z" in moved.headers["location"]
         assert inside.page(moved.headers["location"]).status_code == 200
@@ -74,3 +81,15 @@ def test_pages_are_in_the_zone_of_the_browser_and_addresses_in_utc(inside: Insid
     inside.client.cookies.clear()
     for name in ("Mars/Olympus", "../../etc/passwd", "x" * 300):
         assert 'data-zone="UTC"' in inside.page("/audit", Cookie=f"holdfast_zone={name}").text
+
+
+def test_a_snooze_until_a_time_is_until_then_in_the_zone_of_the_page(inside: Inside) -> None:
+    inside.furnisher.send("m1", kind="report", content="later")
+    token = next(each["form_token"] for each in inside.forms("/audit") if "form_token" in each)
+    form = {"form_token": token, "what": "snooze", "ids": "m1", "until": "1d"}
+    answer = inside.send("/messages/act", {**form, "when": "2099-01-01T00:00", "zone": "Asia/Kolkata"})
+    assert answer.status_code == 303, answer.text
+    shown = inside.client.get("/messages/m1.json").json()["standing"]
+    assert shown["until"] == "2098-12-31T18:30:00.000Z"
+    assert [each["until"] for each in shown["trail"]][-1] == shown["until"]
+    assert inside.send("/messages/act", {**form, "when": "2099-01-01T00:00", "zone": "Mars"}).status_code == 400

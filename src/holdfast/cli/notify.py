@@ -150,4 +150,3 @@ def retry_command(settings: Settings, ids: tuple[str, ...], drop: bool) -> None:
     found = settings.ask_hub("POST", "/v1/letters", {"what": "drop" if drop else "retry", "ids": ids})
     done = "forgotten" if drop else "tried again"
     settings.show.result(f"{count_text(found['count'], 'notification')} {done}", found)
-

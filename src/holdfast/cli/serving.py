@@ -36,14 +36,14 @@ _PLAIN: Final[Mapping[str, str]] = {
     **{name: f"serve.{name}" for name in ("database", "settle", "follow", "follow_key", "cache", "blobs", "rate")},
     **{name: f"serve.{name}" for name in ("tls_terminated", "plain_http", "concurrent")},
     **{"notify_hosts": "serve.notify_hosts", "audit_keep_s": "audit.keep_days"},
-    **{"node_silent_s": "nodes.silent", "node_lag_s": "nodes.lag", "node_behind_s": "nodes.behind"},
-    **{"node_inactive_s": "nodes.inactive", "node_skew_s": "nodes.clock"},
+    **{"node_silent_s": "watch.silent", "node_lag_s": "watch.lag", "node_behind_s": "watch.behind"},
+    **{"node_inactive_s": "watch.inactive", "node_skew_s": "watch.clock"},
     **{"hosts": "serve.host_names", "pause_s": "serve.pause", "sql_seconds": "serve.sql_timeout"},
     **{"backup": "backup.address", "backup_every": "backup.every", "backup_drill_every": "backup.drill_every"},
     **{"backup_preset": "backup.preset", "scan_s": "scan.every"},
     **{"floor_bytes": "limits.floor", "ballast_bytes": "limits.ballast"},
 }
-_SHOWN: Final = ("serve", "backup", "limits", "audit", "nodes")
+_SHOWN: Final = ("serve", "backup", "limits", "audit", "watch")
 """The sections that are about a hub."""
 _AT_START: Final = (
     *("serve.data", "serve.host", "serve.port", "serve.ready_file", "serve.log_format"),

@@ -36,7 +36,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.hub.audit import Audit, is_persons, is_told
+from holdfast.hub.audit import Audit, about, is_persons, is_told
 from holdfast.hub.exchange import (
     MEDIA,
     Gone,
@@ -220,6 +220,10 @@ class Call:
     def header(self, name: str) -> str:
         """The value of a header; empty if it was not sent."""
         return header(self._scope, name.lower().encode()).decode("latin-1")
+
+    def tells(self, **fields: str) -> None:
+        """Says to the audit trail what is done, and to what, where the path and the method say less."""
+        about(self._scope, fields)
 
 
 class Reply(msgspec.Struct, frozen=True):

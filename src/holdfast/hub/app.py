@@ -208,6 +208,7 @@ def operations(core: Core) -> list[Operation]:
     """Everything that a hub answers."""
     from holdfast.hub import (
         metrics,
+        routes_audit,
         routes_collections,
         routes_decide,
         routes_docs,
@@ -238,6 +239,7 @@ def operations(core: Core) -> list[Operation]:
             routes_health,
             metrics,
             routes_notify,
+            routes_audit,
         ),
     )
     found = [operation for room in rooms for operation in room.operations(core)]

@@ -110,8 +110,8 @@ class Backups:
         if self._making.locked():
             async with self._making:
                 return
-        while not await self._make():
-            await asyncio.sleep(CLAIM_S)  # another process makes one, perhaps from before what this one is to hold
+        while not await self._make():  # noqa: ASYNC110 - another process makes one, from before what this is to hold
+            await asyncio.sleep(CLAIM_S)
         await self.look()
 
     async def look(self) -> None:
@@ -145,7 +145,7 @@ class Backups:
     async def _work(self) -> None:
         await asyncio.sleep(min(FIRST_S, self._options.backup_every or FIRST_S))
         while True:
-            if self._options.backup_every:
+            if self._options.backup_every and self._is_due():
                 await self._make(due=True)
             await self.look()
             await self._rest()
@@ -154,11 +154,15 @@ class Backups:
         """Waits until it is time for the next one, by the schedule as it is then."""
         now = asyncio.get_running_loop().time
         begun = now()
-        while (left := begun + self._pause_s() - now()) > 0:
+        while (left := begun + self._rest_s() - now()) > 0:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
+
+    def _rest_s(self) -> float:
+        # Of several processes one makes the next one, and the others are to know of it soon.
+        return self._pause_s() if self._core.corpus.inline else min(self._pause_s(), WATCH_EVERY_S)
 
     def _pause_s(self) -> float:
         pause = self._options.backup_every or WATCH_EVERY_S
@@ -180,17 +184,18 @@ class Backups:
             if held is None:
                 return False
             try:
-                if not due or await self._is_due():
+                if due and not self._core.corpus.inline:
+                    await self.look()  # another process may have made it while this one waited for its turn
+                if not due or self._is_due():
                     await self._run()
             finally:
                 await asyncio.shield(self._core.read(held.release))
             return True
 
-    async def _is_due(self) -> bool:
+    def _is_due(self) -> bool:
         """Whether it is this process that makes the next one; a directory is served by one process, which makes all."""
         if self._core.corpus.inline:
             return True
-        await self.look()
         return self._core.home.wall.now_ms() - self.newest_any_ms >= self._pause_s() * 900
 
     async def _run(self) -> None:

@@ -34,6 +34,8 @@ LOOK_S: Final = 0.25
 PAUSE_S: Final = 0.5
 """Between the order to pause and the pause, so that whoever gave it still gets his answer."""
 RESULT_BYTES_MAX: Final = 200_000
+_CHANGES: Final = ("backup", "verify", "drill", "prune")
+"""What changes what there is of backups, or what is known of them."""
 _KEY: Final = "care"
 
 
@@ -82,6 +84,7 @@ class Care:
         self.process = core.claims.process
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._looked_ms = 0  # when the newest run ended behind which the backups were looked at
         self._children: set[asyncio.subprocess.Process] = set()
         self.on_pause: Callable[[], None] | None = None
         """Set by whoever serves the hub and can close it, do `paused_for`, and open it again."""
@@ -135,7 +138,15 @@ class Care:
                 if run.going and now - run.beat_ms > STALE_MS:
                     run.state = "broken off"
                 self._runs[kind] = run
+            await self._look_again()
         return dict(self._runs)
+
+    async def _look_again(self) -> None:
+        """After another process's run that changed the backups: looks what there is now, once."""
+        ended = max((run.ended_ms for run in self._runs.values() if run.kind in _CHANGES), default=0)
+        if self._core.backups is not None and ended > max(self._looked_ms, self._core.backups.looked_ms):
+            self._looked_ms = ended
+            await self._core.backups.look()
 
     # -- asking for one -----------------------------------------------------------------------------------------
 

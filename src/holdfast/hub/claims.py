@@ -98,7 +98,9 @@ class Held:
     def _beat(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
-                self._claims.keep(self._what)
+                if not self._claims.keep(self._what):
+                    logger.warning("another process has taken over the claim on a %s", self._what)
+                    return
             except HoldfastError as error:
                 logger.warning("could not keep up the claim on a %s", self._what, exc_info=error)
 

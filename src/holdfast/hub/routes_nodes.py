@@ -14,7 +14,6 @@ from msgspec import Meta
 
 from holdfast.clock import iso
 from holdfast.errors import NotFound
-from holdfast.hub import audit
 from holdfast.hub.api import Call, Operation, typed
 from holdfast.hub.core import Core
 from holdfast.hub.principal import ADMIN
@@ -86,7 +85,7 @@ class Work:
     async def ask(self, call: Call) -> NodeAsked:
         """Notes what a node is asked to do; it hears of it within a minute, and at once while it ships."""
         core, node, what = self._core, call.path["node"], call.body.what
-        audit.about(call.scope, {"what": what, "node": node})
+        call.tells(what=what, node=node)
         wanted = await ask(core, node, what, call.principal.name)
         heard = core.nodes[node].report_ms >= wanted.at_ms
         return NodeAsked(node=node, paused=wanted.paused, by=wanted.by, at=iso(wanted.at_ms), heard=heard)
@@ -94,7 +93,7 @@ class Work:
     async def forget(self, call: Call) -> Forgotten:
         """Forgets a node, in every process of this hub. What it shipped stays; should it speak again, it is new."""
         node = call.path["node"]
-        audit.about(call.scope, {"node": node})
+        call.tells(node=node)
         await forget(self._core, node)
         return Forgotten(node)
 

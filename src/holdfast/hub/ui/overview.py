@@ -96,8 +96,8 @@ class Written(msgspec.Struct):
 class Overview(msgspec.Struct):
     """The whole page; `hours` are the records of each of the last 24 hours, the oldest first.
 
-    `waiting` are messages that need a person, `unread` those that nobody has read (null to whom none come), both counted up
-    to 1000; `whole`: whether he who asks sees all of the hub.
+    `waiting` are messages that need a person, `unread` those that nobody has read (null to whom none come), both
+    counted up to 1000; `whole`: whether he who asks sees all of the hub.
     """
 
     needs_you: list[Notice]
@@ -227,4 +227,3 @@ def shares(pairs: dict[tuple[str, str], Pair], now: int, by: int) -> list[Share]
         whole = total(each, now)
         out.append(Share(name, whole.records, whole.size, whole.day_records, whole.day_size, whole.week_size))
     return sorted(out, key=lambda share: (-share.size, share.name))
-

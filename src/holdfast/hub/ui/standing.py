@@ -207,7 +207,9 @@ def state_of(silent_s: float, pending: int, lag_s: float, limits: Options) -> tu
     if silent_s > limits.node_silent_s:
         if pending:
             return "behind", f"silent for {span_text(silent_s)}, with {many(pending, 'record')} that are nowhere else"
-        return ("inactive" if silent_s > limits.node_inactive_s else "unreachable"), f"last seen {span_text(silent_s)} ago"
+        return (
+            "inactive" if silent_s > limits.node_inactive_s else "unreachable"
+        ), f"last seen {span_text(silent_s)} ago"
     if lag_s > limits.node_behind_s:
         return "behind", f"{many(pending, 'record')} behind, the oldest for {span_text(lag_s)}"
     if pending and lag_s > limits.node_lag_s:

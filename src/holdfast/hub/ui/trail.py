@@ -24,8 +24,8 @@ _PLAIN_MS: Final = 10_000
 
 
 class Step(msgspec.Struct):
-    """One step: what happened, by whom, when (ISO 8601 with milliseconds), and what else is to be known of it; until when
-    it was snoozed, if that was said."""
+    """One step: what happened, by whom, when (ISO 8601 with milliseconds), and what else is to be known of it;
+    until when it was snoozed, if that was said."""
 
     what: str
     who: str

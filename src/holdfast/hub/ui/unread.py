@@ -33,4 +33,6 @@ async def _counted(ask: Ask, cells: dict[str, list[tuple[int, int]]]) -> dict[st
         await ready(core, boxes, core.home.wall.now_ms())
         return await core.read(lambda: counts(core.corpus, boxes, cells))
     except HoldfastError:
-        return dict.fromkeys(cells, 0)  # of mail that is being put in order; and the page of an error must not fail, too
+        return dict.fromkeys(
+            cells, 0
+        )  # of mail that is being put in order; and the page of an error must not fail, too

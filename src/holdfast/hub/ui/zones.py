@@ -1,7 +1,7 @@
 """In which time zone pages say times: UTC, or the one that somebody has chosen for his browser.
 
-A page says times in one zone from top to bottom, each with its distance from UTC. Addresses and JSON are in UTC, so that
-a link means the same to everybody: what is typed into a field in another zone is turned into UTC before it is asked for.
+A page says times in one zone from top to bottom, each with its distance from UTC. Addresses and JSON are in UTC, so
+that a link means the same to everybody: what is typed in another zone is turned into UTC before it is asked for.
 """
 
 from __future__ import annotations
@@ -164,11 +164,21 @@ def settled(query: str) -> str | None:
     name = next((value for field_, value in pairs if field_ == FIELD), None)
     if name is None:
         return None
-    zone = zone_named(checked(name))
-    return urlencode([(n, _in_utc(v, zone) if n in TIMES else v) for n, v in pairs if n != FIELD and v])
+    checked(name)
+    return urlencode([(n, in_utc(v, name) if n in TIMES else v) for n, v in pairs if n != FIELD and v])
 
 
-def _in_utc(text: str, zone: tzinfo | None) -> str:
+def in_utc(text: str, name: str) -> str:
+    """A time as a field of a form sends it, in UTC; as it is where it says its own zone, or is none.
+
+    Args:
+        text: what was typed.
+        name: of the zone that the field was in; empty: UTC.
+
+    Raises:
+        UsageError: a zone that is not known here.
+    """
+    zone = zone_named(checked(name or USUAL))
     if not _TYPED.fullmatch(text):
         return text
     try:
