@@ -472,7 +472,20 @@ def test_hostile_messages_do_nothing_on_any_page(inside: Inside) -> None:
 
 
 KNOWN = {
-    *("action", "class", "data-focus", "data-key", "data-tab", "data-unread", "datetime", "dir", "download", "for", "href", "id"),
+    *(
+        "action",
+        "class",
+        "data-focus",
+        "data-key",
+        "data-tab",
+        "data-unread",
+        "datetime",
+        "dir",
+        "download",
+        "for",
+        "href",
+        "id",
+    ),
     *("label", "max", "maxlength", "method", "name", "open", "placeholder", "rel", "required", "role", "rows"),
     *("selected", "spellcheck", "start", "tabindex", "title", "type", "value", "autocomplete"),
     *("aria-hidden", "aria-label", "aria-labelledby"),

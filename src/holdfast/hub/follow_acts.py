@@ -1,9 +1,9 @@
 """A standby takes the audit trail of the hub that it follows along: acts are in no log, so they do not come with it.
 
 Theory of operation. Every so often the followed hub is asked for what was done since the newest act that came from it,
-and a minute before: an act may be written down late, and be told better a moment later. What is here already is not taken
-again, whichever way it came, so hubs may follow each other. What the trail there has from the log is left out: this hub
-tells that from its own.
+and a minute before: an act may be written down late, and be told better a moment later. What is here already is not
+taken again, whichever way it came, so hubs may follow each other. What the trail there has from the log is left out:
+this hub tells that from its own.
 """
 
 from __future__ import annotations
