@@ -128,8 +128,8 @@ NOT_IN_AN_IDLE_HUB = {
     *("holdfast.integrity.backup", "holdfast.integrity.recovery", "holdfast.node.store", "holdfast.transport.client"),
 }
 PAGES_OF_AN_IDLE_HUB = {"holdfast.hub.ui", *(f"holdfast.hub.ui.{name}" for name in ("live", "pages", "routes"))}
-MODULES_MAX = 480
-"""It has some 440; whoever comes to the limit asks first what a hub needs before somebody asks it for a thing."""
+MODULES_MAX = 490
+"""It has some 470; whoever comes to the limit asks first what a hub needs before somebody asks it for a thing."""
 
 
 def test_an_idle_hub_has_loaded_little(tmp_path: Path) -> None:
