@@ -268,3 +268,15 @@ def test_what_is_no_cursor_or_number_is_refused(room: Room, query: str) -> None:
     answer = room.client.get(f"/v1/feed?{query}")
     assert answer.status_code == 400
     assert json.loads(answer.content)["error"]["code"] == "usage"
+
+
+def test_who_waits_for_any_commit_hears_of_those_that_nobody_listened_for() -> None:
+    async def main() -> None:
+        feed, bell = feed_room.Feed([("0" * 12, 0)], 0), asyncio.Event()
+        feed.start(asyncio.get_running_loop())
+        feed.bells.add(bell)
+        feed.pass_over(5)
+        await asyncio.wait_for(bell.wait(), 30)
+        assert feed.head == 5
+
+    asyncio.run(main())

@@ -100,14 +100,18 @@ def test_a_message_is_shown_with_what_became_of_it(inside: Inside) -> None:
     assert raw.headers["x-content-type-options"] == "nosniff"
 
 
-def test_when_the_hub_had_it_is_told_no_better_than_it_is_known() -> None:
+def test_when_the_hub_had_it_is_told_no_better_than_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     class Notes:
         """What the hub has noted: by 1,000 ms all up to 10 had come, and so on."""
 
         rows = ((1_000, 10), (6_000, 40), (900_000, 41))
+        many = 100
 
         def one(self, _: str, args: tuple[int]) -> tuple[int, int] | None:
             return max((row for row in self.rows if row[0] <= args[0]), default=None)
+
+        def query(self, _: str, args: tuple[int]) -> list[tuple[int, int]]:
+            return [row for row in self.rows if row[0] > args[0]][: self.many]
 
     def at(pos: int, written: int = 990) -> tuple[int, bool] | None:
         return arrival(Notes(), pos, written, 1_000_000)
@@ -118,6 +122,8 @@ def test_when_the_hub_had_it_is_told_no_better_than_it_is_known() -> None:
     assert at(42) == (900_000, True), "what was offline for a quarter of an hour"
     assert at(41, written=500_000) == (6_000, True), "by a clock that is ahead"
     assert at(5) is None, "from before there were notes"
+    monkeypatch.setattr(Notes, "rows", tuple((5_000 * n, 10 * n) for n in range(1, 150)))
+    assert at(1_301) == (650_000, True), "behind all that is looked through at once"
 
 
 def test_what_is_next_to_it_is_next_in_the_list_that_one_came_from(inside: Inside) -> None:

@@ -19,6 +19,8 @@ from holdfast.corpus.sql import MESSAGES
 
 STEPS: Final = 4_000
 """Rows that one page looks at where its filters are not all in one index: some 4 ms."""
+STEP: Final = 8
+"""So many rows for each one that is wanted are looked at first: where most of them fit, that is all it takes."""
 PARTS_MAX: Final = 40
 HITS_MAX: Final = 1_000
 """Records that one page of a search looks at."""
@@ -90,24 +92,54 @@ def listed(corpus: SqlCorpus, sought: Sought, below: int, limit: int) -> Listed:
         newer = f"SELECT 1 FROM mail g WHERE g.dedupe=m.dedupe AND g.pos>m.pos{again}"
         tests += f" AND (m.dedupe IS NULL OR NOT EXISTS({newer}))"
         values += more
-    parts = _cells(sought)
-    walked = limit + 1
-    if sought.narrowed or not parts:
-        parts = _narrowest(corpus, sought, below)
-        walked = max(STEPS // len(parts), limit + 1)
-        inner, within = "true", tests
-    else:
-        inner, within = f"true{tests}", ""
+    cells = _cells(sought)
+    if sought.narrowed or not cells:
+        return _walked(corpus, sought, (tests, values), below, limit)
+    held = _counted(corpus, cells, (sought.since, below), 1)
+    parts = [cell for cell, some in zip(cells, held, strict=True) if some]  # each costs a database a plan of its own
+    return _page(corpus, _united(corpus, parts, (tests, values), (sought.since, below), limit + 1), limit)
+
+
+def _walked(corpus: SqlCorpus, sought: Sought, within: tuple[str, list[Any]], below: int, limit: int) -> Listed:
+    """A page where each part is walked for some rows, and those that fit are picked out of them."""
+    parts = _narrowest(corpus, sought, below)
+    most = max(STEPS // len(parts), limit + 1)
+    for walked in (min(STEP * (limit + 1), most), most):
+        sql, args = _walks(parts, ("", []), (sought.since, below), walked)
+        whole = f"SELECT {MAIL} FROM ({sql}) m WHERE true{within[0]} ORDER BY pos DESC LIMIT ?"
+        found = [Mail(*row) for row in corpus.query(whole, (*args, *within[1], limit + 1))]
+        end = _looked_to(corpus, sought, below, parts, walked)
+        # Below the end some part has not been walked: what lies there may come between.
+        if end is None or (len(found) > limit and found[-1].pos >= end):
+            return _page(corpus, found, limit)
+    assert end is not None
+    return Listed(with_records(corpus, [mail for mail in found if mail.pos >= end]), end, cut=True)
+
+
+def _united(
+    corpus: SqlCorpus, parts: Sequence[Part], tests: tuple[str, list[Any]], span: tuple[int, int], limit: int
+) -> list[Mail]:
+    """The newest rows of all parts together that meet the tests."""
+    if not parts:
+        return []
+    sql, args = _walks(parts, tests, span, limit)
+    return [
+        Mail(*row) for row in corpus.query(f"SELECT {MAIL} FROM ({sql}) m ORDER BY pos DESC LIMIT ?", (*args, limit))
+    ]
+
+
+def _walks(
+    parts: Sequence[Part], tests: tuple[str, list[Any]], span: tuple[int, int], limit: int
+) -> tuple[str, list[Any]]:
     sql, args = list[str](), list[Any]()
     for number, (test, own) in enumerate(parts):
-        walk = f"SELECT {MAIL} FROM mail m WHERE {test} AND pos>? AND pos<? AND {inner} ORDER BY pos DESC LIMIT ?"
+        walk = f"SELECT {MAIL} FROM mail m WHERE {test} AND pos>? AND pos<?{tests[0]} ORDER BY pos DESC LIMIT ?"
         sql.append(f"SELECT * FROM ({walk}) p{number}")
-        args += [*own, sought.since, below, *(() if within else values), walked]
-    whole = f"SELECT {MAIL} FROM ({' UNION ALL '.join(sql)}) m WHERE true{within} ORDER BY pos DESC LIMIT ?"
-    found = [Mail(*row) for row in corpus.query(whole, (*args, *(values if within else ()), limit + 1))]
-    end = _looked_to(corpus, sought, below, parts, walked) if within and len(found) <= limit else None
-    if end is not None:  # below it some part has not been walked
-        return Listed(with_records(corpus, [mail for mail in found if mail.pos >= end]), end, cut=True)
+        args += [*own, *span, *tests[1], limit]
+    return " UNION ALL ".join(sql), args
+
+
+def _page(corpus: SqlCorpus, found: list[Mail], limit: int) -> Listed:
     shown = found[:limit]
     return Listed(with_records(corpus, shown), shown[-1].pos if len(found) > limit else None)
 
@@ -195,19 +227,33 @@ def _narrowest(corpus: SqlCorpus, sought: Sought, below: int) -> list[Part]:
     ways = [way for way in ways if 0 < len(way) <= PARTS_MAX]
     if not ways:
         return [("true", ())]
-    counts, args = [], list[Any]()
+    costs = []
     for way in ways:
         most = STEPS // len(way) + 1
-        for test, own in way:
-            one = f"SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}"
-            counts.append(f"(SELECT count(*) FROM ({one}) c)")
-            args += [*own, sought.since, below]
-    numbers = list(corpus.one(f"SELECT {', '.join(counts)}", args))
-    sums = []
-    for way in ways:
-        sums.append(sum(numbers[: len(way)]))
-        numbers = numbers[len(way) :]
-    return ways[sums.index(min(sums))]
+        counts = _counted(corpus, way, (sought.since, below), most)
+        # One that holds more than was counted may hold everything; then that of the fewest parts is walked furthest.
+        full = max(counts) >= most
+        costs.append((full, len(way) if full else sum(counts), len(way)))
+    return ways[costs.index(min(costs))]
+
+
+def _counted(corpus: SqlCorpus, parts: Sequence[Part], span: tuple[int, int], most: int) -> list[int]:
+    """How many rows each of these parts holds between two positions, up to `most`; all have the same test."""
+    test, own = parts[0]
+    if not own:
+        rows = corpus.query(
+            f"SELECT count(*) FROM (SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}) c", span
+        )
+        return [rows[0][0]] * len(parts)
+    for number in range(len(own)):
+        test = test.replace("?", f"each.column{number + 2}", 1)
+    values = ",".join([f"({','.join('?' * (len(own) + 1))})"] * len(parts))
+    # Of one shape for all of them, so that PostgreSQL plans it once: a plan for each part takes longer than the answer.
+    count = f"SELECT count(*) FROM (SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}) c"
+    sql = f"SELECT each.column1, ({count}) FROM (VALUES {values}) each"
+    args = [arg for number, (_, values_of) in enumerate(parts) for arg in (number, *values_of)]
+    found = dict(corpus.query(sql, (*span, *args)))
+    return [found[number] for number in range(len(parts))]
 
 
 def all_of(corpus: SqlCorpus, sought: Sought, most: int) -> list[Mail]:
@@ -274,14 +320,14 @@ def counts(corpus: SqlCorpus, boxes: Sequence[str] | None, cells: dict[str, list
         cells: for each name the (tab, needs) that it stands for.
     """
     each = sorted({cell for group in cells.values() for cell in group})
-    where = ["tab=? AND needs=?"] if boxes is None else ["box=? AND tab=? AND needs=?"] * len(boxes)
-    sql, args = [], list[Any]()
-    for cell in each:
-        for number, test in enumerate(where):
-            sql.append(f"(SELECT count(*) FROM (SELECT 1 FROM mail WHERE {test} LIMIT {COUNT_MAX}) c)")
-            args += [*([] if boxes is None else [boxes[number]]), *cell]
-    row = corpus.one(f"SELECT {', '.join(sql)}", args) if sql else ()
-    have = {cell: sum(row[n * len(where) : (n + 1) * len(where)]) for n, cell in enumerate(each)}
+    if not each or (boxes is not None and not boxes):
+        return dict.fromkeys(cells, 0)
+    parts: list[Part] = [("tab=? AND needs=?", cell) for cell in each]
+    if boxes is not None:
+        parts = [("box=? AND tab=? AND needs=?", (box, *cell)) for cell in each for box in boxes]
+    found = _counted(corpus, parts, (0, 1 << 62), COUNT_MAX)
+    many = len(parts) // len(each)
+    have = {cell: sum(found[n * many : (n + 1) * many]) for n, cell in enumerate(each)}
     return {name: min(COUNT_MAX, sum(have[cell] for cell in group)) for name, group in cells.items()}
 
 

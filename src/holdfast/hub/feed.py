@@ -238,6 +238,7 @@ class Feed:
 
     def _move(self, pos: int) -> None:
         self.head = max(self.head, pos)
+        self._ring()
 
     def subscribe(self, wanted: Wanted) -> Subscription:
         """A new listener; gets chunks from now on, so he must read the corpus up to them himself."""
@@ -260,8 +261,7 @@ class Feed:
         self.ended = True
         for subscription in self._subscribers:
             subscription.end()
-        for bell in self.bells:
-            bell.set()
+        self._ring()
 
     def event(self, stored: Stored) -> bytes:
         """A record as one server-sent event."""
@@ -292,6 +292,9 @@ class Feed:
                         chosen = [number for number, each in enumerate(stored) if wanted.wants(each)]
                     mine = cut[wanted] = Chunk(after, stored[-1].pos, commit, chosen)
                 subscription.offer(mine)
+        self._ring()
+
+    def _ring(self) -> None:
         for bell in self.bells:
             bell.set()
 

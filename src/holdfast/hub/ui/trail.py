@@ -20,6 +20,8 @@ READERS_MAX: Final = 20
 ACTS_MAX: Final = 50
 STEPS_MAX: Final = 200
 _SLACK_MS: Final = 60_000
+_NEAR: Final = 100
+"""Notes that are looked through before it is halved: those of some minutes."""
 _PLAIN_MS: Final = 10_000
 
 
@@ -118,7 +120,16 @@ def arrival(corpus: Any, pos: int, written_ms: int, now_ms: int) -> tuple[int, b
     low, high = max(0, written_ms - _SLACK_MS), now_ms + _SLACK_MS
     found = by(low)
     if found is not None and found[1] >= pos:
-        low, found = 0, None
+        low, found = 0, None  # its writer's clock goes ahead
+    else:
+        # Most records come soon after they were written: one more question, where halving takes thirty.
+        near = corpus.query(f"SELECT at_ms, pos FROM arrival WHERE at_ms>? ORDER BY at_ms LIMIT {_NEAR}", (low,))
+        for at_ms, upto in near:
+            if upto >= pos:
+                return _exactly(found, pos)
+            low, found = at_ms, (at_ms, upto)
+        if len(near) < _NEAR:
+            return _exactly(found, pos)
     while low < high:
         middle = (low + high + 1) // 2
         here = by(middle)
@@ -126,4 +137,8 @@ def arrival(corpus: Any, pos: int, written_ms: int, now_ms: int) -> tuple[int, b
             low, found = middle, here
         else:
             high = min(middle, here[0]) - 1
+    return _exactly(found, pos)
+
+
+def _exactly(found: tuple[int, int] | None, pos: int) -> tuple[int, bool] | None:
     return None if found is None else (found[0], found[1] == pos - 1)
