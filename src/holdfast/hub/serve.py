@@ -1,7 +1,7 @@
 """`serve`: one process, one event loop, one listening socket of our own, and a stop within three seconds.
 
 The socket is ours because of one option: uvicorn's own ways to share or inherit one leave Nagle's algorithm on (44 ms
-instead of 1 ms a request). uvicorn and Starlette are imported when a server really starts.
+instead of 1 ms a request). uvicorn is imported when a server really starts.
 """
 
 from __future__ import annotations
