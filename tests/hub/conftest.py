@@ -57,7 +57,7 @@ class Room:
 # Where it matters what the hub lies in: everything that one of these modules asks, and what is written in batches.
 ON_BOTH = {
     *("test_ingest", "test_reads", "test_erasing", "test_sync_endpoints", "test_feed", "test_mail", "test_index"),
-    *("test_search", "test_own_erasing"),
+    *("test_search", "test_own_erasing", "test_audit"),
     *("test_storage_sessions", "test_storage_metrics", "test_storage_artifacts"),
 }
 ON_BOTH_TOO = {
@@ -79,6 +79,7 @@ ON_BOTH_TOO = {
     "test_an_upload_can_be_given_up",
     "test_harmless_statements_work",
     "test_the_views_tell_what_the_other_endpoints_tell",
+    "test_a_scheduled_scan_stands_by_for_another_process",
     "test_what_is_deleted_is_in_records_alone",
     "test_what_the_storage_service_keeps_is_in_views_of_its_own",
     "test_the_page_about_sql_is_true",

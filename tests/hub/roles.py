@@ -220,6 +220,7 @@ EXPECTED: dict[str, Case] = {
     "GET /v1/search": Case(READING, "/v1/search?q=k"),
     "POST /v1/search": Case(READING, "/v1/search", lambda house, role: {"q": "k", "collection": "state"}),
     "GET /v1/agents": Case(READING, "/v1/agents"),
+    "GET /v1/audit": Case(READING, "/v1/audit"),
     "GET /v1/heads": Case(READING, f"/v1/heads?nonce={'ab' * 16}"),
     "GET /v1/nodes": Case(READING, "/v1/nodes"),
     "GET /v1/me": Case(READING, "/v1/me"),
@@ -323,6 +324,8 @@ EXPECTED: dict[str, Case] = {
     "POST /v1/notify/{name}/test": Case(ADMINS, "/v1/notify/phone/test"),
     "POST /v1/letters": Case(ADMINS, "/v1/letters", lambda house, role: {"what": "retry"}),
     "DELETE /v1/notify/{name}": Case(ADMINS, "/v1/notify/phone"),
+    "POST /v1/nodes/{node}": Case((401, 403, 403, 403, 404), "/v1/nodes/ghost", lambda house, role: {"what": "pause"}),
+    "DELETE /v1/nodes/{node}": Case((401, 403, 403, 403, 404), "/v1/nodes/ghost"),
     # What takes away comes last, each before that which it lies in.
     "POST /v1/erase": Case(ADMINS, "/v1/erase", lambda house, role: {"agent": "hub", "collection": "claims"}),
     "DELETE /storage/state/{session_id}": Case(WRITING, "/storage/state/session_*"),

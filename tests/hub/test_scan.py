@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from holdfast.hub.claims import Claims
 from holdfast.hub.home import Home
 from holdfast.hub.scanning import Scanning
 from tests.flow.hubs import until
@@ -33,13 +34,15 @@ def test_a_hub_scans_itself_and_says_what_it_found(room: Room, pen: Pen, home: H
     metrics = room.client.get("/metrics").text
     assert "holdfast_scan_findings 2.0" in metrics
     assert "holdfast_scan_records_total 123.0" in metrics
-    assert Scanning(home, 0).progress.findings == found, "whoever serves next knows it too"
+    assert Scanning(home, 0, Claims(home.corpus, home.wall, "one")).progress.findings == found, (
+        "whoever serves next knows it too"
+    )
 
 
 def test_the_hub_does_so_by_itself(room: Room, pen: Pen, home: Home) -> None:
     pen.put("k", 1)
     room.append(pen.segment())
-    by_itself = Scanning(home, 0.02)
+    by_itself = Scanning(home, 0.02, Claims(home.corpus, home.wall, "one"))
     by_itself.start()
     until(lambda: by_itself.progress.tip == 1, "it came by")
     by_itself.stop()

@@ -83,7 +83,7 @@ def test_a_message_is_shown_with_what_became_of_it(inside: Inside) -> None:
     ]
     assert steps[0]["note"] == "laptop"
     assert re.fullmatch(r"\+[\d,]+ ms", steps[1]["note"]), steps[1]
-    assert steps[3]["note"] == "until 2096-10-02 07:06 UTC"
+    assert steps[3]["until"] == "2096-10-02T07:06:40.000Z"
     assert [step["at"] for step in steps] == sorted(step["at"] for step in steps)
     assert told["standing"]["results"] == [
         {"who": "people", "result": '{"deployed":true}', "more": False, "letter": ""}
@@ -478,7 +478,20 @@ def test_hostile_messages_do_nothing_on_any_page(inside: Inside) -> None:
 
 
 KNOWN = {
-    *("action", "class", "data-focus", "data-key", "data-tab", "datetime", "dir", "download", "for", "href", "id"),
+    *(
+        "action",
+        "class",
+        "data-focus",
+        "data-key",
+        "data-tab",
+        "data-unread",
+        "datetime",
+        "dir",
+        "download",
+        "for",
+        "href",
+        "id",
+    ),
     *("label", "max", "maxlength", "method", "name", "open", "placeholder", "rel", "required", "role", "rows"),
     *("selected", "spellcheck", "start", "tabindex", "title", "type", "value", "autocomplete"),
     *("aria-hidden", "aria-label", "aria-labelledby"),

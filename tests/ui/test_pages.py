@@ -216,7 +216,7 @@ KNOWN = {
         "defer",
         "disabled",
     ),
-    *("checked", "for", "list", "open", "placeholder", "selected"),
+    *("checked", "for", "list", "open", "placeholder", "selected", "size", "data-zone", "data-zone-here"),
     *(
         "aria-current",
         "aria-describedby",

@@ -105,7 +105,7 @@ def test_a_node_is_asked_by_its_page_and_forgotten_by_its_name(guarded: Guarded)
     answer = guarded.furnisher.hello("deck", [Pen("coder-2")])
     assert answer.wish is not None
     assert answer.wish.paused
-    assert press("hurry").status_code == press("resume").status_code == 303
+    assert press("sync").status_code == press("resume").status_code == 303
     assert guarded.client.get("/nodes/deck.json").json()["node"]["paused"] is False
     assert press("forget", name="Deck").status_code == 400
     assert press("forget", name="deck").headers["location"] == "/nodes?done=forgotten"

@@ -51,6 +51,7 @@ COMMANDS = Shell(
         "Admin": {
             "token": ("tokens", "who may ask this hub: make, list and revoke tokens"),
             "ui": ("ui", "the hub's pages: make a link that signs somebody in"),
+            "nodes": ("nodes", "how the nodes of a hub stand; pause, resume or forget one"),
             "notify": ("notify", "whom this hub tells of messages: rules, tests, what was given up"),
             "config": ("config", "what is configured, by whom, and what is wrong with it"),
             "retention": ("retention", "how much of each agent's log stays on this machine"),

@@ -6,7 +6,6 @@ from typing import Any
 from urllib.parse import quote
 
 import click
-import msgspec
 
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
@@ -26,7 +25,7 @@ def notify_command() -> None:
 @click.pass_obj
 def ls_command(settings: Settings) -> None:
     """List the rules and how each stands, and what was given up. Addresses and secrets are not shown."""
-    found = _ask(settings, "GET", "/v1/notify?limit=1000")
+    found = settings.ask_hub("GET", "/v1/notify?limit=1000")
     if settings.as_json:
         settings.show.document(found)
         return
@@ -90,7 +89,7 @@ def add_command(
       holdfast notify add phone https://ntfy.example/topic --form ntfy --quiet-hours 22:00-07:00 --zone Europe/Berlin
       holdfast notify add ops https://ops.example/hook --kind alert --priority high --rate 6 > ops.key
     """
-    found = _ask(settings, "GET", "/v1/notify?limit=1")
+    found = settings.ask_hub("GET", "/v1/notify?limit=1")
     known = next((each for each in found["rules"] if each["name"] == name), None)
     if known is None and address is None:
         raise UsageError(
@@ -106,7 +105,7 @@ def add_command(
         wish["address"] = address
     if bearer_file is not None:
         wish["token"] = bearer_file.read().strip()
-    made = _ask(settings, "PUT", f"/v1/notify/{quote(name, safe='')}", wish)
+    made = settings.ask_hub("PUT", f"/v1/notify/{quote(name, safe='')}", wish)
     if settings.as_json:
         settings.show.document(made)
         return
@@ -123,7 +122,7 @@ def add_command(
 def rm_command(settings: Settings, names: tuple[str, ...]) -> None:
     """Remove rules, with what they still had to tell."""
     for name in names:
-        told = _ask(settings, "DELETE", f"/v1/notify/{quote(name, safe='')}")
+        told = settings.ask_hub("DELETE", f"/v1/notify/{quote(name, safe='')}")
         settings.show.result(f"removed: rule {name}", {"name": name, **told})
 
 
@@ -132,7 +131,7 @@ def rm_command(settings: Settings, names: tuple[str, ...]) -> None:
 @click.pass_obj
 def test_command(settings: Settings, name: str) -> int:
     """Send a test by a rule now, whatever its hours and its rate, and say what became of it."""
-    found = _ask(settings, "POST", f"/v1/notify/{quote(name, safe='')}/test", timeout=60.0)
+    found = settings.ask_hub("POST", f"/v1/notify/{quote(name, safe='')}/test", timeout=60.0)
     if found["ok"]:
         settings.show.result(f"{name}: taken, with status {found['status']}", found)
         return 0
@@ -148,20 +147,6 @@ def test_command(settings: Settings, name: str) -> int:
 @click.pass_obj
 def retry_command(settings: Settings, ids: tuple[str, ...], drop: bool) -> None:
     """Try again what was given up, under the ids that they had: these, or all. `holdfast notify ls` shows them."""
-    found = _ask(settings, "POST", "/v1/letters", {"what": "drop" if drop else "retry", "ids": ids})
+    found = settings.ask_hub("POST", "/v1/letters", {"what": "drop" if drop else "retry", "ids": ids})
     done = "forgotten" if drop else "tried again"
     settings.show.result(f"{count_text(found['count'], 'notification')} {done}", found)
-
-
-def _ask(settings: Settings, method: str, path: str, body: Any = None, *, timeout: float = 30.0) -> Any:
-    """What the hub answers."""
-    url, token = settings.need_hub(), settings.token_path
-    from holdfast.transport.client import HubClient
-
-    client = HubClient(url, token)
-    try:
-        sent = {"Content-Type": "application/json"} if body is not None else None
-        data = None if body is None else msgspec.json.encode(body)
-        return client.want(method, path, body=data, headers=sent, timeout=timeout).json()
-    finally:
-        client.close()

@@ -36,13 +36,15 @@ _PLAIN: Final[Mapping[str, str]] = {
     # the field of `Options` -> the key
     **{name: f"serve.{name}" for name in ("database", "settle", "follow", "follow_key", "cache", "blobs", "rate")},
     **{name: f"serve.{name}" for name in ("tls_terminated", "plain_http", "concurrent", "embed", "embed_model")},
-    **{"notify_hosts": "serve.notify_hosts"},
+    **{"notify_hosts": "serve.notify_hosts", "audit_keep_s": "audit.keep_days"},
+    **{"node_silent_s": "watch.silent", "node_lag_s": "watch.lag", "node_behind_s": "watch.behind"},
+    **{"node_inactive_s": "watch.inactive", "node_skew_s": "watch.clock"},
     **{"hosts": "serve.host_names", "pause_s": "serve.pause", "sql_seconds": "serve.sql_timeout"},
     **{"backup": "backup.address", "backup_every": "backup.every", "backup_drill_every": "backup.drill_every"},
     **{"backup_preset": "backup.preset", "scan_s": "scan.every"},
     **{"floor_bytes": "limits.floor", "ballast_bytes": "limits.ballast"},
 }
-_SHOWN: Final = ("serve", "backup", "limits")
+_SHOWN: Final = ("serve", "backup", "limits", "audit", "watch")
 """The sections that are about a hub."""
 _AT_START: Final = (
     *("serve.data", "serve.host", "serve.port", "serve.ready_file", "serve.log_format"),
@@ -150,11 +152,13 @@ def options_in(found: Configuration, token: str | None) -> Options:
         found: what holds.
         token: the operator's.
     """
-    from holdfast.hub.notify.post import check_allowed
     from holdfast.hub.options import Options
 
     how = {field: found.get(path) for field, path in _PLAIN.items()}
-    check_allowed(how["notify_hosts"])
+    if how["notify_hosts"]:
+        from holdfast.hub.notify.post import check_allowed  # brings what sends, and most hubs tell nobody anything
+
+        check_allowed(how["notify_hosts"])
     how["told"] = told_in(found)
     for field, path in _FILES.items():
         given = found.get(path)

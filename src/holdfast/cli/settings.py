@@ -198,6 +198,27 @@ class Settings:
             raise UsageError("no hub is known", hint="--hub URL, or holdfast init --hub URL")
         return url
 
+    def ask_hub(self, method: str, path: str, body: Any = None, *, timeout: float = 30.0) -> Any:
+        """What the hub answers to a request, as JSON values.
+
+        Args:
+            method, path: of the request.
+            body: sent as JSON; None: nothing is.
+            timeout: seconds that it may take.
+        """
+        url, token = self.need_hub(), self.token_path
+        import msgspec
+
+        from holdfast.transport.client import HubClient
+
+        client = HubClient(url, token)
+        try:
+            sent = {"Content-Type": "application/json"} if body is not None else None
+            data = None if body is None else msgspec.json.encode(body)
+            return client.want(method, path, body=data, headers=sent, timeout=timeout).json()
+        finally:
+            client.close()
+
     def open_store(self, *, agent: str | None = None, hub: bool = True) -> Store:
         """The store, open; close it, best by ``with``.
 

@@ -340,11 +340,6 @@ def unread(corpus: SqlCorpus, boxes: Sequence[str]) -> int:
     return counts(corpus, boxes, UNREAD)["unread"] if boxes else 0
 
 
-def waiting(corpus: SqlCorpus, boxes: Sequence[str]) -> int:
-    """How many messages to any of these need a person and have not been taken on, counted up to `COUNT_MAX`."""
-    return counts(corpus, boxes, NEEDS)["needs"] if boxes else 0
-
-
 def names(corpus: SqlCorpus, column: str) -> list[str]:
     """The first values of one of `FACETS` among all messages, in order."""
     # From one to the next by the index: to ask for distinct ones would read all of it.

@@ -1,7 +1,7 @@
 """The shared side: one process that takes every node's records, shows them to everybody, and forgets none.
 
 The data's way: `routes_node` → `ingest` (one writer, one syncer) → the corpus → `feed` and `routes_read`. Light to
-import: Starlette and uvicorn are met in `app` and `serve` only, and these are imported when first asked for.
+import: `app` and `serve` (uvicorn is met there only) are imported when first asked for.
 """
 
 from __future__ import annotations

@@ -7,9 +7,10 @@ through the pages or the API.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -19,6 +20,9 @@ from holdfast.errors import HoldfastError
 if TYPE_CHECKING:
     from holdfast.corpus.engine import Engine
     from holdfast.hub.principal import Principal
+
+T = TypeVar("T")
+_Execute = Callable[..., Any]
 
 PAGE: Final = "page"
 API: Final = "api"
@@ -45,17 +49,27 @@ REPAIR: Final = "repair"
 RELEASE: Final = "quarantine released"
 RUN: Final = "run"
 RESTORE: Final = "restore"
+SHORTENED: Final = "trail shortened"
 WHATS: Final = (
     *(CHANGE, DELETE, ROLLBACK, ERASE, RECOVER, ROTATE, SIGN_IN, REFUSED, SIGN_OUT, LINK, TOKEN, REVOKED, IMPORTED),
-    *(REPAIR, RELEASE, RUN, RESTORE),
+    *(REPAIR, RELEASE, RUN, RESTORE, SHORTENED),
 )
 """What can have been done."""
 TEXT_MAX: Final = 500
+TAKEN_BYTES: Final = 16
+"""Of the mark of an act that came from another hub and names no record: so two processes do not both keep it."""
+CUT_LOT: Final = 1_000
 CARRIED_MAX: Final = 10_000
 """Acts that a backup holds."""
 _COLUMNS: Final = "id, at_ms, kind, who, token, via, what, about, detail, ref"
 _VALUES: Final = "INSERT INTO audit(at_ms, kind, who, token, via, what, about, detail, ref) VALUES(?,?,?,?,?,?,?,?,?)"
 _FROM_LOG: Final = f"{_VALUES} ON CONFLICT(ref) DO NOTHING"
+_SAME: Final = (
+    "SELECT 1 FROM audit WHERE at_ms=? AND kind=? AND who=? AND token=? AND via=? AND what=? AND about=? AND detail=?"
+)
+_CUT: Final = (
+    "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at_ms<? ORDER BY at_ms, id LIMIT ?) RETURNING id"
+)
 # Who did it knows more of it than the log, whichever of the two comes first.
 _FROM_WHOM: Final = (
     f"{_VALUES} ON CONFLICT(ref) DO UPDATE SET kind=excluded.kind, who=excluded.who, token=excluded.token,"
@@ -116,6 +130,14 @@ class ActStore(Protocol):
         """Acts, the newest first."""
         ...
 
+    def take(self, acts: Sequence[Act]) -> None:
+        """Keeps acts of another hub; one that is here already, by whichever way, is not kept twice."""
+        ...
+
+    def cut(self, before_ms: int) -> int:
+        """Lets go of a lot of the oldest of what was done before then; how many, 0 once there are none left."""
+        ...
+
 
 class NoActs(ActStore):
     """Of a hub that keeps none."""
@@ -126,8 +148,58 @@ class NoActs(ActStore):
     def page(self, which: Wanted) -> list[Act]:
         return []
 
+    def take(self, acts: Sequence[Act]) -> None:
+        pass
 
-class SqliteActs(ActStore):
+    def cut(self, before_ms: int) -> int:
+        return 0
+
+
+class _Acts(ActStore):
+    """What the kinds of stores have in common: their SQL is the same.
+
+    Args:
+        engine: what the rows are read from.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def _writing(self, work: Callable[[_Execute], T]) -> T:
+        """What a function returns that runs statements in one transaction."""
+        raise NotImplementedError
+
+    def add(self, acts: Sequence[Act]) -> None:
+        rows = [_row(each) for each in acts]
+
+        def work(execute: _Execute) -> None:
+            for row in rows:
+                execute(_adding(row), row)
+
+        if rows:
+            self._writing(work)
+
+    def page(self, which: Wanted) -> list[Act]:
+        return [_act(row) for row in self._engine.query(*_asked(which))]
+
+    def take(self, acts: Sequence[Act]) -> None:
+        rows = [_row(each) for each in acts]
+
+        def work(execute: _Execute) -> None:
+            for row in rows:
+                if row[-1] is not None:
+                    execute(_adding(row), row)
+                elif execute(_SAME, row[:-1]).fetchone() is None:
+                    execute(_FROM_LOG, (*row[:-1], _mark_of(row)))
+
+        if rows:
+            self._writing(work)
+
+    def cut(self, before_ms: int) -> int:
+        return self._writing(lambda execute: len(execute(_CUT, (before_ms, CUT_LOT)).fetchall()))
+
+
+class SqliteActs(_Acts):
     """Those of a hub's directory, beside its tokens.
 
     Args:
@@ -135,23 +207,14 @@ class SqliteActs(ActStore):
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
 
-    def add(self, acts: Sequence[Act]) -> None:
-        rows = [_row(each) for each in acts]
-
-        def job(_: Any) -> None:
-            for row in rows:
-                self._engine.writer_execute(_adding(row), row)
-
-        if rows:
-            self._engine.commits.run(job)
-
-    def page(self, which: Wanted) -> list[Act]:
-        return [_act(row) for row in self._engine.query(*_asked(which))]
+    def _writing(self, work: Callable[[_Execute], T]) -> T:
+        found: T = self._engine.commits.run(lambda _: work(self._engine.writer_execute))
+        return found
 
 
-class DatabaseActs(ActStore):
+class DatabaseActs(_Acts):
     """Those of a hub in a database, beside its tokens.
 
     Args:
@@ -159,18 +222,13 @@ class DatabaseActs(ActStore):
         writing: what runs statements in one transaction.
     """
 
-    def __init__(self, engine: Any, writing: Callable[[], AbstractContextManager[Callable[..., Any]]]) -> None:
-        self._engine, self._writing = engine, writing
+    def __init__(self, engine: Any, writing: Callable[[], AbstractContextManager[_Execute]]) -> None:
+        super().__init__(engine)
+        self._open = writing
 
-    def add(self, acts: Sequence[Act]) -> None:
-        if acts:
-            with self._writing() as execute:
-                for each in acts:
-                    row = _row(each)
-                    execute(_adding(row), row)
-
-    def page(self, which: Wanted) -> list[Act]:
-        return [_act(row) for row in self._engine.query(*_asked(which))]
+    def _writing(self, work: Callable[[_Execute], T]) -> T:
+        with self._open() as execute:
+            return work(execute)
 
 
 def by_principal(principal: Principal, via: str) -> Actor:
@@ -202,6 +260,10 @@ def try_to_tell(store: Callable[[], ActStore], act: Act, wall: Clock = SYSTEM) -
     except (HoldfastError, OSError) as error:
         return str(error)
     return ""
+
+
+def _mark_of(row: Sequence[Any]) -> bytes:
+    return hashlib.sha256(b"hf/act\0" + msgspec.json.encode(row[:-1])).digest()[:TAKEN_BYTES]
 
 
 def _adding(row: Sequence[Any]) -> str:

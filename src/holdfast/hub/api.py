@@ -36,7 +36,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import HoldfastError, UsageError
-from holdfast.hub.audit import Audit, is_persons, is_told
+from holdfast.hub.audit import Audit, about, is_persons, is_told
 from holdfast.hub.exchange import (
     MEDIA,
     Gone,
@@ -87,7 +87,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         or_gives: other media types of it, for whoever asks for them (Accept).
         also: other answers than errors: status -> type, bytes, or None for one without a body.
         errors: the statuses of its errors, besides those that every operation may have (`errors_of`).
-        hot: whether it goes past Starlette's layers.
+        hot: whether it has a door of its own, past the search for its path.
         lasting: whether an answer lasts as long as somebody listens.
     """
 
@@ -220,6 +220,10 @@ class Call:
     def header(self, name: str) -> str:
         """The value of a header; empty if it was not sent."""
         return header(self._scope, name.lower().encode()).decode("latin-1")
+
+    def tells(self, **fields: str) -> None:
+        """Says to the audit trail what is done, and to what, where the path and the method say less."""
+        about(self._scope, fields)
 
 
 class Reply(msgspec.Struct, frozen=True):

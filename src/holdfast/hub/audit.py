@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from holdfast.clock import Clock, millis
+from holdfast.clock import Clock, iso, millis
 from holdfast.corpus import SqlCorpus, Stored
 from holdfast.corpus.rows import COLUMNS
 from holdfast.errors import HoldfastError
@@ -34,6 +34,7 @@ MARK: Final = "audit"
 LOT: Final = 2_000
 SAVE_EVERY: Final = 20_000
 """Records without a word for the trail before the mark is written all the same: a commit that nobody waits for."""
+SHORTEN_EVERY_MS: Final = 86_400_000
 RECOVERY: Final = "recovery"
 _RESTORED: Final = "restore"
 KINDS: Final = {
@@ -72,6 +73,7 @@ class Audit:
         self._wall, self._read = wall, read
         self._waiting: list[tuple[Act, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._kept_s, self._shorten_ms = 0.0, 0
         self.trouble = ""
         """Why the newest act could not be written down."""
         self.unread = ""
@@ -112,11 +114,34 @@ class Audit:
         principal = principal_of(scope)
 
         async def told(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
+            begins = message["type"] == "http.response.start" and message["status"] < 400
+            if begins and scope.get(_TOLD, ()) is not None:
                 await self.note(_act_of(scope, method, principal, acts.PAGE if page else acts.API))
             await send(message)
 
         return told
+
+    async def shorten(self, keep_s: float) -> None:
+        """Lets go of what was done longer ago than is to be kept, once a day, and says so in the trail; never raises.
+
+        Args:
+            keep_s: for so many seconds; 0: for ever.
+        """
+        now = self._wall.now_ms()
+        if not keep_s or (keep_s == self._kept_s and now < self._shorten_ms):
+            return
+        self._kept_s, self._shorten_ms = keep_s, now + SHORTEN_EVERY_MS
+        before, gone = now - round(keep_s * 1000), 0
+        try:
+            while count := await self._read(lambda: self.store.cut(before)):
+                gone += count
+        except (HoldfastError, OSError, RuntimeError) as error:
+            logger.warning("the audit trail could not be shortened; it is tried again", exc_info=error)
+            self._shorten_ms = now
+        if gone:
+            by = Actor(kind="hub", who="the hub", via=acts.HUB)
+            about = f"{gone:,} acts from before {iso(before)}"
+            await self.note(Act(by=by, what=acts.SHORTENED, about=about, detail={"setting": "audit.keep_days"}))
 
     def problems(self) -> list[str]:
         """What is not as it should be."""
@@ -137,6 +162,11 @@ def is_persons(principal: Principal, *, page: bool) -> bool:
 def about(scope: Scope, fields: Mapping[str, str]) -> None:
     """Says of a request what it acts on: those of a form's fields that may be told."""
     scope[_TOLD] = {"detail": {name: fields[name] for name in SHOWN if fields.get(name)}}
+
+
+def untold(scope: Scope) -> None:
+    """Says of a request that the trail need not tell of it: what it does is no more than a word in the log."""
+    scope[_TOLD] = None
 
 
 def done(scope: Scope, *, what: str, about: str, ref: bytes | None = None) -> None:

@@ -28,6 +28,8 @@ WATCH_EVERY_S: Final = 60.0
 RETRY_S: Final = 300.0
 FIRST_S: Final = 1.0
 """A moment after the start, so that a hub that is started again and again does nothing else."""
+CLAIM_S: Final = 0.5
+"""Between two looks whether another process has ended its backup."""
 SAID_MAX: Final = 500
 PARTIAL: Final = 3
 """How `backup run` ends when the backup was made, and prune refused."""
@@ -108,7 +110,8 @@ class Backups:
         if self._making.locked():
             async with self._making:
                 return
-        await self._make()
+        while not await self._make():  # noqa: ASYNC110 - another process makes one, from before what this is to hold
+            await asyncio.sleep(CLAIM_S)
         await self.look()
 
     async def look(self) -> None:
@@ -142,8 +145,8 @@ class Backups:
     async def _work(self) -> None:
         await asyncio.sleep(min(FIRST_S, self._options.backup_every or FIRST_S))
         while True:
-            if self._options.backup_every:
-                await self._make()
+            if self._options.backup_every and self._is_due():
+                await self._make(due=True)
             await self.look()
             await self._rest()
 
@@ -151,21 +154,49 @@ class Backups:
         """Waits until it is time for the next one, by the schedule as it is then."""
         now = asyncio.get_running_loop().time
         begun = now()
-        while (left := begun + self._pause_s() - now()) > 0:
+        while (left := begun + self._rest_s() - now()) > 0:
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._changed.wait()
+
+    def _rest_s(self) -> float:
+        # Of several processes one makes the next one, and the others are to know of it soon.
+        return self._pause_s() if self._core.corpus.inline else min(self._pause_s(), WATCH_EVERY_S)
 
     def _pause_s(self) -> float:
         pause = self._options.backup_every or WATCH_EVERY_S
         # Until two are verified nothing settles: the second soon follows the first.
         return min(pause, RETRY_S) if self.verified < 2 or self.trouble else pause
 
-    async def _make(self) -> None:
-        """One backup, in a process of its own."""
+    async def _make(self, *, due: bool = False) -> bool:
+        """One backup, in a process of its own; False: another process of this hub makes one just now.
+
+        Args:
+            due: only if none has been made in this time, by whichever process.
+        """
         async with self._making:
-            await self._run()
+            try:
+                held = await self._core.read(lambda: self._core.claims.take("backup"))
+            except HoldfastError as error:
+                self.trouble = str(error)
+                return True
+            if held is None:
+                return False
+            try:
+                if due and not self._core.corpus.inline:
+                    await self.look()  # another process may have made it while this one waited for its turn
+                if not due or self._is_due():
+                    await self._run()
+            finally:
+                await asyncio.shield(self._core.read(held.release))
+            return True
+
+    def _is_due(self) -> bool:
+        """Whether it is this process that makes the next one; a directory is served by one process, which makes all."""
+        if self._core.corpus.inline:
+            return True
+        return self._core.home.wall.now_ms() - self.newest_any_ms >= self._pause_s() * 900
 
     async def _run(self) -> None:
         options = self._options

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -20,6 +19,7 @@ import msgspec
 from holdfast.errors import Conflict, HoldfastError, UsageError
 from holdfast.hub import acts, errands
 from holdfast.hub.acts import Act, Actor
+from holdfast.hub.claims import STALE_MS
 from holdfast.hub.errands import Errand, Said
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ Kind = Literal["scan", "plan", "repair", "backup", "verify", "drill", "prune", "
 SAVE_S: Final = 2.0
 """How often a run that goes on is written down."""
 LOOK_S: Final = 0.25
-STALE_MS: Final = 30_000
-"""A run of another process that was not heard of for so long has ended with it."""
 PAUSE_S: Final = 0.5
 """Between the order to pause and the pause, so that whoever gave it still gets his answer."""
 RESULT_BYTES_MAX: Final = 200_000
+_CHANGES: Final = ("backup", "verify", "drill", "prune")
+"""What changes what there is of backups, or what is known of them."""
 _KEY: Final = "care"
 
 
@@ -81,9 +81,10 @@ class Care:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self.process = secrets.token_hex(4)
+        self.process = core.claims.process
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._looked_ms = 0  # when the newest run ended behind which the backups were looked at
         self._children: set[asyncio.subprocess.Process] = set()
         self.on_pause: Callable[[], None] | None = None
         """Set by whoever serves the hub and can close it, do `paused_for`, and open it again."""
@@ -137,12 +138,20 @@ class Care:
                 if run.going and now - run.beat_ms > STALE_MS:
                     run.state = "broken off"
                 self._runs[kind] = run
+            await self._look_again()
         return dict(self._runs)
+
+    async def _look_again(self) -> None:
+        """After another process's run that changed the backups: looks what there is now, once."""
+        ended = max((run.ended_ms for run in self._runs.values() if run.kind in _CHANGES), default=0)
+        if self._core.backups is not None and ended > max(self._looked_ms, self._core.backups.looked_ms):
+            self._looked_ms = ended
+            await self._core.backups.look()
 
     # -- asking for one -----------------------------------------------------------------------------------------
 
     async def begin(self, kind: Kind, by: Actor, **how: Any) -> Run:
-        """The run of this kind that goes on, begun now unless there is one.
+        """The run of this kind that goes on, in whichever process, begun now unless there is one.
 
         Args:
             kind: what; of `repair` and `restore` see `pause` and `restore`.
@@ -160,6 +169,18 @@ class Care:
         now = self._core.home.wall.now_ms()
         run = Run(kind=kind, who=_name(by), process=self.process, begun_ms=now, beat_ms=now)
         self._runs[kind] = run  # before anything is waited for: whoever asks next finds it
+        try:
+            first = await self._core.read(lambda: self._write(run))
+        except BaseException:
+            run.state = "broken off"  # it was never begun
+            if known is None:
+                del self._runs[kind]
+            else:
+                self._runs[kind] = known
+            raise
+        if first is not run:  # another process was faster
+            run.state, self._runs[kind] = "broken off", first
+            return first
         self._tasks[kind] = asyncio.create_task(self._go(run, by, how))
         self._ring()
         return run
@@ -209,7 +230,6 @@ class Care:
 
     async def _go(self, run: Run, by: Actor, how: dict[str, Any]) -> None:
         saving = asyncio.create_task(self._save_again(run))
-        await self._core.read(lambda: self._write(run))
         try:
             said = await self._work(run, by, how)
         except asyncio.CancelledError:
@@ -343,21 +363,35 @@ class Care:
         except msgspec.MsgspecError:
             return {}  # a later Holdfast's
 
-    def _write(self, run: Run) -> None:
+    def _write(self, run: Run) -> Run:
+        """Keeps how a run stands; the run of its kind that goes on, if that is another process's, which then stays.
+
+        Writes take turns over all processes: of two that begin within the same millisecond the second finds the first.
+        """
         kept = run
         if len(msgspec.msgpack.encode(run.result)) > RESULT_BYTES_MAX:
             kept = msgspec.structs.replace(run, result={})
 
-        def job(tx: Any) -> None:
+        def job(tx: Any) -> Run:
             found = tx.meta(_KEY)
             try:
                 runs = msgspec.msgpack.decode(found, type=dict[str, Run]) if found else {}
             except msgspec.MsgspecError:
                 runs = {}
+            other = runs.get(run.kind)
+            if other is not None and self._is_anothers(other, run.beat_ms):
+                return other
             runs[run.kind] = kept
             tx.set_meta(_KEY, msgspec.msgpack.encode(runs))
+            return run
 
-        self._core.corpus.write(job)
+        return self._core.corpus.write(job)
+
+    def _is_anothers(self, run: Run, now_ms: int) -> bool:
+        """Whether a run goes on in another process of this hub; a directory has none."""
+        if self._core.corpus.inline or run.process == self.process:
+            return False
+        return run.going and now_ms - run.beat_ms <= STALE_MS
 
 
 def _name(by: Actor) -> str:

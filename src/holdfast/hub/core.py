@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from holdfast.hub.audit import Audit
 from holdfast.hub.audit import Follower as LogFollower
 from holdfast.hub.cache import cache_of
 from holdfast.hub.care import Care
+from holdfast.hub.claims import Claims
 from holdfast.hub.directory import PARTIAL_BLOB_S, WAL_PAGES_BESIDE
 from holdfast.hub.feed import Feed
 from holdfast.hub.figures import Figures
@@ -103,7 +105,8 @@ class Core:
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.audit = Audit(self.gate.tokens.acts(), home.wall, self.read)
         self._told = LogFollower(home.corpus, self.audit.store)
-        self.scanning = Scanning(home, self.options.scan_s)
+        self.claims = Claims(home.corpus, home.wall, secrets.token_hex(4))
+        self.scanning = Scanning(home, self.options.scan_s, self.claims)
         self.care = Care(self)
         self.notifying = Notifying(self)
         self.figures = Figures(self)
@@ -294,6 +297,7 @@ class Core:
                 await self._collect()
                 await self.read(self._save_nodes)
                 await self.cache.flush()
+                await self.audit.shorten(self.options.audit_keep_s)
                 if not self.corpus.inline:
                     if self.follower is None:  # who follows knows better, and has not noted all of it yet
                         await self.read(self.home.refresh)

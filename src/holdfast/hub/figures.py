@@ -159,7 +159,7 @@ class Figures:
         space = core.home.reserve.state()
         if space.total:
             found.disk_free, found.disk_total = space.free, space.total
-        found.on_disk = _on_disk(core.home)
+        found.on_disk = on_disk(core.home)
 
         def job(tx: Any) -> None:
             for step, kept in STEPS:
@@ -192,7 +192,8 @@ class Figures:
         return found
 
 
-def _on_disk(home: Any) -> int | None:
+def on_disk(home: Any) -> int | None:
+    """Bytes of the hub's file with its log; None where a database server has them."""
     path = getattr(home, "path", None)
     if path is None:
         return None

@@ -25,6 +25,7 @@ from holdfast import clock, seal, wire
 from holdfast.corpus import heads
 from holdfast.errors import Denied, HoldfastError, HubFull, UsageError
 from holdfast.hub.copying import Copy, Line
+from holdfast.hub.follow_acts import ActsFollower
 from holdfast.hub.options import Options
 from holdfast.protocol import follow
 from holdfast.protocol.follow import Lack
@@ -69,6 +70,7 @@ class Follower:
         self._core, self._home = core, core.home
         self.url = options.follow.rstrip("/")
         self._line = Line(HubClient(self.url, options.follow_token), LANES)
+        self._acts = ActsFollower(core, self._line, self.url)
         self._key = _key(options.follow_key) or self._pinned()
         self._pinned_now = False
         self._backoff = Backoff(random.SystemRandom())
@@ -138,6 +140,8 @@ class Follower:
             stream, seqs = next(iter(self._refused.items()))
             seq, why = next(iter(seqs.items()))
             out.append(f"{bare} payloads of {self.url} are not here (record {seq} of stream {stream.hex()}: {why})")
+        if self._acts.trouble:
+            out.append(f"following {self.url}: its audit trail does not come: {self._acts.trouble}")
         return out
 
     # -- the loop -----------------------------------------------------------------------------------------------
@@ -187,6 +191,7 @@ class Follower:
         else:
             self.state = "behind"
         await self._confirm()
+        await self._acts.follow(self._gen)
 
     async def _compare(self) -> None:
         """Goes through everything that they hold."""

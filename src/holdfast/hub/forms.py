@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -13,9 +13,11 @@ from holdfast.hub.api import decode
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Receive, Scope, header, too_large
 from holdfast.hub.files import NewFile
-from holdfast.hub.multipart import Multipart, Part
 from holdfast.hub.pieces import PIECE_BYTES, room_for
 from holdfast.records import BLOB_BYTES_MAX
+
+if TYPE_CHECKING:
+    from holdfast.hub.multipart import Part
 
 FIELDS_BYTES_MAX: Final = 64 << 10
 OVERHEAD_BYTES_MAX: Final = 1 << 20
@@ -39,6 +41,8 @@ class Form:
         if size > BLOB_BYTES_MAX + OVERHEAD_BYTES_MAX:
             raise too_large(size, BLOB_BYTES_MAX)
         plain(scope)
+        from holdfast.hub.multipart import Multipart  # and its parser: most hubs are sent no forms with files
+
         self._parts = Multipart(header(scope, b"content-type").decode("latin-1"))
         room_for(core, size)
         self._core = core
@@ -60,7 +64,7 @@ class Form:
         """
         async for data in arriving(receive):
             for each in self._parts.feed(data):
-                if isinstance(each, Part):
+                if not isinstance(each, bytes):
                     await self._begin(each)
                 elif self._part is not None and self._part.is_file:
                     self._waiting += each

@@ -13,7 +13,8 @@ from holdfast.errors import UsageError
 Settle = Literal["acked", "backups"]
 LIVE: Final = (
     *("rate", "concurrent", "pause_s", "floor_bytes", "backup_every", "backup_drill_every", "backup_preset"),
-    *("notify_hosts", "told"),
+    *("notify_hosts", "told", "audit_keep_s"),
+    *("node_silent_s", "node_lag_s", "node_behind_s", "node_inactive_s", "node_skew_s"),
 )
 """What a hub takes up while it runs; everything else waits for its next start."""
 
@@ -70,6 +71,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             the indexes of vectors.
         embed_model: the name of its model; empty: as `embed` says.
         notify_hosts: where notifications may go: names, globs, addresses and networks; empty: to public addresses.
+        audit_keep_s: seconds for which the audit trail keeps what was done; 0: for ever.
+        node_silent_s: a node that was not heard of for so long is silent; idle ones say hello once a minute.
+        node_lag_s: it is late when its oldest record that is not here is older, in seconds.
+        node_behind_s: it is behind when that is older still, in seconds.
+        node_inactive_s: a silent one that owes nothing is inactive after so many seconds.
+        node_skew_s: its clock is off when it is so many seconds away from the hub's.
         told: what was configured and by whom, as the pages show it.
     """
 
@@ -102,6 +109,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     embed: str = ""
     embed_model: str = ""
     notify_hosts: tuple[str, ...] = ()
+    audit_keep_s: float = 0.0
+    node_silent_s: float = 150.0
+    node_lag_s: float = 5.0
+    node_behind_s: float = 300.0
+    node_inactive_s: float = 7 * 86_400.0
+    node_skew_s: float = 2.0
     told: tuple[Told, ...] = ()
 
 

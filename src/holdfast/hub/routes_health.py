@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from holdfast import clock, wire
+from holdfast import __version__, clock, wire
 from holdfast.corpus.space import Space
 from holdfast.errors import HoldfastError
 from holdfast.hub.api import Operation
@@ -213,7 +212,4 @@ async def look(core: Core) -> tuple[dict[str, str], list[str]]:
 
 def hub_version() -> str:
     """Which Holdfast this is."""
-    try:
-        return version("holdfast")
-    except PackageNotFoundError:  # run from a source tree that nobody installed
-        return "0"
+    return __version__

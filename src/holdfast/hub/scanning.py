@@ -6,12 +6,15 @@ import logging
 import threading
 
 from holdfast.errors import HoldfastError, StoreClosed
+from holdfast.hub.claims import Claims
 from holdfast.hub.home import Home
 from holdfast.integrity.scanner import Progress, Scanner, read_progress
 
 logger = logging.getLogger(__name__)
 
 STOP_S = 10.0
+CLAIM_S = 0.2
+"""Between two looks whether another process has ended its turn."""
 _KEY = "scan"
 
 
@@ -21,10 +24,11 @@ class Scanning:
     Args:
         home: where everything lies; stopped before it closes.
         every_s: seconds between two turns; 0 for none.
+        claims: of this process: of several that serve one database one scans at a time.
     """
 
-    def __init__(self, home: Home, every_s: float) -> None:
-        self.home, self._every_s = home, every_s
+    def __init__(self, home: Home, every_s: float, claims: Claims) -> None:
+        self.home, self._every_s, self._claims = home, every_s, claims
         self.progress = read_progress(self.load())
         self._turning = threading.Lock()
         self._scanner: Scanner | None = None
@@ -45,15 +49,37 @@ class Scanning:
             self._turning.release()
 
     def turn(self, *, whole: bool = False) -> Progress:
-        """Makes a turn now, behind one that is under way; returns how far the scan is."""
-        home = self.home
+        """Makes a turn now, behind one that is under way in whichever process; returns how far the scan is."""
         with self._turning:
-            self._scanner = scanner = Scanner(home.corpus, self, blobs=home.blobs, wall=home.wall, stop=self._stop)
-            before = set(scanner.progress.findings)
+            while (held := self._claims.take(_KEY)) is None:
+                if self._stop.wait(CLAIM_S):
+                    return self.progress
             try:
-                self.progress = scanner.turn(whole=whole)
+                return self._turn(whole)
             finally:
-                self._scanner = None
+                held.release()
+
+    def turn_if_due(self) -> None:
+        """Makes the turn that is due, unless another process makes it, or has just made it."""
+        with self._turning:
+            held = self._claims.take(_KEY)
+            self.progress = read_progress(self.load())
+            if held is None:
+                return
+            try:
+                if self.home.wall.now_ms() - self.progress.at_ms >= self._every_s * 900:
+                    self._turn(False)
+            finally:
+                held.release()
+
+    def _turn(self, whole: bool) -> Progress:
+        home = self.home
+        self._scanner = scanner = Scanner(home.corpus, self, blobs=home.blobs, wall=home.wall, stop=self._stop)
+        before = set(scanner.progress.findings)
+        try:
+            self.progress = scanner.turn(whole=whole)
+        finally:
+            self._scanner = None
         for finding in self.progress.findings:
             if finding not in before:
                 logger.error("scan: %s", finding)
@@ -87,9 +113,7 @@ class Scanning:
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
             try:
-                self.progress = read_progress(self.load())
-                if self.home.wall.now_ms() - self.progress.at_ms >= self._every_s * 900:  # else another process did
-                    self.turn()
+                self.turn_if_due()
             except StoreClosed:
                 return
             except HoldfastError as error:

@@ -1,7 +1,7 @@
 """`serve`: one process, one event loop, one listening socket of our own, and a stop within three seconds.
 
 The socket is ours because of one option: uvicorn's own ways to share or inherit one leave Nagle's algorithm on (44 ms
-instead of 1 ms a request). uvicorn and Starlette are imported when a server really starts.
+instead of 1 ms a request). uvicorn is imported when a server really starts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import HoldfastError, HubUnavailable, MissingExtra, UsageError
@@ -88,6 +89,7 @@ def serve(
     url = url_of(listener, tls is not None)
 
     def on_ready() -> None:
+        _give_memory_back()  # what the start has left behind
         if ready_file is not None:
             write_ready(Path(ready_file), url)
         notify("READY=1")
@@ -265,7 +267,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+            _plain(host), port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
         )[0]
         # The protocol is named because asyncio asks for it before it believes that this is TCP.
         listener = socket.socket(family, kind, proto)
@@ -283,12 +285,17 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _plain(host: str) -> str | bytes:
+    # As bytes a name is taken as it is; as text Python loads the tables of Unicode first.
+    return host.encode() if host.isascii() else host
+
+
 def is_loopback(host: str) -> bool:
     """Whether every address of this host name is this machine's own loopback."""
     import ipaddress
 
     try:
-        found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(_plain(host or "0.0.0.0"), None, type=socket.SOCK_STREAM)
     except OSError:
         return False
     addresses = [str(each[4][0]).split("%")[0] for each in found]
@@ -311,13 +318,19 @@ def write_ready(path: Path, url: str) -> None:
 
 
 def _give_memory_back() -> None:
-    """Asks glibc to return large blocks at once and to keep few arenas; other libraries are left as they are."""
-    import ctypes
+    """Asks glibc to return large blocks at once, to keep few arenas, and to return now what is free.
 
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
+    Other libraries are left as they are.
+    """
+    import ctypes
+    import gc
+
+    library: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
         for option, value in _MALLOC:
-            mallopt(option, value)
+            library.mallopt(option, value)
+        gc.collect()
+        library.malloc_trim(0)
 
 
 def _server_class(uvicorn: Any) -> Any:
@@ -341,12 +354,21 @@ def _server_class(uvicorn: Any) -> Any:
 
 
 def _uvicorn() -> Any:
+    """uvicorn, without what it starts more processes with: a hub is one, and that would bring multiprocessing."""
+    name, stub = "uvicorn.supervisors", ModuleType("uvicorn.supervisors")
+    stub.__dict__.update(ChangeReload=None, Multiprocess=None)
+    left_out = "uvicorn" not in sys.modules
+    if left_out:
+        sys.modules[name] = stub
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra(
             f"a hub needs a package that is not installed: {error.name}", hint="pip install 'holdfast[hub]'"
         ) from error
+    finally:
+        if left_out:
+            del sys.modules[name]  # who wants it later gets it
     return uvicorn
 
 

@@ -56,17 +56,21 @@ class Wishes:
         found = self.every().get(node)
         return None if found is None else Wish(found.paused, found.asked)
 
-    def pause(self, node: str, paused: bool, by: str) -> None:
+    def pause(self, node: str, paused: bool, by: str) -> Wanted:
         """Has a node ship nothing from its next hello on, or go on."""
-        self._change(node, lambda known: msgspec.structs.replace(known, paused=paused, by=by, at_ms=self._now()))
+        wanted = self._change(
+            node, lambda known: msgspec.structs.replace(known, paused=paused, by=by, at_ms=self._now())
+        )
         self.fresh.add(node)
+        return wanted
 
-    def hurry(self, node: str, by: str) -> None:
+    def hurry(self, node: str, by: str) -> Wanted:
         """Has a node say how it stands, and try again what it has put off."""
-        self._change(
+        wanted = self._change(
             node, lambda known: msgspec.structs.replace(known, asked=known.asked + 1, by=by, at_ms=self._now())
         )
         self.fresh.add(node)
+        return wanted
 
     def forget(self, node: str) -> None:
         """Has every process of this hub forget what a node ever said; when it speaks again it is a new one."""
@@ -81,16 +85,17 @@ class Wishes:
         """A node has been told."""
         self.fresh.discard(node)
 
-    def _change(self, node: str, change: Callable[[Wanted], Wanted]) -> None:
-        def job(tx: Any) -> None:
+    def _change(self, node: str, change: Callable[[Wanted], Wanted]) -> Wanted:
+        def job(tx: Any) -> Wanted:
             stored = tx.meta(_META)
             known = msgspec.msgpack.decode(stored, type=dict[str, Wanted]) if stored else {}
-            known[node] = change(known.get(node, NOTHING))
+            wanted = known[node] = change(known.get(node, NOTHING))
             while len(known) > NODES_MAX:
                 del known[next(iter(known))]
             tx.set_meta(_META, msgspec.msgpack.encode(known))
+            return wanted
 
-        self._corpus.write(job)
+        return self._corpus.write(job)
 
     def _now(self) -> int:
         return self._wall.now_ms()

@@ -205,6 +205,18 @@ _ROWS: Final = (
         says="time between drills"),
     Key(path="backup.preset", kind="choice", flag="--preset", choices=("usual", "day", "none"), default="usual",
         live=True, says="which backups are kept"),
+    Key(path="audit.keep_days", kind="days", least=0, most=36_600, default=0.0, live=True,
+        says="how long a hub's audit trail keeps what was done; 0: for ever"),
+    Key(path="watch.silent", kind="span", least=90, most=_YEAR_S, default=150.0, live=True,
+        says="without a word for so long a node is silent; an idle one speaks once a minute"),
+    Key(path="watch.lag", kind="span", least=0.1, most=_YEAR_S, default=5.0, live=True,
+        says="it is catching up when its oldest record that is not at the hub is older"),
+    Key(path="watch.behind", kind="span", least=0.1, most=_YEAR_S, default=300.0, live=True,
+        says="it is behind when that record is older than this"),
+    Key(path="watch.inactive", kind="span", least=90, most=_YEAR_S, default=7 * DAY_S, live=True,
+        says="a silent node that owes nothing is inactive after so long"),
+    Key(path="watch.clock", kind="span", least=0.1, most=_YEAR_S, default=2.0, live=True,
+        says="its clock is off when it is so far from the hub's"),
 )  # fmt: skip
 
 KEYS: Final[dict[str, Key]] = {key.path: key for key in _ROWS}

@@ -4,7 +4,6 @@ paths, and whether a value fits. Pure; the same on a node, which has the type, a
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -78,7 +77,9 @@ class Fields:
         for path in paths:
             if not self.has(path):
                 known = self.known()
-                near = difflib.get_close_matches(path, known, n=1, cutoff=0.5)
+                from difflib import get_close_matches  # only for a mistake
+
+                near = get_close_matches(path, known, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(known[:20])}"
                 raise UsageError(f"{what} names the field {path!r}, which no value has", hint=hint, field=path)
 

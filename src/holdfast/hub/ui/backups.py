@@ -14,7 +14,7 @@ from holdfast.hub.care import Run
 from holdfast.hub.ui.pages import ROWS
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.running import RunShown, actor, may_act, result_of, shown
-from holdfast.hub.ui.words import many, size_text, span_text
+from holdfast.hub.ui.words import iso_if, many, size_text, span_text
 
 NAME_SHOWN: Final = 22
 """Letters of a backup's name that say which it is, as `holdfast backup ls` shows them."""
@@ -121,9 +121,9 @@ async def found(ask: Ask) -> BackupsPage:
         drill_every_s=options.backup_drill_every,
         preset=options.backup_preset,
         retention=PRESETS[options.backup_preset],
-        last=_when(made.newest_any_ms if made else 0),
-        last_verified=_when(made.newest_ms if made else 0),
-        last_drill=_when(made.drilled_ms if made else 0),
+        last=iso_if(made.newest_any_ms if made else 0),
+        last_verified=iso_if(made.newest_ms if made else 0),
+        last_drill=iso_if(made.drilled_ms if made else 0),
         verified=made.verified if made else 0,
         total=len(shelf),
         size=made.size if made else 0,
@@ -131,7 +131,7 @@ async def found(ask: Ask) -> BackupsPage:
         trouble=made.trouble if made else "",
         drill_failed=made.drill_failed if made else "",
         settles=core.home.settle,
-        looked=_when(made.looked_ms if made else 0),
+        looked=iso_if(made.looked_ms if made else 0),
         runs=[shown(runs[kind], _said(runs[kind])) for kind in _KINDS if kind in runs],
         snapshots=every[after : after + ROWS],
         next=after + ROWS if len(every) > after + ROWS else None,
@@ -243,7 +243,3 @@ def _said(run: Run) -> str:
     said = f"went back to {told.get('backup', '')[:NAME_SHOWN]}"
     way = f"; before it: {told['snapshot'][:NAME_SHOWN]}" if told.get("snapshot") else ""
     return said + way + (f", and the files in quarantine as {told['incident']}" if told.get("incident") else "")
-
-
-def _when(ms: int) -> str | None:
-    return iso(ms) if ms else None

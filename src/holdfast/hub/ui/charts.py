@@ -73,7 +73,7 @@ async def charts(ask: Ask) -> View:
         charts=_charts(stretches),
         empty=not any(stretches),
     )
-    times = [_time(since + n * width, length) for n in range(len(stretches))]
+    times = [iso((since + n * width) * 1000) for n in range(len(stretches))]
     extra = {"ranges": RANGES, "times": times, "since_s": since, "told": _told}
     return View(template="charts.html", title="Charts", data=data, extra=extra)
 
@@ -162,11 +162,6 @@ def _outbox(stretches: list[Stretch | None]) -> list[Line]:
 
 def _round(value: float) -> float:
     return round(value, 3 if value < 10 else 1)
-
-
-def _time(at: int, length: int) -> str:
-    text = iso(at * 1000)
-    return text[11:16] if length <= HOUR_S else f"{text[5:10]} {text[11:16]}"
 
 
 def _told(value: Value, unit: str) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from holdfast.errors import HoldfastError
 from holdfast.hub.exchange import RETRY_AFTER
 from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal
-from holdfast.hub.ui import assets, letters, markdown, running, words
+from holdfast.hub.ui import assets, letters, markdown, running, words, zones
 from holdfast.hub.ui.messages_rows import STATES
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.scheme import SCHEMES, keys_of, scheme_of
@@ -65,10 +65,15 @@ def environment() -> Environment:
         count=words.count_text,
         span=words.span_text,
         spark=words.sparkline,
-        plain_time=words.plain_time,
+        plain_time=zones.plain_time,
+        minute=zones.minute,
+        moment=zones.moment,
+        hour_of=zones.hour_of,
+        day_of=zones.day_of,
+        point=zones.point,
+        field=zones.field,
         pretty=pretty,
         markdown=markdown.rendered,
-        moment=words.moment,
     )
     made.globals.update(
         many=words.many,
@@ -97,8 +102,14 @@ def pretty(value: Any) -> str:
 async def page_of(front: Front, ask: Ask, view: View) -> bytes:
     """The page that a view is."""
     context = await around(front, ask, view)
-    made: str = await front.core.read(lambda: environment().get_template(view.template).render(context))
+    made = await front.core.read(lambda: rendered(view.template, context))
     return made.encode("utf-8", "replace")
+
+
+def rendered(template: str, context: dict[str, Any]) -> str:
+    """A template with its values; its times are said in their `zone`. It takes a while, so it is for threads."""
+    with zones.read_in(context["zone"]):
+        return environment().get_template(template).render(context)
 
 
 async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
@@ -123,6 +134,7 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
         "scheme": scheme_of(ask),
         "schemes": SCHEMES,
         "keys": keys_of(ask),
+        "zone": zones.zone_of(ask),
         "back": raw + (f"?{query}" if query else ""),
         "twin": ("/overview" if raw == "/" else raw) + ".json" + (f"?{query}" if query else ""),
         "who": "" if principal in (ANYBODY, NOBODY, STRANGER) else str(principal),

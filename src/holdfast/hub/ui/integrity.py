@@ -14,7 +14,7 @@ from holdfast.hub.care import Run
 from holdfast.hub.ui.pages import ROWS
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.running import RunShown, actor, may_act, result_of, shown
-from holdfast.hub.ui.words import many
+from holdfast.hub.ui.words import iso_if, many
 from holdfast.integrity import incidents
 from holdfast.integrity.checks import ABOUT, ANCHOR, BLOB_SCRUB, HUB, INDEX, PAGE, STATE, TIME, WAL, Finding
 from holdfast.integrity.recovery import BACKUP_RESTORE, CHECKSUM_MATCH, MANUAL, REDERIVE
@@ -150,8 +150,8 @@ async def found(ask: Ask) -> IntegrityPage:
     path = getattr(core.home, "path", None)
     return IntegrityPage(
         on=core.options.scan_s > 0,
-        last_turn=_when(progress.at_ms),
-        last_round=_when(progress.round_ms),
+        last_turn=iso_if(progress.at_ms),
+        last_round=iso_if(progress.round_ms),
         records=progress.records,
         findings_total=len(every) + progress.left_out,
         findings=[_finding(each, backups) for each in every[after : after + ROWS]],
@@ -256,7 +256,7 @@ def _attempt(line: dict[str, Any]) -> Attempt:
 
 def _checks(core: Any, every: list[Finding]) -> list[CheckShown]:
     progress, database = core.scanning.progress, bool(core.options.database)
-    last = _when(progress.round_ms)
+    last = iso_if(progress.round_ms)
     out = []
     for check, holds in ABOUT.items():
         many_found = sum(each.check == check for each in every)
@@ -338,7 +338,3 @@ def _said(run: Run) -> str:
     if told.get("done"):
         return "nothing to repair" if told.get("sound") else "everything that was planned was done"
     return "left alone: " + "; ".join(left)
-
-
-def _when(ms: int) -> str | None:
-    return iso(ms) if ms else None

@@ -109,26 +109,23 @@ class Events:
 
     async def _event(self, ask: Ask, mark: bytes, retry_ms: int) -> tuple[bytes, bytes]:
         """A mark of what the part shows, and the event that sends it; empty if that is the mark it had before."""
-        from holdfast.hub.ui.frame import environment
+        from holdfast.hub.ui.frame import rendered
         from holdfast.hub.ui.unread import unread
+        from holdfast.hub.ui.zones import zone_of
 
         feed = self._front.core.feed
         cursor = feed.cursor(feed.head)  # before the look: what comes meanwhile is looked at again
         parts = await _parts(ask)
-        mail = await unread(ask)
+        mail = None if "mail_badge.html" in parts else await unread(ask)
         if mail is not None:
             parts["mail_badge.html"] = {"unread": mail}
         found = hashlib.sha256(encode_json(list(parts.values()))).digest()
         if found == mark:
             return mark, b""
-        now = self._front.core.home.wall.now_ms()
+        around = {"now_ms": self._front.core.home.wall.now_ms(), "out_of_band": True, "zone": zone_of(ask)}
 
         def render() -> str:
-            made = []
-            for template, values in parts.items():
-                page = environment().get_template(template)
-                made.append(page.render(**values, now_ms=now, out_of_band=True))
-            return "\n".join(made)
+            return "\n".join(rendered(template, {**values, **around}) for template, values in parts.items())
 
         page = await self._front.core.read(render)
         lines = "".join(f"data: {line}\n" for line in page.splitlines() if line.strip())
@@ -142,7 +139,8 @@ async def _parts(ask: Ask) -> dict[str, dict[str, Any]]:
 
     if ask.query.page == "overview":
         shown = await overview.found(ask)
-        return {"overview_live.html": {"d": shown, "badge": len(shown.needs_you)}}
+        mail = {} if shown.unread is None else {"mail_badge.html": {"unread": shown.unread}}
+        return {"overview_live.html": {"d": shown, "badge": len(shown.needs_you)}, **mail}
     if ask.query.page == "nodes":
         standing = await nodes.found(ask)
         standing.hub.uptime_s = 0  # changes by itself, and is no news

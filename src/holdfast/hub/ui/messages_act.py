@@ -1,10 +1,11 @@
 """POST /messages/act: what people say of messages, from the list and from a message's own page.
 
 Fields of the form:
-    what: acknowledge, done, archive, snooze, reopen, unread, undo; execute and reply lead to the message's page.
+    what: read, acknowledge, done, archive, snooze, reopen, unread, undo; execute and reply lead to the message's page.
     ids: ids of messages, once for each; `sender` where two senders used one id.
     at: the same by the name that lists give (`messages_rows.name_of`). Or `one`, as ``what:at``.
-    until: of snooze: 1h, 4h, 1d, 3d, 7d, or a time; empty: until it is taken back. `when` is a time; it counts before.
+    until: of snooze: 1h, 4h, 1d, 3d, 7d, or a time; empty: until it is taken back. `when` is a time
+        in `zone`; it counts before.
     for: whose inbox is acted in, where it is not one's own.
     back: the page to go back to, with what was done in its query: ``done``, ``n``, and ``undo`` to send back here.
     undo: of undo: what is to be taken back, as it was given.
@@ -27,8 +28,10 @@ from holdfast.collections.mailbox import Mail
 from holdfast.collections.messages import PEOPLE
 from holdfast.corpus.rows import COLUMNS
 from holdfast.errors import Conflict, Denied, HoldfastError, NotFound, UsageError
+from holdfast.hub import audit
 from holdfast.hub.exchange import encode_json
 from holdfast.hub.routes_mail import check_reader, ready, say, sees, undoing
+from holdfast.hub.ui import zones
 from holdfast.hub.ui.messages_filters import mine, moment_ms, reader_of
 from holdfast.hub.ui.messages_rows import ETAG_SHOWN, message_url
 from holdfast.hub.ui.routes import Ask, View
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from holdfast.hub.core import Core
 
 SAID: Final = {
+    "read": ("read", "marked read"),
     "acknowledge": ("acknowledged", "acknowledged"),
     "done": ("done", "done"),
     "archive": ("archived", "archived"),
@@ -140,6 +144,8 @@ async def said_of(ask: Ask, what: str, mails: Sequence[Mail]) -> View:
         UsageError: a time that is none.
     """
     core, principal, to = ask.core, ask.principal, ask.form.get("for", "")
+    if what == "read":
+        audit.untold(ask.scope)  # a row for each message that is opened would hide all others; the log has his word
     reader = reader_of(principal, to)
     check_reader(principal, reader)
     check_mine(reader, principal.name or PEOPLE, mails)
@@ -170,8 +176,18 @@ def _act(what: str, mail: Mail, until: float | None) -> Act:
     return act_for(word, mail.sender, until=until)
 
 
+def until_said(form: Any) -> str:
+    """Until when a form snoozes: a name of `SNOOZES`, a time in UTC, or empty.
+
+    Raises:
+        UsageError: a time in a zone that is not known here.
+    """
+    when = form.get("when", "")
+    return zones.in_utc(when, form.get(zones.FIELD, "")) if when else str(form.get("until", ""))
+
+
 def _until(core: Core, form: Any) -> float | None:
-    text, now = form.get("when") or form.get("until", ""), core.home.wall.now_ms()
+    text, now = until_said(form), core.home.wall.now_ms()
     if not text:
         return None
     if text in SNOOZES:

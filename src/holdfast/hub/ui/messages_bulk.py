@@ -14,7 +14,7 @@ from holdfast.collections.mailbox import Mail
 from holdfast.collections.messages import PEOPLE
 from holdfast.errors import Denied, UsageError
 from holdfast.hub.routes_mail import check_reader, ready
-from holdfast.hub.ui.messages_act import SAID, SNOOZES, back_of, check_mine, said_of
+from holdfast.hub.ui.messages_act import SAID, SNOOZES, back_of, check_mine, said_of, until_said
 from holdfast.hub.ui.messages_filters import EVERYBODY, asked_in, filters_of, mine, query_of, reader_of, sought_of
 from holdfast.hub.ui.messages_rows import Row, rows_of
 from holdfast.hub.ui.routes import Ask, View
@@ -136,7 +136,7 @@ def _shares(names: Sequence[str]) -> list[Share]:
 
 
 def _snooze(form: dict[str, str]) -> str:
-    text = form.get("when") or form.get("until", "")
+    text = until_said(form)
     return text if text in SNOOZES or len(text) <= 40 else ""
 
 

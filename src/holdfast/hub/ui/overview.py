@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from holdfast import clock
 from holdfast.corpus import Filter, Stored
+from holdfast.hub.figures import on_disk
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.standing import NodeShown, Notice, nodes_for, notices
-from holdfast.hub.ui.unread import waiting
+from holdfast.hub.ui.unread import unread_and_needing
 from holdfast.hub.ui.usage import Pair, hourly, total
+from holdfast.hub.ui.words import iso_if
 
 TOP: Final = 8
 LATEST: Final = 8
@@ -96,11 +96,13 @@ class Written(msgspec.Struct):
 class Overview(msgspec.Struct):
     """The whole page; `hours` are the records of each of the last 24 hours, the oldest first.
 
-    `waiting` are messages that need a person, counted up to 1000; `whole`: whether he who asks sees all of the hub.
+    `waiting` are messages that need a person, `unread` those that nobody has read (null to whom none come), both
+    counted up to 1000; `whole`: whether he who asks sees all of the hub.
     """
 
     needs_you: list[Notice]
     waiting: int
+    unread: int | None
     whole: bool
     nodes: Nodes
     scan: Scan
@@ -114,9 +116,8 @@ class Overview(msgspec.Struct):
 async def overview(ask: Ask) -> View:
     """GET /: everything at one look."""
     data = await found(ask)
-    return View(
-        template="overview.html", title="Overview", data=data, live="overview", extra={"badge": len(data.needs_you)}
-    )
+    extra = {"badge": len(data.needs_you), "unread": data.unread}
+    return View(template="overview.html", title="Overview", data=data, live="overview", extra=extra)
 
 
 async def found(ask: Ask) -> Overview:
@@ -130,15 +131,17 @@ async def found(ask: Ask) -> Overview:
     which = Filter(readable=principal.readable, limit=LATEST)
     latest = await core.read(lambda: core.corpus.page(which))
     space = await core.read(core.home.reserve.state)
-    on_disk = await core.read(lambda: _on_disk(core.home))
+    taken = await core.read(lambda: on_disk(core.home))
+    unread, waiting = await unread_and_needing(ask)
     return Overview(
         needs_you=await notices(ask, nodes),
-        waiting=await waiting(ask),
+        waiting=waiting,
+        unread=unread,
         whole=principal.reads_everything,
         nodes=summed(nodes),
         scan=_scan(core, principal.reads_everything),
         backup=_backup(core),
-        storage=_storage(pairs, now, usage.done, (on_disk, space.free, space.total)),
+        storage=_storage(pairs, now, usage.done, (taken, space.free, space.total)),
         hours=hourly(list(pairs.values()), now),
         latest=[written(each) for each in latest],
         cursor=cursor,
@@ -174,17 +177,13 @@ def written(stored: Stored) -> Written:
     )
 
 
-def _when(ms: int) -> str | None:
-    return clock.iso(ms) if ms else None
-
-
 def _scan(core: Any, whole: bool) -> Scan:
     progress = core.scanning.progress
     findings = progress.findings if whole else []  # they name agents, and count what is hidden from some
     return Scan(
         on=core.options.scan_s > 0,
-        last_turn=_when(progress.at_ms),
-        last_round=_when(progress.round_ms),
+        last_turn=iso_if(progress.at_ms),
+        last_round=iso_if(progress.round_ms),
         findings=len(findings) + (progress.left_out if whole else 0),
         first=str(findings[0]) if findings else "",
     )
@@ -194,7 +193,7 @@ def _backup(core: Any) -> Backup:
     made = core.backups
     if made is None:
         return Backup(False, 0, None, None, "")
-    return Backup(True, made.verified, _when(made.newest_ms), _when(made.drilled_ms), made.trouble)
+    return Backup(True, made.verified, iso_if(made.newest_ms), iso_if(made.drilled_ms), made.trouble)
 
 
 def _storage(
@@ -228,17 +227,3 @@ def shares(pairs: dict[tuple[str, str], Pair], now: int, by: int) -> list[Share]
         whole = total(each, now)
         out.append(Share(name, whole.records, whole.size, whole.day_records, whole.day_size, whole.week_size))
     return sorted(out, key=lambda share: (-share.size, share.name))
-
-
-def _on_disk(home: Any) -> int | None:
-    """Bytes of the hub's file; None where a database server has them."""
-    path = getattr(home, "path", None)
-    if path is None:
-        return None
-    size = 0
-    for name in ("hub.db", "hub.db-wal"):
-        try:
-            size += os.stat(Path(path) / name).st_size
-        except OSError:
-            continue
-    return size

@@ -148,6 +148,8 @@ class Shown:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         page, front = self._page, self._front
+        if page.method == "GET" and b"zone=" in scope["query_string"] and await _settled(scope, send):
+            return
         form: Any = {}
         if page.method == "POST":
             data = await body_of(scope, receive, FORM_BYTES_MAX)
@@ -179,6 +181,18 @@ class Shown:
         else:
             body = view.data if isinstance(view.data, bytes) else encode_json(view.data) if view.template else b""
             await answer(send, body, kind=view.kind.encode(), status=view.status, extra=extra)
+
+
+async def _settled(scope: Scope, send: Send) -> bool:
+    """Whether a form said times in a zone of its own, and was sent on to the address that has them in UTC."""
+    from holdfast.hub.ui.zones import settled
+
+    query = settled(scope["query_string"].decode("latin-1"))
+    if query is not None:
+        path = (scope.get("raw_path") or quote(scope["path"]).encode()).partition(b"?")[0].decode("ascii", "replace")
+        place = path + (f"?{query}" if query else "")
+        await answer(send, b"", kind=HTML.encode(), status=303, extra=_headers(scope, ("location", place)))
+    return query is not None
 
 
 async def _stream(view: View, send: Send, extra: Any) -> None:

@@ -1,10 +1,11 @@
-"""What somebody has chosen for his browser: light or dark, and whether single keys lead from page to page."""
+"""What somebody has chosen for his browser: light or dark, the time zone, and whether single keys lead to pages."""
 
 from __future__ import annotations
 
 from typing import Final
 from urllib.parse import urlsplit
 
+from holdfast.hub.ui import zones
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.sign_in import cookie_in
 
@@ -29,6 +30,9 @@ async def choose(ask: Ask) -> View:
     """POST /ui/scheme: keeps the choice in a cookie of this browser."""
     if "keys" in ask.form:
         name, wanted = KEYS, "off" if ask.form["keys"] == "off" else "on"
+    elif "times" in ask.form:
+        local = ask.form["times"] != "utc"
+        name, wanted = zones.COOKIE, zones.checked(ask.form.get("zone", "").strip()) if local else zones.USUAL
     else:
         name, wanted = COOKIE, ask.form.get("scheme", "system")
         wanted = wanted if wanted in SCHEMES else "system"

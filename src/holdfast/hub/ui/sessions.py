@@ -22,7 +22,8 @@ from holdfast.hub.sessions import Sessions
 from holdfast.hub.ui.frame import pretty
 from holdfast.hub.ui.pages import ROWS, SessionsAt
 from holdfast.hub.ui.routes import Ask, View, no_page
-from holdfast.hub.ui.words import named_url, plain_time
+from holdfast.hub.ui.words import named_url
+from holdfast.hub.ui.zones import day_of, plain_time, read_in, zone_of
 from holdfast.log.marks import SESSIONS
 
 TEXT_SHOWN: Final = 20_000
@@ -143,7 +144,7 @@ async def session(ask: Ask) -> View:
         return SessionPage(shown, messages, made_here, _cascade(ask, agent, name), may, following)
 
     data = await ask.core.read(look)
-    extra = {"most": TEXT_SHOWN, "days": _days(data.messages), "done": DONE.get(asked.done, "")}
+    extra = {"most": TEXT_SHOWN, "days": _days(data.messages, zone_of(ask)), "done": DONE.get(asked.done, "")}
     return View(template="session.html", title=name, data=data, extra=extra)
 
 
@@ -199,14 +200,15 @@ def _cascade(ask: Ask, agent: str, name: str) -> Cascade:
     return Cascade(min(messages, COUNT_MAX), messages > COUNT_MAX, artifacts, state)
 
 
-def _days(messages: list[Message]) -> list[tuple[str, list[Message]]]:
-    """The messages by the days of their times, in their own order."""
+def _days(messages: list[Message], zone: str) -> list[tuple[str, list[Message]]]:
+    """The messages by the days of their times in a zone, in their own order."""
     days: list[tuple[str, list[Message]]] = []
-    for each in messages:
-        day = each.timestamp[:10]
-        if not days or days[-1][0] != day:
-            days.append((day, []))
-        days[-1][1].append(each)
+    with read_in(zone):
+        for each in messages:
+            day = day_of(each.timestamp)
+            if not days or days[-1][0] != day:
+                days.append((day, []))
+            days[-1][1].append(each)
     return days
 
 
@@ -240,7 +242,7 @@ def _paragraphs(ask: Ask, made: Sessions, agent: str, name: str) -> Iterator[str
         each = parts.message_in(stored, ask.core.home.blobs)
         if each is None:
             continue
-        if each.timestamp[:10] != day:
+        if each.timestamp[:10] != day:  # a file says its times in UTC, whoever asks for it
             day = each.timestamp[:10]
             yield f"\n## {day}\n"
         content = msgspec.json.decode(msgspec.json.encode(each.content))

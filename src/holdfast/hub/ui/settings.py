@@ -17,6 +17,7 @@ from holdfast.hub.tokens import KINDS, USUAL, Token
 from holdfast.hub.ui.pages import SettingsAt
 from holdfast.hub.ui.routes import Ask, View
 from holdfast.hub.ui.scheme import keys_of, scheme_of
+from holdfast.hub.ui.zones import zone_of
 from holdfast.log.drafts import PRIORITIES
 from holdfast.retention import ROLES
 from holdfast.settings.values import hidden
@@ -68,6 +69,7 @@ class SettingsPage(msgspec.Struct):
 
     scheme: str
     keys: str
+    zone: str
     admin: bool
     guarded: bool
     tokens: list[TokenShown] | None
@@ -100,6 +102,7 @@ async def shown(ask: Ask, *, status: int = 200, **more: Any) -> View:
     data = SettingsPage(
         scheme=scheme_of(ask),
         keys=keys_of(ask),
+        zone=zone_of(ask),
         admin=admin,
         guarded=core.gate.guarded,
         tokens=tokens,

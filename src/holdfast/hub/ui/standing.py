@@ -10,6 +10,7 @@ import msgspec
 
 from holdfast.clock import iso
 from holdfast.errors import IntegrityError
+from holdfast.hub.options import Options
 from holdfast.hub.principal import ADMIN
 from holdfast.hub.routes_health import look
 from holdfast.hub.seen import SeenNode, Standing
@@ -20,12 +21,6 @@ from holdfast.wire import Report
 if TYPE_CHECKING:
     from holdfast.hub.ui.routes import Ask
 
-FRESH_S: Final = 150.0
-"""An idle node says hello once a minute; two that are missing are a silence."""
-LAG_S: Final = 5.0
-BEHIND_S: Final = 300.0
-INACTIVE_S: Final = 7 * 86_400.0
-SKEW_S: Final = 2.0
 FORKED_S: Final = 86_400.0
 """So long a page still says that a log went two ways, though both are kept and it goes on."""
 PACE_MIN: Final = 0.05
@@ -127,7 +122,7 @@ async def nodes_for(ask: Ask) -> list[NodeShown]:
         shown = _shown(ask, each, seen, behind, wishes.get(each.node, NOTHING))
         stamp = max((usage.streams.get(s, 0) for s in seen.streams.values()), default=0) if visible is None else 0
         shown.last_write = iso(stamp >> 16) if stamp else None
-        shown.as_of = shown.last_contact if now - each.seen_s > FRESH_S else None
+        shown.as_of = shown.last_contact if now - each.seen_s > core.options.node_silent_s else None
         found.append(shown)
     return sorted(found, key=lambda node: (ORDER.index(node.state), node.node))
 
@@ -139,19 +134,20 @@ def _shown(ask: Ask, each: Standing, seen: SeenNode, behind: dict[str, int], wis
     heard, whole = seen.report_ms >= wish.at_ms, ask.principal.reads_everything
     forked = [agent for agent in seen.forks if agent in behind]
     denied = {a: core.heads.denied[s] for a, s in seen.streams.items() if a in behind and s in core.heads.denied}
-    silent = now - each.seen_s
+    silent, limits = now - each.seen_s, core.options
+    fresh = silent <= limits.node_silent_s
     state: State
     if wish.paused:
         by = f" by {wish.by}" if wish.by else ""
         state, says = "paused", f"paused{by} {span_text(now - wish.at_ms / 1000)} ago"
         says += f", with {many(pending, 'record')} that are nowhere else" if pending else ""
-    elif forked and silent <= FRESH_S:
+    elif forked and fresh:
         state, says = "mismatch", f"the log of {forked[0]} went another way than what is here; both ways are kept"
-    elif denied and pending and silent <= FRESH_S:
+    elif denied and pending and fresh:
         agent, why = next(iter(denied.items()))
         state, says = "behind", f"this hub takes no records of {agent}: {why}"
     else:
-        state, says = state_of(silent, pending, lag)
+        state, says = state_of(silent, pending, lag, limits)
     told: Report = seen.report or Report()
     caches = [
         CacheShown(agent, cache.used, cache.limit, cache.full)
@@ -176,7 +172,7 @@ def _shown(ask: Ask, each: Standing, seen: SeenNode, behind: dict[str, int], wis
         rate=rate,
         eta_s=round(pending / rate, 1) if rate else None,
         skew_s=skew,
-        clock_off=skew is not None and abs(skew) > SKEW_S,
+        clock_off=skew is not None and abs(skew) > limits.node_skew_s,
         cache_used=sum(cache.used for cache in caches) if caches else None,
         cache_limit=sum(cache.limit for cache in caches) if caches and all(cache.limit for cache in caches) else None,
         caches=caches,
@@ -199,21 +195,24 @@ def _wish(wish: Wanted, heard: bool) -> str:
     return "it is to pause" if wish.paused else "it is to go on, and to try again"
 
 
-def state_of(silent_s: float, pending: int, lag_s: float) -> tuple[State, str]:
+def state_of(silent_s: float, pending: int, lag_s: float, limits: Options) -> tuple[State, str]:
     """A node's state, and what that means.
 
     Args:
         silent_s: since it last spoke to this hub.
         pending: records that it said it has and this hub has not.
         lag_s: the age of the oldest of them.
+        limits: from when on it is silent, late, behind, inactive.
     """
-    if silent_s > FRESH_S:
+    if silent_s > limits.node_silent_s:
         if pending:
             return "behind", f"silent for {span_text(silent_s)}, with {many(pending, 'record')} that are nowhere else"
-        return ("inactive" if silent_s > INACTIVE_S else "unreachable"), f"last seen {span_text(silent_s)} ago"
-    if lag_s > BEHIND_S:
+        return (
+            "inactive" if silent_s > limits.node_inactive_s else "unreachable"
+        ), f"last seen {span_text(silent_s)} ago"
+    if lag_s > limits.node_behind_s:
         return "behind", f"{many(pending, 'record')} behind, the oldest for {span_text(lag_s)}"
-    if pending and lag_s > LAG_S:
+    if pending and lag_s > limits.node_lag_s:
         return "catching-up", f"{many(pending, 'record')} to come"
     return "in-sync", "everything that it wrote is here"
 

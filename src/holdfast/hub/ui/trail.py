@@ -26,12 +26,14 @@ _PLAIN_MS: Final = 10_000
 
 
 class Step(msgspec.Struct):
-    """One step: what happened, by whom, when (ISO 8601 with milliseconds), and what else is to be known of it."""
+    """One step: what happened, by whom, when (ISO 8601 with milliseconds), and what else is to be known of it;
+    until when it was snoozed, if that was said."""
 
     what: str
     who: str
     at: str
     note: str = ""
+    until: str | None = None
 
 
 def trail_of(core: Any, mail: mailbox.Mail, stored: Stored, node: str) -> list[Step]:
@@ -71,23 +73,20 @@ def _newest(said: mailbox.Said) -> int:
 
 
 def _step(reader: str, stamp: int, act: Act) -> Step:
-    note = ""
+    note, until = "", None
     if act.withdrawn is not None:
         what = "withdrawn" if act.withdrawn else "asked again"
     elif act.undo:
         back = act.state or STATES[DELIVERED]
         what = "marked unread" if back == STATES[DELIVERED] else f"put back to {back}"
     elif act.place == "snoozed":
-        what, note = "snoozed", f"until {_minute(act.until)}" if act.until else "until taken back"
+        what, until = "snoozed", clock.iso(round(act.until * 1000)) if act.until else None
+        note = "" if until else "until taken back"
     elif act.place is not None:
         what = "archived" if act.place == "archived" else "put back"
     else:
         what = act.state or STATES[DELIVERED]
-    return Step(what, reader, clock.to_iso(stamp), note)
-
-
-def _minute(seconds: float) -> str:
-    return clock.iso(round(seconds * 1000)).replace("T", " ")[:16] + " UTC"
+    return Step(what, reader, clock.to_iso(stamp), note, until)
 
 
 def _after(late_ms: int, exact: bool) -> str:

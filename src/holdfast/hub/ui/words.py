@@ -54,14 +54,9 @@ def ago(iso: str, now_ms: int) -> str:
     return f"{span_text(seconds if seconds < 60 else seconds - seconds % 60)} ago"
 
 
-def plain_time(iso: str) -> str:
-    """The time in words that stand alone: ``2026-11-12 09:00:00 UTC``."""
-    return iso.replace("T", " ").partition(".")[0].removesuffix("Z") + " UTC"
-
-
-def moment(iso: str) -> str:
-    """The time to the millisecond: ``2026-11-12 09:00:00.103 UTC``."""
-    return iso.replace("T", " ").removesuffix("Z") + " UTC"
+def iso_if(ms: int) -> str | None:
+    """A time in ms since 1970 as an answer has it; None where there was none (0)."""
+    return clock.iso(ms) if ms else None
 
 
 def sparkline(values: Sequence[int]) -> str:

@@ -12,14 +12,17 @@
     return (unit && n < 100 ? n.toFixed(1) : Math.round(n)) + " " + units[unit];
   };
   const two = (n) => String(n).padStart(2, "0");
+  const zone = document.documentElement.dataset.zone;
+  // A moment whose own hours and days are those of the chosen zone.
+  const there = (at) => uPlot.tzDate(new Date(at * 1000), zone);
+  const dateOf = (t) => two(t.getMonth() + 1) + "-" + two(t.getDate());
+  const hourOf = (t) => two(t.getHours()) + ":" + two(t.getMinutes());
   // Hours of a day, and the date where one begins; of more than three days, the dates.
   const clock = (span) => (u, ticks) =>
     ticks.map((at) => {
-      const t = new Date(at * 1000);
-      const date = two(t.getUTCMonth() + 1) + "-" + two(t.getUTCDate());
-      if (span > 3 * 86400) return date;
-      const hour = two(t.getUTCHours()) + ":" + two(t.getUTCMinutes());
-      return hour === "00:00" ? date : hour;
+      const t = there(at);
+      if (span > 3 * 86400) return dateOf(t);
+      return hourOf(t) === "00:00" ? dateOf(t) : hourOf(t);
     });
   const powers = Array.from({ length: 50 }, (_, n) => 2 ** n);
   // A custom property may say light-dark(…); what an element is given of it is a colour.
@@ -64,14 +67,14 @@
       const options = {
         width: place.clientWidth,
         height: 200,
-        tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
+        tzDate: there,
         scales: { y: { range: (u, least, most) => [0, most > 0 ? most * 1.1 : 1] } },
         axes: [
           { ...axis, values: clock(data[0][data[0].length - 1] - data[0][0]) },
           { ...axis, ...(bytes ? { incrs: powers } : {}), size: bytes ? 72 : 56, values: (u, ticks) => ticks.map((v) => (bytes ? size(v) : v.toLocaleString("en"))) },
         ],
         series: [
-          { value: (u, v) => (v === null ? "–" : new Date(v * 1000).toISOString().slice(5, 16).replace("T", " ")) },
+          { value: (u, v) => (v === null ? "–" : dateOf(there(v)) + " " + hourOf(there(v))) },
           ...names.map((label, n) => ({
             label,
             stroke: inks[n % inks.length],

@@ -1,4 +1,4 @@
-// Only comfort: keys for what the buttons of a message's page do.
+// Only comfort: keys for what the buttons of a message's page do; and a message that is opened is marked read.
 "use strict";
 (() => {
   const first = (what) => document.querySelector(what);
@@ -25,7 +25,7 @@
     const link = first(what);
     if (link) link.click();
   };
-  const does = {
+  holdfast.keys({
     e: () => press("e"),
     "#": () => press("#"),
     h: () => press("h"),
@@ -38,19 +38,6 @@
     u: () => follow("#list-back"),
     Escape: () => follow("#list-back"),
     "?": () => { first("#keys").open = true; first("#keys summary").focus(); },
-  };
-  let went = 0;
-  document.addEventListener("keydown", (event) => {
-    if (document.documentElement.dataset.keys === "off" || event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.matches("textarea, select, input");
-    if (event.key === "Escape" && typing) { event.target.blur(); return; }
-    if (typing) return;
-    if (event.key === "g") { went = Date.now(); return; }
-    if (Date.now() - went < 1000) { went = 0; return; } // the second of two keys that lead to a page
-    const work = does[event.key];
-    if (!work) return;
-    event.preventDefault();
-    work();
   });
 
   // The list leads here to reply or to execute. A browser that has gone to a place in a page takes the focus away, so this
@@ -58,11 +45,25 @@
   const where = { "#reply": "r", "#execute": "E" }[location.hash];
   if (where) addEventListener("load", () => setTimeout(() => go(where)));
 
-  // What an address says was done is told once.
-  const told = new URL(location.href);
-  if (told.searchParams.has("done")) {
-    for (const name of ["done", "n", "undo"]) told.searchParams.delete(name);
-    history.replaceState(null, "", told);
-    setTimeout(() => first("#toast").replaceChildren(), 10000);
+  // Whoever opens an unread message has read it: once it is seen, and not when he comes back to it or loads it again, as he
+  // may have marked it unread since. To ask for the page alone (a look ahead, a HEAD) changes nothing.
+  const form = first("#says-form[data-unread]");
+  const read = () => {
+    if (document.hidden) return;
+    document.removeEventListener("visibilitychange", read);
+    const body = new URLSearchParams(new FormData(form));
+    body.set("what", "read");
+    fetch(form.action, { method: "POST", body, headers: { Accept: "application/json" }, credentials: "same-origin", keepalive: true })
+      .then((answer) => (answer.ok ? answer.json() : Promise.reject(answer.status)))
+      .then((found) => {
+        holdfast.badge(found.unread);
+        holdfast.toast("Marked as read.", found.undo, body.get("form_token"));
+      })
+      .catch(() => {}); // it stays unread, and says so
+  };
+  const came = performance.getEntriesByType("navigation")[0];
+  if (form && !holdfast.told && (!came || came.type === "navigate")) {
+    document.addEventListener("visibilitychange", read);
+    read();
   }
 })();

@@ -105,7 +105,7 @@
     $("age").textContent = "";
   });
   document.addEventListener("htmx:sse:error", () => {
-    if (!$("age").textContent) $("age").textContent = "as of " + heard.toLocaleTimeString() + ": the hub does not answer";
+    if (!$("age").textContent) $("age").textContent = "as of " + heard.toLocaleTimeString("en-GB", { timeZone: holdfast.zone, timeZoneName: "short" }) + ": the hub does not answer";
   });
   const toggle = $("live-toggle");
   toggle.hidden = false;
@@ -133,39 +133,7 @@
   $("show-new").addEventListener("click", showNew);
 
   // -- doing, and taking it back ------------------------------------------------------------------------------
-  let timer = 0;
-  const toast = (text, undo, token) => {
-    const box = $("toast");
-    box.replaceChildren();
-    clearTimeout(timer);
-    if (!text) return;
-    const p = document.createElement("p");
-    p.textContent = text;
-    box.append(p);
-    if (undo) {
-      const form = document.createElement("form");
-      form.method = "post";
-      form.action = "/messages/act";
-      const back = new URL(location.href);
-      const fields = { form_token: token, for: back.searchParams.get("to") || "", back: back.pathname + back.search, undo };
-      for (const [name, value] of Object.entries(fields)) {
-        const field = document.createElement("input");
-        field.type = "hidden";
-        field.name = name;
-        field.value = value;
-        form.append(field);
-      }
-      const button = document.createElement("button");
-      button.name = "what";
-      button.value = "undo";
-      button.textContent = "Undo";
-      const key = document.createElement("kbd");
-      key.textContent = "z";
-      form.append(button, " ", key);
-      box.append(form);
-    }
-    timer = setTimeout(() => toast(""), 10000);
-  };
+  const toast = holdfast.toast;
   const send = (form, submitter) => {
     const body = new URLSearchParams(new FormData(form, submitter));
     const token = body.get("form_token");
@@ -177,9 +145,7 @@
           return null;
         }
         for (const each of boxes()) each.checked = false;
-        const badge = $("mail-badge");
-        badge.hidden = !found.unread;
-        badge.querySelector(".figure").textContent = found.unread > 999 ? "999+" : found.unread;
+        holdfast.badge(found.unread);
         toast(found.says, found.undo, token);
         return load(false);
       })
@@ -256,7 +222,7 @@
   ready();
 
   // -- keys ---------------------------------------------------------------------------------------------------
-  const does = {
+  holdfast.keys({
     j: () => step(1),
     k: () => step(-1),
     o: () => { const row = here(); if (row) row.querySelector(".open").click(); },
@@ -285,26 +251,5 @@
       if (chosen().length) for (const each of boxes()) each.checked = false;
       else if (document.activeElement) document.activeElement.blur();
     },
-  };
-  let went = 0;
-  document.addEventListener("keydown", (event) => {
-    if (document.documentElement.dataset.keys === "off" || event.ctrlKey || event.metaKey || event.altKey) return;
-    const typing = event.target.matches("textarea, select, input:not([type=checkbox])");
-    if (event.key === "Escape" && typing) { event.target.blur(); return; }
-    if (typing) return;
-    if (event.key === "g") { went = Date.now(); return; }
-    if (Date.now() - went < 1000) { went = 0; return; } // the second of two keys that lead to a page
-    const work = does[event.key];
-    if (!work) return;
-    event.preventDefault();
-    work();
   });
-
-  // What an address says was done is told once.
-  const told = new URL(location.href);
-  if (told.searchParams.has("done")) {
-    for (const name of ["done", "n", "undo"]) told.searchParams.delete(name);
-    history.replaceState(null, "", told);
-    timer = setTimeout(() => toast(""), 10000);
-  }
 })();
