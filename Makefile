@@ -75,7 +75,8 @@ lock: ## pin the dependencies again (LOCK_ARGS=--upgrade takes newer ones)
 		-o requirements/integrations.txt
 # Not held to dev.txt: the ADK wants an older OpenTelemetry.
 # All but the frameworks, which have an environment of their own.
-DEV_EXTRAS := --extra hub --extra postgres --extra redis --extra otel --extra s3 --extra gcs --extra azure --extra key-value
+DEV_EXTRAS := --extra hub --extra postgres --extra redis --extra otel --extra s3 --extra gcs --extra azure --extra key-value \
+	--extra keyring --extra vector
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
 	$(LOCK_ARGS) pyproject.toml

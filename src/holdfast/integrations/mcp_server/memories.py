@@ -169,12 +169,12 @@ def searched(line: Line, query: str, collection: str | None, limit: int, agent: 
         return sorted(out, key=lambda hit: (-getattr(hit, "score", 0.0), -hit.time))[:limit]
 
     def everywhere() -> list[Version]:
-        found = list(store.search(query, agent=agent, collection=collection, limit=limit))
+        found: list[Version] = [*store.search(query, agent=agent, collection=collection, limit=limit)]
         waiting = store.outbox_depth
         if waiting and agent is None:  # what the hub does not have yet is found here
             shipped = store._log.corpus.head(store._log.branch.id).seq - waiting
             own = store.search(query, agent=store.agent, collection=collection, limit=limit)
-            new = [hit for hit in own if hit.seq > shipped]
+            new: list[Version] = [hit for hit in own if hit.seq > shipped]
             keys = {(hit.collection, hit.key) for hit in new}
             found = new + [hit for hit in found if hit.agent != store.agent or (hit.collection, hit.key) not in keys]
         return found[:limit]
