@@ -17,7 +17,7 @@ import pytest
 if importlib.util.find_spec("langgraph") is None:
     pytest.skip("LangGraph is not installed: make test-integrations", allow_module_level=True)
 
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
@@ -29,7 +29,7 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from holdfast import AsyncStore, Conflict, Hub, NotFound, Store, UsageError
-from holdfast.integrations.langgraph import HoldfastSaver, paths
+from holdfast.integrations.langgraph import HoldfastSaver
 from holdfast.integrations.langgraph.rows import full
 from holdfast.node.erase import erase_subject
 from holdfast.node.shelf import every
@@ -229,47 +229,6 @@ def test_what_a_graph_is_given_is_said_once_and_stays_when_its_checkpoint_is_rep
 def rows_of(saver: HoldfastSaver) -> list[dict[str, Any]]:
     """The rows as they lie on the shelf."""
     return [row.raw for row in every(saver._threads.shelf.inner, "")]
-
-
-def test_messages_are_gone_by_only_where_they_are_what_they_were(store: Store) -> None:
-    """What a saver knows of a list of messages against one that knows nothing, while everything in it is changed."""
-    dice = random.Random(11)
-    saver, at = HoldfastSaver(store), thread(checkpoint_ns="")
-    values: list[Any] = []
-    known = 0
-    for number in range(60):
-        kind = dice.choice([HumanMessage, AIMessage, AIMessageChunk, ToolMessage])
-        more = {"tool_call_id": "1"} if kind is ToolMessage else {"more": {"deep": [number]}} if number == 50 else {}
-        values = [*values, kind(said(str(number)), id=str(number), response_metadata={"at": [{"n": number}]}, **more)]
-        if number > 8:
-            change(dice, values)
-        expected = HoldfastSaver(store).serde.loads_typed(saver.serde.dumps_typed(values))
-        at = saver.put(at, checkpoint(values, number + 1), {"step": number}, {"l": number + 1})
-        for each in (saver, saver, HoldfastSaver(store)):
-            found = each.get_tuple(at).checkpoint["channel_values"]["l"]
-            assert [message.__getstate__() for message in found] == [message.__getstate__() for message in expected]
-            assert list(map(type, found)) == list(map(type, expected))
-            found[0].response_metadata["at"][0]["n"] = "of the one who read it"
-        known += saver._threads.image(paths.checkpoint_key("t", "", "0"), "l", saver.serde) is not None
-        if dice.random() < 0.5:
-            values = saver.get_tuple(at).checkpoint["channel_values"]["l"]
-    assert known > 40
-
-
-def change(dice: random.Random, values: list[Any]) -> None:
-    """Changes something in a list of messages, or in one of them where it stands."""
-    where = dice.randrange(len(values))
-    match dice.randrange(7):
-        case 0:
-            values[where].response_metadata["at"][0]["n"] = dice.choice([1, 1.0, True, "1", None])
-        case 1:
-            values[where].additional_kwargs[str(dice.random())] = [where]
-        case 2:
-            values[where] = HumanMessage(values[where].content, response_metadata=values[where].response_metadata)
-        case 3:
-            values[:] = values[dice.randrange(4) :]
-        case _:
-            pass
 
 
 def added(old: list[str], new: list[list[str]]) -> list[str]:
