@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.corpus import SqliteCorpus, search
+from holdfast.corpus.search import words
 from holdfast.errors import UsageError
 from holdfast.log import load, message, remove, value
 from holdfast.log.erasure import erase, mark_of
@@ -37,14 +38,14 @@ def test_what_is_erased_while_it_is_read_for_the_index_is_not_indexed(open_log, 
     log, corpus = opened.log, opened.corpus
     log.append([value("state", "kept", "axolotl stays")])
     erased = log.append([value("state", "gone", "quagga goes")])[0].record
-    read = search.text_of
+    read = words.text_of
 
     def text_of(stored):
         if stored.record.key == "gone":
             erase(log, [], [mark_of(erased)])
         return read(stored)
 
-    monkeypatch.setattr(search, "text_of", text_of)
+    monkeypatch.setattr(words, "text_of", text_of)
     _fill(corpus)
     assert corpus.query("SELECT rowid FROM fts WHERE fts MATCH ?", ("axolotl",)) == [(1,)]
     assert corpus.query("SELECT rowid FROM fts WHERE fts MATCH ?", ("quagga",)) == []

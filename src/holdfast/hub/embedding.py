@@ -18,7 +18,7 @@ from holdfast.corpus.search import vectors
 from holdfast.corpus.search.embedding import Embedder
 from holdfast.corpus.search.filling import step
 from holdfast.corpus.search.vectors import Index
-from holdfast.errors import HoldfastError, NotFound
+from holdfast.errors import NotFound
 from holdfast.hub.holding import Holding
 from holdfast.settings.functions import function_named
 
@@ -111,7 +111,7 @@ class Embedding:
             try:
                 more = self._turn(corpus)
                 self.trouble = ""
-            except HoldfastError as error:
+            except Exception as error:  # who fills for ever may not end: it is told, and tried again
                 more = False
                 self.trouble = str(error)
                 if not self._stop.is_set():

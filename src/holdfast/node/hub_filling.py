@@ -322,7 +322,7 @@ class Filling:
             except HubUnavailable:
                 self._stop.wait(patience.delay())
                 continue
-            except HoldfastError as error:
+            except Exception as error:
                 # Denied, a full disk, another version: a person has to look, and it goes on when it may.
                 logger.warning("the index at %s cannot be filled: %s", self._hub.url, error)
                 more, pause = False, IDLE_S[1]
