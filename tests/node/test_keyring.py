@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli import main
+from holdfast.corpus.engine import Engine
 from holdfast.errors import MissingExtra, Sealed
 from holdfast.node import oskeys
+from holdfast.node.proving import prove
 from holdfast.node.store import Store
 from tests.services import missing
 
@@ -116,3 +118,21 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(MissingExtra, match="keyring") as error:
         oskeys.find("k")
     assert error.value.hint == "pip install 'holdfast[keyring]'"
+
+
+def test_keys_of_the_form_before_are_read_by_a_proof_and_brought_up_to_date_by_a_store(
+    open_store: Open, tmp_path: Path
+) -> None:
+    open_store().close()
+    keys = Engine(tmp_path / "node" / "keys.db", roles=("keys",))
+    keys.commits.run(lambda _: keys.writer_execute("DROP TABLE wrapping").fetchall())
+    old = "CREATE TABLE wrapping(only INTEGER PRIMARY KEY, id TEXT, how TEXT, salt BLOB, proof BLOB) STRICT"
+    keys.commits.run(lambda _: [keys.writer_execute(each).fetchall() for each in (old, "PRAGMA user_version=2")])
+    keys.close()
+    (agent,) = [path.name for path in (tmp_path / "node" / "agents").iterdir()]
+    before = (tmp_path / "node" / "keys.db").read_bytes()
+    assert prove(tmp_path / "node", agent).findings == []
+    assert (tmp_path / "node" / "keys.db").read_bytes() == before, "a proof changes nothing"
+    store = open_store(sealed=["patients"])
+    store.put("k", "secret", **C)
+    assert store.get("k", **C) == "secret"

@@ -42,3 +42,11 @@ class Beholder(Engine):
             f"{self.path} was written by an older Holdfast (format {have}, this knows {want})",
             hint="open the store once: that brings it up to date",
         )
+
+
+class Elder(Beholder):
+    """The same of a file that an older Holdfast may have written: for tables that were always as they are."""
+
+    def _migrate(self, roles: Sequence[str]) -> None:
+        if self._writer.pragma("user_version") >= len(migrations(roles)):
+            super()._migrate(roles)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.clock import SYSTEM
 from holdfast.corpus import SqliteCorpus
-from holdfast.corpus.beholder import Beholder
+from holdfast.corpus.beholder import Beholder, Elder
 from holdfast.corpus.snapshot import references
 from holdfast.errors import HoldfastError
 from holdfast.integrity.checks import CHECKS, PAGE, SIGNATURE, Finding
@@ -126,7 +126,7 @@ def _foreign(home: Path, corpus: SqliteCorpus) -> Iterator[Finding]:
     """Logs whose key is none of this node's."""
     if not (home / "keys.db").exists():
         return
-    keys = Beholder(home / "keys.db", roles=("keys",))
+    keys = Elder(home / "keys.db", roles=("keys",))
     try:
         ours = {bytes(row[0]) for row in keys.query("SELECT public FROM key")}
     finally:
