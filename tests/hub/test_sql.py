@@ -193,7 +193,7 @@ def test_sql_wants_its_scope_and_every_collection(room: Room, scopes: Any, colle
 
     found = [r for r in room.client.app.routes if r.path == "/relay/query"]  # type: ignore[attr-defined]
     assert len(found) == 1
-    guarded = found[0]
+    guarded = found[0].endpoint
 
     async def asked(scope: Any, receive: Any, send: Any) -> None:
         set_principal(scope, who)

@@ -87,7 +87,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         or_gives: other media types of it, for whoever asks for them (Accept).
         also: other answers than errors: status -> type, bytes, or None for one without a body.
         errors: the statuses of its errors, besides those that every operation may have (`errors_of`).
-        hot: whether it has a door of its own, past the search for its path.
+        hot: whether it goes past Starlette's layers.
         lasting: whether an answer lasts as long as somebody listens.
     """
 

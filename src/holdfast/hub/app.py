@@ -6,22 +6,30 @@ import contextlib
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
-from types import SimpleNamespace
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any, Final
-from urllib.parse import quote
 
-from holdfast.errors import HoldfastError, NotFound, UsageError
+from holdfast.errors import HoldfastError, MissingExtra, NotFound, UsageError
 from holdfast.hub.api import Guarded, Operation
 from holdfast.hub.core import Core
-from holdfast.hub.exchange import Gone, Receive, Scope, Send, answer, answer_error, as_hubs
+from holdfast.hub.exchange import Gone, Receive, Scope, Send, answer_error, as_hubs
 from holdfast.hub.gate import Visit
 from holdfast.hub.home import Home, open_home
 from holdfast.hub.options import Options, options_of
 from holdfast.hub.principal import NOBODY, READ, STRANGER, principal_of
-from holdfast.hub.routing import Routes, by_path, live
 from holdfast.hub.ui import routes as ui
 from holdfast.wire import HUB_HEADER
+
+try:
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.middleware import Middleware
+    from starlette.requests import Request
+    from starlette.routing import Route
+except ImportError as error:  # pragma: no cover - tests/house installs without extras
+    raise MissingExtra(
+        f"a hub needs a package that is not installed: {error.name}", hint="pip install 'holdfast[hub]'"
+    ) from error
 
 logger = logging.getLogger(__name__)
 
@@ -107,62 +115,15 @@ class Door:
         await answer_error(send, error)
 
 
-class Hub:
-    """The application: every request passes the door; the hottest operations have one of their own.
+class Hub(Starlette):
+    """The application; the hottest routes go past Starlette's layers, through the same door."""
 
-    Attributes:
-        state: `core` is the hub, `operations` what it answers besides its pages.
-        routes: every path that it answers.
-
-    Args:
-        core: the hub.
-        front: tells browsers of errors.
-        answering: everything that it answers.
-    """
-
-    def __init__(self, core: Core, front: ui.Front, answering: list[Any]) -> None:
-        self.state = SimpleNamespace(core=core, operations=[])
-        self.routes = by_path(answering)
-        self._core, self._front = core, front
-        self._found = Routes(self.routes)
-        self._door = Door(self._answer, core, front)
-        self.hot: Mapping[tuple[str, str], Door] = {
-            (each.operation.method, each.operation.path): Door(each, core, front)
-            for each in answering
-            if isinstance(each, Guarded) and each.operation.hot
-        }
+    hot: Mapping[tuple[str, str], Door] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes one request on, or lives as long as the server does."""
-        if scope["type"] == "lifespan":
-            await live(self._life, receive, send)
-        elif scope["type"] == "http":
-            await (self.hot.get((scope["method"], scope["path"])) or self._door)(scope, receive, send)
-        else:
-            raise RuntimeError(f"a hub speaks HTTP alone, and was asked by {scope['type']}")
-
-    @contextlib.asynccontextmanager
-    async def _life(self) -> AsyncIterator[None]:
-        await self._core.start()
-        try:
-            yield
-        finally:
-            await self._core.stop()
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        found, scope["path_params"] = self._found.find(method, path)
-        if found is not None and method in found.allowed:
-            await found(scope, receive, send)
-            return
-        if found is None and (other := self._found.beside(method, path)):
-            query = scope["query_string"].decode("latin-1")
-            place = quote(other) + (f"?{query}" if query else "")
-            await answer(send, b"", status=307, extra=[(b"location", place.encode())])
-            return
-        if ui.wants_page(scope):
-            await self._front.known(scope)
-        _refuse(scope, () if found is None else sorted(found.allowed))
+        """Passes one request on."""
+        found = self.hot.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or super().__call__)(scope, receive, send)
 
 
 def create_app(
@@ -189,14 +150,58 @@ def create_app(
             home.close()
         raise
 
+    @contextlib.asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        await core.start()
+        try:
+            yield
+        finally:
+            await core.stop()
+
     front = ui.Front(core)
     guarded = [
         Guarded(each, core.meters.of(each.method, each.path, lasting=each.lasting), core.audit)
         for each in operations(core)
     ]
-    app = Hub(core, front, ui.with_pages(guarded, front))
+    answering = ui.with_pages(guarded, front)
+    app = Hub(
+        routes=[Route(each.pattern, each, methods=list(each.allowed)) for each in by_path(answering).values()],
+        middleware=[Middleware(Door, core=core, front=front)],
+        exception_handlers={HTTPException: _refuser(front)},
+        lifespan=life,
+    )
     app.state.operations = [g.operation for g in guarded]
+    app.state.core = core
+    app.hot = {(g.operation.method, g.operation.path): Door(g, core, front) for g in guarded if g.operation.hot}
     return app
+
+
+class Methods:
+    """What one path answers to, each method with its own guard; HEAD is GET unless it is an operation of its own.
+    `pattern` is the path as Starlette matches it.
+
+    Args:
+        guarded: the operations of this path.
+    """
+
+    def __init__(self, guarded: list[Any]) -> None:
+        self.allowed = {each.operation.method: each for each in guarded}
+        first = guarded[0].operation
+        self.pattern = first.path.replace(f"{{{first.deep}}}", f"{{{first.deep}:path}}") if first.deep else first.path
+        if "GET" in self.allowed:
+            self.allowed.setdefault("HEAD", self.allowed["GET"])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request with a method that is allowed."""
+        await self.allowed[scope["method"]](scope, receive, send)
+
+
+def by_path(guarded: list[Any]) -> dict[str, Methods]:
+    """The operations of each path together, so that whoever uses another method is told all that there are."""
+    found: dict[str, list[Any]] = {}
+    for each in guarded:
+        found.setdefault(each.operation.path, []).append(each)
+    return {path: Methods(each) for path, each in found.items()}
 
 
 def operations(core: Core) -> list[Operation]:
@@ -245,22 +250,27 @@ def operations(core: Core) -> list[Operation]:
     return found
 
 
-def _refuse(scope: Scope, allowed: Sequence[str]) -> None:
-    """Refuses what there is not: no such path, or none with this method.
+def _refuser(front: ui.Front) -> Any:
+    async def refuse(request: Request, error: Exception) -> Any:
+        if ui.wants_page(request.scope):
+            await front.known(request.scope)
+        _refuse(request, error)
 
-    Args:
-        scope: of the request.
-        allowed: the methods that the path has; none: there is no such path.
+    return refuse
 
-    Raises:
-        HoldfastError: always.
-    """
-    principal = principal_of(scope)
+
+def _refuse(request: Request, error: Exception) -> None:
+    """What Starlette refuses (no such path, not with this method), in our form."""
+    assert isinstance(error, HTTPException)
+    principal = principal_of(request.scope)
     if principal in (NOBODY, STRANGER):
         principal.need(READ)  # raises: what there is, only those learn who may ask
-    method, path, hint = scope["method"], scope["path"], "see docs/http.md for every endpoint"
-    if not allowed:
-        raise NotFound(f"there is nothing at {path}", hint=hint)
-    refused = UsageError(f"{method} {path}: Method Not Allowed", hint=hint, allow=", ".join(allowed))
-    refused.status = 405
+    if error.status_code == 404:
+        raise NotFound(f"there is nothing at {request.url.path}", hint="see docs/http.md for every endpoint")
+    allow = (error.headers or {}).get("Allow", "")
+    context = {"allow": allow} if allow else {}
+    refused = UsageError(
+        f"{request.method} {request.url.path}: {error.detail}", hint="see docs/http.md for every endpoint", **context
+    )
+    refused.status = error.status_code
     raise refused

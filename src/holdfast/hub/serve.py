@@ -1,7 +1,7 @@
 """`serve`: one process, one event loop, one listening socket of our own, and a stop within three seconds.
 
 The socket is ours because of one option: uvicorn's own ways to share or inherit one leave Nagle's algorithm on (44 ms
-instead of 1 ms a request). uvicorn is imported when a server really starts.
+instead of 1 ms a request). uvicorn and Starlette are imported when a server really starts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.errors import HoldfastError, HubUnavailable, MissingExtra, UsageError
@@ -354,21 +353,12 @@ def _server_class(uvicorn: Any) -> Any:
 
 
 def _uvicorn() -> Any:
-    """uvicorn, without what it starts more processes with: a hub is one, and that would bring multiprocessing."""
-    name, stub = "uvicorn.supervisors", ModuleType("uvicorn.supervisors")
-    stub.__dict__.update(ChangeReload=None, Multiprocess=None)
-    left_out = "uvicorn" not in sys.modules
-    if left_out:
-        sys.modules[name] = stub
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra(
             f"a hub needs a package that is not installed: {error.name}", hint="pip install 'holdfast[hub]'"
         ) from error
-    finally:
-        if left_out:
-            del sys.modules[name]  # who wants it later gets it
     return uvicorn
 
 
