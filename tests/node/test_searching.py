@@ -159,15 +159,8 @@ def by(real: Any) -> dict[str, float]:
 
 
 @needs_data
-@pytest.mark.xfail(strict=True, reason="text alone is better here: 0.928 against 0.914 (ADR 0052); not met, not hidden")
 def test_both_lists_together_are_no_worse_than_either_among_real_conversations(by: dict[str, float]) -> None:
     assert by["hybrid"] >= max(by["text"], by["vector"]), by
-
-
-@needs_data
-def test_a_weak_list_takes_little_from_a_good_one_among_real_conversations(by: dict[str, float]) -> None:
-    assert by["hybrid"] > by["vector"] + 0.2, by
-    assert by["hybrid"] > by["text"] - 0.03, by  # with the quarter of the study it was 0.085 less
 
 
 def test_without_numpy_words_are_found_and_few_vectors_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

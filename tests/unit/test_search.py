@@ -46,13 +46,19 @@ def test_a_record_without_a_word_scores_a_quarter_of_the_weight_that_it_holds() 
 
 
 def test_two_lists_are_one_and_a_common_word_does_not_outvote_a_near_vector() -> None:
-    both = fuse({"exact": (0, 1.0)}, {"exact": 0})
-    assert both == {"exact": 1.0}
-    mixed = fuse({"common": (0, 0.1)}, {"near": 0, "common": 9})
-    assert mixed["near"] > mixed["common"]
-    exact = fuse({"id": (0, 1.0)}, {"near": 0, "id": 40})
+    assert fuse({"exact": 1.0}, {"exact": 1.0}) == {"exact": 1.0}
+    assert fuse({}, {"one": 0.8}) == {"one": 0.4}
+    mixed = fuse({"common": 0.1}, {"near": 0.9, "common": 0.7, "far": 0.6})
+    assert mixed["near"] > mixed["common"] > mixed["far"] == 0
+    exact = fuse({"id": 1.0}, {"near": 0.99, "id": 0.2})
     assert exact["id"] > exact["near"]
-    assert all(0 <= score <= 1 for score in (*mixed.values(), *exact.values()))
+    wide = fuse({"common": 0.2}, {"near": 0.9, "common": 0.0})
+    narrow = fuse({"common": 0.2}, {"near": 0.85, "common": 0.75})
+    assert wide["near"] > wide["common"], wide
+    assert narrow["near"] > narrow["common"], "whatever a function calls near"
+    assert all(
+        0 <= score <= 1 for score in (*mixed.values(), *exact.values(), *fuse({}, {"a": 0.5, "b": 0.5}).values())
+    )
 
 
 def test_a_text_is_cut_at_sentences_or_words_and_loses_nothing() -> None:

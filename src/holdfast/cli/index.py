@@ -212,11 +212,12 @@ def fill_command(
                 bar.at(
                     1 if done >= 1 else 0, f"{found.vectors:,} vectors, {count_text(found.pending, 'record')} waiting"
                 )
-                if once and (_left_alone(found) or (found.complete and not found.pending)):
+                alone = _left_alone(found)  # asked once: its next try may begin while this is told
+                if once and (alone or (found.complete and not found.pending)):
                     break
                 time.sleep(LOOK_S)
     _tell(settings, f"{name}: {count_text(found.vectors, 'vector')}", found)
-    if found.failed or _left_alone(found):
+    if found.failed or alone:
         settings.show.complain(f"{name}: {count_text(found.failed, 'record')} failed: {found.last_error}")
         return shell.PARTIAL
     return 0

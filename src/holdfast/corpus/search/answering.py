@@ -250,8 +250,8 @@ class _Answering:
         by_words = {each.stored.pos: (place, each) for place, each in enumerate(words)}
         by_near = {each.stored.pos: (place, each) for place, each in enumerate(near)}
         scores = fuse(
-            {pos: (place, covered(each.score)) for pos, (place, each) in by_words.items()},
-            {pos: place for pos, (place, _) in by_near.items()},
+            {pos: covered(each.score) for pos, (_, each) in by_words.items()},
+            {pos: each.score for pos, (_, each) in by_near.items()},
         )
         out = []
         for pos, score in scores.items():

@@ -10,8 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
-K: Final = 60
-"""Of reciprocal rank fusion: how slowly places lose their worth."""
 PARTLY: Final = 0.25
 """What a record is worth at most that lacks a word: plain fusion lets one common word outvote a near vector."""
 COMMON: Final = 0.2
@@ -65,18 +63,20 @@ def covered(score: float) -> float:
     return 1.0 if score >= 1.0 else score / PARTLY
 
 
-def fuse(words: Mapping[T, tuple[int, float]], near: Mapping[T, int]) -> dict[T, float]:
-    """One score between 0 and 1 of two lists: reciprocal ranks, those of the words weighed by what they cover.
+def fuse(words: Mapping[T, float], near: Mapping[T, float]) -> dict[T, float]:
+    """One score between 0 and 1 of two lists: half for the words that a record holds, half for how near it is.
+
+    How near is measured from the farthest of those that were found, as one function's vectors all lie within a tenth of
+    each other and another's do not. A convex combination (Bruch, Gai, Ingber: "An Analysis of Fusion Functions for
+    Hybrid Retrieval", 2023); ADR 0052 has what it was held against.
 
     Args:
-        words: what was found by words: its place (from 0), and the share of the question that it holds (ADR 0052 says
-            why that share is not made a quarter here, too).
-        near: what was found by vectors: its place.
+        words: what was found by words: the share of the question that it holds.
+        near: what was found by vectors: the cosine of the angle.
     """
-    best = 2.0 / (K + 1)
-    out: dict[T, float] = {}
-    for each, (place, part) in words.items():
-        out[each] = part / (K + 1 + place) / best
-    for each, place in near.items():
-        out[each] = out.get(each, 0.0) + 1.0 / (K + 1 + place) / best
+    least = min(near.values()) if len(near) > 1 else 0.0
+    width = 1.0 - least
+    out = {each: part / 2 for each, part in words.items()}
+    for each, cosine in near.items():
+        out[each] = out.get(each, 0.0) + ((cosine - least) / width / 2 if width > 0 else 0.5)
     return out

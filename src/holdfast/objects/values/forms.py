@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -396,10 +396,9 @@ def _read_numpy(body: Any) -> Any:
     kind = numpy.dtype(dtype)
     if math.prod(shape) * kind.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes in the shape {shape} of {dtype}")
-    order = "F" if body.get("order") == "F" else "C"
-    return numpy.ndarray(shape, kind, data, order=order).copy(
-        order
-    )  # of its own, to be written to as the stored one was
+    order: Literal["F", "C"] = "F" if body.get("order") == "F" else "C"
+    # Of its own, to be written to as the stored one was.
+    return numpy.ndarray(shape, kind, data, order=order).copy(order)
 
 
 def _read_int(body: Any) -> int:
