@@ -7,6 +7,8 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -230,7 +232,8 @@ def test_backups_go_where_the_file_says(hf: Run, project: Path) -> None:
 
 def test_a_pause_between_backups_ends_by_the_schedule_as_it_is_then() -> None:
     async def work() -> None:
-        backups = Backups(None, Options(backup="file:x", backup_every=3600.0))  # type: ignore[arg-type]
+        core: Any = SimpleNamespace(corpus=SimpleNamespace(inline=True))  # a hub that is the only process on its data
+        backups = Backups(core, Options(backup="file:x", backup_every=3600.0))
         backups.verified = 2
         pause = asyncio.create_task(backups._rest())
         await asyncio.sleep(0)

@@ -26,7 +26,7 @@ def test_the_commands_are_the_documented_ones() -> None:
     then = "send inbox watch export import verify doctor version"
     mail = "ack done reply snooze archive reopen ask answer sent"
     last = "config completion metrics token ui notify migrate scan erase keys backup repair quarantine"
-    last += " retention compact archives follow sessions"
+    last += " retention compact archives follow sessions index nodes search"
     assert {*first.split(), *then.split(), *mail.split(), *last.split()} == set(NAMES)
 
 

@@ -64,6 +64,7 @@ BEYOND_SCHEMA = {
     "PUT /storage/cache/{key}": ([400], "1.0 is no whole number"),
     "POST /storage/metrics": ([400], "the names of agents have bytes, not letters"),
     "POST /storage/metrics/batch": ([400], "the names of agents have bytes, not letters"),
+    "POST /v1/erase": ([400], "exactly one of subject, session and agent; names have bytes, not letters"),
     "POST /v1/decide": ([400], "names have bytes, not letters; 1.0 is no whole number"),
     "PUT /v1/notify/{name}": ([400], "a new rule has an address, which is a URL; zones and hours are those there are"),
     "PUT /v1/collections/{name}/schema": ([400], "names have bytes, not letters; an index names fields that there are"),
