@@ -144,8 +144,8 @@ def _short_entry(entry: dict[str, Any], parent: str | None) -> Any:
     if "l" not in entry:
         return {"at": 1} if parent is not None and entry.get("at") == parent else _short_value(entry)
     same, steps = entry.get("same", False), entry["l"]
-    if entry.keys() != (_SAME if same else _LIST) or type(steps[0]) is not list or steps[0][0] != 0:
-        return entry
+    if not steps or entry.keys() != (_SAME if same else _LIST) or type(steps[0]) is not list or steps[0][0] != 0:
+        return entry  # as a list that holds nothing any more
     below = 1 if entry["of"] == parent else paths.packed_uuid(entry["of"])
     out = [below, entry["crc"], entry["w"], steps[0][1]]
     if below is None or len(steps) != (1 if same else 2):
