@@ -100,7 +100,8 @@ def test_rows_are_said_shortly_and_read_as_they_were() -> None:
         seen = dice.choice([{}, {"__input__": {}}, {"__input__": {}, "n": {"a": 1}}, {"__input__": None}])
         told = dice.choice([{"versions_seen": seen}, {"versions_seen": seen, "pending_sends": []}, {}])
         when = dice.choice([{}, {"ts": "2026-11-22T06:45:52+00:00"}, {"ts": "2026-11-22"}, {"ts": 7}])
-        steps = dice.choice([[[0, 3]], [[0, 3], {"n": 1, "s": "x"}], [[0, 3], {"n": 1, "b": "eA=="}], [[1, 2], [0, 1]]])
+        new, raw_new = {"n": 1, "s": "x"}, {"n": 1, "b": "eA=="}
+        steps = dice.choice([[], [[0, 3]], [[0, 3], new], [[0, 3], raw_new], [[1, 2], [0, 1]]])
         whole = {"l": steps, "of": dice.choice([parent, other, "1"]), "crc": 7, "w": 9}
         values = [
             {"j": None},
