@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.collections.delivery import TABS
-from holdfast.collections.mailbox import COUNT_MAX, MAIL, Mail, with_records
+from holdfast.collections.mailbox import COUNT_MAX, MAIL, Mail, Part, counted, with_records
 from holdfast.corpus import SqlCorpus, Stored, search
 from holdfast.corpus.sql import MESSAGES
 
@@ -28,9 +28,6 @@ NAMES_MAX: Final = 100
 FACETS: Final = ("kind", "role", "sender")
 """Columns whose values can be listed."""
 _PLACES: Final = {"senders": "sender", "kinds": "kind", "roles": "role", "tasks": "task", "priorities": "priority"}
-
-Part = tuple[str, tuple[Any, ...]]
-"""A test that an index answers in the order of positions, and its values."""
 
 
 class Sought(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +92,7 @@ def listed(corpus: SqlCorpus, sought: Sought, below: int, limit: int) -> Listed:
     cells = _cells(sought)
     if sought.narrowed or not cells:
         return _walked(corpus, sought, (tests, values), below, limit)
-    held = _counted(corpus, cells, (sought.since, below), 1)
+    held = counted(corpus, cells, (sought.since, below), 1)
     parts = [cell for cell, some in zip(cells, held, strict=True) if some]  # each costs a database a plan of its own
     return _page(corpus, _united(corpus, parts, (tests, values), (sought.since, below), limit + 1), limit)
 
@@ -230,30 +227,11 @@ def _narrowest(corpus: SqlCorpus, sought: Sought, below: int) -> list[Part]:
     costs = []
     for way in ways:
         most = STEPS // len(way) + 1
-        counts = _counted(corpus, way, (sought.since, below), most)
+        counts = counted(corpus, way, (sought.since, below), most)
         # One that holds more than was counted may hold everything; then that of the fewest parts is walked furthest.
         full = max(counts) >= most
         costs.append((full, len(way) if full else sum(counts), len(way)))
     return ways[costs.index(min(costs))]
-
-
-def _counted(corpus: SqlCorpus, parts: Sequence[Part], span: tuple[int, int], most: int) -> list[int]:
-    """How many rows each of these parts holds between two positions, up to `most`; all have the same test."""
-    test, own = parts[0]
-    if not own:
-        rows = corpus.query(
-            f"SELECT count(*) FROM (SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}) c", span
-        )
-        return [rows[0][0]] * len(parts)
-    for number in range(len(own)):
-        test = test.replace("?", f"each.column{number + 2}", 1)
-    values = ",".join([f"({','.join('?' * (len(own) + 1))})"] * len(parts))
-    # Of one shape for all of them, so that PostgreSQL plans it once: a plan for each part takes longer than the answer.
-    count = f"SELECT count(*) FROM (SELECT 1 FROM mail WHERE {test} AND pos>? AND pos<? LIMIT {most}) c"
-    sql = f"SELECT each.column1, ({count}) FROM (VALUES {values}) each"
-    args = [arg for number, (_, values_of) in enumerate(parts) for arg in (number, *values_of)]
-    found = dict(corpus.query(sql, (*span, *args)))
-    return [found[number] for number in range(len(parts))]
 
 
 def all_of(corpus: SqlCorpus, sought: Sought, most: int) -> list[Mail]:
@@ -325,7 +303,7 @@ def counts(corpus: SqlCorpus, boxes: Sequence[str] | None, cells: dict[str, list
     parts: list[Part] = [("tab=? AND needs=?", cell) for cell in each]
     if boxes is not None:
         parts = [("box=? AND tab=? AND needs=?", (box, *cell)) for cell in each for box in boxes]
-    found = _counted(corpus, parts, (0, 1 << 62), COUNT_MAX)
+    found = counted(corpus, parts, (0, 1 << 62), COUNT_MAX)
     many = len(parts) // len(each)
     have = {cell: sum(found[n * many : (n + 1) * many]) for n, cell in enumerate(each)}
     return {name: min(COUNT_MAX, sum(have[cell] for cell in group)) for name, group in cells.items()}

@@ -54,6 +54,7 @@ class AsyncStore(AsyncCollecting, AsyncSearching, AsyncMailCalls, FromConfig):
     ) -> None:
         more: dict[str, Any] = {"sealed": sealed, "redact": redact}
         self._store = Store(data_dir, agent, hub=hub, token=token, level=level, cas=cas, limits=limits, **more)
+        self._searched = self._store
         self.agent = agent
         self.hubs = self._store.hubs
 

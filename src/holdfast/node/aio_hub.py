@@ -16,12 +16,12 @@ from holdfast.collections.tables import RowDone
 from holdfast.corpus import Filter
 from holdfast.log.versions import Version
 from holdfast.node.aio import AsyncChanges
+from holdfast.node.aio_searching import AsyncSearching
 from holdfast.node.batch import STATE
 from holdfast.node.cache import Cache, Pins
 from holdfast.node.collecting import AsyncHubCollecting
 from holdfast.node.files import Files, Source
 from holdfast.node.hub import Hub
-from holdfast.node.hub_searching import AsyncHubSearching
 from holdfast.node.looking import When
 from holdfast.node.sessions import Artifacts, HubCache, Metrics, Sessions
 from holdfast.node.store import LIST_MAX, MISSING
@@ -29,7 +29,7 @@ from holdfast.node.tables import SqlRows, Tables, Verdict
 from holdfast.transport.client import Credential, Token
 
 
-class AsyncHub(AsyncHubCollecting, AsyncHubSearching):
+class AsyncHub(AsyncHubCollecting, AsyncSearching):
     """A hub as a reader sees it, for asyncio; see `Hub`, whose arguments it takes."""
 
     def __init__(
@@ -40,6 +40,7 @@ class AsyncHub(AsyncHubCollecting, AsyncHubSearching):
         pins: Cache | Pins | None = None,
     ) -> None:
         self._hub = Hub(url, token, pins=pins)
+        self._searched = self._hub
         self.url = self._hub.url
 
     @property

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from holdfast.corpus.search.embedding import Embed
+    from holdfast.corpus.search.question import Mode
     from holdfast.log.hits import Hits, IndexStatus
-    from holdfast.node.hub import Hub
     from holdfast.node.hub_filling import Asking
     from holdfast.node.looking import When
     from holdfast.query import Condition
-
-Mode: TypeAlias = Literal["auto", "text", "vector", "hybrid"]
 
 
 class HubSearching:
@@ -100,50 +97,3 @@ class HubSearching:
 
         hub: Any = self
         return asking_of(hub)
-
-
-class AsyncHubSearching:
-    """What an `AsyncHub` is besides."""
-
-    _hub: Hub
-
-    async def search(
-        self,
-        q: str,
-        *,
-        agent: str | None = None,
-        collection: str | None = None,
-        kind: str | None = None,
-        filter: Condition | Mapping[str, Any] | None = None,
-        mode: Mode = "auto",
-        limit: int = 50,
-        at: When | None = None,
-        min_score: float | None = None,
-        explain: bool = False,
-    ) -> Hits:
-        """See `Hub.search`."""
-        narrow: dict[str, Any] = {"agent": agent, "collection": collection, "kind": kind, "filter": filter, "at": at}
-        how: dict[str, Any] = {"mode": mode, "limit": limit, "min_score": min_score, "explain": explain}
-        return await asyncio.to_thread(self._hub.search, q, **narrow, **how)
-
-    async def add_index(
-        self,
-        collection: str,
-        *,
-        fields: Sequence[str] = (),
-        embed: Embed | None = None,
-        model: str,
-        dims: int | None = None,
-        chunk: int | None = None,
-    ) -> IndexStatus:
-        """See `Hub.add_index`; an async function is awaited on a loop of its own."""
-        how: dict[str, Any] = {"fields": fields, "embed": embed, "model": model, "dims": dims, "chunk": chunk}
-        return await asyncio.to_thread(self._hub.add_index, collection, **how)
-
-    async def indexes(self) -> list[IndexStatus]:
-        """See `Hub.indexes`."""
-        return await asyncio.to_thread(self._hub.indexes)
-
-    async def drop_index(self, collection: str) -> bool:
-        """See `Hub.drop_index`."""
-        return await asyncio.to_thread(self._hub.drop_index, collection)
