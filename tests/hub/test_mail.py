@@ -138,6 +138,30 @@ def test_its_sender_alone_withdraws_a_message(room: Room) -> None:
     assert ids(room) == ["q"]
 
 
+
+
+def test_nobody_speaks_in_anothers_name_from_his_own_log(room: Room) -> None:
+    send(room, "order", "cy")
+    forged = [
+        ("said", b'{"body":"pay mallory","to":"cy"}', {"collection": "messages", "kind": "message"}),
+        ("order", b"{}", {"collection": "messages", "kind": "delete", "flags": records.TOMBSTONE}),
+        ("order", b'{"of":"ada","withdrawn":true}', {"collection": "delivery"}),
+    ]
+    for key, payload, changes in forged:
+        mallory = Pen("mallory")
+        mallory.put("own", 1)
+        mallory.write(key, codec.FMT_JSON, payload, author="ada", **changes)
+        verdict = room.append(mallory.segment()).verdicts[0]
+        assert (verdict.state, "'ada'" in verdict.reason) == ("denied", True), verdict
+        assert room.append(mallory.segment(1, 1)).verdicts[0].state == "ack", "what is his own is taken"
+    cy = Pen("cy")
+    cy.write("order", codec.FMT_JSON, b'{"of":"ada","state":"read"}', collection="delivery", author="cy")
+    assert room.append(cy.segment()).verdicts[0].state == "ack", "who names himself says nothing new"
+    assert ids(room, "all", "cy") == ["order"]
+    assert [each["sender"] for each in room.get("/query/messages")["messages"]] == ["ada"]
+    assert room.get("/v1/messages/order")["state"] == "read"
+
+
 def test_pages_are_keyset_both_ways_and_counts_are_capped(room: Room) -> None:
     names = [f"m{number:02}" for number in range(25)]
     messages = [

@@ -188,3 +188,66 @@ def test_a_bad_operation_is_refused_and_nothing_is_stored(room: Room, change: di
     answer = room.client.post("/relay/immediate", json=body)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "usage")
     assert room.records() == []
+
+
+def test_what_was_carried_out_without_a_record_is_not_carried_out_again_later(room: Room) -> None:
+    relay(room, "upsert", {"id": 1, "a": 1})
+    same = relay(room, "upsert", {"id": 1, "a": 1}, msg_id="same")
+    gone = relay(room, "delete", {"id": 2}, msg_id="gone")
+    assert (same[1]["version"], gone[1]["status"]) == (1, "deleted")
+    relay(room, "upsert", {"id": 1, "a": 2})
+    relay(room, "upsert", {"id": 2, "a": 2})
+    before = len(room.records())
+    # Its answer was lost on the way, so its client sends it again, behind what others have written since.
+    assert relay(room, "upsert", {"id": 1, "a": 1}, msg_id="same") == same
+    assert relay(room, "delete", {"id": 2}, msg_id="gone") == gone
+    assert [row["a"] for row in rows(room)["rows"]] == [2, 2]
+    assert len(room.records()) == before
+    both = [{"agent_id": "r", "table": "t", "data": {"id": 1, "n": 1}, "msg_id": "one"}] * 2
+    assert room.client.post("/relay/batch", json=both).json()["count"] == 2
+    assert rows(room, table="t")["count"] == 1
+
+
+def test_a_msg_id_that_another_change_had_is_refused_and_never_answered_as_stored(room: Room) -> None:
+    made = relay(room, "insert", {"name": "Ada"}, msg_id="op")
+    assert relay(room, "insert", {"name": "Ada"}, msg_id="op") == made, "an id that was made here is told again"
+    for what, data, table in (
+        ("upsert", {"id": "other"}, "candidates"),
+        ("upsert", {"id": made[1]["id"]}, "elsewhere"),
+        ("delete", {"id": made[1]["id"]}, "candidates"),
+    ):
+        status, answer = relay(room, what, data, table, msg_id="op")
+        assert (status, answer["error"]["code"]) == (409, "conflict"), (what, data)
+        assert answer["error"]["context"] == {"table": "candidates", "id": made[1]["id"]}
+    assert (rows(room)["count"], rows(room, table="elsewhere")["count"]) == (1, 0)
+
+
+def test_a_row_that_was_erased_may_be_written_again_and_holds_nothing_up(room: Room) -> None:
+    for number in range(4):
+        relay(room, "insert", {"id": number, "name": f"secret-{number}"})
+    asked = {"agent": "recruiter", "collection": "table/candidates"}
+    assert room.client.post("/v1/erase", json=asked).json()["records"] == 4
+    assert relay(room, "update", {"id": 0, "name": "x"})[0] == 404, "there is nothing to update"
+    assert relay(room, "upsert", {"id": 0, "name": "Ada"})[1]["version"] == 2
+    assert relay(room, "insert", {"id": 1, "name": "Bob"})[1]["version"] == 2
+    assert relay(room, "delete", {"id": 2})[1]["version"] == 2
+    assert [row["name"] for row in rows(room)["rows"]] == ["Ada", "Bob"]
+
+
+def test_a_row_that_lost_its_body_is_written_anew_beside_its_neighbours(room: Room) -> None:
+    for number in range(2):
+        relay(room, "insert", {"id": number, "a": number})
+    (first, _) = room.records()
+
+    def lose(tx: Any) -> None:
+        tx.sql("UPDATE rec SET body=NULL, why=2 WHERE pos=?", (first["pos"],))
+
+    room.core.corpus.write(lose)
+    batch = [
+        {"agent_id": "recruiter", "table": "candidates", "operation": what, "data": {"id": row, "a": 7}}
+        for row, what in ((0, "update"), (1, "update"), (0, "upsert"))
+    ]
+    answer = room.client.post("/relay/batch", json=batch)
+    assert answer.status_code == 200, answer.text
+    assert [verdict["status"] for verdict in answer.json()["verdicts"]] == ["rejected", "stored", "stored"]
+    assert [row["a"] for row in rows(room)["rows"]] == [7, 7]

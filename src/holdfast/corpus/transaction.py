@@ -100,6 +100,10 @@ class SqlTransaction:
         row = self.sql("SELECT min(pos) FROM tag WHERE k=? AND v=?", (number, value)).fetchone()
         return row[0] if row else None
 
+    def tag(self, pos: int, number: int, value: str) -> None:
+        """Has the record at `pos` carry one more tag."""
+        self.sql(*mark(pos, number, value))
+
     def index(self, rows: Sequence[tuple[int, str, str, str]]) -> None:
         """Adds (pos, text, agent, kind) to the search index."""
         raise NotImplementedError

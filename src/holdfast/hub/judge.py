@@ -75,6 +75,17 @@ class HubIngest(Ingest):
             return error.message
         return "" if segment.agent else "an agent needs a name"
 
+    def disown(self, segment: Segment, found: Sequence[Record]) -> str:
+        # Whoever reads takes `author` for the writer, and only a hub's signature vouches for it: in its own log an
+        # agent could else speak, and take back, in everybody's name.
+        if segment.stream in self._hubs:
+            return ""
+        agent = segment.agent
+        for record in found:
+            if record.author and record.author != agent:
+                return f"record {record.seq} says {record.author!r:.80} wrote it, and this is the log of {agent!r:.80}"
+        return ""
+
     def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
         self.tags, self.payloads, self.told = {}, {}, {}
         self._hubs: set[bytes] = set()

@@ -18,7 +18,7 @@ from holdfast.collections.tables import RowDone
 from holdfast.corpus import Stored, pages
 from holdfast.corpus.sql import TAGS
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import Conflict, Denied, HoldfastError, NotFound, UsageError
+from holdfast.errors import Conflict, Denied, Erased, HoldfastError, IntegrityError, NotCached, NotFound, UsageError
 from holdfast.hub.api import Call, Operation, decode, typed
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Receive, Scope, Send, answer_json, body_of
@@ -47,10 +47,12 @@ TableName = Annotated[
 ]
 
 Done = dict[str, Any] | HoldfastError
+_NOTHING: Final = object()
+_UNREAD: Final = object()
 
 
 class RowChange(msgspec.Struct, frozen=True):
-    """One change of one row, every field checked."""
+    """One change of one row, every field checked; `made`: its id was made here, and is another one in a repeat."""
 
     agent: str
     table: str
@@ -58,6 +60,7 @@ class RowChange(msgspec.Struct, frozen=True):
     row: str
     data: dict[str, Any]
     msg_id: str
+    made: bool = False
 
     @property
     def collection(self) -> str:
@@ -318,6 +321,7 @@ def read(asked: bytes | msgspec.Raw) -> RowChange:
     agent, what, data, field = check_agent(change.agent_id, hub=False), change.operation, change.data, change.key
     table = _table(change.table)
     row = data.get(field)
+    made = row is None
     if row is None:
         if what not in ("insert", "upsert"):
             raise UsageError(f"{what} needs {field!r} in its data", hint="it says which row")
@@ -328,7 +332,7 @@ def read(asked: bytes | msgspec.Raw) -> RowChange:
     msg_id = change.msg_id or ""
     check_names(PUT, PREFIX + table, str(row))
     codec.serialise(data)
-    return RowChange(agent, table, what, str(row), data, msg_id)
+    return RowChange(agent, table, what, str(row), data, msg_id, made)
 
 
 async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[Done]:
@@ -364,7 +368,7 @@ async def carry_out(core: Core, operations: list[RowChange], size: int) -> list[
                 out.append(_apply(core, desk, operation, prepared, write))
             except HoldfastError as error:
                 if error.code in ("node_full", "integrity"):
-                    raise  # of the hub's disk, not of this row
+                    raise  # of the hub's disk, not of this row: what is wrong with a row is told otherwise
                 out.append(error)
         return out
 
@@ -376,21 +380,25 @@ def _apply(core: Core, desk: Desk, operation: RowChange, prepared: Any, write: A
     if operation.msg_id:
         before = desk.request(_request(operation))
         if before is not None:
-            return _done(operation, before.record.key_version)
+            return _repeated(operation, before)
     here = desk.newest(operation.collection, operation.row)
     if here is not None and here.is_blob:
         desk.open_files()
-    old = load(here, core.home.blobs) if here is not None else None
+    old = _value(core, here, operation.what) if here is not None else _NOTHING
     new: dict[str, Any] = operation.data
     if operation.what == "update":
-        if here is None or not isinstance(old, dict):
+        if not isinstance(old, dict):
             raise NotFound(f"table {operation.table!r} has no row {operation.row!r}", hint="upsert makes it")
         new = {**old, **operation.data}
     if operation.what == "delete":
-        return _done(operation, desk.append(prepared).record.key_version if here is not None else 0)
-    if here is not None and codec.serialise(old) == codec.serialise(new):
+        # Of what is not there, too, where it is to be carried out once: a late repeat must find that it was.
+        wanted = here is not None or operation.msg_id
+        return _done(operation, desk.append(prepared).record.key_version if wanted else 0)
+    if here is not None and old not in (_NOTHING, _UNREAD) and codec.serialise(old) == codec.serialise(new):
+        if operation.msg_id:  # nothing to write, and yet carried out: a late repeat must not undo what comes after it
+            desk.tx.tag(here.pos, TAGS["request"], _request(operation))
         return _done(operation, here.record.key_version)
-    if operation.what == "insert" and here is not None:
+    if operation.what == "insert" and here is not None and old is not _NOTHING:
         raise Conflict(
             f"table {operation.table!r} has a row {operation.row!r} already",
             hint="upsert replaces it, update changes some of its fields",
@@ -402,6 +410,40 @@ def _apply(core: Core, desk: Desk, operation: RowChange, prepared: Any, write: A
             desk.open_files()
         prepared = write(draft, operation)
     return _done(operation, desk.append(prepared).record.key_version)
+
+
+def _value(core: Core, here: Stored, what: str) -> Any:
+    """What a row holds: `_NOTHING` where it was erased, `_UNREAD` where nobody can read it now; both may be written over.
+
+    Raises:
+        NotCached: its bytes are not here yet, and are wanted.
+    """
+    try:
+        return load(here, core.home.blobs)
+    except Erased:
+        return _NOTHING
+    except (IntegrityError, NotFound) as error:
+        if what == "update" and isinstance(error, NotCached):
+            raise
+        return _UNREAD
+
+
+def _repeated(operation: RowChange, before: Stored) -> dict[str, Any]:
+    """The answer to a change that was carried out before.
+
+    Raises:
+        Conflict: it was another one that had this id: to say that this one was stored would lose it.
+    """
+    record = before.record
+    same = record.collection == operation.collection and before.gone == (operation.what == "delete")
+    if not same or (record.key != operation.row and not operation.made):
+        raise Conflict(
+            f"the msg_id {operation.msg_id!r:.80} was used for another change",
+            hint="an id names one change, for ever",
+            table=record.collection.removeprefix(PREFIX),
+            id=record.key,
+        )
+    return _done(msgspec.structs.replace(operation, row=record.key), record.key_version)
 
 
 def _done(operation: RowChange, version: int) -> dict[str, Any]:

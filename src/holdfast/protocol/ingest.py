@@ -68,8 +68,8 @@ class Place(msgspec.Struct):
 class Ingest:
     """Decides one group of append requests; `plan` is what to write.
 
-    Hubs refine it by overriding `refuse` (may this request write this stream?) and `reject` (will we keep this
-    payload?).
+    Hubs refine it by overriding `refuse` (may this request write this stream?), `disown` (may these records lie in
+    it?) and `reject` (will we keep this payload?).
 
     Args:
         store: the corpus, inside the transaction of this group.
@@ -88,6 +88,10 @@ class Ingest:
 
     def refuse(self, request: Append, segment: Segment) -> str:
         """Why this request may not write this stream; empty if it may."""
+        return ""
+
+    def disown(self, segment: Segment, found: Sequence[Record]) -> str:
+        """Why these records cannot lie in this stream; empty if they can."""
         return ""
 
     def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
@@ -134,7 +138,7 @@ class Ingest:
 
     def _decide(self, request: Append, parcel: Parcel) -> Verdict:
         segment = parcel.segment
-        reason = parcel.damage or self.refuse(request, segment)
+        reason = parcel.damage or self.refuse(request, segment) or self.disown(segment, parcel.records)
         if reason:
             return self._verdict(segment, "denied", reason=reason)
         place = self.place(parcel)

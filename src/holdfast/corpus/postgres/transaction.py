@@ -284,6 +284,14 @@ class PostgresTransaction(SqlTransaction):
             self._tagged[number, value] = row[0]
         return self._tagged[number, value]
 
+    def tag(self, pos: int, number: int, value: str) -> None:
+        """Has the record at `pos` carry one more tag."""
+        if len(value.encode()) <= TAG_BYTES_MAX:
+            self._tags[number, value, pos] = None
+            known = self._tagged.get((number, value), 0)
+            if known is None or known > pos:
+                self._tagged[number, value] = pos
+
     def _send_tags(self) -> None:
         if self._tags:
             self.flush()
