@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 import holdfast
+from holdfast import codec
+from holdfast.corpus.space import Reserve
 from holdfast.errors import StorageRefused
 from holdfast.hub.app import create_app
+from holdfast.hub.directory import HubDirectory
 from holdfast.hub.garbage import collect, references
 from holdfast.hub.home import open_home
 from holdfast.hub.options import Options
 from holdfast.integrity import verify_corpus
 from holdfast.objects.blobs.stored import PREFIX, StoredBlobs
+from holdfast.objects.memory import MemoryStore
+from holdfast.records import BLOB, VALUE, blob_reference
+from holdfast.testing.clock import SettableClock
 from tests.flow.hubs import HubProcess
+from tests.hub.conftest import Room
+from tests.hub.pens import Pen
 
 LARGE = bytes(range(256)) * 1000
 
@@ -54,3 +64,26 @@ def test_a_store_that_cannot_be_opened_keeps_the_hub_from_starting(tmp_path: Pat
     with pytest.raises(StorageRefused):
         create_app(tmp_path / "hub", blobs="nowhere:")
     create_app(tmp_path / "hub").state.core.home.close()  # and nothing was left locked
+
+
+def test_a_blob_that_was_condemned_before_its_record_came_is_sent_again(tmp_path: Path) -> None:
+    home = HubDirectory(tmp_path / "hub", settle="acked", reserve=Reserve(tmp_path, floor_bytes=0, ballast_bytes=0))
+    home.wall = clock = SettableClock(1_800_000_000_000)
+    home.blobs = StoredBlobs(MemoryStore(), home.blobs)
+    app, digest = create_app(home), hashlib.sha256(LARGE).digest()
+    path = f"/v1/blobs/{digest.hex()}"
+    with TestClient(app, raise_server_exceptions=False) as client:
+        room, pen = Room(client, app.state.core), Pen()
+        assert client.put(path, content=LARGE).status_code == 201
+        home.blobs.move()
+        assert collect(home, grace_s=60).marked == 1, "its node went away before it sent the record"
+        pen.write("large", codec.FMT_BYTES, blob_reference(digest, len(LARGE)), flags=VALUE | BLOB, collection="state")
+        assert room.append(pen.segment()).verdicts[0].blobs == [digest]
+        asked = client.head(path)
+        assert (asked.status_code, asked.headers["upload-offset"]) == (404, "0"), "who is to send it is not told it is here"
+        assert client.put(path, content=LARGE).status_code == 201
+        assert room.append(pen.segment()).verdicts[0].state == "ack"
+        home.blobs.move()
+        clock.advance(3600)
+        assert collect(home, grace_s=60).deleted == 1
+        assert client.get(path).content == LARGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import json
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.errors import HubUnavailable
 from holdfast.hub import files
 from holdfast.hub.database import HubDatabase
 from holdfast.hub.directory import HubDirectory
@@ -401,3 +403,15 @@ def test_a_large_file_needs_little_memory_and_survives_a_kill(hub: HubProcess, t
     line.request("POST", f"{path}/finish", body=body)
     assert line.getresponse().status == 200
     line.close()
+
+
+def test_bytes_that_were_taken_away_while_they_were_uploaded_are_not_referred_to(room: Room) -> None:
+    # As an erasure of the same bytes does, between the end of their upload and the record that refers to them.
+    given = files.NewFile(name="report.pdf")
+    keep = functools.partial(files.keep, room.core, "ada", given, "file_" + "0" * 32, hashlib.sha256(BODY).digest())
+    assert room.client.portal is not None
+    with pytest.raises(HubUnavailable, match="taken away"):
+        room.client.portal.call(keep, len(BODY))
+    assert room.records() == []
+    room.core.home.blobs.put(BODY)
+    assert room.client.portal.call(keep, len(BODY)).status == "stored"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from typing import Any
 
+import msgspec
 import pytest
 
+from holdfast.collections.sessions import Artifact
+from holdfast.errors import HubUnavailable
+from holdfast.hub.routes_artifacts import Content
+from holdfast.hub.sessions import Sessions
 from tests.hub.conftest import Room
 from tests.hub.test_storage_sessions import begin, pages
 
@@ -115,3 +121,14 @@ def test_the_blob_of_an_artifact_is_one_that_nodes_and_standbys_fetch(room: Room
     digest = room.client.put(f"{path}/content", content=BYTES).json()["digest"]
     assert room.client.get(f"/v1/blobs/{digest}").content == BYTES
     assert [each["digest"] for each in room.records() if each["kind"] == "content"] == [digest]
+
+
+def test_bytes_that_were_taken_away_while_they_were_uploaded_are_not_noted(room: Room, path: str) -> None:
+    shown = msgspec.convert(room.get(path), Artifact)
+    note_of = functools.partial(Content(Sessions(room.core))._note, shown, hashlib.sha256(BYTES).digest(), len(BYTES))
+    assert room.client.portal is not None
+    with pytest.raises(HubUnavailable, match="taken away"):
+        room.client.portal.call(note_of, {})
+    assert room.get(path)["digest"] is None
+    room.core.home.blobs.put(BYTES)
+    assert room.client.portal.call(note_of, {}).digest == hashlib.sha256(BYTES).hexdigest()

@@ -182,6 +182,7 @@ async def keep(core: Core, agent: str, given: NewFile, file_id: str, digest: byt
     def work(desk: Desk) -> Stored:
         before = desk.request(request) if request else None
         if before is None:
+            core.own.check_blob(desk, digest)
             for part in parts:
                 stored = desk.append(part)
             return stored

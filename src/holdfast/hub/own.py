@@ -18,7 +18,7 @@ from holdfast.corpus import Stored
 from holdfast.corpus.chains import Chains
 from holdfast.corpus.sql import TAGS
 from holdfast.corpus.transaction import SqlTransaction
-from holdfast.errors import HoldfastError, UsageError
+from holdfast.errors import HoldfastError, HubUnavailable, UsageError
 from holdfast.hub.home import Home
 from holdfast.hub.ingest import Elsewhere, Writer
 from holdfast.hub.judge import HUB_AGENT
@@ -148,6 +148,21 @@ class OwnStreams:
     def ready(log: Log, draft: Draft) -> Callable[[SqlTransaction], list[Stored]]:
         """Makes a draft ready, with a log that is open already."""
         return log.job([draft])
+
+    def check_blob(self, desk: Desk, digest: bytes) -> None:
+        """Returns only if the bytes that a job is about to refer to are here: an erasure of the same bytes may have
+        taken them away since they came.
+
+        Raises:
+            HubUnavailable: they are not; to be uploaded again.
+        """
+        desk.open_files()
+        if self._home.blobs.missing([digest]):
+            raise HubUnavailable(
+                f"the bytes {digest.hex()} were taken away while they were uploaded",
+                hint="upload them again",
+                digest=digest.hex(),
+            )
 
     async def _open(self, agent: str) -> Log:
         check_agent(agent)

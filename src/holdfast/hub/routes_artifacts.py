@@ -260,7 +260,7 @@ class Content:
         if not wanted and total is not None:
             name = hashlib.sha256(f"{shown.session_id}/{shown.id}/{total}".encode()).digest()
         at = await self._core.files(lambda: blobs.resume(name))
-        if wanted and await self._core.files(lambda: blobs.has(name)):
+        if wanted and not await self._core.files(lambda: blobs.missing([name])):
             at = size = await self._core.files(lambda: blobs.size(name))
             await _drain(receive)
         elif offset is None and total is not None:  # only asks where it stands
@@ -301,6 +301,7 @@ class Content:
                 raise no_artifact(shown.id)
             current = desk.newest(SESSIONS, draft.key)
             if parts.reference_in(current) != (digest, size):
+                self._core.own.check_blob(desk, digest)
                 self._sessions.change(desk, draft)
 
         await self._sessions.write(principal, shown.session_id, work)

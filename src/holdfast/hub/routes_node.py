@@ -252,7 +252,7 @@ class Blobs:
 
     async def _head(self, digest: bytes, send: Send) -> None:
         blobs = self._core.home.blobs
-        if await self._core.files(lambda: blobs.has(digest)):
+        if not await self._core.files(lambda: blobs.missing([digest])):
             size = await self._core.files(lambda: blobs.size(digest))
             await _start(send, 200, size, [(b"accept-ranges", b"bytes"), (b"upload-offset", b"%d" % size)])
         else:
@@ -282,7 +282,7 @@ class Blobs:
             error_413 = UsageError(f"a blob of {total} bytes, the most is {BLOB_BYTES_MAX}")
             error_413.status = 413
             raise error_413
-        if await self._core.files(lambda: blobs.has(digest)):
+        if not await self._core.files(lambda: blobs.missing([digest])):
             await answer_json(
                 send, {"digest": digest.hex(), "size": await self._core.files(lambda: blobs.size(digest))}
             )
