@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from holdfast import wire
+from holdfast.corpus import search
+from tests.flow.hubs import until
 from tests.hub.pens import Pen
 from tests.hub.roles import CANARY, House, figure, furnish, of_ada
 
@@ -134,6 +136,18 @@ def test_what_is_hidden_shows_nowhere_and_its_absence_looks_the_same(hiding: Hou
         assert (there.status_code, nowhere.status_code) == (404, 404)
         assert there.text.replace(secret.inc.hex(), "0" * 32) == nowhere.text
     assert hiding.ask("admin", "GET", pull).status_code == 200
+
+
+def test_how_well_something_fits_tells_nothing_of_what_is_hidden(hiding: House) -> None:
+    def scores(word: str) -> list[Any]:
+        asked = {"q": f"word {word}", "explain": True}
+        answer = hiding.ask("public", "POST", "/v1/search", asked)
+        assert answer.status_code == 200, answer.text
+        return [(each["key"], each["score"], each["parts"]) for each in answer.json()["hits"]]
+
+    until(lambda: not search.pending(hiding.core.corpus), "every word is in the index")
+    assert [key for key, *_ in scores("unheard")] == ["open-20", "open-10", "open-0"]
+    assert scores(CANARY) == scores("unheard"), "a word that hidden records hold weighs what one weighs that none holds"
 
 
 STORED: tuple[tuple[str, str, Any], ...] = (

@@ -163,7 +163,7 @@ class _Answering:
         tail = corpus.feed(mark, TAIL_MAX)
         self._partial = self._partial or (bool(tail) and corpus.last() > tail[-1].pos)
         single = len(terms) < 2
-        weighed = None if single or mark < SMALL else Terms(corpus, terms, mark, self._agents)
+        weighed = None if single or mark < SMALL else self._weighed(terms, mark)
         if weighed is not None and weighed.steps(range(len(terms)), limit) > STEPS:
             found, self._partial = [], True  # many hold each of them and hardly any all: it would look for too long
         else:
@@ -171,7 +171,7 @@ class _Answering:
         strict = (question.min_score or 0.0) >= 1.0
         if single or len(found) >= limit or (strict and not self._partial) or all(term.quoted for term in terms):
             return found
-        weighed = weighed or Terms(corpus, terms, mark, self._agents)
+        weighed = weighed or self._weighed(terms, mark)
         there = {each.stored.pos for each in found}
         more = partly(
             weighed,
@@ -187,6 +187,9 @@ class _Answering:
             score = text_score(each.share)
             found.append(Scored(each.stored, score, self._parts(text=score, share=each.share, words=list(each.held))))
         return found
+
+    def _weighed(self, terms: list[Term], mark: int) -> Terms:
+        return Terms(self._corpus, terms, mark, self._agents, alike=bool(self._readable))
 
     def _whole(self, terms: list[Term], tail: list[Stored], mark: int, limit: int) -> list[Scored]:
         """What holds every word, the newest first."""

@@ -50,15 +50,19 @@ class Terms:
         terms: what a text asks for.
         mark: up to where the index of words is filled.
         agents: whose records the index is to look for; empty: anybody's.
+        alike: whether every term weighs the same: how many records hold a word is no business of whoever may not read
+            them all.
     """
 
-    def __init__(self, corpus: SqlCorpus, terms: Sequence[Term], mark: int, agents: Sequence[str]) -> None:
+    def __init__(
+        self, corpus: SqlCorpus, terms: Sequence[Term], mark: int, agents: Sequence[str], *, alike: bool = False
+    ) -> None:
         self._corpus, self._mark, self._agents = corpus, mark, agents
         self.required = [term for term in terms if term.quoted]
         self.terms = [*self.required, *(term for term in terms if not term.quoted)]
         first = [self._newest([term], mark + 1, NEWEST) for term in self.terms]
         self.many = [frequency(found, NEWEST, mark) for found in first]
-        self.weights = [weight(many, mark) for many in self.many]
+        self.weights = [1.0 if alike else weight(many, mark) for many in self.many]
         self._first = dict(enumerate(first)) if not self.required else {}
         self._shares: dict[frozenset[int], float] = {}
         self._last: dict[int, int] = {}  # where the newest of a term ended that has more of them
