@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from holdfast.errors import NotFound, UsageError
 from holdfast.hub.app import create_app
 from holdfast.hub.backup import hub_source
 from holdfast.hub.directory import HubDirectory
+from holdfast.hub.own_erasing import OwnErasing, Wanted
+from holdfast.hub.sessions import FORKS
 from holdfast.integrity.backup import Moment, Repository, create, restore
 from holdfast.integrity.scan import verify_corpus
 from holdfast.log.erasure import erasures
@@ -213,3 +216,77 @@ def test_the_hubs_own_redact_record_is_one_of_its_own_stream(room: Room) -> None
     room.client.post("/v1/erase", json={"session": "session_one"})
     (told,) = [each for each in room.records() if each["kind"] == records.REDACT]
     assert (told["agent"], told["collection"], told["key"]) == ("researcher", "", "")
+
+
+def breaking_in(room: Room, monkeypatch: pytest.MonkeyPatch, call: int, work: Callable[[], Awaitable[Any]]) -> None:
+    """Has something happen before the hub's so many-th write into its own streams from now on."""
+    write, calls = room.core.own.write, 0
+
+    async def interrupted(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            monkeypatch.setattr(room.core.own, "write", write)
+            await work()
+        return await write(*args, **options)
+
+    monkeypatch.setattr(room.core.own, "write", interrupted)
+
+
+def test_an_erasure_that_broke_off_goes_on_when_it_is_asked_for_again(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(room.client)
+    monkeypatch.setattr("holdfast.hub.own_erasing.NAMED_MAX", 4)
+
+    async def breaks() -> None:
+        raise RuntimeError("the power went")
+
+    breaking_in(room, monkeypatch, 6, breaks)  # two deletions, three lots, and no more
+    assert told.erase(subject="p-17").status_code == 500
+    shown = json.dumps(room.records())
+    assert 0 < sum(canary in shown for canary in told.canaries), "it broke off before all was gone"
+    assert told.erase(subject="p-17").status_code == 200
+    shown = json.dumps(room.records())
+    assert [canary for canary in told.canaries if canary in shown] == []
+    assert told.erase(subject="p-17").status_code == 404
+
+
+@pytest.mark.parametrize("what", ["fork", "restore"])
+def test_what_is_copied_while_it_is_erased_is_erased_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    begin(room, id="session_one", user_id="p-17")
+    canaries = [os.urandom(16).hex() for _ in range(9)]
+    for canary in canaries:
+        say(room, "session_one", canary)
+    if what == "restore":
+        room.client.delete("/storage/sessions/session_one")
+    monkeypatch.setattr("holdfast.hub.sessions.LOT", 3)
+
+    async def erase() -> None:
+        await OwnErasing(room.core).erase(Wanted(subject="p-17"))
+
+    breaking_in(room, monkeypatch, 2, erase)  # behind the first lot that is written again
+    body = {"id": "session_copy"} if what == "fork" else None
+    assert room.client.post(f"/storage/sessions/session_one/{what}", json=body).status_code == 404
+    shown = json.dumps(room.records())
+    assert [canary for canary in canaries if canary in shown] == []
+    for session in ("session_one", "session_copy"):
+        assert room.client.get(f"/storage/sessions/{session}").status_code == 404
+    assert not room.core.corpus.meta(FORKS)
+
+
+def test_a_session_of_which_something_was_erased_is_copied_without_it(room: Room) -> None:
+    begin(room, id="session_one")
+    for number in range(3):
+        say(room, "session_one", f"said {number}", id=f"msg_{number}")
+    room.client.put("/storage/state/session_one", json={"data": "gone"})
+    for part in ("msg/msg_1", "state"):
+        asked = {"agent": "researcher", "collection": "sessions", "key": f"session_one/{part}"}
+        assert room.client.post("/v1/erase", json=asked).status_code == 200
+    assert room.client.post("/storage/sessions/session_one/fork", json={"id": "session_copy"}).status_code == 201
+    found = room.get("/storage/history", session_id="session_copy")
+    assert [each["content"] for each in found] == ["said 0", "said 2"]
+    assert room.client.get("/storage/state/session_copy").status_code == 404
+    assert not room.core.corpus.meta(FORKS), "it is whole"

@@ -14,11 +14,14 @@ from typing import Any, Final
 
 import msgspec
 
+from holdfast.collections.sessions import SESSION, key_of
 from holdfast.corpus import Stored
 from holdfast.corpus.rows import within
+from holdfast.corpus.transaction import SqlTransaction
 from holdfast.errors import NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.own import Desk
+from holdfast.hub.sessions import FORKS, note_fork, unfinished
 from holdfast.log import drafts
 from holdfast.log.erasure import NAMED_MAX, PENDING, Erasure, Gone, drafts_of
 from holdfast.log.marks import SESSIONS
@@ -27,13 +30,13 @@ from holdfast.records import REDACT, stream_id
 ROUNDS_MAX: Final = 5
 """So often it is looked whether more was written meanwhile; a client that goes on and on is not waited for."""
 _MARKS: Final = (
-    "SELECT r.seq, r.link, s.stream FROM rec r JOIN branch b ON b.id=r.branch JOIN stream s ON s.id=b.stream"
+    "SELECT r.seq, r.link, s.stream, r.key FROM rec r JOIN branch b ON b.id=r.branch JOIN stream s ON s.id=b.stream"
     " WHERE r.why<>3 AND r.agent=(SELECT id FROM name WHERE s=?)"
 )
 _COLLECTION: Final = " AND r.coll=(SELECT id FROM name WHERE s=?)"
 _SESSIONS_OF: Final = "SELECT DISTINCT id, agent FROM session WHERE {}=? ORDER BY id, agent"
 _SAMPLES_OF: Final = (
-    "SELECT r.seq, r.link, s.stream, n.s FROM sample m JOIN rec r ON r.pos=m.pos JOIN branch b ON b.id=r.branch"
+    "SELECT r.seq, r.link, s.stream, r.key, n.s FROM sample m JOIN rec r ON r.pos=m.pos JOIN branch b ON b.id=r.branch"
     " JOIN stream s ON s.id=b.stream JOIN name n ON n.id=r.agent WHERE m.session=? AND r.why<>3"
 )
 
@@ -84,9 +87,13 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class _Found(msgspec.Struct):
-    """The marks of records in the hub's own streams, by agent; and how many lie in others'."""
+    """The marks of records in the hub's own streams, by agent; and how many lie in others'.
+
+    `roots` are those by which the rest is found: they go last, else who asks again after a crash would find nothing.
+    """
 
     own: dict[str, list[bytes]] = {}
+    roots: dict[str, list[bytes]] = {}
     others: int = 0
 
 
@@ -115,21 +122,27 @@ class OwnErasing:
         if reason and any(name in reason for name in (wanted.subject, wanted.session) if name):
             raise UsageError("the reason names the subject, and stays readable for ever", hint="say why, and not who")
         sessions = await self._core.read(lambda: self._sessions(wanted))
+        begun: list[tuple[str, str]] = []
         if not wanted.agent:
             for session, agent in sessions:
                 await self._close(session, agent)
+            begun = await self._core.read(lambda: self._begun(sessions))
+            sessions += begun
         report, gone, found = Report(), Gone(), _Found()
         for _ in range(ROUNDS_MAX):
             found = await self._core.read(lambda: self._look(wanted, sessions))
-            if not found.own:
+            if not found.own and not found.roots:
                 break
-            for agent, marks in sorted(found.own.items()):
-                gone.add(await self._take(agent, marks, reason))
-                report.agents = sorted({*report.agents, agent})
+            for part in (found.own, found.roots):
+                for agent, marks in sorted(part.items()):
+                    gone.add(await self._take(agent, marks, reason))
+                    report.agents = sorted({*report.agents, agent})
         else:
             report.left.append("what is still being written about it: stop that, and erase again")
         if not gone.records and not found.others and not sessions:
             raise NotFound("there is nothing of it in this hub's own streams", hint="was it erased already?")
+        if begun:
+            await self._core.read(lambda: self._core.corpus.write(lambda tx: _forget(tx, begun)))
         if found.others:
             report.left.append(f"{found.others} records that nodes have shipped: erase them there")
         await self._core.files(self._core.writer.erasing.tend)
@@ -146,6 +159,11 @@ class OwnErasing:
             return []
         column, value = ("user_id", wanted.subject) if wanted.subject else ("id", wanted.session)
         return [(row[0], row[1]) for row in self._core.corpus.query(_SESSIONS_OF.format(column), (value,))]
+
+    def _begun(self, sessions: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Copies of these sessions that broke off: nobody sees them, and nothing says whose they are."""
+        known = unfinished(self._core.corpus.meta(FORKS))
+        return [(into, agent) for into, (of, agent) in known.items() if (of, agent) in sessions]
 
     def _look(self, wanted: Wanted, sessions: Sequence[tuple[str, str]]) -> _Found:
         """What of it is not erased yet: a body that an archive holds counts as here."""
@@ -164,9 +182,11 @@ class OwnErasing:
                 sql, args = f"{sql} AND r.key=?", [*args, wanted.key]
             rows += [(*row, wanted.agent) for row in corpus.query(sql, args)]
         key = self._core.home.signer.public_key
-        for seq, link, stream, agent in rows:
+        roots = {key_of(session, SESSION) for session, _ in sessions}
+        for seq, link, stream, of, agent in rows:
             if bytes(stream) == stream_id(key, agent):
-                found.own.setdefault(agent, []).append(seq.to_bytes(8, "big") + bytes(link))
+                part = found.roots if of in roots else found.own
+                part.setdefault(agent, []).append(seq.to_bytes(8, "big") + bytes(link))
             else:
                 found.others += 1
         return found
@@ -204,3 +224,9 @@ class OwnErasing:
         if gone.records:
             desk.append(ready)
         return gone
+
+
+def _forget(tx: SqlTransaction, begun: Sequence[tuple[str, str]]) -> None:
+    """Nothing is left of copies that had broken off."""
+    for into, _ in begun:
+        note_fork(tx, into)

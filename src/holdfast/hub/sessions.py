@@ -13,17 +13,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from holdfast import clock
 from holdfast.collections import sessions as parts
 from holdfast.collections.sessions import ARTIFACT, CONTENT, MESSAGE, SESSION, STATE, Session, key_of
 from holdfast.corpus import Filter, Stored, storage
-from holdfast.errors import Conflict, HoldfastError, IntegrityError, NotFound, UsageError
+from holdfast.corpus.transaction import SqlTransaction
+from holdfast.errors import Conflict, Erased, HoldfastError, IntegrityError, NotFound, UsageError
 from holdfast.hub.core import Core
 from holdfast.hub.own import QUICK_BYTES, Desk
 from holdfast.hub.principal import Principal
 from holdfast.log import Draft
 from holdfast.log.marks import SESSIONS
 from holdfast.records import DELETE_PREFIX
+from holdfast.wire import REDACTED
 
 KNOWN_MAX: Final = 10_000
 LOT: Final = 200
@@ -31,6 +35,8 @@ LOT_BYTES: Final = 4 << 20
 PAGE: Final = 200
 STEPS_MAX: Final = 20_000
 """Messages that one page looks at when it wants only some of them."""
+FORKS: Final = "forks"
+"""In `meta`: copies of sessions that are not whole, so that what broke off is erased with the session that it is of."""
 
 
 def unknown(session: str) -> NotFound:
@@ -303,12 +309,19 @@ class Sessions:
             return made
 
         made = await self.core.read(make)
+        if not made:
+            return 0, len(lot)
 
         def work(desk: Desk) -> int:
+            # Erased since they were read: to write them again would bring back what nobody may have any more.
+            marks = ",".join("?" * len(made))
+            sql = f"SELECT pos FROM rec WHERE why=? AND pos IN ({marks})"
+            erased = {row[0] for row in desk.tx.sql(sql, (REDACTED, *(each.pos for each, _ in made))).fetchall()}
             count = 0
             for each, ready in made:
                 prior = desk.tx.prior(agent, SESSIONS, each.record.key)
-                if prior is not None and prior.gone == tombstone.pos and prior.pos == each.pos:
+                there = prior is not None and prior.gone == tombstone.pos and prior.pos == each.pos
+                if there and each.pos not in erased:
                     desk.append(ready)
                     count += 1
             return count
@@ -342,7 +355,7 @@ class Sessions:
             return await self._forked_before(agent, session, into, at), False
         pieces = self._pieces(agent, session, into, until)
         while lot := await core.read(lambda: _take(pieces)):
-            await self._write_lot(agent, lot)
+            await self._write_lot(agent, session, into, lot)
         said, now = self.shown(root), self.now()
         body = parts.SessionBody(
             agent_name=agent,
@@ -357,8 +370,10 @@ class Sessions:
         draft = root_draft(into, body, agent)
 
         def work(desk: Desk) -> Stored | None:
+            live(desk, session)  # it may have been erased since: no copy of it begins to live then
             if desk.first("ref", into) is not None:
                 return None
+            note_fork(desk.tx, into)
             return self.change(desk, draft)
 
         made = await core.own.write(agent, work, size=len(draft.payload))
@@ -376,11 +391,11 @@ class Sessions:
     def _pieces(self, agent: str, session: str, into: str, until: int) -> Iterator[Draft]:
         """Everything of a session but its own record, as it was at a position, as drafts for another one."""
         for each in self.messages(agent, session, until=until):
-            yield parts.again(each, key_of(into, MESSAGE, parts.id_of(each.record.key)), author=agent)
+            yield from _again(each, key_of(into, MESSAGE, parts.id_of(each.record.key)), agent)
         for each in self.core.corpus.versions(agent, SESSIONS, key_of(session, STATE)):
             if each.pos <= until:
                 if not each.gone:
-                    yield parts.again(each, key_of(into, STATE), author=agent)
+                    yield from _again(each, key_of(into, STATE), agent)
                 break
         for about, content in self.artifacts(agent, session):
             if about.pos > until:
@@ -388,24 +403,35 @@ class Sessions:
             old = parts.id_of(about.record.key)
             # Always the same one for the same copy, so that a fork which broke off goes on where it was.
             new = "artifact_" + hashlib.sha256(f"{into}/{old}".encode()).hexdigest()[:32]
-            body = parts.body_of(about, self.core.home.blobs)
+            try:
+                body = parts.body_of(about, self.core.home.blobs)
+            except Erased:
+                continue
             if body is None:
                 continue
             body.copy_of = old
             yield parts.draft(ARTIFACT, key_of(into, ARTIFACT, new), body, author=agent)
             if content is not None and content.pos <= until:
-                yield parts.again(content, key_of(into, CONTENT, new), author=agent)
+                yield from _again(content, key_of(into, CONTENT, new), agent)
 
-    async def _write_lot(self, agent: str, lot: Sequence[Draft]) -> None:
+    async def _write_lot(self, agent: str, session: str, into: str, lot: Sequence[Draft]) -> None:
         log = await self.core.own.log_of(agent)
         made = await self.core.read(lambda: [(draft, self.core.own.ready(log, draft)) for draft in lot])
 
         def work(desk: Desk) -> None:
+            live(desk, session)
+            note_fork(desk.tx, into, (session, agent))
             for draft, ready in made:
                 if desk.newest(SESSIONS, draft.key) is None:
                     desk.append(ready)
 
         await self.core.own.write(agent, work, size=sum(len(draft.payload) for draft in lot))
+
+
+def _again(stored: Stored, key: str, author: str) -> Iterator[Draft]:
+    """What says a record once more under another key: nothing, if it was erased."""
+    with contextlib.suppress(Erased):
+        yield parts.again(stored, key, author=author)
 
 
 def _take(pieces: Iterator[Draft]) -> list[Draft]:
@@ -417,6 +443,19 @@ def _take(pieces: Iterator[Draft]) -> list[Draft]:
         if len(lot) >= LOT or size > LOT_BYTES:
             break
     return lot
+
+
+def unfinished(kept: Any) -> dict[str, tuple[str, str]]:
+    """The copies that a value of `FORKS` names: the id of each, and the session that it is of, with its agent."""
+    return msgspec.msgpack.decode(kept, type=dict[str, tuple[str, str]]) if kept else {}
+
+
+def note_fork(tx: SqlTransaction, into: str, of: tuple[str, str] | None = None) -> None:
+    """Notes that a copy was begun, and of which session of which agent; or that it is whole, or gone."""
+    known = unfinished(tx.meta(FORKS))
+    if known.get(into) != of:
+        known = {name: each for name, each in known.items() if name != into} | ({into: of} if of else {})
+        tx.set_meta(FORKS, msgspec.msgpack.encode(known) if known else None)
 
 
 def live(desk: Desk, session: str) -> Stored:
