@@ -14,6 +14,7 @@ from holdfast.errors import IntegrityError
 from holdfast.log import ADVANCED, BASIC, CRITICAL, OpenLog, level, load, value
 from holdfast.log.anchor import Anchor, Mark
 from holdfast.log.duty import Duties
+from holdfast.log.opening import new_incarnation
 from holdfast.objects import BlobFiles
 from holdfast.seal import Signer
 from holdfast.testing.corpus import log_of
@@ -174,3 +175,10 @@ def test_an_unknown_level_names_the_known_ones():
     with pytest.raises(ValueError, match="unknown level") as caught:
         level("paranoid")
     assert "critical" in caught.value.hint
+
+
+def test_a_life_is_named_behind_those_before_it_and_a_stream_goes_on_behind_any_name() -> None:
+    later = (1 << 47).to_bytes(6, "big") + bytes(10)
+    assert new_incarnation(later) > later
+    made = [new_incarnation(above) for above in (b"\xff" * 16, b"\xff" * 6 + bytes(10))]
+    assert [len(each) for each in made] == [16, 16], "what a stranger named can end no stream"

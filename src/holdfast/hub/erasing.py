@@ -50,11 +50,13 @@ class Erasing:
         self._home = home
         self._known: dict[bytes, list[Erasure]] = {}
         self._upto = 0
-        self._stale = False
+        self._stale = not home.corpus.inline  # what others erase while these are read is looked for once more
         self._tending = threading.Lock()  # whoever asked for an erasure tends to it as well
         self._noted = False  # by the transaction that is open; the committing thread's own
         self._wanted = threading.Event()
         self._wanted.set()  # a crash may have left something
+        if not home.corpus.inline:  # other processes of this hub write too: all behind this is looked at again
+            self._upto = home.corpus.last()
         for each in erasures(home.corpus):
             self._learn(each)
         engine = home.corpus.engine
@@ -66,7 +68,6 @@ class Erasing:
                 self._stale = True
 
             engine.on_change = on_change
-            self._upto = home.corpus.last()
 
     def screen(self, tx: SqlTransaction, ingest: HubIngest) -> list[Erasure]:
         """Takes the bodies of erased records out of a plan, before it is written; the erasures that come with it.

@@ -162,8 +162,10 @@ class OpenLog:
 
 
 def new_incarnation(above: bytes = b"") -> bytes:
-    """16 bytes that sort by time (as RFC 9562's version 7), greater than `above`."""
+    """16 bytes that sort by time (as RFC 9562's version 7), greater than `above` if anything can be."""
     made = (time.time_ns() // 1_000_000).to_bytes(6, "big") + os.urandom(10)
-    if made > above:
+    after = int.from_bytes(above[:6], "big") + 1
+    if made > above or after >> 48:
+        # Nothing sorts behind the end of time, which a stranger may have named: a stream must go on all the same.
         return made
-    return (int.from_bytes(above[:6], "big") + 1).to_bytes(6, "big") + os.urandom(10)
+    return after.to_bytes(6, "big") + os.urandom(10)
