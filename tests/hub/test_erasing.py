@@ -13,12 +13,14 @@ import pytest
 from starlette.testclient import TestClient
 
 from holdfast import codec, records
+from holdfast.corpus import SqliteCorpus
 from holdfast.corpus.space import Reserve
 from holdfast.hub.app import create_app
 from holdfast.hub.directory import HubDirectory
 from holdfast.hub.erasing import Erasing
 from holdfast.integrity.scan import verify_corpus
 from holdfast.log.erasure import Erasure, drafts_of, erasures, mark_of, reapply
+from holdfast.objects import BlobFiles
 from holdfast.records import Record
 from tests.flow.hubs import until
 from tests.hub.conftest import Room
@@ -163,3 +165,24 @@ def test_a_list_of_erasures_that_is_none_is_refused() -> None:
     for told in ({"kids": ["xy"]}, {"stream": "00", "records": ["00"]}, [], {"kids": ["00" * 16]}):
         with pytest.raises(ValueError, match="names no erasure"):
             Erasure.from_wire(told)
+
+
+def test_what_a_restore_erased_again_comes_back_from_nobody(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
+    ada = Pen("ada")
+    made = [ada.put(f"k{number}", f"secret-{number}") for number in range(3)]
+    home = HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
+    with TestClient(create_app(home, scan_s=0)) as client:
+        room = Room(client, client.app.state.core)  # type: ignore[attr-defined]
+        room.append(ada.segment(1, 1))
+    # The hub was put back to before the redact record came, and to before what it names; the backup's list knew of it.
+    corpus = SqliteCorpus(tmp_path / "hub" / "hub.db", hub=True)
+    known = Erasure(ada.stream, marks=frozenset(mark_of(each) for each in made[:2]))
+    assert reapply(corpus, BlobFiles(tmp_path / "hub" / "blobs"), [known]).records == 1
+    corpus.close()
+    home = HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
+    with TestClient(create_app(home, scan_s=0)) as client:
+        room = Room(client, client.app.state.core)  # type: ignore[attr-defined]
+        assert room.append(ada.segment(2)).verdicts[0].state == "ack", "a copy of the node that has not heard of it"
+        assert missing(room) == {"k0": "redacted", "k1": "redacted", "k2": None}
+        assert verify_corpus(room.core.corpus, home.blobs).findings == []

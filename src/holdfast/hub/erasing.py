@@ -19,6 +19,7 @@ from holdfast.hub.home import Home
 from holdfast.hub.judge import HubIngest
 from holdfast.log.erasure import (
     PENDING,
+    REAPPLIED,
     REDACTS,
     Erasure,
     Gone,
@@ -27,6 +28,7 @@ from holdfast.log.erasure import (
     erasure_of,
     erasures,
     is_redact,
+    kept_erasures,
     note_pending,
     scour,
 )
@@ -57,7 +59,7 @@ class Erasing:
         self._wanted.set()  # a crash may have left something
         if not home.corpus.inline:  # other processes of this hub write too: all behind this is looked at again
             self._upto = home.corpus.last()
-        for each in erasures(home.corpus):
+        for each in [*erasures(home.corpus), *kept_erasures(home.corpus.meta(REAPPLIED))]:
             self._learn(each)
         engine = home.corpus.engine
         if not home.corpus.inline:  # other processes of this hub write too
