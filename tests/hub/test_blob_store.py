@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -80,10 +81,32 @@ def test_a_blob_that_was_condemned_before_its_record_came_is_sent_again(tmp_path
         pen.write("large", codec.FMT_BYTES, blob_reference(digest, len(LARGE)), flags=VALUE | BLOB, collection="state")
         assert room.append(pen.segment()).verdicts[0].blobs == [digest]
         asked = client.head(path)
-        assert (asked.status_code, asked.headers["upload-offset"]) == (404, "0"), "who is to send it is not told it is here"
+        assert (asked.status_code, asked.headers["upload-offset"]) == (200, "0"), "it can be read, and is to be sent"
         assert client.put(path, content=LARGE).status_code == 201
         assert room.append(pen.segment()).verdicts[0].state == "ack"
         home.blobs.move()
         clock.advance(3600)
         assert collect(home, grace_s=60).deleted == 1
         assert client.get(path).content == LARGE
+
+
+def test_a_node_sends_a_blob_that_its_hub_is_about_to_collect(tmp_path: Path) -> None:
+    address = f"sqlite:{tmp_path / 'blobs.db'}"
+    hub = HubProcess(tmp_path / "hub", blobs=address)
+    try:
+        place = f"{hub.url}/v1/blobs/{hashlib.sha256(LARGE).hexdigest()}"
+        with urllib.request.urlopen(urllib.request.Request(place, LARGE, method="PUT"), timeout=30) as answer:
+            assert answer.status == 201, "and then the node went away"
+        hub.stop()
+        home = open_home(hub.directory, Options(blobs=address))
+        try:
+            assert home.blobs.move() == 1
+            assert collect(home, grace_s=3600).marked == 1
+        finally:
+            home.close()
+        hub.start()
+        with holdfast.Store(tmp_path / "node", agent="ada", hub=hub.url) as store:
+            store.put("large", LARGE)
+            assert store.flush(20)
+    finally:
+        hub.stop()

@@ -16,13 +16,14 @@ from msgspec.structs import replace
 
 from holdfast import wire
 from holdfast.errors import Conflict, HoldfastError, HubFull, HubUnavailable, NodeFull, NotFound
+from holdfast.hub.judge import Brought
 from holdfast.protocol import follow
 from holdfast.protocol.follow import Lack
 from holdfast.protocol.lanes import blob_of, envelope
 from holdfast.records import ROTATE, decode_header
 from holdfast.transport.blobs import download
 from holdfast.transport.client import HubClient
-from holdfast.wire import Append, Item, Mark, Pulled, Segment, StreamHeads
+from holdfast.wire import Item, Mark, Pulled, Segment, StreamHeads
 
 if TYPE_CHECKING:
     from holdfast.hub.core import Core
@@ -191,7 +192,7 @@ class Copy:
         segment = Segment(
             lack.stream, lack.name, lack.agent, lack.public_key, piece.first, piece.prev, items, piece.signature
         )
-        answer = await self._core.writer.append(Append(self._core.home.gen, 0, [segment]))
+        answer = await self._core.writer.append(Brought(self._core.home.gen, 0, [segment]))
         verdict = answer.verdicts[0]
         if verdict.state == "ack":
             self.records += len(items)

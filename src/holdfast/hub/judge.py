@@ -21,6 +21,10 @@ KEPT_BYTES_MAX: Final = 2 << 10
 """Payloads up to here are kept from their check until they are shown: 4 MB in the largest commit."""
 
 
+class Brought(Append, frozen=True, gc=False):
+    """What this hub has fetched itself from one that it follows: who may have written it, that one has looked at."""
+
+
 def denials(principal: Principal, message: Append) -> dict[int, Verdict]:
     """Which segments of a request this principal may not write: their places, and what to answer for each.
 
@@ -75,10 +79,10 @@ class HubIngest(Ingest):
             return error.message
         return "" if segment.agent else "an agent needs a name"
 
-    def disown(self, segment: Segment, found: Sequence[Record]) -> str:
+    def disown(self, request: Append, segment: Segment, found: Sequence[Record]) -> str:
         # Whoever reads takes `author` for the writer, and only a hub's signature vouches for it: in its own log an
         # agent could else speak, and take back, in everybody's name.
-        if segment.stream in self._hubs:
+        if segment.stream in self._hubs or isinstance(request, Brought):
             return ""
         agent = segment.agent
         for record in found:

@@ -252,9 +252,11 @@ class Blobs:
 
     async def _head(self, digest: bytes, send: Send) -> None:
         blobs = self._core.home.blobs
-        if not await self._core.files(lambda: blobs.missing([digest])):
+        if await self._core.files(lambda: blobs.has(digest)):
             size = await self._core.files(lambda: blobs.size(digest))
-            await _start(send, 200, size, [(b"accept-ranges", b"bytes"), (b"upload-offset", b"%d" % size)])
+            # Of one that its store has condemned (`objects.blobs.collect`) the bytes can be read, and are to be sent.
+            ends = await self._core.files(lambda: blobs.resume(digest) if blobs.missing([digest]) else size)
+            await _start(send, 200, size, [(b"accept-ranges", b"bytes"), (b"upload-offset", b"%d" % ends)])
         else:
             offset = await self._core.files(lambda: blobs.resume(digest))
             await _start(send, 404, 0, [(b"upload-offset", b"%d" % offset)])

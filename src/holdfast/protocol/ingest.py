@@ -90,7 +90,7 @@ class Ingest:
         """Why this request may not write this stream; empty if it may."""
         return ""
 
-    def disown(self, segment: Segment, found: Sequence[Record]) -> str:
+    def disown(self, request: Append, segment: Segment, found: Sequence[Record]) -> str:
         """Why these records cannot lie in this stream; empty if they can."""
         return ""
 
@@ -138,7 +138,7 @@ class Ingest:
 
     def _decide(self, request: Append, parcel: Parcel) -> Verdict:
         segment = parcel.segment
-        reason = parcel.damage or self.refuse(request, segment) or self.disown(segment, parcel.records)
+        reason = parcel.damage or self.refuse(request, segment) or self.disown(request, segment, parcel.records)
         if reason:
             return self._verdict(segment, "denied", reason=reason)
         place = self.place(parcel)

@@ -30,9 +30,12 @@ def upload(client: HubClient, blobs: BlobFiles, digest: bytes, stopping: Callabl
     """
     path, size = f"/v1/blobs/{digest.hex()}", blobs.size(digest)
     answer = client.ask("HEAD", path)
-    if answer.ok or answer.status != 404 or not answer.gen:
+    if not answer.ok and (answer.status != 404 or not answer.gen):
         return answer
-    at, corrections = min(int(answer.headers.get("Upload-Offset") or 0), size), 0
+    at = min(int(answer.headers.get("Upload-Offset") or 0), size)
+    if answer.ok and at >= size:  # else it is here and about to be removed: what refers to it wants it sent anew
+        return answer
+    corrections = 0
     while True:
         if stopping():
             raise HubUnavailable("the store is closing", kind="network")
