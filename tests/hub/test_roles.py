@@ -206,3 +206,17 @@ def test_globs_bound_what_a_node_writes(house: House) -> None:
     assert house.ask("narrow", "POST", "/v1/decide", decided).status_code == 200
     assert house.ask("narrow", "POST", "/v1/decide", {**decided, "agent": "zoe"}).status_code == 403
     assert house.ask("narrow", "POST", "/v1/decide", {**decided, "collection": "state"}).status_code == 403
+
+
+def test_only_administrators_have_the_hub_write_what_is_its_own(house: House) -> None:
+    rule = {"address": "https://ntfy.example/topic"}
+    assert house.ask("admin", "PUT", "/v1/notify/phone", rule).status_code == 201
+    ended = {"agent": "ada", "collection": "notify", "key": "phone", "delete": True}
+    assert house.ask("owner", "POST", "/v1/decide", ended).status_code == 403
+    said = {"version": 1, "conflict": "cas"}
+    assert house.ask("owner", "PUT", "/v1/collections/notify/schema?agent=ada", said).status_code == 200
+    item = "/v1/collections/notify/items/phone?agent=ada"
+    assert house.ask("owner", "PUT", item, {"value": {"on": False}}).status_code == 403
+    assert house.ask("owner", "DELETE", item).status_code == 403
+    assert [each["name"] for each in house.ask("admin", "GET", "/v1/notify").json()["rules"]] == ["phone"]
+    assert house.ask("admin", "POST", "/v1/decide", ended).status_code == 200

@@ -9,7 +9,7 @@ from holdfast.collections.typed.schema import SCHEMAS
 from holdfast.corpus.port import fits
 from holdfast.corpus.sql import TAGS
 from holdfast.errors import HoldfastError, IntegrityError
-from holdfast.hub.principal import Principal
+from holdfast.hub.principal import ADMIN, Principal
 from holdfast.log.drafts import MESSAGES, tags_of, told_ms
 from holdfast.protocol.ingest import Ingest
 from holdfast.records import BLOB, PUT, Record, check_names, decode_header, genesis
@@ -17,12 +17,24 @@ from holdfast.wire import Append, AppendAnswer, Mark, Segment, Verdict
 
 HUB_AGENT: Final = "hub"
 """Whose stream holds what the hub decides: the keys of every `cas` collection are this agent's."""
+RULED: Final = frozenset({"notify"})
+"""What the hub's own stream holds of the hub itself: rules of notifications, which only administrators make and end."""
 KEPT_BYTES_MAX: Final = 2 << 10
 """Payloads up to here are kept from their check until they are shown: 4 MB in the largest commit."""
 
 
 class Brought(Append, frozen=True, gc=False):
     """What this hub has fetched itself from one that it follows: who may have written it, that one has looked at."""
+
+
+def check_decides(principal: Principal, collection: str) -> None:
+    """Returns only if the hub writes this collection in its own stream for whoever asks.
+
+    Raises:
+        Denied: it is the hub's, and he is no administrator.
+    """
+    if collection in RULED:
+        principal.need(ADMIN)
 
 
 def denials(principal: Principal, message: Append) -> dict[int, Verdict]:

@@ -49,7 +49,7 @@ from holdfast.hub.collection_shapes import (
 )
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import encode_json
-from holdfast.hub.judge import HUB_AGENT
+from holdfast.hub.judge import HUB_AGENT, check_decides
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import READ, WRITE
 from holdfast.hub.routes_sessions import ONLY_IF, wanted_of
@@ -239,7 +239,7 @@ class Collections:
 
         def look() -> tuple[bytes, str]:
             known = self._known(name)
-            stored = self._core.corpus.newest(_owner(known, agent), name, key)
+            stored = self._core.corpus.newest(_owner(None, known, agent), name, key)
             raw = None if stored is None else load(stored, self._core.home.blobs)
             if stored is None or (known.expires and ends_of(raw) <= self._core.home.wall.now_ms()):
                 raise _absent(agent, name, key)
@@ -270,7 +270,7 @@ class Collections:
                 raise UsageError(f"values of {name!r} do not expire", hint="its schema would say so: expires, ttl_s")
             raw[ENDS] = self._core.home.wall.now_ms() + round(ttl_s * 1000)
         draft = drafts.value(name, key, raw, author=author_of(call.principal, agent))
-        owner = _owner(known, agent)
+        owner = _owner(call, known, agent)
         log = await self._core.own.log_of(owner)
         quick = len(draft.payload) <= QUICK_BYTES
         make = self._core.own.ready
@@ -296,7 +296,7 @@ class Collections:
         _check_own(name)
         known = await self._core.read(lambda: self._known(name))
         draft = drafts.remove(name, key, author=author_of(call.principal, agent))
-        owner = _owner(known, agent)
+        owner = _owner(call, known, agent)
         ready = self._core.own.ready(await self._core.own.log_of(owner), draft)
 
         def work(desk: Desk) -> Stored:
@@ -363,9 +363,13 @@ def _condition(said: Any) -> query.Condition:
     return query.EVERYTHING if said is None else query.from_json(said)
 
 
-def _owner(known: Known, agent: str) -> str:
-    """In whose log a value lies."""
-    return HUB_AGENT if known.newest.conflict == "cas" else agent
+def _owner(call: Call | None, known: Known, agent: str) -> str:
+    """In whose log a value lies; a call that writes must be of somebody for whom it is written there."""
+    if known.newest.conflict != "cas":
+        return agent
+    if call is not None:
+        check_decides(call.principal, known.name)
+    return HUB_AGENT
 
 
 def _absent(agent: str, name: str, key: str) -> NotFound:

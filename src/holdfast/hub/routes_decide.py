@@ -14,7 +14,7 @@ from holdfast.corpus.sqlite import TAGS
 from holdfast.errors import Conflict, UsageError
 from holdfast.hub.api import JSON, Call, Operation, typed
 from holdfast.hub.core import Core
-from holdfast.hub.judge import HUB_AGENT
+from holdfast.hub.judge import HUB_AGENT, check_decides
 from holdfast.hub.own import QUICK_BYTES, Desk, check_agent
 from holdfast.hub.principal import WRITE
 from holdfast.hub.shapes import INT64_MAX, PRINTED, Collection, Key, Version, Writer
@@ -78,6 +78,7 @@ class Decide:
     async def __call__(self, call: Call) -> bytes:
         """The answer to one request."""
         call.principal.check_write(call.body.agent, call.body.collection)
+        check_decides(call.principal, call.body.collection)
         stored = await self._decide(call.body, call.size)
         return await self._core.read(lambda: frame(stored, self._core.home.blobs))
 

@@ -15,7 +15,7 @@ from holdfast.clock import iso
 from holdfast.collections.typed.schema import ENDS
 from holdfast.corpus import Stored
 from holdfast.errors import HoldfastError, NotFound, UsageError
-from holdfast.hub.judge import HUB_AGENT
+from holdfast.hub.judge import HUB_AGENT, check_decides
 from holdfast.hub.principal import WRITE, Principal
 from holdfast.hub.routes_relay import PREFIX
 from holdfast.hub.ui.collection import AGENTS_SHOWN, Exported, exported
@@ -299,6 +299,8 @@ def unchangeable(principal: Principal, core: Any, newest: Stored) -> str:
         return "it belongs to a node's log: change it there, with holdfast put, rm or rollback"
     try:
         principal.check_write(None if agent == HUB_AGENT else agent, collection)
+        if agent == HUB_AGENT:
+            check_decides(principal, collection)
     except HoldfastError as error:
         return error.message
     if newest.record.flags & SEALED:
