@@ -138,8 +138,6 @@ def test_its_sender_alone_withdraws_a_message(room: Room) -> None:
     assert ids(room) == ["q"]
 
 
-
-
 def test_nobody_speaks_in_anothers_name_from_his_own_log(room: Room) -> None:
     send(room, "order", "cy")
     forged = [

@@ -114,7 +114,7 @@ class Holding:
         if asked.error:
             self._filled.failing(asked.error)
             return True
-        if asked.upto > self._corpus.last():
+        if asked.upto > self._corpus.last() or asked.upto < asked.after:
             raise UsageError(f"there is nothing at {asked.upto}", hint="`upto` goes back as it came with the texts")
         made = {each.pos: [vector_in(one) for one in each.vectors] for each in asked.records}
         self._check_sizes({len(one) // 4 for each in made.values() for one in each})

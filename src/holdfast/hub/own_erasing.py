@@ -96,6 +96,13 @@ class _Found(msgspec.Struct):
     roots: dict[str, list[bytes]] = {}
     others: int = 0
 
+    def parts(self) -> list[dict[str, list[bytes]]]:
+        """The marks in the order in which they go; those of one agent together, as then few records say so."""
+        agents = self.own.keys() | self.roots.keys()
+        if len(agents) > 1:
+            return [self.own, self.roots]
+        return [{agent: [*self.own.get(agent, ()), *self.roots.get(agent, ())] for agent in agents}]
+
 
 class OwnErasing:
     """What the hub erases in its own streams; the loop's own.
@@ -133,7 +140,7 @@ class OwnErasing:
             found = await self._core.read(lambda: self._look(wanted, sessions))
             if not found.own and not found.roots:
                 break
-            for part in (found.own, found.roots):
+            for part in found.parts():
                 for agent, marks in sorted(part.items()):
                     gone.add(await self._take(agent, marks, reason))
                     report.agents = sorted({*report.agents, agent})

@@ -413,7 +413,7 @@ def _apply(core: Core, desk: Desk, operation: RowChange, prepared: Any, write: A
 
 
 def _value(core: Core, here: Stored, what: str) -> Any:
-    """What a row holds: `_NOTHING` where it was erased, `_UNREAD` where nobody can read it now; both may be written over.
+    """What a row holds: `_NOTHING` where it was erased, `_UNREAD` where nobody can read it; both may be written over.
 
     Raises:
         NotCached: its bytes are not here yet, and are wanted.
