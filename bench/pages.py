@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import random
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -158,10 +159,11 @@ def heard(address: str, asker: Visitor, count: int) -> Iterator[float]:
     times: list[float] = []
 
     def listen() -> None:
-        while line := stream.readline():
-            if line.startswith(b"id:"):
-                times.append(time.perf_counter())
-                came.release()
+        with contextlib.suppress(AttributeError, HTTPException, OSError, ValueError):  # closed under it, at the end
+            while line := stream.readline():
+                if line.startswith(b"id:"):
+                    times.append(time.perf_counter())
+                    came.release()
 
     threading.Thread(target=listen, daemon=True).start()
     _told(came)  # the page as it is
