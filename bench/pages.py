@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from bench import material
 from bench.harness import Effort, Figures, Goal, Report, Scenario, Table, Wrong, ms, number, quantile, take_turns
-from bench.processes import scratch
-from bench.scale import HUBS, SYNC_S, Asker, OnPostgres, OnSqlite, wait_for_index, warm
+from bench.processes import held, scratch
+from bench.scale import HUBS, SYNC_S, Asker, OnPostgres, OnSqlite, wait_for_index
 
 COUNT = 500_000
 AGENTS = 10
@@ -112,7 +112,7 @@ def looked_at(hub: type[OnSqlite] | type[OnPostgres], count: int, asked: int) ->
         stack.callback(asker.close)
         wait_for_index(asker)
         running.rest()
-        warm(folder)
+        stack.enter_context(held(folder))
         while json.loads(asker.get("/overview.json"))["storage"]["counted"] < 1:
             time.sleep(PAUSE_S)  # what a hub counts when it is looked at first is no matter of every visit
         figures: Figures = {}
