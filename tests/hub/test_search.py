@@ -203,6 +203,7 @@ def test_two_fillers_share_the_work_and_neither_harms_the_other(knowing: Room) -
         forged = {"after": -1, "upto": -1, "records": [{"pos": pos, "pieces": ["tea"]}]}
         assert "were not given" in told(forged, "two")
     assert "nothing at" in told({"after": 0, "upto": 1_000, "records": []}, "two")
+    assert "nothing at" in told({"after": 2, "upto": 1, "records": []}, "two"), "an index goes on and not back"
 
 
 def test_what_the_function_fails_on_is_told_and_holds_nothing_up(knowing: Room) -> None:
