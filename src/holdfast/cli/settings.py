@@ -37,7 +37,10 @@ def configured(path: str, *, unless: str = "", suffix: str = "") -> Callable[[],
 
         context = click.get_current_context()
         settings = context.find_root().obj
-        if not isinstance(settings, Settings) or (unless and context.params.get(unless)):
+        if not isinstance(settings, Settings):
+            return None
+        if unless and context.params.get(unless):
+            settings.tell_outranked(path, f"--{unless}")
             return None
         value = settings.configuration.get(path)
         if value in (None, ""):
@@ -174,6 +177,17 @@ class Settings:
 
             self._secrets[at] = secret(self.configuration, section, name)
         return self._secrets[at]
+
+    def tell_outranked(self, path: str, flag: str) -> None:
+        """Warns if what is configured is passed over, because an option says otherwise where something lies.
+
+        Args:
+            path: the key that is not heard.
+            flag: the option that is.
+        """
+        found = self.read_configuration()
+        if found.has(path) and found.level(path) != "last":
+            self.show.warn(f"{found.place(path)} says {path}, which is not used: {flag} is heard first")
 
     def need_store(self) -> Path:
         """The store's directory.
