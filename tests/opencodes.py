@@ -152,7 +152,9 @@ class OpenCode:
         ):
             parts = [
                 {"id": part, "sessionID": session, "messageID": id, **json.loads(content)}
-                for part, content in self.db.execute("SELECT id, data FROM part WHERE message_id = ? ORDER BY id", (id,))
+                for part, content in self.db.execute(
+                    "SELECT id, data FROM part WHERE message_id = ? ORDER BY id", (id,)
+                )
             ]
             messages.append({"info": {"id": id, "sessionID": session, **json.loads(data)}, "parts": parts})
         todos = [

@@ -117,7 +117,9 @@ def test_every_agent_here_is_asked_and_each_hit_says_whose_it_is(hf: Run, server
     with Store(store, "bob", hub=[]) as bob:
         cursor = next(iter(bob.changes(live=False))).cursor
     assert hf("search", "tea", "--at", cursor).code == 2
-    assert [each["agent"] for each in hf("search", "tea", "--at", cursor, "--agent", "bob", "--json").json["hits"]] == ["bob"]
+    assert [each["agent"] for each in hf("search", "tea", "--at", cursor, "--agent", "bob", "--json").json["hits"]] == [
+        "bob"
+    ]
 
     server.start()
     hub = ("--hub", server.url)

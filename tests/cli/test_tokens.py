@@ -157,13 +157,17 @@ def test_a_directory_that_is_used_in_place_of_a_database_is_said(
     server.end()
     assert server.process is not None
     assert server.process.stderr is not None
-    assert "$HOLDFAST_DATABASE: serve.database: ignored: --data says serve.data" in server.process.stderr.read().decode()
+    assert (
+        "$HOLDFAST_DATABASE: serve.database: ignored: --data says serve.data" in server.process.stderr.read().decode()
+    )
     for command in ("scan", "compact"):
         done = empty(command, *data)
         assert (done.code, unused in done.err) == (0, True), command
     (home / "holdfast.yaml").write_text("serve:\n  data: elsewhere\n")
     shown = empty("config", "show", "--json").json
-    assert [(each["source"], each["path"]) for each in shown["ignored"]] == [(str(home / "holdfast.yaml"), "serve.data")]
+    assert [(each["source"], each["path"]) for each in shown["ignored"]] == [
+        (str(home / "holdfast.yaml"), "serve.data")
+    ]
     assert "$HOLDFAST_DATABASE says serve.database in its place" in empty("config", "show").err
     monkeypatch.delenv("HOLDFAST_DATABASE")
     said = empty("token", "ls", *data).err

@@ -59,8 +59,8 @@ def follow_command(
 
     TOOL is claude-code, codex, gemini-cli, opencode or pi; it is looked for where it keeps its files, or in DIR. Every
     line is kept as it is, so that `holdfast sessions export` gives back the tool's own files. It may run always, now
-    and then (--once), or twice: nothing is there twice, and nothing is missing. A line that cannot be read is reported, kept,
-    and told no further; with --once the exit code is then 3.
+    and then (--once), or twice: nothing is there twice, and nothing is missing. A line that cannot be read is
+    reported, kept, and told no further; with --once the exit code is then 3.
 
     \b
       holdfast follow claude-code

@@ -151,7 +151,9 @@ def status_command(settings: Settings, name: str | None, local: bool) -> int:
             )
             for agent, each in standing
         ]
-        settings.show.table((*(("AGENT",) if whose else ()), "NAME", "MODEL", "STATE", "VECTORS", "WAITING", "FAILED"), rows)
+        settings.show.table(
+            (*(("AGENT",) if whose else ()), "NAME", "MODEL", "STATE", "VECTORS", "WAITING", "FAILED"), rows
+        )
         for each in found:
             if each.building:
                 settings.show.note(f"{each.name}: another index is built beside it, and takes its place when complete")

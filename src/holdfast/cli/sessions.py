@@ -127,7 +127,8 @@ def export_command(
     """Write the tool's own files of SESSION, byte for byte as the tool wrote them, so that it can go on with them.
 
     With --into all files of the session are put where the tool keeps them, those of its subagents too; else its
-    transcript alone is written, or of opencode, which has a database, what its own `import` takes. A file that is there already and holds the same, or the same and more, is left alone.
+    transcript alone is written, or of opencode, which has a database, what its own `import` takes. A file that is
+    there already and holds the same, or the same and more, is left alone.
 
     \b
       holdfast sessions export 0b2f7c1e --into ~/.claude --project ~/src/shop && claude --resume 0b2f7c1e-…

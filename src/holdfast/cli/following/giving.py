@@ -76,7 +76,7 @@ def target(head: Head, folder: Path, project: str | None) -> Path:
     if tool.stored:
         raise UsageError(
             f"{tool.name} keeps its sessions in a database, which it alone writes",
-            hint=f"--out FILE, and then `{tool.name} import FILE` (from version 2 on `{tool.name} session import FILE`)",
+            hint=f"--out FILE, and then `{tool.name} import FILE` (of version 2 `{tool.name} session import FILE`)",
         )
     path = head.path
     if project is not None:

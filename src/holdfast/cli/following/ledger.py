@@ -1,7 +1,7 @@
 """What the log holds of the files that are followed. Nothing else remembers how far a file was read.
 
-Three kinds of keys in the collection `transcripts`, for a file that is known by `fid` (a session that lies in a database
-has keys of its own, see `holdfast.cli.following.rows`):
+Three kinds of keys in the collection `transcripts`, for a file that is known by `fid` (the messages of a session in a
+database have keys of their own, see `holdfast.cli.following.rows`):
 
     head/<fid>                                          how far it was read, and what its content consists of
     raw/<fid>/<generation>/<start>-<size>-<lines>-<digest>   some of its bytes, which never change

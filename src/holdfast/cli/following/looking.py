@@ -12,7 +12,7 @@ import msgspec
 from holdfast.cli.following import rows
 from holdfast.cli.following.files import LOT_BYTES, LOT_LINES, Found
 from holdfast.cli.following.ledger import TRANSCRIPTS, Head, head_draft, member_draft
-from holdfast.cli.following.opencode import Item, Shape, Source
+from holdfast.cli.following.opencode import Item, Source
 from holdfast.cli.following.reading import WHY_CHARS, WHY_KEPT, Desk, Stop, redacted
 from holdfast.cli.following.spoken import conversation_id
 from holdfast.cli.following.telling import Telling
@@ -122,13 +122,13 @@ class Looking:
                 each.forget()
                 return wrote
             wrote |= self._keep(dict((item, number) for number, item in lot), now)
-        gone = [name for name in (rows.names(self._desk.ledger, each.fid) if marks is None else marks) if name not in stays]
+        gone = [
+            name for name in (rows.names(self._desk.ledger, each.fid) if marks is None else marks) if name not in stays
+        ]
         drafts = [draft for name in gone for draft in rows.changed(self._desk.ledger, each.fid, name, rows.GONE)]
         drafts += rows.changed(self._desk.ledger, each.fid, rows.ABOUT, self._line(shape.about))
         size = sum(item.size for item in shape.items)
-        self._head = msgspec.structs.replace(
-            self._head, lines=len(now), end=size, mark="" if each.waiting else mark
-        )
+        self._head = msgspec.structs.replace(self._head, lines=len(now), end=size, mark="" if each.waiting else mark)
         last = self._telling.outdated(self._head)
         if not drafts and not last and self._head == before:
             return wrote

@@ -20,7 +20,7 @@ from holdfast.cli.following.ledger import TRANSCRIPTS, Ledger, head_draft
 from holdfast.cli.following.looking import AT_WORK_MS, WAIT_MS, Followed, Looking
 from holdfast.cli.following.opencode import Source
 from holdfast.cli.following.reading import Complain, Desk, Redact, Stop, Tally
-from holdfast.cli.transcripts.tools import Tool, digest
+from holdfast.cli.transcripts.tools import Tool
 from holdfast.errors import Conflict, HoldfastError, NodeFull
 from holdfast.log import value
 from holdfast.node.store import Store

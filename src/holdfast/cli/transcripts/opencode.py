@@ -1,8 +1,8 @@
 """opencode's sessions: what a row, or a file, of its storage says, and what `opencode import` takes.
 
-Two forms. Of version 1 a message is ``{"info": {…}, "parts": [{…}, …]}``: it lies in the tables `message` and `part`, or
-before 1.2 in files of JSON; of version 2 it is one object with a `type`, in the table `session_message`. Both are kept
-as the tool's own export has them, so an export is the session's `info` and its messages, in their order.
+Two forms. Of version 1 a message is ``{"info": {…}, "parts": [{…}, …]}``: it lies in the tables `message` and `part`,
+or before 1.2 in files of JSON; of version 2 it is one object with a `type`, in the table `session_message`. Both are
+kept as the tool's own export has them, so an export is the session's `info` and its messages, in their order.
 """
 
 from __future__ import annotations
