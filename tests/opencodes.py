@@ -121,10 +121,10 @@ class OpenCode:
         data = {"role": "assistant", "time": time, "parentID": "x", "mode": "build", "cost": 0.25, "tokens": tokens}
         data |= {**MODEL, "agent": "build", "path": {"cwd": "/src/shop", "root": "/"}}
         self.message(session, id, data)
-        call = {"type": "tool", "callID": f"c_{id}", "tool": "bash"}
+        call: dict[str, Any] = {"type": "tool", "callID": f"c_{id}", "tool": "bash"}
         state = {"status": "completed", "input": {"command": "ls"}, "output": f"out of {id}", "title": "ls"}
         state |= {"metadata": {}, "time": {"start": 1, "end": 2}}
-        parts = [
+        parts: list[dict[str, Any]] = [
             {"type": "step-start", "snapshot": "abc"},
             {"type": "reasoning", "text": "Hm.", "time": {"start": 1, "end": 2}},
             call | {"state": state if done else {"status": "running", "input": {}, "time": {"start": 1}}},
@@ -199,7 +199,8 @@ class OpenCode:
         """A new session of version 2."""
         at = self.tick()
         model = json.dumps({"id": "m-1", "providerID": "acme", "variant": "default"})
-        row = {"id": id, "project_id": "global", "slug": "s", "directory": directory, "title": title, "model": model}
+        row: dict[str, Any] = {"id": id, "project_id": "global", "slug": "s", "directory": directory}
+        row |= {"title": title, "model": model}
         row |= {"version": "2.0.25", "agent": "build", "time_created": at, "time_updated": at, "path": ""}
         self._insert("session_v2", row | {"time_idle": at, "idle_outcome": "succeeded"})
         return id

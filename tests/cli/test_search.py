@@ -115,7 +115,9 @@ def test_every_agent_here_is_asked_and_each_hit_says_whose_it_is(hf: Run, server
     assert "asked: ada, bob, me" in hf("search", "zebra").err
     assert len(hf("search", "tea", "--limit", "1", "--json").json["hits"]) == 1
     with Store(store, "bob", hub=[]) as bob:
-        cursor = next(iter(bob.changes(live=False))).cursor
+        read = bob.changes(live=False)
+        assert len(list(read)) == 1
+        cursor = read.cursor
     assert hf("search", "tea", "--at", cursor).code == 2
     assert [each["agent"] for each in hf("search", "tea", "--at", cursor, "--agent", "bob", "--json").json["hits"]] == [
         "bob"
@@ -148,9 +150,9 @@ def test_what_other_agents_here_have_is_named(hf: Run, home: Path, monkeypatch: 
     got = hf("get", "plan")
     assert (got.text, "ada has one too" in got.err, "bob" in got.err) == ("1\n", True, False)
     assert "ada has one too" in hf("history", "plan").err
-    for command in (("get", "shape"), ("history", "shape"), ("diff", "shape", "1")):
-        missing = hf(*command)
-        assert (missing.code, "bob has it on this machine: --agent bob" in missing.err) == (5, True), command
+    for words in (("get", "shape"), ("history", "shape"), ("diff", "shape", "1")):
+        missing = hf(*words)
+        assert (missing.code, "bob has it on this machine: --agent bob" in missing.err) == (5, True), words
     assert "ada" not in hf("get", "nothing").err
     assert (hf("get", "plan", "--agent", "ada").text, hf("get", "plan", "--agent", "ada").err) == ("2\n", "")
     listed = hf("ls")

@@ -243,7 +243,8 @@ def _list_places(settings: Settings, *, agents: bool) -> None:
                     keys = sum(count for _, count in corpus.collections(agent))
                     rows.append({"agent": agent, "records": corpus.last(), "keys": keys, "bytes": corpus.size_bytes()})
                 else:
-                    rows += [{"agent": agent, "collection": c, "keys": n} for c, n in corpus.collections(agent)]
+                    whose = {"agent": agent} if others else {}
+                    rows += [{**whose, "collection": c, "keys": n} for c, n in corpus.collections(agent)]
     if settings.as_json:
         settings.show.document({"agents" if agents else "collections": rows})
     elif agents:

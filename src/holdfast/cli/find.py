@@ -18,7 +18,7 @@ MODES: Final = ("auto", "text", "vector", "hybrid")
 @shell.command("search")
 @click.argument("words", nargs=-1, required=True)
 @click.option("--collection", "-c", help="only in this name space; any unless said")
-@click.option("--from", "agent", metavar="AGENT", help="only what this agent wrote, as --agent")
+@click.option("--from", "writer", metavar="AGENT", help="only what this agent wrote, as --agent")
 @click.option("--kind", help="only records of this kind, such as message")
 @click.option(
     "--filter", "condition", metavar="JSON", help='only values that meet it, such as \'{"sure": {"gte": 0.5}}\''
@@ -64,7 +64,8 @@ def search_command(
     function = None if embed is None else Function(embed, model)
     from holdfast.cli.asking import ask
 
-    found = ask(settings, " ".join(words), {**how, "filter": wanted}, local=local, function=function)
+    how |= {"filter": wanted, "agent": how.pop("writer")}
+    found = ask(settings, " ".join(words), how, local=local, function=function)
     show = settings.show
     if found.hub is False:
         show.warn("the hub does not answer: only what this machine has", hint="holdfast status")
@@ -72,8 +73,9 @@ def search_command(
         show.note(f"{agent}: not searched: {why}")
     code = shell.PARTIAL if found.hub is False else 0
     if settings.as_json:
-        told = {"mode": found.mode, "partial": found.partial or bool(code), "pending": found.pending}
-        show.document({"hits": [each.to_json() for each in found.hits], **told, "asked": found.asked})
+        document: dict[str, Any] = {"hits": [each.to_json() for each in found.hits], "mode": found.mode}
+        document |= {"partial": found.partial or bool(code), "pending": found.pending, "asked": found.asked}
+        show.document(document)
         return code
     for hit in found.hits:
         where = f"{hit.agent} {hit.collection}/{hit.key} v{hit.version}"
