@@ -112,6 +112,7 @@ class Database:
         self._times: dict[str, int] = {}
 
     def stamp(self) -> tuple[int, ...]:
+        """Sizes and times of the file, and of what lies beside it."""
         return foreign.stamp(self.path)
 
     def sessions(self) -> dict[str, Hashable]:
@@ -119,9 +120,11 @@ class Database:
         return foreign.read(self.path, self._sessions)
 
     def shape(self, session: str) -> Shape | None:
+        """A session's shape, of one moment; in version 2 if it is there."""
         return foreign.read(self.path, lambda found: _shape(found, session))
 
     def messages(self, session: str, version: int, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """What is stored of messages, of one moment."""
         read = _messages_2 if version == 2 else _messages_1
         made: list[tuple[Item, Any]] = foreign.read(self.path, lambda found: list(read(found, session, items)))
         yield from made
@@ -258,6 +261,7 @@ class Tree:
         return ()
 
     def sessions(self) -> dict[str, Hashable]:
+        """The sessions by their files; a message that is new shows in its folder."""
         listed: dict[str, Hashable] = {}
         for project in _listed(os.path.join(self.path, "session")):
             for file in _listed(project.path) if project.is_dir() else ():
@@ -269,6 +273,7 @@ class Tree:
         return listed
 
     def shape(self, session: str) -> Shape | None:
+        """A session's shape: sizes and times of its files."""
         try:
             info = _object(_read(self._files.get(session, "")))
         except FileNotFoundError:
@@ -290,6 +295,7 @@ class Tree:
         return Shape(1, {"info": info | lacking}, tuple(items))
 
     def messages(self, session: str, version: int, items: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """What is stored of messages, file by file."""
         for each in items:
             try:
                 data = _object(_read(os.path.join(self.path, "message", session, f"{each.id}.json")))
