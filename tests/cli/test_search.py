@@ -140,6 +140,10 @@ def test_every_agent_here_is_asked_and_each_hit_says_whose_it_is(hf: Run, server
     away = hf("search", "tea", *hub, "--json")
     assert (away.code, "the hub does not answer" in away.err, away.json["partial"]) == (3, True, True)
     assert {each["agent"] for each in away.json["hits"]} == {"ada", "bob"}
+    (log,) = (store / "agents" / "ada").glob("log.db")
+    log.write_bytes(b"nothing of ours" * 1000)
+    harmed = hf("search", "tea", "--json")
+    assert (harmed.code, "\nada: " in f"\n{harmed.err}", harmed.json["asked"]) == (3, True, ["bob", "me"])
 
 
 def test_what_other_agents_here_have_is_named(hf: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

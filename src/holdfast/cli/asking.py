@@ -8,7 +8,7 @@ import msgspec
 
 from holdfast.cli.index import Function
 from holdfast.cli.settings import Settings
-from holdfast.errors import HubUnavailable, NotFound, UsageError
+from holdfast.errors import HoldfastError, HubUnavailable, NotFound, UsageError
 
 if TYPE_CHECKING:
     from holdfast.log.hits import Hit, Hits
@@ -26,7 +26,8 @@ class Answer(msgspec.Struct):
         asked: the agents whose logs here were searched.
         hub: whether a hub answered; None: none was asked.
         mode, partial, pending: as `Hits` has them.
-        left_out: agents whose logs here were searched by words alone, or not, and why.
+        left_out: agents who cannot be asked so, and why.
+        failed: agents whose logs could not be read, and why.
     """
 
     hits: list[Any] = []
@@ -36,6 +37,7 @@ class Answer(msgspec.Struct):
     partial: bool = False
     pending: int = 0
     left_out: list[tuple[str, str]] = []
+    failed: list[tuple[str, str]] = []
 
 
 def ask(settings: Settings, words: str, how: dict[str, Any], *, local: bool, function: Function | None) -> Answer:
@@ -74,19 +76,22 @@ def ask(settings: Settings, words: str, how: dict[str, Any], *, local: bool, fun
         here = []  # vectors are the hub's there
     indexed = 0
     for agent in here:
-        with settings.open_store(agent=agent, hub=False) as store:
-            try:
-                if function is not None and not answer.hub:
+        try:
+            with settings.open_store(agent=agent, hub=False) as store:
+                if function is not None and answer.hub is None:
                     indexed += _is_indexed(store, function, how)
                 found.append(store.search(words, **how))
-            except UsageError as error:
-                wrong = wrong or error
-                answer.left_out.append((agent, error.message))
-                continue
+                if not at and answer.hub:
+                    stale |= _stale(store, found[0])
             answer.asked.append(agent)
-            if not at and answer.hub:
-                stale |= _stale(store, found[0])
-    if function is not None and here and not indexed and not answer.hub:
+        except UsageError as error:
+            wrong = wrong or error
+            answer.left_out.append((agent, error.message))
+        except HoldfastError as error:
+            if len(here) == 1:
+                raise
+            answer.failed.append((agent, error.message))
+    if function is not None and here and not indexed and answer.hub is None:
         with settings.open_store(agent=here[0], hub=False) as store:
             function.ask_at(store, how["collection"])  # says what is missing
     if not found:

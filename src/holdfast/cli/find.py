@@ -45,8 +45,8 @@ def search_command(
 ) -> int:
     """Find what agents wrote: all those of this machine, and through a hub everybody. Each hit says whose it is.
 
-    --agent narrows it to one. What was replaced or erased is gone. When a hub does not answer, what is here is, and the
-    exit code is 3.
+    --agent narrows it to one. What was replaced or erased is gone. When a hub does not answer, or a log cannot be
+    read, the others do, and the exit code is 3.
 
     What holds every word comes first, the newest of it first, then what holds the heavier part of them. A phrase stands
     in double quotes, and `word*` is a beginning. For a search by meaning the collection has an index of vectors, and
@@ -71,7 +71,9 @@ def search_command(
         show.warn("the hub does not answer: only what this machine has", hint="holdfast status")
     for agent, why in found.left_out:
         show.note(f"{agent}: not searched: {why}")
-    code = shell.PARTIAL if found.hub is False else 0
+    for agent, why in found.failed:
+        show.complain(f"{agent}: {why}")
+    code = shell.PARTIAL if found.hub is False or found.failed else 0
     if settings.as_json:
         document: dict[str, Any] = {"hits": [each.to_json() for each in found.hits], "mode": found.mode}
         document |= {"partial": found.partial or bool(code), "pending": found.pending, "asked": found.asked}
