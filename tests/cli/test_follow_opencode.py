@@ -292,6 +292,26 @@ def test_a_restart_reads_what_is_new(following: Following, tool: OpenCode, monke
     assert following.export("ses_8") == tool.export("ses_8")
 
 
+def test_told_to_end_it_ends_between_two_commits_and_goes_on_there(following: Following, tool: OpenCode) -> None:
+    tool.db.execute("BEGIN")
+    for number in range(450):
+        tool.user("ses_main", f"msg_z{number:03}", "one of many")
+    tool.db.execute("COMMIT")
+    following.now_ns = tool.now * 1_000_000
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    following.follower.walk()
+    assert following.follower.once(stop)
+    assert len(following.said()) == 400
+    assert following.run()
+    assert following.export("ses_main") == tool.export("ses_main")
+    assert len(following.said()) == 453
+
+
 def test_without_a_wal_nothing_is_laid_beside_the_file(hf: Run, tool: OpenCode, home: Path) -> None:
     document = tool.export("ses_main")
     tool.close()

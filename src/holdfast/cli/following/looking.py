@@ -97,7 +97,8 @@ class Looking:
         wrote = False
         if mark != self._head.mark or self._head.gone:
             wrote = self._read(now, mark, stop)
-        each.marks = now if each.at_ms > self._now_ms - AT_WORK_MS else None
+        at_work = each.at_ms > self._now_ms - AT_WORK_MS
+        each.marks = now if at_work and not stop() else None  # told to end, it has not seen all of them
         return wrote
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -119,7 +120,6 @@ class Looking:
                 new.append((number, item))
         for lot in _lots(new):
             if stop():
-                each.forget()
                 return wrote
             wrote |= self._keep(dict((item, number) for number, item in lot), now)
         gone = [
