@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from holdfast.node.store import Store
 from tests.cli.conftest import Run
 from tests.cli.test_hub import Server, server
 
@@ -91,3 +93,90 @@ def test_a_hub_is_told_what_to_index_and_fills_by_itself(
     assert (set(keys(found)), found["mode"]) == ({"tea", "cup"}, "hybrid")
     assert keys(hf("search", "tea", "--local", "--json").json) == ["tea"]
     assert hf("index", "status", "--local", *hub, "--json").json == {"indexes": []}
+
+
+def test_every_agent_here_is_asked_and_each_hit_says_whose_it_is(hf: Run, server: Server, home: Path) -> None:
+    store = home / ".local/share/holdfast"
+    for agent, text in (("ada", "green tea in the morning"), ("bob", "black tea"), ("me", "coffee")):
+        assert hf("put", "drink", json.dumps({"text": text}), "-c", "memory", "--agent", agent).code == 0
+    found = hf("search", "tea", "--json").json
+    assert sorted((each["agent"], each["value"]["text"]) for each in found["hits"]) == [
+        ("ada", "green tea in the morning"),
+        ("bob", "black tea"),
+    ]
+    assert found["asked"] == ["ada", "bob", "me"]
+    assert "bob memory/drink" in hf("search", "black", "tea").text.splitlines()[0]
+    assert [each["agent"] for each in hf("search", "tea", "--agent", "ada", "--json").json["hits"]] == ["ada"]
+    assert [each["agent"] for each in hf("search", "tea", "--from", "bob", "--json").json["hits"]] == ["bob"]
+    assert hf("search", "tea", "--agent", "me", "--json").json["hits"] == []
+    assert hf("search", "tea", "--agent", "ada", "--from", "bob").code == 2
+    nobody = hf("search", "tea", "--agent", "eve")
+    assert (nobody.code, "ada, bob, me" in nobody.err) == (5, True)
+    assert "asked: ada, bob, me" in hf("search", "zebra").err
+    assert len(hf("search", "tea", "--limit", "1", "--json").json["hits"]) == 1
+    with Store(store, "bob", hub=[]) as bob:
+        read = bob.changes(live=False)
+        assert len(list(read)) == 1
+        cursor = read.cursor
+    assert hf("search", "tea", "--at", cursor).code == 2
+    assert [each["agent"] for each in hf("search", "tea", "--at", cursor, "--agent", "bob", "--json").json["hits"]] == [
+        "bob"
+    ]
+
+    server.start()
+    hub = ("--hub", server.url)
+    with Store(home / "far", "far", hub=server.url) as far:
+        far.put("drink", {"text": "mint tea"}, collection="memory")
+        assert far.flush(60)
+    assert hf("put", "cup", '{"text": "a cup of tea"}', "-c", "memory", "--agent", "bob", *hub).code == 0
+    with Store(store, "bob", hub=[]) as bob:
+        bob.put("cup", {"text": "a cup of milk"}, collection="memory")  # and the hub has not heard of it
+        bob.put("pot", {"text": "a pot of tea"}, collection="memory")
+    found = hf("search", "tea", *hub, "--json").json
+    assert sorted((each["agent"], each["key"]) for each in found["hits"]) == [
+        ("ada", "drink"), ("bob", "drink"), ("bob", "pot"), ("far", "drink")]  # fmt: skip
+    assert [each["agent"] for each in hf("search", "tea", *hub, "--agent", "far", "--json").json["hits"]] == ["far"]
+    server.end()
+    away = hf("search", "tea", *hub, "--json")
+    assert (away.code, "the hub does not answer" in away.err, away.json["partial"]) == (3, True, True)
+    assert {each["agent"] for each in away.json["hits"]} == {"ada", "bob"}
+    (log,) = (store / "agents" / "ada").glob("log.db")
+    log.write_bytes(b"nothing of ours" * 1000)
+    harmed = hf("search", "tea", "--json")
+    assert (harmed.code, "\nada: " in f"\n{harmed.err}", harmed.json["asked"]) == (3, True, ["bob", "me"])
+
+
+def test_what_other_agents_here_have_is_named(hf: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hf("put", "plan", "1").code == 0
+    assert hf("get", "plan").err == ""
+    assert hf("put", "plan", "2", "--agent", "ada").code == 0
+    assert hf("put", "shape", "3", "--agent", "bob").code == 0
+    got = hf("get", "plan")
+    assert (got.text, "ada has one too" in got.err, "bob" in got.err) == ("1\n", True, False)
+    assert "ada has one too" in hf("history", "plan").err
+    for words in (("get", "shape"), ("history", "shape"), ("diff", "shape", "1")):
+        missing = hf(*words)
+        assert (missing.code, "bob has it on this machine: --agent bob" in missing.err) == (5, True), words
+    assert "ada" not in hf("get", "nothing").err
+    assert (hf("get", "plan", "--agent", "ada").text, hf("get", "plan", "--agent", "ada").err) == ("2\n", "")
+    listed = hf("ls")
+    assert ("plan" in listed.text, "also ada, bob" in listed.err) == (True, True)
+    assert hf("ls", "--names", "--agent", "bob").text == "shape\n"
+    places = hf("ls", "--collections", "--json").json["collections"]
+    assert [(each["agent"], each["keys"]) for each in places] == [("ada", 1), ("bob", 1), ("me", 1)]
+    monkeypatch.setenv("HOLDFAST_AGENT", "bob")
+    assert (hf("get", "shape").text, hf("ls").err) == ("3\n", "")
+    monkeypatch.delenv("HOLDFAST_AGENT")
+    with Store(home / "node", "eve", hub=[]) as eve:
+        eve.put("plan", 4)
+    lost = hf("get", "plan", "--store", home / "node")
+    assert (lost.code, "eve has it on this machine: --agent eve" in lost.err) == (5, True)
+    assert [path.name for path in (home / "node" / "agents").iterdir()] == ["eve"], "reading begins no log"
+    fill = ("index", "fill", "state", "--embed", EMBED, "--once", "--agent", "ada")
+    assert hf(*fill).code == 0
+    assert [each["agent"] for each in hf("index", "status", "--json").json["indexes"]] == ["ada"]
+    for command in ("drop", "rebuild"):
+        missing = hf("index", command, "state")
+        assert (missing.code, "--agent ada: ada has one here" in missing.err) == (5, True), command
+    assert hf("search", "2", "--embed", EMBED, "-c", "state", "--json").json["mode"] == "hybrid"
+    assert hf("index", "drop", "state", "--agent", "ada").code == 0

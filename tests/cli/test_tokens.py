@@ -142,3 +142,35 @@ def test_a_wrong_directory_is_told(empty: Run, hub: tuple[str, Path], home: Path
     refused = empty("token", "create", "--data", home / "node", "--kind", "person", "--name", "p")
     assert (refused.code, "a node's directory" in refused.err) == (2, True)
     assert empty("--agent", "x", "token", "create", *hub, "--kind", "node", "--name", "n").code == 2
+
+
+def test_a_directory_that_is_used_in_place_of_a_database_is_said(
+    empty: Run, server: Server, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_DATABASE", "postgresql://nobody@127.0.0.1:9/none")
+    data = ("--data", server.home / "hub")
+    unused = "$HOLDFAST_DATABASE says serve.database, which is not used: --data is heard first"
+    made = empty("token", "create", *data, "--kind", "node", "--name", "n", "--agent", "*")
+    assert (made.code, unused in made.err) == (0, True)
+    assert unused in empty("token", "ls", *data).err
+    server.start()
+    server.end()
+    assert server.process is not None
+    assert server.process.stderr is not None
+    assert (
+        "$HOLDFAST_DATABASE: serve.database: ignored: --data says serve.data" in server.process.stderr.read().decode()
+    )
+    for command in ("scan", "compact"):
+        done = empty(command, *data)
+        assert (done.code, unused in done.err) == (0, True), command
+    (home / "holdfast.yaml").write_text("serve:\n  data: elsewhere\n")
+    shown = empty("config", "show", "--json").json
+    assert [(each["source"], each["path"]) for each in shown["ignored"]] == [
+        (str(home / "holdfast.yaml"), "serve.data")
+    ]
+    assert "$HOLDFAST_DATABASE says serve.database in its place" in empty("config", "show").err
+    monkeypatch.delenv("HOLDFAST_DATABASE")
+    said = empty("token", "ls", *data).err
+    assert "holdfast.yaml:2:" not in said, "both name a directory, and the option is heard first, as ever"
+    both = empty("repair", "--plan", "--store", server.home / "hub", "--database", "postgresql://x/y")
+    assert (both.code, "give --store or --database" in both.err) == (2, True)

@@ -6,7 +6,9 @@ import pytest
 
 from holdfast.corpus import SqliteCorpus, search
 from holdfast.corpus.search import words
+from holdfast.corpus.snapshot import snapshot
 from holdfast.errors import UsageError
+from holdfast.integrity import derived
 from holdfast.log import load, message, remove, value
 from holdfast.log.erasure import erase, mark_of
 
@@ -129,3 +131,5 @@ def test_a_value_may_say_by_which_words_it_is_found(open_log, indexed):
         _fill(opened.corpus)
     assert _keys(opened.corpus, "was said") == ["rows"]
     assert _keys(opened.corpus, "kept") == _keys(opened.corpus, "key") == _keys(opened.corpus, "other") == []
+    with snapshot(opened.corpus) as view:
+        assert [*derived.words(view), *derived.count_words(view)] == [], "what is found by nothing is no finding"

@@ -111,11 +111,15 @@ def get_command(settings: Settings, key: str, at: str | None, number: int | None
     if at is not None and number is not None:
         raise UsageError("--at and --version exclude each other", hint="choose one")
     if settings.as_json:
-        found = settings.read(lambda store, agent: version_at(store, agent, key, collection, number=number, at=at))
+        found = settings.read(
+            lambda store, agent: version_at(store, agent, key, collection, number=number, at=at), f"{collection}/{key}"
+        )
         settings.show.document(found.to_json())
         return
     when = number if number is not None else at
-    value = settings.read(lambda store, agent: store.get(key, agent=agent, at=when, collection=collection))
+    value = settings.read(
+        lambda store, agent: store.get(key, agent=agent, at=when, collection=collection), f"{collection}/{key}"
+    )
     if raw:
         settings.show.raw(values.raw(value))
     elif isinstance(value, bytes):
@@ -206,6 +210,8 @@ def ls_command(
         return [versions[0] for versions in newest if versions]
 
     found = settings.read(job)
+    if others := settings.others():
+        settings.show.note(f"only {settings.me}'s; on this machine there are also {', '.join(others)} (--agent)")
     if settings.as_json:
         keys = [{k: v for k, v in each.to_json().items() if k != "value"} for each in found]
         settings.show.document({"keys": keys, "next": found[-1].key if len(found) == limit else None})
@@ -227,7 +233,9 @@ def ls_command(
 def _list_places(settings: Settings, *, agents: bool) -> None:
     rows: list[dict[str, Any]] = []
     with settings.directory() as directory:
-        wanted = directory.agents() if agents else [settings.who] if directory.has_agent(settings.who) else []
+        others = bool(settings.others())
+        every = directory.agents()
+        wanted = every if agents or others else [settings.who] if settings.who in every else []
         for agent in wanted:
             with settings.open_log(agent) as opened:
                 corpus = opened.corpus
@@ -235,11 +243,13 @@ def _list_places(settings: Settings, *, agents: bool) -> None:
                     keys = sum(count for _, count in corpus.collections(agent))
                     rows.append({"agent": agent, "records": corpus.last(), "keys": keys, "bytes": corpus.size_bytes()})
                 else:
-                    rows += [{"collection": c, "keys": n} for c, n in corpus.collections(agent)]
+                    whose = {"agent": agent} if others else {}
+                    rows += [{**whose, "collection": c, "keys": n} for c, n in corpus.collections(agent)]
     if settings.as_json:
         settings.show.document({"agents" if agents else "collections": rows})
     elif agents:
         table = [(r["agent"], f"{r['records']:,}", f"{r['keys']:,}", size_text(r["bytes"])) for r in rows]
         settings.show.table(("AGENT", "RECORDS", "KEYS", "SIZE"), table)
     else:
-        settings.show.table(("COLLECTION", "KEYS"), [(r["collection"], f"{r['keys']:,}") for r in rows])
+        table = [(*((r["agent"],) if others else ()), r["collection"], f"{r['keys']:,}") for r in rows]
+        settings.show.table((*(("AGENT",) if others else ()), "COLLECTION", "KEYS"), table)

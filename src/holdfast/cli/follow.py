@@ -57,10 +57,10 @@ def follow_command(
 ) -> int:
     """Keep the transcripts of coding agents as they grow, and tell them as sessions that every machine can read.
 
-    TOOL is claude-code, codex, gemini-cli or pi; it is looked for where it keeps its files, or in DIR. Every line is
-    kept as it is, so that `holdfast sessions export` gives back the tool's own files. It may run always, now and then
-    (--once), or twice: nothing is there twice, and nothing is missing. A line that cannot be read is reported, kept,
-    and told no further; with --once the exit code is then 3.
+    TOOL is claude-code, codex, gemini-cli, opencode or pi; it is looked for where it keeps its files, or in DIR. Every
+    line is kept as it is, so that `holdfast sessions export` gives back the tool's own files. It may run always, now
+    and then (--once), or twice: nothing is there twice, and nothing is missing. A line that cannot be read is
+    reported, kept, and told no further; with --once the exit code is then 3.
 
     \b
       holdfast follow claude-code
@@ -72,13 +72,12 @@ def follow_command(
     if listed:
         return _list(settings, tool)
     wanted = _wanted(tool, folder, everything)
-    from holdfast.cli.following.follower import Follower
     from holdfast.node.secrets import redact_secrets
 
     tell = _teller(settings)
     with settings.open_store() as store:
         hook = store._redact or (redact_secrets if redact else None)
-        followers = [Follower(store, each, home, tell, redact=hook) for each, home in wanted]
+        followers = [_follower(each)(store, each, home, tell, redact=hook) for each, home in wanted]
         if once:
             for follower in followers:
                 follower.walk()
@@ -92,6 +91,16 @@ def follow_command(
                 _go_on(followers, interval, ended)
         waiting = _ship(store)
     return _report(settings, [follower.tally for follower in followers], waiting, once=once)
+
+
+def _follower(tool: Tool) -> Any:
+    if tool.stored:
+        from holdfast.cli.following.stored import StoredFollower
+
+        return StoredFollower
+    from holdfast.cli.following.follower import Follower
+
+    return Follower
 
 
 def _wanted(tool: str | None, folder: Path | None, everything: bool) -> list[tuple[Tool, Path]]:
@@ -222,7 +231,15 @@ def _list(settings: Settings, tool: str | None) -> int:
 
 def _document(agent: str, head: Head) -> dict[str, Any]:
     """A followed file as `--list` shows it, with what its file is like now."""
+    from holdfast.cli.transcripts.tools import ROWS
+
     path = Path(head.root) / head.path
+    names = ("tool", "path", "session", "conversation", "title", "lines", "said", "copied", "bad", "first", "last")
+    told = {"agent": agent, **{name: getattr(head, name) for name in names}, "bytes": head.end}
+    if head.kind == ROWS:
+        there = not head.gone and path.parent.exists()
+        state = "gone" if not there else "read" if head.mark else "at work"
+        return {**told, "state": state, "behind": 0, "why": head.why}
     if not path.parent.is_dir():
         path = Path(head.root) / head.path.partition("/")[2]  # a folder that stands for the tool's own
     state, behind = "gone", 0
@@ -233,6 +250,4 @@ def _document(agent: str, head: Head) -> dict[str, Any]:
         state = "read" if status.st_size == head.end else "shorter" if status.st_size < head.end else "behind"
     elif packed.exists():
         state = "packed"
-    names = ("tool", "path", "session", "conversation", "title", "lines", "said", "copied", "bad", "first", "last")
-    told = {name: getattr(head, name) for name in names}
-    return {"agent": agent, **told, "bytes": head.end, "state": state, "behind": behind, "why": head.why}
+    return {**told, "state": state, "behind": behind, "why": head.why}

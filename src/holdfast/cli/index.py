@@ -47,6 +47,21 @@ def place_of(settings: Settings, *, local: bool) -> Iterator[Store | Hub]:
         yield hub
 
 
+def _standing(settings: Settings, local: bool) -> list[tuple[str, IndexStatus]]:
+    """Every index and whose log it is of: the hub's own, or those of the agents here, or of the one that was named."""
+    if settings.hub_url is not None and not local:
+        with place_of(settings, local=False) as hub:
+            return [("", each) for each in hub.indexes()]
+    from holdfast.node.directory import agents_in
+
+    found = []
+    settings.need_store()
+    for agent in [settings.who] if settings.is_named else agents_in(settings.path):
+        with settings.open_store(agent=agent, hub=False) as store:
+            found += [(agent, each) for each in store.indexes()]
+    return found
+
+
 class Function:
     """An embedding function that a command line names.
 
@@ -113,17 +128,20 @@ def index_command() -> None:
 @click.pass_obj
 def status_command(settings: Settings, name: str | None, local: bool) -> int:
     """How the indexes stand: what they hold, what waits, and what failed and why. Exits with 3 if something failed."""
-    with place_of(settings, local=local) as place:
-        found = [each for each in place.indexes() if name in (None, each.name)]
+    standing = [(agent, each) for agent, each in _standing(settings, local) if name in (None, each.name)]
+    found = [each for _, each in standing]
     if name is not None and not found:
         raise _absent(name)
     if settings.as_json:
         import msgspec
 
-        settings.show.document({"indexes": [msgspec.to_builtins(each) for each in found]})
+        told = [({"agent": agent} if agent else {}) | msgspec.to_builtins(each) for agent, each in standing]
+        settings.show.document({"indexes": told})
     else:
+        whose = len({agent for agent, _ in standing}) > 1
         rows = [
             (
+                *((agent,) if whose else ()),
                 each.name,
                 each.model,
                 "complete" if each.complete else "being filled",
@@ -131,9 +149,11 @@ def status_command(settings: Settings, name: str | None, local: bool) -> int:
                 f"{each.pending:,}",
                 f"{each.failed:,}",
             )
-            for each in found
+            for agent, each in standing
         ]
-        settings.show.table(("NAME", "MODEL", "STATE", "VECTORS", "WAITING", "FAILED"), rows)
+        settings.show.table(
+            (*(("AGENT",) if whose else ()), "NAME", "MODEL", "STATE", "VECTORS", "WAITING", "FAILED"), rows
+        )
         for each in found:
             if each.building:
                 settings.show.note(f"{each.name}: another index is built beside it, and takes its place when complete")
@@ -248,21 +268,30 @@ def rebuild_command(settings: Settings, name: str, local: bool) -> None:
             made: Any = hub.asking.rebuild(name)  # type: ignore[union-attr]
     else:
         with settings.open_log(settings.who) as opened:
-            _rebuild_here(opened.corpus, name)
+            there = _rebuild_here(opened.corpus, name)
+        if not there:
+            raise _absent(name, _elsewhere(settings, name, local))
         with place_of(settings, local=True) as store:
             made = next(each for each in store.indexes() if each.name == name)
     _tell(settings, f"{name}: every vector is made anew", made)
 
 
-def _rebuild_here(corpus: SqlCorpus, name: str) -> None:
+def _rebuild_here(corpus: SqlCorpus, name: str) -> bool:
     from holdfast.corpus.search import vectors
     from holdfast.corpus.search.indexes import indexes
 
     found = indexes(corpus, name)
-    if not found:
-        raise _absent(name)
-    vectors.drop(corpus, name)
-    vectors.declare(corpus, name, found[-1].declared)
+    if found:
+        vectors.drop(corpus, name)
+        vectors.declare(corpus, name, found[-1].declared)
+    return bool(found)
+
+
+def _elsewhere(settings: Settings, name: str, local: bool) -> list[str]:
+    """Whose logs here have such an index, where nobody said whose."""
+    if settings.hub_url is not None and not local:
+        return []
+    return [agent for agent, each in _standing(settings, True) if each.name == name]
 
 
 @index_command.command("drop")
@@ -272,8 +301,9 @@ def _rebuild_here(corpus: SqlCorpus, name: str) -> None:
 def drop_command(settings: Settings, name: str, local: bool) -> None:
     """End the index of the collection NAME; searches go by words from then on. Its values stay."""
     with place_of(settings, local=local) as place:
-        if not place.drop_index(name):
-            raise _absent(name)
+        dropped = place.drop_index(name)
+    if not dropped:
+        raise _absent(name, _elsewhere(settings, name, local))
     settings.show.result(f"dropped the index of {name}", {"name": name, "dropped": True})
 
 
@@ -283,5 +313,8 @@ def _tell(settings: Settings, text: str, made: IndexStatus) -> None:
     settings.show.result(text, msgspec.to_builtins(made))
 
 
-def _absent(name: str) -> NotFound:
-    return NotFound(f"{name} has no index of vectors", hint="holdfast index status shows what there is")
+def _absent(name: str, elsewhere: list[str] | None = None) -> NotFound:
+    hint = "holdfast index status shows what there is"
+    if elsewhere:
+        hint = f"--agent {elsewhere[0]}: {', '.join(elsewhere)} {'has' if len(elsewhere) == 1 else 'have'} one here"
+    return NotFound(f"{name} has no index of vectors", hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,10 @@ from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, safe, version_text
 from holdfast.errors import NotFound
 
+if TYPE_CHECKING:
+    from holdfast.log.versions import Version
+    from holdfast.node.store import Store
+
 
 @shell.command("history")
 @click.argument("key")
@@ -20,9 +25,15 @@ from holdfast.errors import NotFound
 @click.pass_obj
 def history_command(settings: Settings, key: str, collection: str, limit: int) -> None:
     """Every version of KEY, newest first, deletions included."""
-    found = settings.read(lambda store, agent: store.history(key, agent=agent, collection=collection, limit=limit))
-    if not found:
-        raise NotFound(f"{settings.who} never had {collection}/{key}", hint="holdfast ls shows what there is")
+
+    def job(store: Store, agent: str | None) -> list[Version]:
+        found = store.history(key, agent=agent, collection=collection, limit=limit)
+        if not found:
+            who = agent or store.agent
+            raise NotFound(f"{who} never had {collection}/{key}", hint="holdfast ls shows what there is")
+        return found
+
+    found = settings.read(job, f"{collection}/{key}")
     if settings.as_json:
         settings.show.document({"key": key, "collection": collection, "versions": [v.to_json() for v in found]})
         return
@@ -46,7 +57,8 @@ def diff_command(settings: Settings, key: str, old: int, new: int | None, collec
         lambda store, agent: (
             version_at(store, agent, key, collection, number=old),
             version_at(store, agent, key, collection, number=new),
-        )
+        ),
+        f"{collection}/{key}",
     )
     before, after = (_lines(version.value) for version in (left, right))
     found = list(difflib.unified_diff(before, after, f"{key} v{left.version}", f"{key} v{right.version}", lineterm=""))

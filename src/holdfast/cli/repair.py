@@ -78,7 +78,11 @@ def repair_command(
         from holdfast.seal import KeyRing
 
         ring = KeyRing.load(key_file)
+    if database and settings.store:
+        raise UsageError("a directory and a database for this hub", hint="give --store or --database")
     if database or _is_hub(settings.path):
+        if not database:
+            settings.tell_outranked("serve.database", "the directory")
         whose = (ring, signer, standby)
         return _hub(settings, only_plan, (file, copies, to_time, yes), given, whose, policy, database)
     if standby:

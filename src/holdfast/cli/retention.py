@@ -174,6 +174,7 @@ def compact_command(settings: Settings, data: Path | None) -> int:
     from holdfast.node.directory import agents_in, folder_of
 
     if data is not None:
+        settings.tell_outranked("serve.database", "--data")
         if not (data / "hub.db").exists():
             raise UsageError(f"there is no hub in {data}", hint="give the directory that serve --data was given")
         files: list[tuple[Path, tuple[str, ...]]] = [(data / "hub.db", ("", "hub"))]

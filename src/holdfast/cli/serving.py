@@ -118,6 +118,9 @@ def serve_command(context: click.Context, /, print_unit: bool, **_: Any) -> None
         return
     settings.more = _flags(context)
     found = settings.configuration
+    for each in found.ignored:
+        if each.path in ("serve.data", "serve.database"):  # or somebody looks for the records where they are not
+            settings.show.warn(str(each))
     if found.get("serve.follow"):
         check_url(found.get("serve.follow"))
     elif found.has("serve.follow_token_file") or found.has("serve.follow_key"):

@@ -38,7 +38,7 @@ def sessions_command() -> None:
 
 
 @sessions_command.command("ls")
-@click.option("--tool", help="only this one's: claude-code, codex, gemini-cli, pi")
+@click.option("--tool", help="only this one's: claude-code, codex, gemini-cli, opencode, pi")
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1), help="the newest so many")
 @click.option("--local", is_flag=True, help="only what is followed on this machine; asks no hub")
 @click.pass_obj
@@ -127,11 +127,13 @@ def export_command(
     """Write the tool's own files of SESSION, byte for byte as the tool wrote them, so that it can go on with them.
 
     With --into all files of the session are put where the tool keeps them, those of its subagents too; else its
-    transcript alone is written. A file that is there already and holds the same, or the same and more, is left alone.
+    transcript alone is written, or of opencode, which has a database, what its own `import` takes. A file that is
+    there already and holds the same, or the same and more, is left alone.
 
     \b
       holdfast sessions export 0b2f7c1e --into ~/.claude --project ~/src/shop && claude --resume 0b2f7c1e-…
       holdfast sessions export 0b2f7c1e --out session.jsonl
+      holdfast sessions export ses_1f2c --out session.json && opencode import session.json
     """
     from holdfast.cli.following.giving import files_of, give, pour, target
 
@@ -154,14 +156,14 @@ def export_command(
             fid, head = next((each for each in files if each[0] == about["file"]), files[0])
             if out is None:
                 sys.stdout.flush()
-                pour(ledger, fid, head, sys.stdout.buffer)
+                pour(ledger, fid, head, sys.stdout.buffer, at)
                 return
             wanted = [(fid, head, out)]
         else:
             place = None if project is None else str(Path(project).expanduser().absolute())
             folder = into.expanduser().absolute()
             wanted = [(fid, head, target(head, folder, place)) for fid, head in files]
-        given = give(ledger, wanted, force=force)
+        given = give(ledger, wanted, force=force, at=at)
     size = sum(each.size for each in given)
     text = f"{count_text(len(given), 'file')}, {size_text(size)}, of {about['tool']}'s session {about['session']}"
     told = [{"path": str(each.path), "size": each.size, "there": each.there, "newer": each.newer} for each in given]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holdfast.cli.show import Show
-from holdfast.errors import NoStore, NotCached, NotFound, UsageError
+from holdfast.errors import HoldfastError, NoStore, NotCached, NotFound, Sealed, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from holdfast.settings.layers import Configuration
 
 CONFIG = "config.json"
+_OTHERS_MAX = 50
+"""So many other agents are asked whether they have what was asked of one."""
 T = TypeVar("T")
 
 
@@ -37,7 +39,10 @@ def configured(path: str, *, unless: str = "", suffix: str = "") -> Callable[[],
 
         context = click.get_current_context()
         settings = context.find_root().obj
-        if not isinstance(settings, Settings) or (unless and context.params.get(unless)):
+        if not isinstance(settings, Settings):
+            return None
+        if unless and context.params.get(unless):
+            settings.tell_outranked(path, f"--{unless}")
             return None
         value = settings.configuration.get(path)
         if value in (None, ""):
@@ -119,6 +124,17 @@ class Settings:
         return self.agent or self.me
 
     @property
+    def is_named(self) -> bool:
+        """Whether somebody said for this command whose log it is about: an option, a variable, or the project."""
+        return self.agent is not None or self.configuration.level("agent.id") in ("environment", "project")
+
+    def others(self) -> list[str]:
+        """The agents with a log here besides the one that the command is about; none where somebody said whose."""
+        from holdfast.node.directory import agents_in
+
+        return [] if self.is_named else [each for each in agents_in(self.path) if each != self.me]
+
+    @property
     def level(self) -> str:
         """What a returned write survives."""
         found: str = self.configuration.get("store.level")
@@ -174,6 +190,17 @@ class Settings:
 
             self._secrets[at] = secret(self.configuration, section, name)
         return self._secrets[at]
+
+    def tell_outranked(self, path: str, flag: str) -> None:
+        """Warns if what is configured is passed over, because an option says otherwise where something lies.
+
+        Args:
+            path: the key that is not heard.
+            flag: the option that is.
+        """
+        found = self.read_configuration()
+        if found.has(path) and found.level(path) != "last":
+            self.show.warn(f"{found.place(path)} says {path}, which is not used: {flag} is heard first")
 
     def need_store(self) -> Path:
         """The store's directory.
@@ -282,6 +309,9 @@ class Settings:
 
         path = self.need_store()
         # The hub's own name is no agent's here, but what the hub decided is read under it, from the hub.
+        if (others := self.others()) and not Directory(path).has_agent(self.me):
+            hint = f"--agent NAME: here are {', '.join(others[:10])}"
+            raise NotFound(f"no agent {self.me} on this machine, and nobody said whose it is", hint=hint)
         here = self.who == self.me or (self.who != CAS_AGENT and Directory(path).has_agent(self.who))
         agent = self.who if here else self.me
         with self.open_store(agent=agent, hub=need_hub or not here) as store:
@@ -290,8 +320,34 @@ class Settings:
                 raise NotFound(f"no agent {self.who} on this machine", hint=hint)
             yield store, None if here else self.who
 
-    def read(self, job: Callable[[Store, str | None], T]) -> T:
-        """What `job` returns on a `reading` store; asks the hub too if part of it turns out not to be here."""
+    def read(self, job: Callable[[Store, str | None], T], what: str = "") -> T:
+        """What `job` returns on a `reading` store; asks the hub too if part of it turns out not to be here.
+
+        Where nobody said whose, and other agents here have such a thing too, they are named.
+
+        Args:
+            job: reads, and raises NotFound where there is nothing.
+            what: it reads, as a person calls it.
+        """
+        try:
+            found = self._read(job)
+        except NotCached:
+            raise
+        except NotFound as error:
+            if having := self._having(job):
+                which = "has" if len(having) == 1 else "have"
+                hint = f"{', '.join(having)} {which} it on this machine: --agent {having[0]}"
+                raise NotFound(error.message, hint=hint) from error
+            if "/v1/" not in error.hint:
+                raise
+            # A hub's hint is for whoever speaks HTTP to it.
+            raise NotFound(error.message, hint=f"holdfast ls --agent {self.who} shows what there is") from error
+        if what and (having := self._having(job)):
+            which = "has one too" if len(having) == 1 else "have one too"
+            self.show.note(f"{what} of {self.me}; on this machine {', '.join(having)} {which} (--agent)")
+        return found
+
+    def _read(self, job: Callable[[Store, str | None], T]) -> T:
         try:
             with self.reading() as (store, agent):
                 return job(store, agent)
@@ -300,8 +356,13 @@ class Settings:
                 raise
             with self.reading(need_hub=True) as (store, agent):
                 return job(store, agent)
-        except NotFound as error:
-            if "/v1/" not in error.hint:
-                raise
-            # A hub's hint is for whoever speaks HTTP to it.
-            raise NotFound(error.message, hint=f"holdfast ls --agent {self.who} shows what there is") from error
+
+    def _having(self, job: Callable[[Store, str | None], Any]) -> list[str]:
+        """Which of the others here a job finds something of."""
+        having = []
+        for name in self.others()[:_OTHERS_MAX]:
+            with contextlib.suppress(HoldfastError), self.open_store(agent=name, hub=False) as store:
+                with contextlib.suppress(NotCached, Sealed):  # it has it, elsewhere or under a key
+                    job(store, None)
+                having.append(name)
+        return having

@@ -102,6 +102,7 @@ def scan_command(settings: Settings, full: bool, data: Path | None, blobs: str) 
       holdfast scan --data /srv/holdfast
     """
     if data is not None:
+        settings.tell_outranked("serve.database", "--data")
         return told(settings, [_hub(data, blobs)])
     from holdfast.node.scanning import progress, turns
 

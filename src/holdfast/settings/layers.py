@@ -126,6 +126,9 @@ class Configuration:
         first, other = groups.setdefault(group, (rank, path))
         if first == rank and other != path:
             self.problems.append(Problem(said.place, path, f"give this or {other}, not both"))
+        elif other != path and self.layers[rank].level != "last":
+            why = f"{self._said[other][1].place} says {other} in its place, and is heard first"
+            self.ignored.append(Ignored(said.place, path, why))
         return other == path
 
     # -- asking -------------------------------------------------------------------------------------------------

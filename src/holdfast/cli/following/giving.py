@@ -11,8 +11,9 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from holdfast.cli.following import rows
 from holdfast.cli.following.ledger import Head, Ledger
-from holdfast.cli.transcripts.tools import LINES, TOOLS, tool_named
+from holdfast.cli.transcripts.tools import BYTES, ROWS, TOOLS, tool_named
 from holdfast.errors import Conflict, IntegrityError, NotFound, UsageError
 
 _PIECE: Final = 1 << 20
@@ -47,7 +48,16 @@ def files_of(ledger: Ledger, group: str, at: Any = None) -> list[tuple[str, Head
         raise NotFound(
             "nothing was kept of this session then" if at else "nothing was kept of it", hint="holdfast sessions ls"
         )
-    return sorted(found, key=lambda each: (each[1].kind != LINES, bool(each[1].parent), each[1].path))
+    return sorted(found, key=lambda each: (each[1].kind == BYTES, bool(each[1].parent), each[1].path))
+
+
+def content_of(ledger: Ledger, fid: str, head: Head, at: Any = None) -> Iterator[bytes]:
+    """What a tool takes back of a file, or of a session that it keeps in a database.
+
+    Raises:
+        IntegrityError: some of it is missing, or is not what was kept.
+    """
+    return rows.export(ledger, fid, head, at) if head.kind == ROWS else ledger.content(fid, head)
 
 
 def target(head: Head, folder: Path, project: str | None) -> Path:
@@ -59,10 +69,15 @@ def target(head: Head, folder: Path, project: str | None) -> Path:
         project: the folder that the agent is to work in from now on; None: the same as before.
 
     Raises:
-        UsageError: the tool's files are not put by project.
+        UsageError: the tool's files are not put by project, or it has none.
         IntegrityError: it would lie elsewhere than where the tool keeps such files.
     """
     tool = tool_named(head.tool)
+    if tool.stored:
+        raise UsageError(
+            f"{tool.name} keeps its sessions in a database, which it alone writes",
+            hint=f"--out FILE, and then `{tool.name} import FILE` (of version 2 `{tool.name} session import FILE`)",
+        )
     path = head.path
     if project is not None:
         if tool.project is None:
@@ -78,7 +93,9 @@ def target(head: Head, folder: Path, project: str | None) -> Path:
     return folder.joinpath(*parts)
 
 
-def give(ledger: Ledger, wanted: Iterable[tuple[str, Head, Path]], *, force: bool = False) -> list[Given]:
+def give(
+    ledger: Ledger, wanted: Iterable[tuple[str, Head, Path]], *, force: bool = False, at: Any = None
+) -> list[Given]:
     """Writes files, each only once all of them are ready.
 
     A file that is there already is left alone if it holds the same, or the same and more; it is replaced if it holds
@@ -88,6 +105,7 @@ def give(ledger: Ledger, wanted: Iterable[tuple[str, Head, Path]], *, force: boo
         ledger: where their bytes are.
         wanted: what goes where.
         force: replace what holds something else, too.
+        at: a time: the heads are of then.
 
     Raises:
         Conflict: there is a file that holds something else; nothing was written.
@@ -102,7 +120,7 @@ def give(ledger: Ledger, wanted: Iterable[tuple[str, Head, Path]], *, force: boo
             undo.callback(_remove, name)
             size = 0
             with open(descriptor, "wb") as file:
-                for data in ledger.content(fid, head):
+                for data in content_of(ledger, fid, head, at):
                     size += file.write(data)
                 file.flush()
                 os.fsync(descriptor)
@@ -117,10 +135,10 @@ def give(ledger: Ledger, wanted: Iterable[tuple[str, Head, Path]], *, force: boo
     return done
 
 
-def pour(ledger: Ledger, fid: str, head: Head, out: BinaryIO) -> int:
+def pour(ledger: Ledger, fid: str, head: Head, out: BinaryIO, at: Any = None) -> int:
     """Writes one file's bytes to a stream; how many."""
     size = 0
-    for data in ledger.content(fid, head):
+    for data in content_of(ledger, fid, head, at):
         out.write(data)
         size += len(data)
     out.flush()

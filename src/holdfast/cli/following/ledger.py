@@ -1,6 +1,7 @@
 """What the log holds of the files that are followed. Nothing else remembers how far a file was read.
 
-Three kinds of keys in the collection `transcripts`, for a file that is known by `fid`:
+Three kinds of keys in the collection `transcripts`, for a file that is known by `fid` (the messages of a session in a
+database have keys of their own, see `holdfast.cli.following.rows`):
 
     head/<fid>                                          how far it was read, and what its content consists of
     raw/<fid>/<generation>/<start>-<size>-<lines>-<digest>   some of its bytes, which never change
@@ -27,6 +28,7 @@ from holdfast.errors import IntegrityError, NotFound
 from holdfast.log import Draft, value
 from holdfast.node.hub import Hub
 from holdfast.node.store import Store
+from holdfast.records import INLINE_BYTES_MAX, blob_reference, payload_hash
 
 TRANSCRIPTS: Final = "transcripts"
 CHUNK_BYTES: Final = 60 << 10
@@ -57,6 +59,9 @@ class Head(msgspec.Struct, omit_defaults=True, kw_only=True):
         why: the last of these, as (line, why).
         first_said: what the first message is known by.
         before: conversations that begin with the same message, and may have told others of it.
+        form: of a session from a database, the version of its form.
+        mark: what its shape was when all of it was kept; empty while something waits.
+        gone: whether its tool has deleted it.
     """
 
     tool: str
@@ -83,6 +88,9 @@ class Head(msgspec.Struct, omit_defaults=True, kw_only=True):
     why: list[tuple[int, str]] = []
     first_said: str = ""
     before: list[str] = []
+    form: int = 0
+    mark: str = ""
+    gone: bool = False
 
     @property
     def generation(self) -> int:
@@ -168,7 +176,7 @@ class Ledger:
         key = f"head/{fid}"
         if at is not None:
             try:
-                return _head(self._place.get(key, agent=self.agent, at=at, collection=TRANSCRIPTS)), 0
+                return _head(self.get(key, at)), 0
             except NotFound:
                 return None
         found = self._place.history(key, agent=self.agent, collection=TRANSCRIPTS, limit=1)
@@ -180,12 +188,38 @@ class Ledger:
         """The files that are known, or (`of/<group>/`) those of a session."""
         after = ""
         while True:
-            keys = self._place.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=_PAGE)
+            keys = self.keys(prefix, after, _PAGE)
             for key in keys:
                 yield key.rpartition("/")[2]
             if len(keys) < _PAGE:
                 return
             after = keys[-1]
+
+    def keys(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Keys that begin so and have a value, in order, behind `after`."""
+        found: list[str] = self._place.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=limit)
+        return found
+
+    def get(self, key: str, at: Any = None) -> Any:
+        """A key's value, now or at a time.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self._place.get(key, agent=self.agent, at=at, collection=TRANSCRIPTS)
+
+    def same(self, key: str, data: bytes) -> tuple[bool, int]:
+        """Whether a key's value is this, and its version (0: it has none); asks for no body, which may not be here."""
+        store = self.store
+        if TRANSCRIPTS in store._sealed:
+            found = store.history(key, collection=TRANSCRIPTS, limit=1)
+            return (bool(found) and found[0].value == data, found[0].version) if found else (False, 0)
+        stored = store._log.newest(TRANSCRIPTS, key)
+        if stored is None:
+            return False, 0
+        long = len(data) > INLINE_BYTES_MAX
+        payload = blob_reference(hashlib.sha256(data).digest(), len(data)) if long else data
+        return payload_hash(stored.salt, payload) == stored.record.payload_hash, stored.record.key_version
 
     def chunks(self, fid: str, head: Head) -> Iterator[Chunk]:
         """What a file's content is made of, in order, without its bytes."""
@@ -194,7 +228,7 @@ class Ledger:
             prefix = f"raw/{fid}/{generation:06}/"
             after = f"{prefix}{begin:015}"
             while after:
-                keys = self._place.keys(prefix, agent=self.agent, collection=TRANSCRIPTS, after=after, limit=_PAGE)
+                keys = self.keys(prefix, after, _PAGE)
                 after = keys[-1] if len(keys) == _PAGE else ""
                 for key in keys:
                     start, size, lines, known = key[len(prefix) :].split("-")
@@ -211,7 +245,7 @@ class Ledger:
         """
         at = 0
         for chunk in self.chunks(fid, head):
-            data = self._place.get(chunk.key, agent=self.agent, collection=TRANSCRIPTS)
+            data = self.get(chunk.key)
             if chunk.start != at or not isinstance(data, bytes) or digest_of(data) != chunk.digest:
                 break
             yield data

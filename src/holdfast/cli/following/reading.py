@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holdfast.cli.following.follower import Followed
 
 WHY_KEPT: Final = 5
-_WHY_CHARS: Final = 200
+WHY_CHARS: Final = 200
 _PIECES: Final = 4
 
 Complain = Callable[[str, str], None]
@@ -264,7 +264,7 @@ class Reading:
 
     def _bad(self, head: Head, line: int, why: str) -> Head:
         self._wrong.append((line, why))
-        why = why[:_WHY_CHARS]
+        why = why[:WHY_CHARS]
         return msgspec.structs.replace(head, bad=head.bad + 1, why=[*head.why, (line, why)][-WHY_KEPT:])
 
     def _write(self, head: Head, drafts: Sequence[Draft], last: Sequence[Draft]) -> None:

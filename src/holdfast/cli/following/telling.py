@@ -16,7 +16,7 @@ import msgspec
 from holdfast.cli.following import spoken
 from holdfast.cli.following.files import Found
 from holdfast.cli.following.ledger import TRANSCRIPTS, Head, Ledger
-from holdfast.cli.transcripts import Bad, Said, lines
+from holdfast.cli.transcripts import Bad, Other, Said, lines
 from holdfast.cli.transcripts.tools import Tool, digest, folder_in, parent_in, session_in, stem
 from holdfast.clock import iso
 from holdfast.collections.sessions import MESSAGE, SESSION, key_of
@@ -63,16 +63,16 @@ class Telling:
             head = self.named(head, data)
         self._making = {}
         for found in self._tool.read(data, stem(self._found.rel)):
-            if isinstance(found, Bad):
-                head = self._bad(head, head.lines + found.line, found.why)
-            elif isinstance(found, Said):
-                number = head.lines + found.line
-                try:
-                    head = self._say(head, found, kept[found.line - 1], number)
-                except (UsageError, RecursionError) as error:
-                    why = error.message if isinstance(error, UsageError) else "nested too deeply"
-                    head = self._bad(head, number, why)
-        return head, [spoken.message_draft(key, *made) for key, made in self._making.items()]
+            head = self._take(head, found, kept[found.line - 1], head.lines + found.line)
+        return head, self._made()
+
+    def each(self, head: Head, kept: Sequence[tuple[int, bytes]]) -> tuple[Head, list[Draft]]:
+        """The same for lines that do not follow on one another, each with its number."""
+        self._making = {}
+        for number, line in kept:
+            for found in self._tool.read(line, stem(self._found.rel)):
+                head = self._take(head, found, line, number)
+        return head, self._made()
 
     def begun(self, head: Head) -> list[Draft]:
         """What is written with the first messages of a session."""
@@ -118,6 +118,20 @@ class Telling:
         )
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _take(self, head: Head, found: Said | Bad | Other, line: bytes, number: int) -> Head:
+        if isinstance(found, Bad):
+            return self._bad(head, number, found.why)
+        if isinstance(found, Other):
+            return head
+        try:
+            return self._say(head, found, line, number)
+        except (UsageError, RecursionError) as error:
+            why = error.message if isinstance(error, UsageError) else "nested too deeply"
+            return self._bad(head, number, why)
+
+    def _made(self) -> list[Draft]:
+        return [spoken.message_draft(key, *made) for key, made in self._making.items()]
 
     def _session(self, head: Head) -> Version | None:
         if not self._looked:

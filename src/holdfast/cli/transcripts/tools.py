@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from holdfast.cli.transcripts import Reader, claude, codex, gemini, pi
+from holdfast.cli.transcripts import Reader, claude, codex, gemini, opencode, pi
 from holdfast.cli.transcripts.said import text_of
 from holdfast.errors import UsageError
 
@@ -20,6 +20,8 @@ LINES: Final = "lines"
 """A transcript: one event a line."""
 BYTES: Final = "bytes"
 """What lies beside a transcript and is needed to resume it: kept, and not read."""
+ROWS: Final = "rows"
+"""A session in a database: a message a row, which changes in its place."""
 PACKED: Final = ".zst"
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
 _BESIDE = ("subagents", "tool-results", "workflows")
@@ -39,6 +41,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
         known_by: what a file is known by, wherever the tool moves it.
         session: the session that a path belongs to; empty if only its lines say so.
         project: a path with its project's folder in place of the one that it has; None: paths name no project.
+        stored: whether its sessions lie in a database; then no path is one of its files.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     known_by: Callable[[str], str] = str
     session: Callable[[str], str]
     project: Callable[[str, str], str] | None = None
+    stored: bool = False
 
 
 def stem(path: str) -> str:
@@ -202,6 +206,17 @@ TOOLS: Final = {
             kind=_pi_kind,
             session=_pi_session,
             project=_pi_project,
+        ),
+        Tool(
+            name="opencode",
+            variable="XDG_DATA_HOME",
+            home=".local/share/opencode",
+            inside="opencode",
+            places=("storage",),
+            read=opencode.read,
+            kind=lambda path: "",
+            session=stem,
+            stored=True,
         ),
     )
 }

@@ -58,7 +58,9 @@ def fill(corpus: SqlCorpus, lot: int = LOT) -> int:
     batch = corpus.feed(mark, lot, corpus.lot_bytes)
     if not batch:
         return 0
-    rows = [(each.pos, text, each.agent, each.record.kind) for each in batch if (text := text_of(each))]
+    rows = [
+        (each.pos, text, each.agent, each.record.kind) for each in batch if (text := text_of(each)) or _is_silent(each)
+    ]
     last = batch[-1].pos
 
     def job(tx: SqlTransaction) -> bool:
@@ -181,6 +183,14 @@ def text_of(stored: Stored) -> str:
                 return said[:TEXT_CHARS_MAX]  # it says itself what it is found by
             parts += _texts(value)
     return " ".join(parts)[:TEXT_CHARS_MAX]
+
+
+def _is_silent(stored: Stored) -> bool:
+    """Whether it is in the index though it says by itself that it is found by nothing: a scan counts what is there."""
+    record = stored.record
+    return bool(record.collection and record.key and stored.body is not None) and not record.flags & (
+        TOMBSTONE | SEALED
+    )
 
 
 def words_of(text: str) -> list[str]:
