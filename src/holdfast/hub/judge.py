@@ -54,6 +54,15 @@ def _denial(principal: Principal, segment: Segment) -> str:
     return ""
 
 
+class Brought(Append, frozen=True, gc=False):
+    """What a followed hub brought, with the ids of the requests that wrote it there, by the links of the records.
+
+    What a node sends is never read as this: it names no request.
+    """
+
+    requests: dict[bytes, str] = {}
+
+
 class HubIngest(Ingest):
     """Ingest that keeps, from its one look at each payload, what the record will be found by and shown with."""
 
@@ -78,7 +87,14 @@ class HubIngest(Ingest):
     def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
         self.tags, self.payloads, self.told = {}, {}, {}
         self._hubs: set[bytes] = set()
-        return super().append(requests)
+        answers = super().append(requests)
+        asked = {link: text for each in requests if isinstance(each, Brought) for link, text in each.requests.items()}
+        for row in self.plan.rows if asked else ():
+            record = row.record
+            # Repeated here, the request is known: it gets its first answer, and nothing is written twice.
+            if record.link in asked and record.stream in self._hubs:
+                self.tags[record.link] = (*self.tags.get(record.link, ()), (TAGS["request"], asked[record.link]))
+        return answers
 
     def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
         inline = not record.flags & BLOB
