@@ -317,7 +317,9 @@ def test_a_standby_gives_back_what_plain_clients_wrote_and_no_backup_has(pair: P
     assert (line["outcome"], line["source"], line["refetched"] > 0) == ("repaired", f"standby {pair.standby.url}", True)
     process = HubProcess(home)
     try:
-        assert change(process.url, "once", "Ada") == pair.first, "it was carried out before the damage, and not once more"
+        assert change(process.url, "once", "Ada") == pair.first, (
+            "it was carried out before the damage, and not once more"
+        )
         plain(process.url, "plain again")
     finally:
         process.kill()

@@ -54,13 +54,13 @@ def _denial(principal: Principal, segment: Segment) -> str:
     return ""
 
 
-class Brought(Append, frozen=True, gc=False):
+class Brought(Append, frozen=True, gc=False, kw_only=True):
     """What a followed hub brought, with the ids of the requests that wrote it there, by the links of the records.
 
     What a node sends is never read as this: it names no request.
     """
 
-    requests: dict[bytes, str] = {}
+    requests: dict[bytes, str]
 
 
 class HubIngest(Ingest):
