@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +53,7 @@ WARM_PART = 10
 AT_ONCE = 16
 OVER_FLOOR_MOST, OVER_DISK_LEAST, OVER_SDK_LEAST = 1.5, 10.0, 2.0
 OURS, FLOOR, PATHS = "holdfast", "floor", "cloudpathlib"
+DURABLE = (stores.SYNCED, stores.OURS, stores.OURS_SQLITE)
 PERCENTILES = ("put p50 µs", "p99", "get p50 µs", "p99")
 Opening = Callable[[Path], Objects]
 
@@ -150,6 +151,43 @@ def local(opening: Opening, size: int, count: int) -> Figures:
             store.close()
 
 
+def in_turn(size: int, count: int) -> dict[str, Figures]:
+    """New objects put by all who survive a power cut, one by each in turn: what the disk does, it does to all."""
+    took: dict[str, list[float]] = {who: [] for who in DURABLE}
+    with scratch() as folder, ExitStack() as stack, quiet():
+        opened = [(who, stack.enter_context(closing(stores.STORES[who](folder)))) for who in DURABLE]
+        for each in range(count):
+            put = partial(_put, body(each, size))
+            for who, store in opened if each % 2 else reversed(opened):
+                seconds = clocked(store, partial(put, store), 1, each)[0]
+                if each >= max(1, count // WARM_PART):
+                    took[who] += seconds
+    return {who: spread("put", each) for who, each in took.items()}
+
+
+def _put(data: bytes, store: Objects, number: int) -> None:
+    store.put(f"{FOLDER}/{number:05d}", data)
+
+
+def durable(effort: Effort, report: Report, sizes: Mapping[str, Size]) -> None:
+    """Durable puts beside two syncs, for which they have a goal."""
+    table = Table("Durable puts, each in turn with the others", ("store", *(f"{name}: ×" for name in sizes), *sizes))
+    found = {}
+    for name, size in sizes.items():
+        turns = found[name] = Turns()
+        for _ in range(effort.rounds):
+            for who, figures in in_turn(size.bytes, effort.count(size.here, 3)).items():
+                turns.given.setdefault(who, []).append(figures)
+        report.figures[f"durable, {name}"] = turns.given
+        for ours in DURABLE[1:]:
+            what = f"durable put of {name} over two syncs, {ours.removeprefix('holdfast ')}"
+            report.goals.append(Goal(what, turns.ratio(ours, "put_p50", stores.SYNCED), OVER_FLOOR_MOST, "×"))
+    for who in DURABLE:
+        ratios = [times(turns.ratio(who, "put_p50", stores.SYNCED)) for turns in found.values()]
+        table.rows.append((who, *ratios, *(f"{us(turns.median(who, 'put_p50'), 0)} µs" for turns in found.values())))
+    report.tables.append(table)
+
+
 def here(effort: Effort, report: Report, sizes: Mapping[str, Size] = SIZES) -> None:
     """Stores on this machine's disk, small objects among the sizes."""
     openings: dict[str, Opening] = stores.STORES | key_values.STORES
@@ -169,8 +207,9 @@ def here(effort: Effort, report: Report, sizes: Mapping[str, Size] = SIZES) -> N
             table.rows.append((who, survives[who], *map(times, ratios), *_percentiles(turns, who)))
         report.tables.append(table)
         found[name] = turns
+    durable(effort, report, sizes)
     report.tables.append(_listed(found[SMALL], effort.count(SIZES[SMALL].here, 3)))
-    report.goals += _goals_here(found)
+    report.goals += _goals_here(found[SMALL])
     report.notes += _limits(found[SMALL])
 
 
@@ -197,13 +236,8 @@ def _limits(turns: Turns) -> Iterator[str]:
         )
 
 
-def _goals_here(found: dict[str, Turns]) -> Iterator[Goal]:
-    for name, turns in found.items():
-        for ours in (stores.OURS, stores.OURS_SQLITE):
-            what = f"durable put of {name} over two syncs, {ours.removeprefix('holdfast ')}"
-            yield Goal(what, turns.ratio(ours, "put_p50", stores.SYNCED), OVER_FLOOR_MOST, "×")
+def _goals_here(turns: Turns) -> Iterator[Goal]:
     # At one durability each: DiskStore survives the process, FileTreeStore syncs its file.
-    turns = found[SMALL]
     for theirs, pairs in (
         (key_values.DISK, (stores.OURS_UNSYNCED, key_values.OURS_UNSYNCED)),
         (key_values.TREE, (stores.OURS_SQLITE, key_values.OURS)),
@@ -329,6 +363,8 @@ def run(effort: Effort) -> Report:
 NOTES = (
     "One caller unless it says threads; new objects, got in another order; every byte that was got is compared. KB and "
     "MB are of 1,024. Ratios are of medians within a round.",
+    "Durable puts are compared put by put, as a disk that is shared, or lets only so much through, changes from "
+    "one turn to the next.",
     "py-key-value holds dictionaries: an object is one text in one, which costs it no base64. Its DiskStore is "
     "diskcache (WAL, synchronous=NORMAL); its FileTreeStore syncs the file but not the directory. Goals compare at the "
     "like durability: DiskStore with durable=False, FileTreeStore with a put that survives a power cut, which takes "

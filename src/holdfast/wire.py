@@ -281,6 +281,8 @@ class Pulled(msgspec.Struct, frozen=True, gc=False):
     signature: bytes = b""
     """The hub's newest signed head of this branch, over `head`; asked for with ``signed=1``: of the last item."""
     head: Mark = Mark(0, b"")
+    requests: list[tuple[int, str]] = []
+    """Asked for with ``signed=1``: the ids of the requests that wrote these records, by their numbers."""
 
 
 class HeadAt(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -90,7 +90,7 @@ def test_objects_are_measured_here_and_a_peer_who_is_not_installed_is_named() ->
     assert {goal.what for goal in report.goals if goal.value is None} == {
         goal.what for goal in report.goals if any(peer in goal.what for peer in absent)
     }
-    assert len(report.tables) == 3
+    assert len(report.tables) == 4
     listed = [row[0] for row in report.tables[-1].rows]
     assert {"holdfast file", "holdfast sqlite", "obstore LocalStore"} <= set(listed)
 

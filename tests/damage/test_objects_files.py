@@ -225,6 +225,8 @@ class Told:
                 about = os.fstat(given[0]).st_ino
             if name == "rename":
                 self.calls.append(("rename of", os.stat(str(given[0])).st_ino))
+                if (directory := named.get("dst_dir_fd")) is not None:
+                    about = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), str(about))
             self.calls.append((name, str(about) if isinstance(about, Path) else about))
             return call(*given, **named)
 

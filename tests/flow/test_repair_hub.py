@@ -73,6 +73,15 @@ def plain(url: str, text: str) -> None:
         assert answer.status in (200, 201, 202)
 
 
+def change(url: str, request: str, name: str) -> Any:
+    """What a hub answers to a client without a log that changes a row, and names its request."""
+    body = {"agent_id": "boss", "table": "people", "data": {"id": "p", "name": name}, "msg_id": request}
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(f"{url}/relay/immediate", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        return json.load(answer)
+
+
 def told(hub: Path) -> dict[str, Any]:
     """Every record's link and text, in the order of branches and numbers, and what a task finds."""
     corpus = SqliteCorpus(hub / "hub.db", hub=True)
@@ -263,9 +272,11 @@ class Pair:
                     store.put(f"k{n}", f"value {n} " * 20)
                 store.put("large", LARGE)
                 assert store.flush(30)
+            self.first = change(hub.url, "once", "Ada")
+            change(hub.url, "then", "Ada L.")
             for n in range(30):
                 plain(hub.url, f"plain {n} " * 20)
-            until(lambda: len(plain_texts(root / "standby")) == 30, "the standby has it")
+            until(lambda: links(root / "standby") == links(root / "sound"), "the standby has it")
         finally:
             hub.kill()
         self.standby.kill()
@@ -306,6 +317,9 @@ def test_a_standby_gives_back_what_plain_clients_wrote_and_no_backup_has(pair: P
     assert (line["outcome"], line["source"], line["refetched"] > 0) == ("repaired", f"standby {pair.standby.url}", True)
     process = HubProcess(home)
     try:
+        assert change(process.url, "once", "Ada") == pair.first, (
+            "it was carried out before the damage, and not once more"
+        )
         plain(process.url, "plain again")
     finally:
         process.kill()

@@ -24,6 +24,10 @@ from tests.hub.lines import Line
 from tests.hub.pens import Pen
 
 Start = Callable[..., HubProcess]
+UPLOAD = (
+    b'--B\r\nContent-Disposition: form-data; name="msg_id"\r\n\r\nu-1\r\n'
+    b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\nabc\r\n--B--\r\n'
+)
 
 
 @pytest.fixture
@@ -227,6 +231,37 @@ def test_a_message_sent_again_to_the_standby_is_the_same_message(start: Start) -
     assert line.ask("POST", "/sync/message", message | {"sender": "other"})[0] == 409
     assert line.ask("POST", "/v1/decide", {"agent": "a", "collection": "c", "key": "k", "value": 1})[0] == 200
     line.close()
+
+
+def requests(hub: HubProcess) -> list[Any]:
+    """What a hub answers to requests that have ids."""
+    row = {"agent_id": "boss", "table": "people"}
+    ada, bob = {"id": "ada", "name": "Ada"}, {"id": "bob", "name": "Bob"}
+    claim = {"agent": "ada", "collection": "claims", "key": "task", "value": 1, "expect": 0, "id": "d-1"}
+    return [
+        ask(hub, "POST", "/relay/immediate", row | {"data": ada, "msg_id": "q-1"}),
+        ask(hub, "POST", "/relay/immediate", row | {"data": bob, "msg_id": "q-2", "operation": "insert"}),
+        ask(hub, "POST", "/v1/decide", claim)["etag"],
+        ask(hub, "POST", "/sync/files", UPLOAD, Content_Type="multipart/form-data; boundary=B")["file_id"],
+    ]
+
+
+def test_a_request_repeated_at_a_standby_gets_its_first_answer(start: Start, database: str) -> None:
+    primary = start("primary")
+    answers = requests(primary)
+    row = {"agent_id": "boss", "table": "people"}
+    ask(primary, "POST", "/relay/immediate", row | {"data": {"id": "ada", "name": "Ada L."}})
+    ask(primary, "POST", "/relay/immediate", row | {"data": {"id": "bob"}, "operation": "delete"})
+    standby = start("standby", follow=primary.url, database=database)
+    third = start("third", follow=standby.url)
+    until_alike(primary, standby)
+    until_alike(standby, third)
+    primary.kill()
+    for hub in (standby, third):
+        held = feed(hub)
+        assert requests(hub) == answers
+        assert feed(hub) == held, "what came after them stands, and nothing was written twice"
+    verified(third)
 
 
 def test_decisions_go_on_where_the_primary_left_them(start: Start) -> None:

@@ -6,10 +6,12 @@ be judged by whoever receives it as if the node had sent it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from holdfast.corpus.chains import Chains
+from holdfast.corpus.sql import TAGS
+from holdfast.corpus.transaction import PLACES_MAX
 from holdfast.errors import NotFound
 from holdfast.protocol import branches as tree
 from holdfast.protocol.ports import StreamFacts
@@ -22,6 +24,8 @@ WINDOW: Final = 20_000
 """Positions that one question for what has changed looks at."""
 STEPS_MAX: Final = 16
 _CHANGED: Final = "SELECT DISTINCT branch FROM rec WHERE pos>? AND pos<=?"
+# The number stands in it because an index over these tags alone (hub_0009_requests.sql) is not used for a parameter.
+_ASKED: Final = f"SELECT pos, v FROM tag WHERE k={TAGS['request']} AND pos IN ({{}})"
 
 
 def listed(chains: Chains, after: int, limit: int = STREAMS_MAX) -> tuple[list[StreamHeads], int | None]:
@@ -96,20 +100,42 @@ def stretch(
         if tip[1] and span.first <= tip[0] <= span.last:
             signed.setdefault(tip[0], tip[1])
     items: list[Item] = []
+    written: dict[int, int] = {}
     end, count, size = Mark(after, prev), 0, 0
     for stored in chains.along(spans):
         record = stored.record
         items.append(stored.item())
         size += len(stored.body or b"")
+        if record.author:  # a hub wrote it for somebody
+            written[stored.pos] = record.seq
         if record.seq in signed:
             end, count = Mark(record.seq, record.link), len(items)
             if record.kind == ROTATE:
                 break
         if count and (len(items) >= limit or size >= bytes_max):
             break
-    more = end.seq < label.head.seq
-    signature = signed.get(end.seq, b"")
-    return Pulled(stream, inc, after + 1, prev, items[:count], more, facts.public_key, signature=signature, head=end)
+    return Pulled(
+        stream,
+        inc,
+        after + 1,
+        prev,
+        items[:count],
+        end.seq < label.head.seq,
+        facts.public_key,
+        signature=signed.get(end.seq, b""),
+        head=end,
+        requests=_requests(chains, {pos: seq for pos, seq in written.items() if seq <= end.seq}),
+    )
+
+
+def _requests(chains: Chains, written: Mapping[int, int]) -> list[tuple[int, str]]:
+    """The ids of the requests that wrote these records (position: number), of those that had one."""
+    found, places = [], list(written)
+    for first in range(0, len(places), PLACES_MAX):
+        lot = places[first : first + PLACES_MAX]
+        rows = chains.execute(_ASKED.format(",".join("?" * len(lot))), lot).fetchall()
+        found += [(written[pos], text) for pos, text in rows]
+    return sorted(found)
 
 
 def last(chains: Chains) -> int:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from msgspec.structs import replace
 
 from holdfast import wire
+from holdfast.corpus.tags import TAG_BYTES_MAX
 from holdfast.errors import Conflict, HoldfastError, HubFull, HubUnavailable, NodeFull, NotFound
 from holdfast.hub.judge import Brought
 from holdfast.protocol import follow
 from holdfast.protocol.follow import Lack
 from holdfast.protocol.lanes import blob_of, envelope
-from holdfast.records import ROTATE, decode_header
+from holdfast.records import ROTATE, decode_header, next_link
 from holdfast.transport.blobs import download
 from holdfast.transport.client import HubClient
 from holdfast.wire import Item, Mark, Pulled, Segment, StreamHeads
@@ -192,7 +193,8 @@ class Copy:
         segment = Segment(
             lack.stream, lack.name, lack.agent, lack.public_key, piece.first, piece.prev, items, piece.signature
         )
-        answer = await self._core.writer.append(Brought(self._core.home.gen, 0, [segment]))
+        message = Brought(self._core.home.gen, 0, [segment], requests=_requests(piece))
+        answer = await self._core.writer.append(message)
         verdict = answer.verdicts[0]
         if verdict.state == "ack":
             self.records += len(items)
@@ -264,3 +266,14 @@ class Copy:
 
 def _kind(item: Item) -> str:
     return decode_header(item.header, bytes(32)).kind
+
+
+def _requests(piece: Pulled) -> dict[bytes, str]:
+    """The ids of requests that came with a stretch, by the links of the records that they wrote."""
+    asked = {seq: text for seq, text in piece.requests if 0 < len(text.encode()) <= TAG_BYTES_MAX and "\0" not in text}
+    found, link = {}, piece.prev
+    for seq, item in enumerate(piece.items if asked else (), piece.first):
+        link = next_link(link, item.header)
+        if seq in asked:
+            found[link] = asked[seq]
+    return found

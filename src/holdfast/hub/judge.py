@@ -23,10 +23,6 @@ KEPT_BYTES_MAX: Final = 2 << 10
 """Payloads up to here are kept from their check until they are shown: 4 MB in the largest commit."""
 
 
-class Brought(Append, frozen=True, gc=False):
-    """What this hub has fetched itself from one that it follows: who may have written it, that one has looked at."""
-
-
 def check_decides(principal: Principal, collection: str) -> None:
     """Returns only if the hub writes this collection in its own stream for whoever asks.
 
@@ -70,6 +66,16 @@ def _denial(principal: Principal, segment: Segment) -> str:
     return ""
 
 
+class Brought(Append, frozen=True, gc=False, kw_only=True):
+    """What this hub has fetched from one that it follows, with the ids of the requests that wrote it there, by the
+    links of the records.
+
+    Who may have written it, that one has looked at. What a node sends is never read as this: it names no request.
+    """
+
+    requests: dict[bytes, str]
+
+
 class HubIngest(Ingest):
     """Ingest that keeps, from its one look at each payload, what the record will be found by and shown with."""
 
@@ -105,7 +111,14 @@ class HubIngest(Ingest):
     def append(self, requests: Sequence[Append]) -> list[AppendAnswer]:
         self.tags, self.payloads, self.told = {}, {}, {}
         self._hubs: set[bytes] = set()
-        return super().append(requests)
+        answers = super().append(requests)
+        asked = {link: text for each in requests if isinstance(each, Brought) for link, text in each.requests.items()}
+        for row in self.plan.rows if asked else ():
+            record = row.record
+            # Repeated here, the request is known: it gets its first answer, and nothing is written twice.
+            if record.link in asked and record.stream in self._hubs:
+                self.tags[record.link] = (*self.tags.get(record.link, ()), (TAGS["request"], asked[record.link]))
+        return answers
 
     def reject(self, record: Record, payload: bytes) -> tuple[str, str] | None:
         inline = not record.flags & BLOB

@@ -8,6 +8,7 @@ have made is the name of no object. `PlainNames` adds no suffix: the key is the 
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from typing import Final
@@ -24,6 +25,7 @@ MORE: Final = "%+"
 """Ends the name of a directory in which the rest of a long segment lies."""
 ASIDE: Final = "%"
 """Ends the name of a plain file whose own name a directory needed. The encoding makes neither."""
+_WAYS_MAX: Final = 1_000
 _PART_BYTES: Final = 240  # a name has 255 bytes; a suffix and a mark must find room
 
 _SIMPLE: Final = re.compile(r"[a-z0-9_-]+", re.IGNORECASE)
@@ -66,6 +68,7 @@ _TYPES: Final = {
 }
 
 
+@functools.lru_cache(maxsize=100)
 def kind_of(content_type: str) -> str:
     """The suffix of files of this type."""
     plain = content_type.partition(";")[0].strip().lower()
@@ -94,10 +97,18 @@ class TypedNames:
     def __init__(self, folding: bool = False) -> None:
         self.folding = folding
         self._simple = _SIMPLE_FOLDED if folding else _SIMPLE
+        self._ways: dict[str, list[str]] = {}
 
     def directories(self, key: str) -> list[str]:
         """The directories on the way to the file of a key, the names in order."""
-        return [part for segment in key.split("/")[:-1] for part in self._parts(self.directory(segment))]
+        above = key[: key.rfind("/") + 1]
+        way = self._ways.get(above)
+        if way is None:
+            way = [part for segment in above.split("/")[:-1] for part in self._parts(self.directory(segment))]
+            if len(self._ways) >= _WAYS_MAX:
+                self._ways.clear()
+            self._ways[above] = way
+        return way
 
     def place(self, key: str) -> tuple[list[str], str]:
         """The directories in which the file of a key lies, and the name that it has without a suffix."""

@@ -30,7 +30,7 @@ from holdfast.objects.files.sidecars import (
     unpacked_or_rotten,
 )
 from holdfast.objects.files.tree import Entry, Where, entries, where_of
-from holdfast.objects.files.workroom import Partial, Workroom, failure, told
+from holdfast.objects.files.workroom import Partial, Told, Workroom, failure
 from holdfast.objects.keys import check_key, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
@@ -87,7 +87,7 @@ class FileStore(ObjectStore):
             raise StorageRefused(f"no way to name files: {names!r:.80}", hint="typed or plain")
         self.root = Path(os.path.abspath(root))
         self._attributes = attributes
-        with told(self.root):
+        with Told(self.root):
             self._room = Workroom(self.root)
             folded = self._room.folds() if folding is None else folding
         self._names = (TypedNames if names == "typed" else PlainNames)(folded)
@@ -112,14 +112,15 @@ class FileStore(ObjectStore):
         kept = check_put(self, content_type, metadata, expect)
         if expect is not None:
             self._expected(key, expect)  # before anything is written; what counts is the look under the lock
-        with contextlib.ExitStack() as stack:
-            with told(self.root, key):
-                if not self._swept:
-                    self._swept = True
-                    self._room.sweep()
-                partial = stack.enter_context(self._room.partial())
-                fd = partial.fd
-            size, digest = self._fill(fd, key, pieces_of(data))
+        told = Told(self.root, key)
+        with told:
+            if not self._swept:
+                self._swept = True
+                self._room.sweep()
+            partial = self._room.partial()
+        with partial:
+            fd = partial.fd
+            size, digest = self._fill(fd, pieces_of(data), told)
             about = About(
                 etag=new_etag(),
                 size=size,
@@ -128,7 +129,7 @@ class FileStore(ObjectStore):
                 type=content_type,
                 metadata=kept,
             )
-            with told(self.root, key):
+            with told:
                 raw = packed(about)
                 aside = None if self._attributes and attach(fd, raw) else raw
                 os.fsync(fd)
@@ -139,7 +140,7 @@ class FileStore(ObjectStore):
         self._open()
         check_key(key)
         check_range(start, stop)
-        with told(self.root, key):
+        with Told(self.root, key):
             fd, about = self._reader(key)
             end = about.size if stop is None else min(stop, about.size)
             proof = about.sha256 if start == 0 and end == about.size else ""
@@ -148,17 +149,17 @@ class FileStore(ObjectStore):
                 pieces.check(about)
                 if end - start > PIECE_BYTES:
                     return Content(about.info(key), pieces)
-                content = Content(about.info(key), [*pieces])
+                piece = next(pieces, b"")
             except BaseException:
                 pieces.close()
                 raise
             pieces.close()
-            return content
+            return Content(about.info(key), [piece] if piece else ())
 
     def head(self, key: str) -> ObjectInfo:
         self._open()
         check_key(key)
-        with told(self.root, key):
+        with Told(self.root, key):
             about = self._about(key)
         if about is None:
             raise not_found(self, key)
@@ -176,7 +177,7 @@ class FileStore(ObjectStore):
         self._open()
         check_key(key)
         check_expect(self, expect, SWAP_DELETE)
-        with told(self.root, key):
+        with Told(self.root, key):
             where = self._where(key)
             if not where.found()[0]:
                 self._room.look()
@@ -195,19 +196,23 @@ class FileStore(ObjectStore):
 
     def _look(self) -> None:
         self._room.look()
-        with told(self.root), os.scandir(self.root):
+        with Told(self.root), os.scandir(self.root):
             pass
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def _fill(self, fd: int, key: str, pieces: Iterable[bytes]) -> tuple[int, str]:
+    def _fill(self, fd: int, pieces: Iterable[bytes], told: Told) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
         for piece in pieces:  # the source's own errors stay its own
-            with told(self.root, key), beside(digest.update, piece):
+            if len(piece) < LARGE_BYTES:
+                with told:
+                    size = write_at(fd, piece, size)
+                digest.update(piece)
+                continue
+            with told, beside(digest.update, piece):
                 size = write_at(fd, piece, size)
-                if len(piece) >= LARGE_BYTES:
-                    os.fdatasync(fd)  # while the digest is made; the description that needs it is synced after this
+                os.fdatasync(fd)  # while the digest is made; the description that needs it is synced after this
         return size, digest.hexdigest()
 
     def _settle(
@@ -217,27 +222,48 @@ class FileStore(ObjectStore):
         where = self._where(key)
         for _ in range(_TURNS):
             self._room.directory(where.names, self._in_the_way)
-            with self._room.lock(self._names.shared(key)):
-                self._expected(key, expect)
-                file = self._target(where, about.type)
-                relative = where.relative(file)
-                try:
-                    if sidecar is not None:
-                        self._announce(f"{where.directory}/{file}", relative, sidecar)
-                    partial.become(f"{where.directory}/{file}")
-                except (FileNotFoundError, NotADirectoryError):
-                    self._room.look()
-                    self._room.forget(where.directory)
-                    continue  # it was empty when another key of it was deleted, and went with that
-                except IsADirectoryError:
-                    continue  # made meanwhile; there is another name for us then
-                if sidecar is not None:
-                    self._sidecars.put(relative, dict([sidecar]), durable=False)
-                elif self._sidecars.used():
-                    self._sidecars.drop(relative)
-            self._room.settle(where.directory)
-            return
+            try:
+                directory = os.open(where.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except (FileNotFoundError, NotADirectoryError):
+                self._lost(where)
+                continue
+            try:
+                with self._room.lock(self._names.shared(key)):
+                    if expect is not None:
+                        self._expected(key, expect)
+                    named = self._name(where, directory, partial, about.type, sidecar)
+                if named:
+                    self._room.settle(where.directory, directory)
+                    return
+            finally:
+                os.close(directory)
         raise StorageError(f"no place for {key!r:.200} in {self.name}: something is in the way of {where.directory}")
+
+    def _name(
+        self, where: Where, directory: int, partial: Partial, content_type: str, sidecar: tuple[int, bytes] | None
+    ) -> bool:
+        """Gives a finished file its name in an open directory; False: that is to be tried anew."""
+        file = self._target(where, directory, content_type)
+        relative = where.relative(file)
+        try:
+            if sidecar is not None:
+                self._announce(f"{where.directory}/{file}", relative, sidecar)
+            partial.become(file, directory)
+        except (FileNotFoundError, NotADirectoryError):
+            self._lost(where)
+            return False
+        except IsADirectoryError:
+            return False  # made meanwhile; there is another name for us then
+        if sidecar is not None:
+            self._sidecars.put(relative, dict([sidecar]), durable=False)
+        elif self._sidecars.used():
+            self._sidecars.drop(relative)
+        return True
+
+    def _lost(self, where: Where) -> None:
+        """A directory was empty when another key of it was deleted, and went with that."""
+        self._room.look()
+        self._room.forget(where.directory)
 
     def _announce(self, path: str, relative: str, sidecar: tuple[int, bytes]) -> None:
         """Says what the new file is before it is there, and again what the old one is."""
@@ -252,14 +278,16 @@ class FileStore(ObjectStore):
                 held[inode] = old
         self._sidecars.put(relative, held)
 
-    def _target(self, where: Where, content_type: str) -> str:
+    def _target(self, where: Where, directory: int, content_type: str) -> str:
         """The name of the file that the object has, or gets."""
-        files, taken = where.found()
+        files, taken = where.found(directory)
         if files:
             return files[0]
         # A directory in its place was dropped there, or is that of other keys where names have no suffix.
-        names = (self._names.name(where.stem, content_type), *where.candidates)
-        return next((name for name in names if name not in taken), names[0])
+        first = self._names.name(where.stem, content_type)
+        if first not in taken:
+            return first
+        return next((name for name in where.candidates if name not in taken), first)
 
     def _in_the_way(self, path: str) -> None:
         """Gives another name to a file whose name a directory needs: it has no suffix, or its key is its path."""
@@ -293,12 +321,12 @@ class FileStore(ObjectStore):
             os.rename(path, f"{where.directory}/{other}")
             if held:
                 self._sidecars.drop(relative)
-        self._room.settle(where.directory)
+        self._room.settle_path(where.directory)
 
     def _expected(self, key: str, expect: Expect) -> None:
         if expect is None:
             return
-        with told(self.root, key):
+        with Told(self.root, key):
             about = self._about(key)
         if (about.etag if about else 0) != expect or about is ROTTEN:
             raise conflict(self, key, expect, about.etag if about else None)
@@ -415,7 +443,7 @@ class FileStore(ObjectStore):
                 open_.append(self._entries(entry.key, entry.path, prefix, after))
 
     def _entries(self, base: str, path: str, prefix: str, after: str) -> Iterator[Entry]:
-        with told(self.root, base):
+        with Told(self.root, base):
             return entries(self._names, base, path, prefix, after)
 
 

@@ -20,13 +20,17 @@ class Where(NamedTuple):
     stem: str
     candidates: list[str]
 
-    def found(self) -> tuple[list[str], list[str]]:
-        """The candidates that are there, best first, and those whose place something else has."""
+    def found(self, directory: int | None = None) -> tuple[list[str], list[str]]:
+        """The candidates that are there, best first, and those whose place something else has.
+
+        Args:
+            directory: open, if it is: names in it are found sooner than by their paths.
+        """
         files: list[str] = []
         taken: list[str] = []
         for name in self.candidates:
             try:
-                mode = os.lstat(f"{self.directory}/{name}").st_mode
+                mode = os.lstat(name if directory else f"{self.directory}/{name}", dir_fd=directory).st_mode
             except (FileNotFoundError, NotADirectoryError):
                 continue
             (files if stat.S_ISREG(mode) else taken).append(name)

@@ -15,7 +15,7 @@ import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from holdfast.disk import sync_directory
 from holdfast.errors import StorageDenied, StorageError, StorageFull, StorageRefused, StorageUnavailable
@@ -25,27 +25,46 @@ OWN: Final = ".holdfast"
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 _TURNS: Final = 1000
-_LOCKS: Final = 256
+_LOCKS: Final = 16
+"""Few, because the first to need one makes its file, which takes half as long as a put."""
 _KNOWN_MAX: Final = 10_000
 
 
+# The contexts of a put are classes: Python makes and leaves one in a third of the time that it takes for a generator.
+
+
 class Partial:
-    """A file that is not finished; made by `Workroom.partial`."""
+    """A file that is not finished; made by `Workroom.partial`. A context: if it was not renamed, it is removed then."""
 
     def __init__(self, fd: int, path: str) -> None:
         self.fd = fd
         self.path = path
         """Empty once it has a name of its own."""
 
-    def become(self, path: str) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self.path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path)
+        finally:
+            os.close(self.fd)
+
+    def become(self, name: str, directory: int | None = None) -> None:
         """Takes this name, in place of whoever has it.
+
+        Args:
+            name: in the directory, or a path.
+            directory: open.
 
         Raises:
             FileNotFoundError: there is no directory for it.
             NotADirectoryError: nor is there here.
             IsADirectoryError: a directory has the name.
         """
-        os.rename(self.path, path)
+        os.rename(self.path, name, dst_dir_fd=directory)
         self.path = ""
 
 
@@ -60,7 +79,10 @@ class Workroom:
         self.root = root
         self.own = root / OWN
         self._partial = self.own / "partial"
+        self._partial_text = str(self._partial)
         self._locks = self.own / "locks"
+        self._locks_text = str(self._locks)
+        self._root_text = str(root)
         self._known: dict[str, int] = {}
         self._denied: OSError | None = None
         try:
@@ -81,9 +103,8 @@ class Workroom:
         if not (self.own if self._seen else self.root).is_dir():
             raise gone(self.root)
 
-    @contextlib.contextmanager
-    def partial(self) -> Iterator[Partial]:
-        """A new file, ours alone until the block ends; removed then, if it was not renamed.
+    def partial(self) -> Partial:
+        """A new file, ours alone until its block ends.
 
         Raises:
             PermissionError: there may be none in this directory.
@@ -91,7 +112,7 @@ class Workroom:
         """
         if self._denied is not None:
             raise self._denied
-        path = f"{self._partial}/{os.getpid():x}-{os.urandom(8).hex()}"
+        path = f"{self._partial_text}/{os.getpid():x}-{os.urandom(8).hex()}"
         while True:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -99,16 +120,8 @@ class Workroom:
                 raise gone(self.root) from None
             fcntl.flock(fd, fcntl.LOCK_EX)
             if os.fstat(fd).st_nlink:
-                break
+                return Partial(fd, path)
             os.close(fd)  # somebody swept it before it was locked
-        partial = Partial(fd, path)
-        try:
-            yield partial
-        finally:
-            if partial.path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
-            os.close(fd)
 
     def publish(self, path: Path, data: bytes, durable: bool) -> None:
         """Writes a small file of our own, whole; when it returns, it survives a power cut if that was asked for."""
@@ -124,24 +137,11 @@ class Workroom:
         if durable:
             sync_directory(path.parent)
 
-    @contextlib.contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str) -> _Lock:
         """Ours alone until the block ends: all that goes by this name, in every thread and process."""
         if self._denied is not None:
             raise self._denied
-        path = f"{self._locks}/{zlib.crc32(name.encode()) % _LOCKS:02x}"
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            raise gone(self.root) from None
-        try:
-            # A lock per open file, not per process: threads keep each other out too.
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            # By name, for a child forked meanwhile has the same open file and does not close it.
-            fcntl.flock(fd, fcntl.LOCK_UN)
-            os.close(fd)
+        return _Lock(f"{self._locks_text}/{zlib.crc32(name.encode()) % _LOCKS:02x}", self.root)
 
     def sweep(self) -> int:
         """Removes unfinished files of processes that are no more; returns how many."""
@@ -207,7 +207,7 @@ class Workroom:
             names: below the root, in order.
             in_the_way: told of a file that has the name of a directory; returns when it has another.
         """
-        path = "/".join((str(self.root), *names))
+        path = "/".join((self._root_text, *names))
         if path in self._known:
             return path
         for _ in range(_TURNS):
@@ -219,7 +219,7 @@ class Workroom:
         raise StorageError(f"{path} cannot be made: what is above it comes and goes")
 
     def _make(self, names: list[str], in_the_way: Callable[[str], None]) -> str:
-        path = str(self.root)
+        path = self._root_text
         for name in names:
             parent, path = path, f"{path}/{name}"
             if path in self._known:
@@ -249,28 +249,31 @@ class Workroom:
         for known in [known for known in [*self._known] if known == path or known.startswith(f"{path}/")]:
             self._known.pop(known, None)
 
-    def settle(self, path: str) -> None:
-        """Makes the names in a directory of the tree survive a power cut."""
+    def settle(self, path: str, directory: int) -> None:
+        """Makes the names in a directory of the tree, which is open, survive a power cut."""
+        os.fsync(directory)
+        if path != self._root_text and self._known.get(path) != os.fstat(directory).st_ino:
+            # Removed and made again by others since we knew it: its own name may not be safe yet.
+            self.forget(path)
+            while path != self._root_text:
+                path = os.path.dirname(path)
+                with contextlib.suppress(FileNotFoundError):
+                    sync_directory(Path(path))
+
+    def settle_path(self, path: str) -> None:
+        """The same of a directory that is not open."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             return  # our file was removed, and the directory after it: there is no name left to keep
         try:
-            os.fsync(fd)
-            same = path == str(self.root) or self._known.get(path) == os.fstat(fd).st_ino
+            self.settle(path, fd)
         finally:
             os.close(fd)
-        if not same:
-            # Removed and made again by others since we knew it: its own name may not be safe yet.
-            self.forget(path)
-            while path != str(self.root):
-                path = os.path.dirname(path)
-                with contextlib.suppress(FileNotFoundError):
-                    sync_directory(Path(path))
 
     def prune(self, path: str) -> None:
         """Removes a directory of the tree if it is empty, and those above it; makes what was removed stay so."""
-        while path != str(self.root):
+        while path != self._root_text:
             try:
                 os.rmdir(path)
             except FileNotFoundError:
@@ -283,6 +286,33 @@ class Workroom:
             path = os.path.dirname(path)
         with contextlib.suppress(FileNotFoundError):
             sync_directory(Path(path))
+
+
+class _Lock:
+    """What `Workroom.lock` gives."""
+
+    def __init__(self, path: str, root: Path) -> None:
+        self._path, self._root = path, root
+        self._fd = -1
+
+    def __enter__(self) -> None:
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise gone(self._root) from None
+        try:
+            # A lock per open file, not per process: threads keep each other out too.
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            # By name, for a child forked meanwhile has the same open file and does not close it.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            os.close(self._fd)
 
 
 def make_all(path: Path) -> None:
@@ -301,15 +331,23 @@ def gone(root: Path) -> StorageUnavailable:
     return StorageUnavailable(f"the directory {root} of this store is not there any more", hint="is its disk mounted?")
 
 
-@contextlib.contextmanager
-def told(where: Path, what: str = "") -> Iterator[None]:
-    """Says in our words what the system says in its own."""
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        raise failure(where, what, error) from error
+class Told:
+    """Says in our words what the system says in its own; a context that may be entered again.
+
+    Args:
+        where: the store's directory.
+        what: the object's key.
+    """
+
+    def __init__(self, where: Path, what: str = "") -> None:
+        self._where, self._what = where, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise failure(self._where, self._what, error) from error
 
 
 def failure(where: Path, what: str, error: OSError) -> StorageError:
