@@ -13,7 +13,7 @@ from holdfast import codec, query
 from holdfast.corpus.port import fits
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.search import vectors
-from holdfast.corpus.search.nearest import CACHE
+from holdfast.corpus.search.nearest import near
 from holdfast.corpus.search.partly import STEPS, Terms, partly
 from holdfast.corpus.search.question import Answer, Ask, Question, Scored, checked
 from holdfast.corpus.search.ranking import covered, fuse, text_score
@@ -210,7 +210,7 @@ class _Answering:
         seen: set[int] = set()
         most = max(64, 3 * limit)
         while True:
-            nearest = self._nearest(index, vector, most)
+            nearest = near(self._corpus, index, vector, most)
             lot: dict[int, float] = {}
             for pos, score in nearest:
                 if pos not in seen:
@@ -223,12 +223,6 @@ class _Answering:
                 self._partial = True
                 return found
             most = min(LOOKED_AT, most * 4)
-
-    def _nearest(self, index: Index, vector: bytes, most: int) -> list[tuple[int, float]]:
-        ask = self._corpus.nearest
-        if ask is not None:
-            return ask(index.id, vector, most)
-        return CACHE.near(self._corpus, index, vector, most)
 
     def _judged(self, index: Index, lot: dict[int, float]) -> Iterator[Scored]:
         """Those of a lot that may be shown, the nearest first."""
