@@ -20,7 +20,7 @@ from tests.flow.hubs import HubProcess
 from tests.hub.lines import Line
 from tests.hub.pens import Pen
 from tests.hub.roles import BLOB, DIGEST, ROLES, House, furnish
-from tests.services import shared_postgres
+from tests.services import shared_pgvector, shared_postgres
 
 
 class Room:
@@ -94,14 +94,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "home" in metafunc.fixturenames and not marked:
         module, name = metafunc.module.__name__.rpartition(".")[2], metafunc.function.__name__
         both = module in ON_BOTH or name in ON_BOTH_TOO
-        metafunc.parametrize("home", ["directory", "database"] if both else ["directory"], indirect=True)
+        homes = ["directory", *(["database"] if both else []), *(["pgvector"] if module == "test_search" else [])]
+        metafunc.parametrize("home", homes, indirect=True)
 
 
 @pytest.fixture
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
-    """Where a hub lies: a directory whose disk is never too full, or a database."""
+    """Where a hub lies: a directory whose disk is never too full, or a database, which may find near vectors itself."""
     if request.param == "database":
         return HubDatabase(shared_postgres().corpus(), settle="acked")
+    if request.param == "pgvector":
+        return HubDatabase(shared_pgvector().corpus(), settle="acked")
     reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
     return HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
 

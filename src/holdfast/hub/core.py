@@ -155,6 +155,8 @@ class Core:
             self.backups.start()
         if self.embedding is not None:
             self.embedding.start()
+        if self.nearing is not None:
+            self.nearing.start()
         self.notifying.start()
         self.figures.start()
 

@@ -20,7 +20,7 @@ AFTER_S: Final = 5.0
 
 
 class Nearing:
-    """A thread of its own, as a graph of many vectors is minutes' work; there is none before there are vectors.
+    """A thread of its own, as a graph of many vectors is minutes' work.
 
     Args:
         near: what finds them in the database.
@@ -30,25 +30,25 @@ class Nearing:
         self._near = near
         self._stopping = threading.Event()
         self._woken = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="holdfast-near", daemon=True)
         self.trouble = ""
         """Why it cannot work, if so; searches compare vectors in memory, or without a graph."""
 
+    def start(self) -> None:
+        """Begins."""
+        self._thread.start()
+
     def wake(self) -> None:
-        """There may be vectors that it has not seen; always called by the same thread."""
+        """There may be vectors that it has not seen."""
         self._woken.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="holdfast-near", daemon=True)
-            self._thread.start()
 
     def stop(self) -> None:
         """Ends, also in the middle of a graph: that is begun anew by whoever comes next."""
         self._stopping.set()
         self._woken.set()
-        thread = self._thread
-        while thread is not None and thread.is_alive():
+        while self._thread.is_alive():
             self._near.cancel()
-            thread.join(0.2)
+            self._thread.join(0.2)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

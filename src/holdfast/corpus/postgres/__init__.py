@@ -71,6 +71,11 @@ class PostgresCorpus(SqlCorpus):
         test = f"{index}>={name_id} AND {index}<={name_id}"
         return test, (name, low, name, high)
 
+    def close(self) -> None:
+        """Commits what is queued and closes; a second close is fine."""
+        self.near.leave()
+        super().close()
+
     def scour(self, *, index: bool) -> bool:
         """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
         with self.engine.reader() as connection:

@@ -174,6 +174,7 @@ class Near:
         if self._types:
             logger.warning("pgvector answers no more, vectors are compared in memory: %s", error)
         self._types, self._not_before = "", time.monotonic() + ASK_EVERY_S
+        self._engine.drop_readers()  # they have prepared statements about types that will not come back
 
     # -- keeping ------------------------------------------------------------------------------------------------
 

@@ -218,11 +218,13 @@ class _Answering:
             seen |= lot.keys()
             found += self._judged(index, lot)
             if len(found) >= limit or len(nearest) < most:
-                return found[:limit]
+                break
             if most >= LOOKED_AT:
                 self._partial = True
-                return found
+                break
             most = min(LOOKED_AT, most * 4)
+        # What a database finds deeper down may be nearer than what it found before.
+        return sorted(found, key=lambda each: -each.score)[:limit]
 
     def _judged(self, index: Index, lot: dict[int, float]) -> Iterator[Scored]:
         """Those of a lot that may be shown, the nearest first."""
