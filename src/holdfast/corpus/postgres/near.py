@@ -268,7 +268,9 @@ class Near:
             # It refers to vec: writers of that wait for us if we wait for one of them, but not for long.
             hand.execute("SET LOCAL lock_timeout = '2s'")
             if not row[2]:
-                hand.execute(f"CREATE TABLE near(id bigint PRIMARY KEY REFERENCES vec(id) ON DELETE CASCADE, e {column})")
+                hand.execute(
+                    f"CREATE TABLE near(id bigint PRIMARY KEY REFERENCES vec(id) ON DELETE CASCADE, e {column})"
+                )
             elif not row[3]:  # the extension went, with its column, and came back
                 hand.execute("TRUNCATE near")
                 hand.execute("ALTER TABLE near DROP COLUMN IF EXISTS e")
