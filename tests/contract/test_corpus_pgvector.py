@@ -1,4 +1,4 @@
-"""Vectors that the database finds itself: the laws of search hold as with numpy, and what it keeps follows the vectors."""
+"""Vectors that the database finds itself: the laws of search hold as with numpy, and its copies follow the vectors."""
 
 from __future__ import annotations
 

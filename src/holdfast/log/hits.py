@@ -60,7 +60,7 @@ class IndexStatus(msgspec.Struct, frozen=True, kw_only=True):
         building: the identity of an index that takes this one's place when it is complete.
         filler: who has it in hand, at a hub.
         warning: what should be known besides.
-        engine: what compares its vectors with a question: numpy, python where that is missing, or pgvector in a database.
+        engine: what compares its vectors with a question: numpy; python where that is missing; pgvector in a database.
     """
 
     name: str

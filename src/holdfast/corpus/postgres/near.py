@@ -1,7 +1,7 @@
 """The vectors nearest to another as the database itself finds them, where it has pgvector.
 
-The table `near` holds the vectors of `vec` once more, in halves and in pgvector's type, with a graph (HNSW) over those of
-each index that has many. It is no second truth:
+The table `near` holds the vectors of `vec` once more, in halves and in pgvector's type, with a graph (HNSW) over those
+of each index that has many. It is no second truth:
 
 1. `vec` is the source. A row of `near` refers to its row there and goes with it in the same transaction, whoever
    deletes that, also a process that has never heard of `near`.
