@@ -45,9 +45,6 @@ class Database:
 class TestBasic(Database, laws.Basic): ...
 
 
-class TestScopes(Database, laws.Scopes): ...
-
-
 class TestTransactions(Database, many.Transactions): ...
 
 
