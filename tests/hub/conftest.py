@@ -86,6 +86,13 @@ ON_BOTH_TOO = {
     "test_answers_end_at_their_limits_and_say_so",
     "test_a_worker_that_died_is_replaced_unseen",
 }
+# Where the database may find near vectors itself.
+ON_PGVECTOR = {
+    "test_an_index_is_declared_filled_and_searched",
+    "test_two_fillers_share_the_work_and_neither_harms_the_other",
+    "test_what_the_function_fails_on_is_told_and_holds_nothing_up",
+    "test_an_index_of_a_collection_with_a_slash_in_its_name",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -94,7 +101,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "home" in metafunc.fixturenames and not marked:
         module, name = metafunc.module.__name__.rpartition(".")[2], metafunc.function.__name__
         both = module in ON_BOTH or name in ON_BOTH_TOO
-        homes = ["directory", *(["database"] if both else []), *(["pgvector"] if module == "test_search" else [])]
+        homes = ["directory", *(["database"] if both else []), *(["pgvector"] if name in ON_PGVECTOR else [])]
         metafunc.parametrize("home", homes, indirect=True)
 
 
