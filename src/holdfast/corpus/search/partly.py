@@ -105,10 +105,10 @@ class Terms:
         for number, places in zip(alone, apart, strict=True):
             self._note(found, [number], places, NEWEST, seen)
         self._note(found, [], all_of_them, NEWEST, seen)
-        together = self._together([number for number in alone if number in self._last])
-        for some, places in zip(
-            together, self._newest([self._with(some) for some in together], below, NEWEST), strict=True
-        ):
+        for some in self._together([number for number in alone if number in self._last]):
+            (places,) = self._newest([self._with(some)], below, NEWEST)
+            if not places:
+                break  # nor does anything hold these and more
             for pos in places:
                 if pos not in seen:
                     found.setdefault(pos, set(range(len(self.required)))).update(some)
@@ -123,7 +123,7 @@ class Terms:
         return found
 
     def _together(self, more: Sequence[int]) -> list[list[int]]:
-        """Of terms that many records hold, the rarest first: which are looked for together."""
+        """Of terms that many records hold, the rarest first: which are looked for together, few before many."""
         out = []
         left: float = STEPS
         for size in range(len(more), 1, -1):
@@ -132,7 +132,7 @@ class Terms:
             if steps <= left and size < len(self.terms):
                 left -= steps
                 out.append(some)
-        return out
+        return out[::-1]
 
     def _alone(self) -> list[int]:
         """The terms that are looked for by themselves, the rarest first."""
