@@ -408,4 +408,7 @@ def test_a_user_who_may_not_have_it_and_a_server_too_old_for_it_do_without(
         corpus.near.ask_again()
         tend(log)
         assert engine_of(corpus, index) == "pgvector", "somebody else has made it for him"
+        found = corpus.near.near(index, directions(1, 2)[0], 10)
+        assert found is not None
+        assert dict(found) == pytest.approx(dict(CACHE.near(corpus, index, directions(1, 2)[0], 10)))
         corpus.close()
