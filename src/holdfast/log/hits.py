@@ -135,7 +135,7 @@ def statuses(corpus: SqlCorpus, now_ms: int, collection: str | None = None) -> l
                 next_try=clock.iso(ahead.next_ms) if ahead.tries else None,
                 building=building.identity if building is not None else None,
                 filler=index.holder if index.held_ms > now_ms else "",
-                warning=many if index.held > vectors.MANY and engine != "pgvector" else "",
+                warning=many if index.held > vectors.MANY and not (engine == "pgvector" and index.complete) else "",
                 engine=engine,
             )
         )

@@ -40,7 +40,7 @@ TAIL_MAX: Final = 2_000
 GRAPH_FROM: Final = 5_000
 """From so many vectors on an index gets a graph; fewer are compared exactly by the database as fast."""
 LOT: Final = 200
-"""Rows copied at once: growing the graph by one takes a millisecond, and who erases one of them waits for the lot."""
+"""Rows copied at once: growing the graph by one takes 2 ms, and who erases one of them waits for the lot."""
 EF: Final = 200
 EF_MAX: Final = 1_000
 """How wide a graph looks, at least and at most (pgvector's own limit)."""
