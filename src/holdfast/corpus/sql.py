@@ -236,8 +236,8 @@ class SqlCorpus:
     """
     places: Callable[..., list[int]]
     """The positions of the same, without the records."""
-    nearest: Callable[[int, bytes, int], list[tuple[int, float]]] | None = None
-    """The positions of an index's vectors nearest to a packed one, and the cosines, where the engine can tell."""
+    near: Any = None
+    """What finds the vectors nearest to another in the database itself, where it can (`postgres.near.Near`)."""
 
     def find_tag(self, tag: str, value: str) -> Stored | None:
         """The first record that carries a tag with this value."""

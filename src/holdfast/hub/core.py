@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from holdfast.hub.backups import Backups
     from holdfast.hub.embedding import Embedding
     from holdfast.hub.follow import Follower
+    from holdfast.hub.nearing import Nearing
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,11 @@ class Core:
             from holdfast.hub.embedding import Embedding
 
             self.embedding = Embedding(home, self.options.embed, self.options.embed_model)
+        self.nearing: Nearing | None = None
+        if home.corpus.near is not None:
+            from holdfast.hub.nearing import Nearing
+
+            self.nearing = Nearing(home.corpus.near)
         self.gate = Gate(self.options, Tokens(home.open_tokens(), home.wall), home.wall, self.read)
         self.audit = Audit(self.gate.tokens.acts(), home.wall, self.read)
         self._told = LogFollower(home.corpus, self.audit.store)
@@ -152,6 +158,8 @@ class Core:
             self.backups.start()
         if self.embedding is not None:
             self.embedding.start()
+        if self.nearing is not None:
+            self.nearing.start()
         self.notifying.start()
         self.figures.start()
 
@@ -190,6 +198,8 @@ class Core:
         self.writer.committed.set()
         await self.gate.stop()
         await asyncio.to_thread(self._trailer.join)
+        if self.nearing is not None:
+            await asyncio.to_thread(self.nearing.stop)
         await asyncio.to_thread(self.writer.stop)
         if self.order is not None:
             await asyncio.to_thread(self.order.stop)
@@ -363,6 +373,8 @@ class Core:
     def _sweep(self) -> int:
         if self.corpus.one("SELECT 1 FROM vec LIMIT 1") is None:
             return 0  # most hubs have no vectors, and need nothing that knows of them
+        if self.nearing is not None:
+            self.nearing.wake()
         from holdfast.corpus.search.vectors import sweep
 
         return sweep(self.corpus)

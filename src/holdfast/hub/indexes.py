@@ -31,4 +31,6 @@ def problems(core: Core) -> list[str]:
     out += [f"an index of vectors holds {each.warning}" for each in found if each.warning]
     if core.embedding is not None and core.embedding.trouble:
         out.append(f"the indexes of vectors cannot be filled: {core.embedding.trouble}")
+    if core.nearing is not None and core.nearing.trouble:
+        out.append(f"the database cannot be kept able to find near vectors: {core.nearing.trouble}")
     return out

@@ -33,8 +33,8 @@ from holdfast.integrity.scan import Scan, verify_corpus
 KEPT: Final = ("cache", "field", "notice", "figure")
 """Tables beside the records that no backup holds and that no record says anything of: they stay as they are."""
 REPLACED: Final = tuple(table for table in moving.TABLES if table.name not in KEPT)
-DERIVED: Final = ("fts", "item", "entry", "mail", "delivery")
-"""What is filled anew from the records."""
+DERIVED: Final = ("fts", "item", "entry", "mail", "delivery", "vec", "vmiss")
+"""What is filled anew from the records; `near` goes with `vec`."""
 _NAMES: Final = ", ".join(table.name for table in REPLACED)
 
 
@@ -164,7 +164,7 @@ class DatabaseBench(Bench):
     def _replace(self, tx: Any, source: SqliteCorpus) -> None:
         # What is declared of a collection is kept by the number of its name, which may be another one now.
         fields = tx.execute("SELECT f.id, n.s FROM field f JOIN name n ON n.id=f.coll")
-        tx.execute(f"TRUNCATE {_NAMES}, {', '.join(DERIVED)}")
+        tx.execute(f"TRUNCATE {_NAMES}, {', '.join(DERIVED)} CASCADE")
         self.corpus.engine.on_rollback()  # drops what is remembered of names and numbers
         tx.pos = 0
         for table in REPLACED:

@@ -60,6 +60,7 @@ class IndexStatus(msgspec.Struct, frozen=True, kw_only=True):
         building: the identity of an index that takes this one's place when it is complete.
         filler: who has it in hand, at a hub.
         warning: what should be known besides.
+        engine: what compares its vectors with a question: numpy; python where that is missing; pgvector in a database.
     """
 
     name: str
@@ -77,6 +78,7 @@ class IndexStatus(msgspec.Struct, frozen=True, kw_only=True):
     building: str | None = None
     filler: str = ""
     warning: str = ""
+    engine: str = ""
 
 
 def hit_of(version: Version, score: float, parts: dict[str, Any] | None) -> Hit:
@@ -107,7 +109,7 @@ def statuses(corpus: SqlCorpus, now_ms: int, collection: str | None = None) -> l
     """
     if corpus.one("SELECT 1 FROM vindex LIMIT 1") is None:
         return []  # most have none, and need nothing that knows of them
-    from holdfast.corpus.search import vectors
+    from holdfast.corpus.search import nearest, vectors
 
     found = []
     for name, group in groupby(vectors.indexes(corpus, collection), lambda index: index.collection):
@@ -115,6 +117,7 @@ def statuses(corpus: SqlCorpus, now_ms: int, collection: str | None = None) -> l
         building = beside[-1] if beside else None
         ahead = building or index
         missed, error = vectors.failed(corpus, ahead)
+        engine = nearest.engine_of(corpus, index)
         many = f"{index.held:,} vectors: each search compares all of them, and from {vectors.MANY:,} on that is slow"
         found.append(
             IndexStatus(
@@ -132,7 +135,8 @@ def statuses(corpus: SqlCorpus, now_ms: int, collection: str | None = None) -> l
                 next_try=clock.iso(ahead.next_ms) if ahead.tries else None,
                 building=building.identity if building is not None else None,
                 filler=index.holder if index.held_ms > now_ms else "",
-                warning=many if index.held > vectors.MANY else "",
+                warning=many if index.held > vectors.MANY and not (engine == "pgvector" and index.complete) else "",
+                engine=engine,
             )
         )
     return found

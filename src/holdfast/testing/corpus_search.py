@@ -117,6 +117,8 @@ def asked(log: Log, q: str, *fillers: Filler, **how: Any) -> Answer:
         how["filter"] = read_condition(how["filter"])
     while search.fill(log.corpus):
         pass
+    while log.corpus.near is not None and log.corpus.near.tend():
+        pass
     read: Callable[..., Any] = lambda stored: load(stored, log.blobs)  # noqa: E731
     return answer(log.corpus, Question(q=q, **how), now_ms=now, ask=ask, load=read)
 

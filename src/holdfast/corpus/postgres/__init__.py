@@ -13,6 +13,7 @@ import msgspec
 from holdfast import codec
 from holdfast.corpus.postgres.door import Database
 from holdfast.corpus.postgres.engine import PostgresEngine
+from holdfast.corpus.postgres.near import Near
 from holdfast.corpus.postgres.transaction import PostgresTransaction, whose
 from holdfast.corpus.postgres.words import Course, Look
 from holdfast.corpus.rows import COLUMNS, Stored
@@ -38,6 +39,7 @@ class PostgresCorpus(SqlCorpus):
 
     engine: PostgresEngine
     tx: PostgresTransaction
+    near: Near
     index_is_exact = False
     tag_bytes_max = TAG_BYTES_MAX
 
@@ -48,6 +50,7 @@ class PostgresCorpus(SqlCorpus):
         self.engine.on_rollback = self._undone
         self.tx = self.engine.hands = PostgresTransaction(self)
         self.engine.on_change = self.tx.forget
+        self.near = Near(self)
 
     def last(self) -> int:
         """The newest pos, 0 when empty."""
@@ -68,9 +71,16 @@ class PostgresCorpus(SqlCorpus):
         test = f"{index}>={name_id} AND {index}<={name_id}"
         return test, (name, low, name, high)
 
+    def close(self) -> None:
+        """Commits what is queued and closes; a second close is fine."""
+        self.near.leave()
+        super().close()
+
     def scour(self, *, index: bool) -> bool:
         """Has PostgreSQL let go of rows as they were; its own log, and free space within pages, are its business."""
         with self.engine.reader() as connection:
+            if not self.near.scour(connection):
+                return False
             for table in ("rec", "tag", "entry", "blob", "chunk", "vec", "vmiss", *(("fts",) if index else ())):
                 connection.execute(f"VACUUM {table}")
         return True

@@ -7,7 +7,7 @@
     chunks       what of a value is embedded, and how a long text is cut (pure)
     vectors      indexes of vectors: their tables, what waits for them, what failed
     numbers      vectors as bytes, and how near they are (numpy's door)
-    nearest      vectors kept in memory, and those nearest to another
+    nearest      the vectors nearest to another: as a database finds them, or in memory
     filling      the background work of an index: texts to a function, vectors into the tables
     answering    a question, answered
 

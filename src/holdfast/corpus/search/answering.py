@@ -13,7 +13,7 @@ from holdfast import codec, query
 from holdfast.corpus.port import fits
 from holdfast.corpus.rows import Stored
 from holdfast.corpus.search import vectors
-from holdfast.corpus.search.nearest import CACHE
+from holdfast.corpus.search.nearest import near
 from holdfast.corpus.search.partly import STEPS, Terms, partly
 from holdfast.corpus.search.question import Answer, Ask, Question, Scored, checked
 from holdfast.corpus.search.ranking import covered, fuse, text_score
@@ -213,7 +213,7 @@ class _Answering:
         seen: set[int] = set()
         most = max(64, 3 * limit)
         while True:
-            nearest = self._nearest(index, vector, most)
+            nearest = near(self._corpus, index, vector, most)
             lot: dict[int, float] = {}
             for pos, score in nearest:
                 if pos not in seen:
@@ -221,17 +221,13 @@ class _Answering:
             seen |= lot.keys()
             found += self._judged(index, lot)
             if len(found) >= limit or len(nearest) < most:
-                return found[:limit]
+                break
             if most >= LOOKED_AT:
                 self._partial = True
-                return found
+                break
             most = min(LOOKED_AT, most * 4)
-
-    def _nearest(self, index: Index, vector: bytes, most: int) -> list[tuple[int, float]]:
-        ask = self._corpus.nearest
-        if ask is not None:
-            return ask(index.id, vector, most)
-        return CACHE.near(self._corpus, index, vector, most)
+        # What a database finds deeper down may be nearer than what it found before.
+        return sorted(found, key=lambda each: -each.score)[:limit]
 
     def _judged(self, index: Index, lot: dict[int, float]) -> Iterator[Scored]:
         """Those of a lot that may be shown, the nearest first."""

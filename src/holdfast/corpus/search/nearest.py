@@ -1,8 +1,8 @@
-"""Vectors kept in memory, and those nearest to another: exactly, over all of an index.
+"""Those vectors of an index that are nearest to another: from a database that finds them itself, or from memory.
 
-What was loaded once is added to and not loaded again: rows have rising ids, so what came is behind the last. Only when
-vectors were taken out with their bodies (`Index.drops`) it begins anew. What was merely replaced stays in until it is
-a quarter: whoever asks looks at each hit, whether it still stands.
+In memory they are all compared, exactly. What was loaded once is added to and not loaded again: rows have rising ids,
+so what came is behind the last. Only when vectors were taken out with their bodies (`Index.drops`) it begins anew. What
+was merely replaced stays in until it is a quarter: whoever asks looks at each hit, whether it still stands.
 """
 
 from __future__ import annotations
@@ -116,3 +116,21 @@ class Cache:
 
 CACHE: Final = Cache(CACHE_BYTES)
 """What this process keeps."""
+
+
+def near(corpus: SqlCorpus, index: Index, query: bytes, most: int) -> list[tuple[int, float]]:
+    """The positions of the nearest vectors of an index and their cosines, the nearest first; pieces of one record all
+    count. The database finds them where it can, else they are compared in memory.
+
+    Raises:
+        MissingExtra: there are too many to be compared without numpy.
+    """
+    found: list[tuple[int, float]] | None = corpus.near and corpus.near.near(index, query, most)
+    return CACHE.near(corpus, index, query, most) if found is None else found
+
+
+def engine_of(corpus: SqlCorpus, index: Index) -> str:
+    """What compares the vectors of an index: pgvector, numpy, or python where both are missing."""
+    if corpus.near is not None and corpus.near.answers(index):
+        return "pgvector"
+    return "numpy" if numbers.has_numpy() else "python"

@@ -12,6 +12,7 @@ import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any, Final
 
 from holdfast.errors import UsageError
@@ -29,6 +30,11 @@ def engine() -> Any:
     except ImportError:
         return None
     return numpy
+
+
+def has_numpy() -> bool:
+    """Whether numpy is installed; loads nothing."""
+    return find_spec("numpy") is not None
 
 
 def pack(vector: Sequence[float]) -> bytes:
