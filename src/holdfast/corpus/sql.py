@@ -236,6 +236,10 @@ class SqlCorpus:
     """
     places: Callable[..., list[int]]
     """The positions of the same, without the records."""
+    places_of_each: Callable[..., list[list[int]]]
+    """What `places` gives, for several searches."""
+    sort_words: Callable[[], None]
+    """Sorts in what the index of words has only noted."""
     near: Any = None
     """What finds the vectors nearest to another in the database itself, where it can (`postgres.near.Near`)."""
 
@@ -274,15 +278,6 @@ class SqlCorpus:
         # Row by row, so that a page ends where its bytes do and not where its rows would.
         for row in self.engine.read(sql, args):
             yield self.stored(row)
-
-    def places_of_each(
-        self, some: Sequence[Sequence[tuple[list[str], bool]]], below: int, limit: int, agents: Sequence[str] = ()
-    ) -> list[list[int]]:
-        """What `places` gives for each of several searches."""
-        return [self.places(terms, below, limit, agents) for terms in some]
-
-    def sort_words(self) -> None:
-        """Sorts in what the index of words has only noted, where an engine leaves that."""
 
     def moment(self) -> AbstractContextManager[Callable[..., Any]]:
         """What runs statements that all see the same moment; each gives a cursor."""

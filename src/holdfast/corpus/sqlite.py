@@ -67,6 +67,15 @@ class SqliteCorpus(SqlCorpus):
         """The positions of the same, without the records."""
         return [row[0] for row in self.query(_PLACES, (_asked(terms, agents), below, limit))]
 
+    def places_of_each(
+        self, some: Sequence[Sequence[tuple[list[str], bool]]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[list[int]]:
+        """The same for each of several searches."""
+        return [self.places(terms, below, limit, agents) for terms in some]
+
+    def sort_words(self) -> None:
+        """Nothing: this index notes nothing that it does not sort in."""
+
     def scour(self, *, index: bool) -> bool:
         """Lets go of what is still kept of rows as they were, with `index` of their words; False while one is read."""
         if index:

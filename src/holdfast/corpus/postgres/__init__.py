@@ -114,7 +114,7 @@ class PostgresCorpus(SqlCorpus):
     ) -> list[list[int]]:
         """The same for several searches, side by side: they wait for the database as often as one does."""
         if any(prefix for terms in some for _, prefix in terms):
-            return super().places_of_each(some, below, limit, agents)
+            return [self.places(terms, below, limit, agents) for terms in some]
         return self.engine.side_by_side([self._look(terms, below, limit, agents) for terms in some])
 
     def _look(self, terms: Sequence[tuple[list[str], bool]], below: int, limit: int, agents: Sequence[str]) -> Course:
