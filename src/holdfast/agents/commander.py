@@ -197,8 +197,9 @@ class CommanderStorage(JournalStorage):
             yield
         finally:
             renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await asyncio.wait((renewing,))  # not itself: its being cancelled must not hide that we are, too
+            if not renewing.cancelled():
+                renewing.result()
 
     async def complete_task(self, task: Mapping[str, Any] | str, result: Any = None) -> dict[str, Any]:
         """Says that a task is done, and keeps its result.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import Progress, count_text
+from holdfast.disk import sync_directory
 from holdfast.errors import NotCached, NotFound
 
 if TYPE_CHECKING:
@@ -85,11 +87,14 @@ def _written(out: Path | None) -> Iterator[BinaryIO]:
         sys.stdout.flush()
         yield sys.stdout.buffer
         return
-    partial = out.with_name(f".{out.name}.partial")
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")  # another export into this file has its own
     try:
         with partial.open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(out)
+        sync_directory(out.absolute().parent)
     finally:
         partial.unlink(missing_ok=True)
 

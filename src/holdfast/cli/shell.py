@@ -129,6 +129,9 @@ def carry_out(command: click.Command, words: list[str], name: str) -> int:
     except Exception as error:
         if settings.verbose:
             raise
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says of ~nobody
+            settings.show.error(UsageError("whose home a ~ means is not known", hint="write the path out, or set HOME"))
+            return UsageError.exit_code
         what = f"{type(error).__name__}: {error}"
         settings.show.error(HoldfastError(f"a fault of our own: {what}", hint="-v shows where; please report it"))
         return 1

@@ -347,8 +347,8 @@ class Collection(Generic[T]):
             )
         if ttl_s is None:
             return None
-        if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not ttl_s > 0:
-            raise UsageError(f"ttl_s={ttl_s!r:.80}", hint="seconds, above 0")
+        if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s <= clock.LASTS_S_MAX:
+            raise UsageError(f"ttl_s={ttl_s!r:.80}", hint=f"seconds, above 0, at most {clock.LASTS_S_MAX:,}")
         return self._backing.now_ms() + round(ttl_s * 1000)
 
     def _write(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:
