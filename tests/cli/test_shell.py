@@ -225,7 +225,7 @@ def test_what_others_wrote_cannot_steer_the_terminal(hf: Run) -> None:
     assert b"\033" not in shown
     assert "\tand a line, with a\u00a0space".encode() in shown
     assert hf("get", "k").text == text + "\n"
-    assert b"\033" not in on_a_terminal(["get", "\033[2J"])
+    assert b"\033" not in on_a_terminal(["get", "\033[2J"], NO_COLOR="1")
 
 
 def test_a_pipe_gets_no_colours(hf: Run) -> None:
