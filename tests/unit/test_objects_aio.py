@@ -1,4 +1,4 @@
-"""Asyncio over any store: what is cancelled is cancelled, and what a thread reads from is not closed under its hands."""
+"""Asyncio over any store: what is cancelled is cancelled, and nothing is closed under a thread that reads from it."""
 
 from __future__ import annotations
 

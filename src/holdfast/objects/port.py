@@ -335,7 +335,12 @@ def check_range(start: int, stop: int | None) -> None:
     Raises:
         StorageRefused: it is none.
     """
-    if not isinstance(start, int) or not isinstance(stop, int | None) or start < 0 or (stop is not None and stop < start):
+    if (
+        not isinstance(start, int)
+        or not isinstance(stop, int | None)
+        or start < 0
+        or (stop is not None and stop < start)
+    ):
         raise StorageRefused(f"not a range of bytes: {start} to {stop}", hint="0 <= start <= stop")
 
 
