@@ -75,6 +75,8 @@ class CommanderStorage(JournalStorage):
 
     def change(self, table: str, data: Mapping[str, Any], operation: str) -> str:
         """`write_data`, waited for in this thread: what is decided about is not written over, but done by its call."""
+        if not isinstance(data, Mapping):
+            raise UsageError(f"a row is a dict, got {data!r:.80}", hint="its fields by name")
         if table in KINDS:
             return super().change(table, data, operation)
         id = str(data.get("id") or data.get("agent_id") or "")

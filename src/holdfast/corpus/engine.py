@@ -36,6 +36,7 @@ from holdfast.corpus.trouble import Patience as _Patience
 from holdfast.corpus.trouble import as_ours as _as_ours
 from holdfast.corpus.trouble import ours
 from holdfast.corpus.trouble import pragma as _pragma
+from holdfast.corpus.trouble import unsayable
 from holdfast.disk import sync_directory
 from holdfast.errors import IntegrityError, NodeFull, StoreClosed, UsageError
 from holdfast.sqlite import checksums, doctor
@@ -367,6 +368,8 @@ class Engine:
             return connection.execute(sql, args).fetchone()
         except apsw.Error as error:
             raise ours(error, self.path) from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise unsayable(error) from error
         finally:
             self._readers.append(connection)
 

@@ -257,6 +257,8 @@ class Collection(Generic[T]):
         """
         wanted = order_of(order)
         self._shape.fields.check(map(field_of, wanted), "the order")
+        if not isinstance(after, str):
+            raise UsageError(f"no cursor: {after!r:.80}", hint="`page.cursor` of the page before")
         asked = Asked(
             condition=self._meant(condition, equals), order=wanted, after=after, limit=check_limit(limit), agent=agent
         )

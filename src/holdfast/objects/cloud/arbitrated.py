@@ -24,7 +24,7 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageRefused, StorageUnavailable
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.layers.layer import Through
 from holdfast.objects.port import (
     ABSENT,
@@ -151,6 +151,7 @@ class Arbitrated(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         return itertools.islice(self._listed(prefix, after), limit)
 
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
