@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +243,36 @@ def test_sessions_are_sessions_after_an_export(hf: Run, home: Path, monkeypatch:
     with Store(home / "second", "me") as store:
         kinds = [store.history(key, collection="sessions")[0].kind for key in store.keys(collection="sessions")]
     assert kinds == ["message", "session"]
+
+
+def test_a_pipe_that_is_written_to_stays_a_pipe(hf: Run, home: Path) -> None:
+    hf("put", "k", "1")
+    pipe = home / "pipe"
+    os.mkfifo(pipe)
+    for words in (("export", "--out", str(pipe)), ("metrics", "--output", str(pipe))):
+        found: list[bytes] = []
+        reader = threading.Thread(target=lambda into=found: into.append(pipe.read_bytes()), daemon=True)
+        reader.start()
+        assert hf(*words).code == 0
+        reader.join(10)
+        assert found
+        assert found[0]
+        assert pipe.is_fifo(), "and /dev/null would have become a file, for every program of the machine"
+
+
+def test_a_path_that_is_empty_or_no_text_is_a_mistake_of_the_line(hf: Run, home: Path) -> None:
+    (home / "chat.json").write_bytes(json.dumps(CHAT).encode())
+    for words in (("import", ""), ("import", "--dry-run", "chat.json", "")):
+        result = hf(*words)
+        assert result.code == 2, result
+        assert "fault of our own" not in result.err
+    for words in (
+        ("metrics", "--output="),
+        ("export", "--out="),
+        ("metrics", "--output=\udcff/x"),
+        ("doctor", "--store=\udcff"),
+    ):
+        result = hf(*words)
+        assert result.code in (1, 2), result
+        assert "fault of our own" not in result.err
+    assert b"chat" not in hf("sessions", "list").out

@@ -270,7 +270,7 @@ def test_what_no_record_can_hold_is_not_looked_for(open_store: Open) -> None:
         lambda: store.search("k", collection=broken),
         lambda: store.get(1 << 70),  # type: ignore[arg-type]
     ):
-        with pytest.raises(UsageError, match="surrogate|64 bits"):
+        with pytest.raises(UsageError, match=r"surrogate|64 bits"):
             call()
     assert (store.get("k"), store.outbox_depth) == (1, 0)
 

@@ -34,9 +34,8 @@ from holdfast.corpus.scripts import scripts
 from holdfast.corpus.scrub import Part
 from holdfast.corpus.trouble import Patience as _Patience
 from holdfast.corpus.trouble import as_ours as _as_ours
-from holdfast.corpus.trouble import ours
+from holdfast.corpus.trouble import ours, unsayable
 from holdfast.corpus.trouble import pragma as _pragma
-from holdfast.corpus.trouble import unsayable
 from holdfast.disk import sync_directory
 from holdfast.errors import IntegrityError, NodeFull, StoreClosed, UsageError
 from holdfast.sqlite import checksums, doctor
