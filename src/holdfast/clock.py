@@ -23,6 +23,8 @@ MILLIS_MAX = (1 << 44) - 1
 _LATEST = MILLIS_MAX << COUNTER_BITS
 AHEAD_MS_MAX = 60_000
 """How far past our wall clock another's stamp may push ours: a wrong clock elsewhere must not become ours."""
+LASTS_S_MAX = 10_000_000_000
+"""The longest that anything may be said to last, three hundred years: when it ends must be a date."""
 
 
 class Clock(Protocol):

@@ -51,6 +51,13 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     def __invert__(self) -> Not:
         return Not(no=self)
 
+    def __bool__(self) -> bool:
+        # `where(…) and where(…)` would be the second alone, and find what was not asked for.
+        raise UsageError(
+            "a condition is neither true nor false",
+            hint="join conditions by & | ~, not by and, or, not; 3 <= x <= 5 is (x >= 3) & (x <= 5)",
+        )
+
 
 class Test(Joined, frozen=True, kw_only=True):
     """One field held against a value.

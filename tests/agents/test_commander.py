@@ -215,6 +215,45 @@ def test_a_task_may_be_kept_for_one_agent_and_need_what_not_everybody_can(
     assert claimed(one, "w3")["id"] == kept
 
 
+def test_whose_name_begins_as_anothers_does_not_get_what_is_kept_for_that(commanders: Two) -> None:
+    """A queue is found by how its places begin, and those of a/b begin as those of a do."""
+    one, other = commanders
+    kept, free = created(one, "kept", priority=9), created(one, "free", priority=1)
+    run(one.assign_task(kept, "worker/blue"))
+    assert claimed(other, "worker")["id"] == free
+    assert claimed(one, "worker") is None
+    assert claimed(other, "worker/blue")["id"] == kept
+
+
+def test_who_is_cancelled_at_the_end_of_a_block_of_work_hears_of_it(
+    opened: Callable[..., Any], clock: SettableClock
+) -> None:
+    """The block ends its own renewing by cancelling it; that must not swallow what was meant for whoever works."""
+    one = opened(CommanderStorage)
+    created(one, "long")
+
+    async def work(done: asyncio.Event) -> None:
+        task = await one.claim_task("w1", 60)
+        assert task is not None
+        async with one.working_on(task):
+            done.set()
+        while True:  # noqa: ASYNC110 - a worker that goes on with the next, until it is cancelled
+            await asyncio.sleep(3600)
+
+    async def cancelled_in_time() -> bool:
+        done = asyncio.Event()
+        worker = asyncio.ensure_future(work(done))
+        await done.wait()  # the worker waits now for its renewing to end
+        worker.cancel()
+        await asyncio.wait((worker,), timeout=5)
+        told = worker.cancelled()
+        worker.cancel()
+        await asyncio.wait((worker,))
+        return told
+
+    assert run(cancelled_in_time())
+
+
 def test_who_works_on_what_is_cancelled_finds_out(commanders: Two) -> None:
     one, other = commanders
     id, next_one = created(one, "off"), created(one, "next", priority=1)
@@ -257,7 +296,7 @@ def test_what_a_task_cannot_be_is_refused(commanders: Two) -> None:
     with pytest.raises(UsageError) as caught:
         run(one.update_task(id, {"status": "completed"}))
     assert "complete_task" in caught.value.hint
-    for lease_s in (0, -1, float("nan"), float("inf")):
+    for lease_s in (0, -1, float("nan"), float("inf"), 1e12, 1e300):
         with pytest.raises(UsageError, match="no lease"):
             claimed(one, "w", lease_s)
     for no_claim in ({"id": id}, {"id": id, "lease": None}, None):

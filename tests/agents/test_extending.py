@@ -76,6 +76,10 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(leads: LeadStorage) ->
         (UsageError, lambda: leads.write_data("leads", {"id": True, "company": "x"})),
         (UsageError, lambda: leads.write_data("a/b", {"id": "x"})),
         (UsageError, lambda: leads.batch_write([{"table": "leads", "data": {"id": 1, "company": "x"}}] * 2)),
+        (UsageError, lambda: leads.batch_write(["leads"])),  # type: ignore[list-item]
+        (UsageError, lambda: leads.batch_write({"table": "leads", "data": {}})),  # type: ignore[arg-type]
+        (UsageError, lambda: leads.batch_write([{"table": ["leads"], "data": {"id": 1}}])),
+        (UsageError, lambda: leads.batch_write(None)),  # type: ignore[arg-type]
     )
     for refused, call in refusals:
         with pytest.raises(refused):

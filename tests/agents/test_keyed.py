@@ -143,7 +143,7 @@ def test_a_counter_keeps_its_time_and_begins_anew_behind_it(keyed: AgentStorage,
     assert keyed.get("text") == "abc"
 
 
-@pytest.mark.parametrize("ttl", [0, -1, float("inf"), True, "10"])
+@pytest.mark.parametrize("ttl", [0, -1, float("inf"), True, "10", 1e12, 1e308])
 def test_no_time_to_live_is_refused_and_nothing_is_written(keyed: AgentStorage, ttl: Any) -> None:
     keyed.set("k", 1)
     with pytest.raises(UsageError, match="no time to live"):

@@ -244,3 +244,13 @@ def test_a_pause_between_backups_ends_by_the_schedule_as_it_is_then() -> None:
         await asyncio.wait_for(pause, 30)
 
     asyncio.run(work())
+
+
+def test_a_config_json_that_somebody_broke_is_named(hf: Run, home: Path) -> None:
+    path = home / ".local/share/holdfast/config.json"
+    whole = json.loads(path.read_text())
+    for name, value in (("hubs", 5), ("hubs", "http://127.0.0.1:9"), ("hubs", [7]), ("agent", ["me"]), ("level", 1)):
+        path.write_text(json.dumps(whole | {name: value}))
+        result = hf("ls")
+        assert (result.code, name in result.err) == (2, True), (name, value)
+        assert str(path) in result.err

@@ -211,3 +211,10 @@ def test_watch_resumes_behind_its_cursor(hf: Run) -> None:
     assert rest["key"] == "k2"
     assert hf("watch", "--once", "--json").text == ""
     assert "state/k2 v1  2" in hf("watch", "--once", "--since", "start", "--prefix", "k2").text
+
+
+def test_a_home_that_nobody_has_is_a_mistake_of_the_caller(hf: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in (("put", "k", "@~nobody-of-this-name/x"), ("ls", "--store", "~nobody-of-this-name/x")):
+        result = hf(*words)
+        assert (result.code, "~" in result.err) == (2, True)
+        assert "fault of our own" not in result.err

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from holdfast import Store
+from holdfast.collections import sessions
 from tests.cli.conftest import Run
 from tests.cli.test_shell import on_a_terminal
 from tests.cli.test_transcripts import CHAT, CLAUDE, CODEX, SHARED, lines
@@ -220,3 +225,54 @@ def test_a_failed_export_leaves_no_file(hf: Run, home: Path) -> None:
     shutil.rmtree(next((home / ".local/share/holdfast/blobs").glob("??")))
     assert hf("export", "--out", "all.jsonl").code == 7
     assert not [path for path in home.iterdir() if "all.jsonl" in path.name]
+
+
+def test_sessions_are_sessions_after_an_export(hf: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes a record a session, or a message of one, is its kind; it came back as a plain value."""
+    here = home / ".local/share/holdfast"
+    with Store(here, "me") as store, store.batch() as batch:
+        about = {"agent_name": "me", "status": "active", "created_at": "2026-01-06", "updated_at": "2026-01-06"}
+        batch.take(msgspec.structs.replace(sessions.draft("session", "session_1/session", about), tags=()))
+        said = {"role": "user", "content": "hello", "timestamp": "2026-01-06", "metadata": {}}
+        batch.take(msgspec.structs.replace(sessions.draft("message", "session_1/msg/msg_1", said), tags=()))
+    hf("export", "--out", "all.jsonl")
+    monkeypatch.setenv("HOLDFAST_STORE", str(home / "second"))
+    hf("init", "--agent", "me")
+    assert hf("import", "all.jsonl").code == 0
+    assert contents(hf("export").text) == contents((home / "all.jsonl").read_text())
+    with Store(home / "second", "me") as store:
+        kinds = [store.history(key, collection="sessions")[0].kind for key in store.keys(collection="sessions")]
+    assert kinds == ["message", "session"]
+
+
+def test_a_pipe_that_is_written_to_stays_a_pipe(hf: Run, home: Path) -> None:
+    hf("put", "k", "1")
+    pipe = home / "pipe"
+    os.mkfifo(pipe)
+    for words in (("export", "--out", str(pipe)), ("metrics", "--output", str(pipe))):
+        found: list[bytes] = []
+        reader = threading.Thread(target=lambda into=found: into.append(pipe.read_bytes()), daemon=True)
+        reader.start()
+        assert hf(*words).code == 0
+        reader.join(10)
+        assert found
+        assert found[0]
+        assert pipe.is_fifo(), "and /dev/null would have become a file, for every program of the machine"
+
+
+def test_a_path_that_is_empty_or_no_text_is_a_mistake_of_the_line(hf: Run, home: Path) -> None:
+    (home / "chat.json").write_bytes(json.dumps(CHAT).encode())
+    for words in (("import", ""), ("import", "--dry-run", "chat.json", "")):
+        result = hf(*words)
+        assert result.code == 2, result
+        assert "fault of our own" not in result.err
+    for words in (
+        ("metrics", "--output="),
+        ("export", "--out="),
+        ("metrics", "--output=\udcff/x"),
+        ("doctor", "--store=\udcff"),
+    ):
+        result = hf(*words)
+        assert result.code in (1, 2), result
+        assert "fault of our own" not in result.err
+    assert b"chat" not in hf("sessions", "list").out

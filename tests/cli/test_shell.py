@@ -219,6 +219,13 @@ def test_what_others_wrote_cannot_steer_the_terminal(hf: Run) -> None:
     hf("put", "\033[31mkey", "\033[2Jgone")
     for words in (("inbox",), ("ls",), ("ls", "--names"), ("watch", "--since", "start", "--once")):
         assert "\033" not in hf(*words).text
+    text = "\033[2Jgone\r\n\tand a line, with a\u00a0space"
+    hf("put", "k", text)
+    shown = on_a_terminal(["get", "k"])
+    assert b"\033" not in shown
+    assert "\tand a line, with a\u00a0space".encode() in shown
+    assert hf("get", "k").text == text + "\n"
+    assert b"\033" not in on_a_terminal(["get", "\033[2J"], NO_COLOR="1")
 
 
 def test_a_pipe_gets_no_colours(hf: Run) -> None:

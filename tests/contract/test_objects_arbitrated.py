@@ -12,7 +12,7 @@ import pytest
 from holdfast.errors import ObjectConflict, StorageRefused, StorageUnavailable
 from holdfast.objects import ABSENT, Arbitrated, MemoryStore, ObjectInfo, ObjectStore, open_store
 from holdfast.objects.cloud.arbitrated import BODIES
-from holdfast.objects.port import CREATE, SWAP, SWAP_DELETE
+from holdfast.objects.port import CREATE, SWAP, SWAP_DELETE, Content
 from holdfast.testing.objects import Basic, Conditions, Listing, Names, Ranges
 from holdfast.testing.objects_many import Races
 from tests.services_cloud import Rclone, shared_rclone
@@ -102,3 +102,21 @@ def test_what_a_dead_writer_left_is_swept_and_nothing_else() -> None:
 def test_an_arbiter_must_have_what_it_gives(rclone: Rclone) -> None:
     with open_store(f"s3://{rclone.bucket()}", **rclone.options) as plain, pytest.raises(StorageRefused, match="lacks"):
         Arbitrated(MemoryStore(), by=plain)
+
+
+def test_a_body_that_nobody_began_to_read_is_closed_too() -> None:
+    """What closes it must not wait for the first piece: a generator that never began has no end."""
+    closed: list[str] = []
+
+    class Noting(MemoryStore):
+        def get(self, key: str, *, start: int = 0, stop: int | None = None) -> Content:
+            content = super().get(key, start=start, stop=stop)
+            content.close = lambda: closed.append(key)  # type: ignore[method-assign]
+            return content
+
+    with Arbitrated(Noting(), by=MemoryStore()) as store:
+        store.put("k", b"1")
+        store.get("k").close()
+        with store.get("k") as content:
+            assert content.read() == b"1"
+    assert len(closed) == 2

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -292,3 +294,39 @@ def test_a_switch_says_what_is_wrong(tmp_path: Path) -> None:
             switch.move(two)
         switch.put("k", b"1", expect=ABSENT)
         assert switch.health().ok
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_is_forked_in_the_middle_of_a_write_holds_no_move_up(tmp_path: Path) -> None:
+    """The switch's locks belong to open files, which a forked child has too and does not close."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield b"one"
+        begun.set()
+        assert go_on.wait(30)
+        yield b"two"
+
+    with SwitchStore(tmp_path / "app.switch", store=f"file:{tmp_path}/here") as switch:
+        writer = threading.Thread(target=switch.put, args=("k", pieces()))
+        writer.start()
+        assert begun.wait(30)
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(60)
+                signal.pause()  # a worker that lives on
+            finally:
+                os._exit(1)
+        go_on.set()
+        writer.join(30)
+        mover = threading.Thread(target=switch.move, args=(f"file:{tmp_path}/there",), daemon=True)
+        mover.start()
+        mover.join(20)
+        waits = mover.is_alive()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        mover.join(20)
+        assert not waits
+        assert switch.state[0] == "switched"
+        assert switch.read("k") == b"onetwo"

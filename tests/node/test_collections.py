@@ -109,6 +109,9 @@ def test_the_next_write_deletes_what_has_ended(store: Store) -> None:
     visits = store.collection("visits", Schema(None, ttl_s=600))
     visits.put("a", {"n": 1})
     visits.put("b", {"n": 1}, ttl_s=60_000)
+    for ttl_s in (0, float("nan"), float("inf"), 1e12, 1e308, True, "60"):
+        with pytest.raises(UsageError, match="ttl_s="):
+            visits.put("b", {"n": 2}, ttl_s=ttl_s)  # type: ignore[arg-type]
     clock.advance(601)
     assert store.keys(collection="visits") == ["a", "b"]  # what is not a collection's reader still sees it
     assert store.get("a", collection="visits")["n"] == 1

@@ -251,6 +251,30 @@ def test_the_name_of_the_hubs_own_streams_is_refused_before_anything_is_made(tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_no_record_can_hold_is_not_looked_for(open_store: Open) -> None:
+    """It was a UnicodeEncodeError, or SQLite's own, where a write of the same is told what is wrong."""
+    store = open_store("ada")
+    store.put("k", 1)
+    broken: Any = "half \udc80"
+    for call in (
+        lambda: store.get(broken, default=None),
+        lambda: store.get("k", collection=broken),
+        lambda: store.history(broken),
+        lambda: store.delete(broken),
+        lambda: store.keys(broken),
+        lambda: store.keys(collection=broken),
+        lambda: store.messages(to=broken),
+        lambda: store.mail(broken),
+        lambda: store.post("hi", to=broken),
+        lambda: store.post("hi", to="bob", dedupe=broken),
+        lambda: store.search("k", collection=broken),
+        lambda: store.get(1 << 70),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=r"surrogate|64 bits"):
+            call()
+    assert (store.get("k"), store.outbox_depth) == (1, 0)
+
+
 WRITER = """
 import sys
 from holdfast.node.store import Store

@@ -124,7 +124,15 @@ def test_an_act_is_read_as_it_was_written() -> None:
     assert act("read", "ada").value() == {"of": "ada", "state": "read"}
 
 
-@pytest.mark.parametrize(("word", "more"), [("nope", {}), ("read", {"until": 1.0}), ("read", {"result": 1})])
+@pytest.mark.parametrize(
+    ("word", "more"),
+    [
+        ("nope", {}),
+        ("read", {"until": 1.0}),
+        ("read", {"result": 1}),
+        *(("snoozed", {"until": until}) for until in (0.0, -5.0, 1e12, float("nan"), float("inf"))),
+    ],
+)
 def test_a_wrong_word_is_refused(word: str, more: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         act(word, "ada", **more)

@@ -6,7 +6,10 @@ import asyncio
 import json
 import logging
 import multiprocessing
+import os
+import signal
 import stat
+import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from holdfast.errors import ObjectConflict, ObjectNotFound, StorageRefused, Stor
 from holdfast.node.audit import AuditRecords
 from holdfast.objects import ABSENT, AuditEvent, AuditFile, MemoryStore, audit_log, audit_to, set_audit_sink
 from holdfast.objects.audit import default_audit_path, event
-from holdfast.objects.layers import Audited
+from holdfast.objects.layers import Audited, Metered
 from holdfast.testing.faults import AFTER, Faults, FaultyStore
 
 
@@ -210,3 +213,56 @@ def test_events_are_records_of_a_node(tmp_path: Path) -> None:
 async def _logged(sink: AuditRecords) -> None:
     with audit_to(sink):
         await audit_log(actor="eve", action="login", resource="hub", outcome="denied")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_is_forked_in_the_middle_of_an_event_holds_nobody_up(tmp_path: Path) -> None:
+    """The lock on the file belongs to the open file, which a forked child has too and does not close."""
+    sink = AuditFile(tmp_path / "audit.jsonl")
+    one = event(actor="ada", action="storage_write", resource="storage/a", outcome="success")
+    ended, written = threading.Event(), threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            sink(one)
+            written.set()
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    children = []
+    try:
+        for _ in range(8):  # most of the time of an event is its sync, under the lock
+            assert written.wait(20)
+            child = os.fork()
+            if not child:
+                try:
+                    signal.alarm(60)
+                    sink(one)
+                    signal.pause()  # a worker that lives on
+                finally:
+                    os._exit(1)
+            children.append(child)
+            written.clear()
+            assert written.wait(20), "the events of the parent wait for its child"
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        ended.set()
+        writer.join(20)
+    assert len(list(sink.events())) >= 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_may_meter_though_a_thread_of_its_parent_was_counting() -> None:
+    store = Metered(MemoryStore())
+    with store._lock:
+        child = os.fork()
+        if not child:
+            try:
+                signal.alarm(20)
+                store.put("a", b"1")
+                os._exit(0 if store.stats().bytes_in == 1 else 2)
+            finally:
+                os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -166,6 +166,12 @@ def test_of_two_writes_at_a_time_neither_is_kept() -> None:
     assert store.read("one") == b"second"
 
 
+@pytest.mark.parametrize("options", [{"ttl_s": -1}, {"ttl_s": float("nan")}, {"bytes_max": -1}])
+def test_no_budget_and_no_time_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(StorageRefused, match="not a budget or a time"):
+        Cached(MemoryStore(), **options)  # type: ignore[arg-type]
+
+
 def test_the_budget_holds_and_the_least_used_go() -> None:
     store = Cached(MemoryStore(), bytes_max=40_000)
     for number in range(20):

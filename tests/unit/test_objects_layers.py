@@ -6,6 +6,8 @@ import os
 import random
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +19,19 @@ from holdfast.errors import (
     StorageRefused,
     StoreClosed,
 )
-from holdfast.objects import MemoryStore, ObjectStore
-from holdfast.objects.layers import Cached, Compressed, Layer, Limited, Quotas, Sealed, stack
+from holdfast.objects import FileStore, MemoryStore, ObjectStore, SqliteStore
+from holdfast.objects.layers import (
+    Cached,
+    Compressed,
+    Fallback,
+    Layer,
+    Limited,
+    Mirrored,
+    Quotas,
+    Retrying,
+    Sealed,
+    stack,
+)
 from holdfast.objects.layers.layer import KINDS, UNSOUND
 from holdfast.objects.port import ABSENT
 from tests.contract.test_objects_layers import Dim
@@ -178,3 +191,46 @@ def test_any_sound_stack_is_a_store_like_any_other(order: list[str], count: int,
     for step in steps:
         assert done(store, step, seen) == done(model, step, expected), (under, step)
     assert done(store, ("list", "", None), seen) == done(model, ("list", "", None), expected)
+
+
+@pytest.mark.parametrize("data", ["text", "", {"a": 1}, {}, 5, None])
+def test_what_is_no_bytes_is_refused_and_changes_nothing(tmp_path: Path, data: Any) -> None:
+    """An empty text has no pieces, so it was stored as an object of no bytes."""
+    journal = MemoryStore()
+    stores: list[ObjectStore] = [MemoryStore(), FileStore(tmp_path / "files"), SqliteStore(tmp_path / "objects.db")]
+    for layer in (
+        Cached,
+        Compressed,
+        partial(Sealed, keys=RING),
+        partial(Limited, quotas=Quotas(bytes_max=99)),
+        Retrying,
+        partial(Fallback, fallback=MemoryStore()),
+        partial(Mirrored, mirror=MemoryStore(), journal=journal),
+    ):
+        stores.append(layer(MemoryStore()))  # type: ignore[operator]
+    for store in stores:
+        store.put("k", b"kept")
+        for key in ("k", "new"):
+            with pytest.raises(StorageRefused, match=f"not {type(data).__name__}"):
+                store.put(key, data)
+        assert [(info.key, info.size) for info in store.list()] == [("k", 4)], repr(store)
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"content_type": None}, "content type"),
+        ({"content_type": 5}, "content type"),
+        ({"metadata": [("a", "b")]}, "metadata"),
+        ({"metadata": "a=b"}, "metadata"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options: dict[str, Any], why: str) -> None:
+    with MemoryStore() as store:
+        with pytest.raises(StorageRefused, match=why):
+            store.put("k", b"1", **options)
+        store.put("k", b"12")
+        for start, stop in (("1", None), (0, "2"), (None, None), (0, 1.5)):
+            with pytest.raises(StorageRefused, match="range"):
+                store.read("k", start=start, stop=stop)  # type: ignore[arg-type]

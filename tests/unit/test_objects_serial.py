@@ -148,6 +148,8 @@ class Loose:
         ({"t": datetime(2025, 1, 1, tzinfo=Zone())}, "['t']", "zone"),
         ({"u": array.array("u", "text")}, "['u']", "no numbers"),
         ({"deep": {"\ud800": 1}}, "['deep']", "surrogate"),
+        ({"tags": {"\ud800"}}, "['tags']", "surrogate"),
+        ([frozenset({("a", "\udfff")})], "[0]", "surrogate"),
     ],
 )
 def test_what_has_no_form_is_refused_with_the_way_to_it(value: Any, where: str, why: str) -> None:

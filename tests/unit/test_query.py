@@ -99,6 +99,22 @@ def test_a_condition_that_nests_without_end_is_refused() -> None:
         from_json(said)
 
 
+def test_conditions_are_not_joined_by_and_or_not() -> None:
+    """Python would take the second alone, and find what nobody asked for."""
+    one, other = where("name") == "Ada", where("years") > 9
+    for joined in (
+        lambda: one and other,
+        lambda: one or other,
+        lambda: not one,
+        lambda: 3 <= where("years") <= 5,  # type: ignore[operator]
+        lambda: [key for key in ADA if where("name") == key],
+    ):
+        with pytest.raises(UsageError, match="neither true nor false") as caught:
+            joined()
+        assert "&" in caught.value.hint
+    assert one == (where("name") == "Ada").__class__(field="name", op="eq", value="Ada")
+
+
 _numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False)
 _texts = st.text(max_size=30)
 

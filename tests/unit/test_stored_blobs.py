@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, NotFound, StorageUnavailable, UsageError
-from holdfast.objects import BlobFiles, MemoryStore, ObjectInfo
+from holdfast.objects import BlobFiles, FileStore, MemoryStore, ObjectInfo
 from holdfast.objects.blobs.collect import LEASES, Collector, lease
 from holdfast.objects.blobs.stored import PREFIX, StoredBlobs
 from holdfast.testing.clock import SettableClock
@@ -140,6 +140,63 @@ def test_a_move_keeps_what_did_not_arrive_whole(tmp_path: Path) -> None:
     with pytest.raises(BlobCorrupt):
         blobs.move()
     assert blobs.read(DIGEST) == BODY
+
+
+class Turning(MemoryStore):
+    """A store that turns a bit in the first body that it is given of each key's beginning, and keeps its length."""
+
+    turned = 0
+
+    def put(self, key: str, data: object, **options: object) -> ObjectInfo:
+        body = data if isinstance(data, bytes) else b"".join(data)  # type: ignore[call-overload]
+        if not self.turned and key.startswith(PREFIX):
+            self.turned, body = 1, body[:-1] + bytes([body[-1] ^ 1])
+        return super().put(key, body, **options)  # type: ignore[arg-type]
+
+
+def test_what_a_bad_write_left_is_not_taken_for_the_blob_by_the_next_move(tmp_path: Path) -> None:
+    """It was: it has as many bytes. And the only good copy was deleted."""
+    blobs = StoredBlobs(Turning(), BlobFiles(tmp_path / "blobs"))
+    blobs.put(BODY)
+    blobs.put(b"another")
+    with pytest.raises(BlobCorrupt):
+        blobs.move()
+    assert blobs.move() == 1  # the other one did not wait for it
+    for digest, body in ((DIGEST, BODY), (digest_of(b"another"), b"another")):
+        assert blobs.read(digest) == body
+    assert len(names(blobs)) == 2
+    assert list(blobs._staging.iter()) == []
+
+
+def test_a_blob_that_is_sent_again_heals_what_rotted_in_the_store(blobs: StoredBlobs) -> None:
+    blobs.put(BODY)
+    blobs.move()
+    (key,) = names(blobs)
+    blobs.store.put(key, BODY[:-1] + b"?")
+    blobs.put(BODY)
+    assert blobs.move() == 1
+    assert blobs.read(DIGEST) == BODY
+    assert blobs.verify(DIGEST)
+    assert len(names(blobs)) == 1
+    assert key not in names(blobs)
+
+
+def test_rot_that_the_store_itself_finds_is_rot_and_no_hub_that_is_away(tmp_path: Path) -> None:
+    """A scan asks `verify`: it must hear of it, and not be told to come again."""
+    blobs = StoredBlobs(FileStore(tmp_path / "store"), BlobFiles(tmp_path / "blobs"))
+    for body in (BODY, b"small"):
+        blobs.put(body)
+        blobs.move()
+        digest = digest_of(body)
+        (path,) = (tmp_path / "store").rglob(f"{digest.hex()}.*")
+        path.write_bytes(body[:-1] + b"?")
+        assert not blobs.verify(digest)
+        for verify in (True, False):
+            with pytest.raises(BlobCorrupt):
+                blobs.read(digest, verify=verify)
+        blobs.put(body)
+        assert blobs.move() == 1
+        assert blobs.read(digest) == body
 
 
 def test_what_is_no_digest_or_range_is_refused(blobs: StoredBlobs) -> None:

@@ -7,7 +7,6 @@ gets it. A lease that was not renewed in time goes to the next who asks, and fro
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, get_args
 
@@ -208,6 +207,8 @@ class Board:
             beaten = False
             done: dict[str, bool] = {}
             for row in self._claimable(agent):
+                if row.value.get("reserved_for") not in (None, agent):
+                    continue  # the queue of "a/b" begins as that of "a" does
                 if not able.issuperset(folded_all(row.value["capabilities"])):
                     continue
                 if not all(self._is_done(needed, done) for needed in row.value["depends_on"]):
@@ -471,6 +472,6 @@ def _check_agent(agent: str) -> None:
 
 
 def _seconds(given: float) -> float:
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
-        raise UsageError(f"no lease: {given!r:.80}", hint="seconds, more than 0")
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= clocks.LASTS_S_MAX:
+        raise UsageError(f"no lease: {given!r:.80}", hint=f"seconds, more than 0, at most {clocks.LASTS_S_MAX:,}")
     return float(given)

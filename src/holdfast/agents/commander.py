@@ -75,6 +75,8 @@ class CommanderStorage(JournalStorage):
 
     def change(self, table: str, data: Mapping[str, Any], operation: str) -> str:
         """`write_data`, waited for in this thread: what is decided about is not written over, but done by its call."""
+        if not isinstance(data, Mapping):
+            raise UsageError(f"a row is a dict, got {data!r:.80}", hint="its fields by name")
         if table in KINDS:
             return super().change(table, data, operation)
         id = str(data.get("id") or data.get("agent_id") or "")
@@ -197,8 +199,9 @@ class CommanderStorage(JournalStorage):
             yield
         finally:
             renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await asyncio.wait((renewing,))  # not itself: its being cancelled must not hide that we are, too
+            if not renewing.cancelled():
+                renewing.result()
 
     async def complete_task(self, task: Mapping[str, Any] | str, result: Any = None) -> dict[str, Any]:
         """Says that a task is done, and keeps its result.

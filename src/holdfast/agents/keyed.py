@@ -16,6 +16,7 @@ from typing import Any, Final, Unpack
 
 from holdfast.agents.place import Options
 from holdfast.agents.storage import BaseStorage
+from holdfast.clock import LASTS_S_MAX
 from holdfast.errors import Conflict, HoldfastError, NotFound, UsageError
 from holdfast.log.versions import Version
 
@@ -141,7 +142,7 @@ class AgentStorage(BaseStorage):
             return False
         if seconds is None:
             self._forget_expiry(key)
-        elif seconds <= 0:
+        elif _number(seconds) and seconds <= 0:
             return self.delete(key)
         else:
             # If somebody sets the key meanwhile, what he set is another version, and this means nothing to it.
@@ -227,8 +228,9 @@ class AgentStorage(BaseStorage):
         return told["at"] if told is not None and told["version"] == found.version else None
 
     def _until(self, seconds: float) -> int:
-        if not _number(seconds) or seconds <= 0:
-            raise UsageError(f"no time to live: {seconds!r:.80}", hint="seconds, more than 0")
+        if not _number(seconds) or not 0 < seconds <= LASTS_S_MAX:
+            hint = f"seconds, more than 0, at most {LASTS_S_MAX:,}; None: for ever"
+            raise UsageError(f"no time to live: {seconds!r:.80}", hint=hint)
         return self.clock.now_ms() + round(seconds * 1000)
 
     def _set_until(self, key: str, value: Any, until: int) -> int:

@@ -232,7 +232,7 @@ class RecruiterAgentStorage(BaseStorage):
             NotFound: there is no such candidate.
             UsageError: a field is not of its kind.
         """
-        candidate = interview.get("candidate_id")
+        candidate = interview.get("candidate_id") if isinstance(interview, Mapping) else None
         if candidate is not None and await self.get_row(CANDIDATES, candidate) is None:
             raise NotFound(f"there is no candidate {candidate!r:.80}", hint="add_candidate returns the id")
         return await self._add(INTERVIEWS, "interview", interview)

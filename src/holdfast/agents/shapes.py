@@ -31,7 +31,7 @@ def shaped(table: str, kind: type[msgspec.Struct], row: Mapping[str, Any]) -> di
         known = msgspec.to_builtins(msgspec.convert(plain, kind))
     except msgspec.ValidationError as error:
         raise UsageError(f"{table}: {_told(error)}", hint=f"{table} has {', '.join(_fields(kind))}") from error
-    except TypeError as error:
+    except (TypeError, UnicodeEncodeError) as error:
         raise UsageError(f"{table}: {error}", hint="JSON values: text, numbers, lists, dicts") from error
     return {name: value for name, value in {**plain, **known}.items() if value is not None}
 

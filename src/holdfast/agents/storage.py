@@ -34,6 +34,7 @@ from holdfast.query import EVERYTHING, Condition, checked
 
 OPERATIONS: Final = ("insert", "upsert", "update", "delete")
 FLUSH_S: Final = 10.0
+_CHANGE: Final = 'such as {"table": "leads", "data": {"company": "ACME"}, "operation": "insert"}'
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -388,7 +389,11 @@ class BaseStorage(ABC):
 
     def _change_all(self, records: Sequence[Mapping[str, Any]]) -> int:
         asked = []
+        if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
+            raise UsageError(f"a batch is a list of changes, got {records!r:.80}", hint=_CHANGE)
         for each in records:
+            if not isinstance(each, Mapping) or not isinstance(each.get("table", ""), str):
+                raise UsageError(f"no change of a batch: {each!r:.80}", hint=_CHANGE)
             operation = each.get("operation", "insert")
             asked.append((each.get("table", ""), _wanted(each.get("data"), operation), operation))
         if len({(table, str(data["id"])) for table, data, _ in asked}) < len(asked):

@@ -127,7 +127,7 @@ def get_command(settings: Settings, key: str, at: str | None, number: int | None
             raise UsageError(f"{key} holds {size_text(len(value))} of bytes", hint="--raw, or pipe it somewhere")
         settings.show.raw(value)
     else:
-        settings.show.line(values.pretty(value))
+        settings.show.line(settings.show.steady(values.pretty(value)))
 
 
 def version_at(

@@ -173,8 +173,14 @@ def export_command(settings: Settings, file: Path, collection: str, subject: str
     with settings.directory() as directory:
         bundle = directory.vault.export(collection, subject)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as out:
-        out.write(bundle.to_json())
+    try:
+        with open(descriptor, "wb") as out:
+            out.write(bundle.to_json())
+            out.flush()
+            os.fsync(out.fileno())
+    except BaseException:
+        file.unlink(missing_ok=True)  # half of the keys would look like all of them
+        raise
     settings.show.result(f"wrote {count_text(len(bundle.keys), 'key')} to {file}", {"keys": len(bundle.keys)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import msgspec
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import clock_text, count_text, seconds_text, size_text
+from holdfast.disk import replacing
 from holdfast.errors import HoldfastError, UsageError
 
 if TYPE_CHECKING:
@@ -185,14 +185,8 @@ def metrics_command(settings: Settings, output: Path | None, names: str) -> None
     if output is None:
         settings.show.raw(text.encode())
         return
-    partial = output.with_name(f".{output.name}.{os.getpid()}")  # the collector reads what ends in .prom
-    try:
-        partial.write_text(text, "utf-8")
-        partial.chmod(0o644)  # the collector is another user; no value of any record is in it
-        os.replace(partial, output)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(output, 0o644) as file:  # the collector is another user; no value of any record is in it
+        file.write(text.encode())
     settings.show.result(f"written to {output}", {"output": str(output), "bytes": len(text)})
 
 

@@ -11,15 +11,22 @@ import msgspec
 
 from holdfast.cli import exports
 from holdfast.cli.transcripts import Bad, Other, Reader, Said, recognise
+from holdfast.collections import sessions
+from holdfast.collections.metrics import METRIC
 from holdfast.corpus import Corpus, Filter
 from holdfast.errors import Conflict, UsageError
 from holdfast.log import Draft, load, message, remove, value
 from holdfast.log.drafts import MESSAGES
+from holdfast.log.marks import METRICS, SESSIONS
 from holdfast.node.store import Store
 from holdfast.records import DELETE_PREFIX, INLINE_BYTES_MAX
 from holdfast.wire import RECORDS_MAX, SEGMENT_BYTES_MAX
 
 ENDINGS: Final = (".json", ".jsonl", ".ndjson")
+_KINDS: Final = {
+    SESSIONS: (sessions.SESSION, sessions.STATE, sessions.MESSAGE, sessions.ARTIFACT, sessions.CONTENT),
+    METRICS: (METRIC,),
+}
 _ATTEMPTS: Final = 5
 _ALL: Final = 1 << 31
 _LOOK_BYTES: Final = 4 << 20
@@ -220,4 +227,6 @@ def _draft(entry: exports.Entry) -> Draft:
         return remove(entry.collection, entry.key, reason=reason, prefix=entry.prefix)
     if entry.collection == MESSAGES and isinstance(entry.value, dict):
         return message(entry.value, msg_id=entry.key, kind=entry.kind)
-    return value(entry.collection, entry.key, entry.value)
+    made = value(entry.collection, entry.key, entry.value)
+    # A session, or a message in it, is what it is by its kind; a hub finds it by that.
+    return msgspec.structs.replace(made, kind=entry.kind) if entry.kind in _KINDS.get(entry.collection, ()) else made

@@ -139,7 +139,7 @@ def ask_command(
         except Unanswered as error:
             error.hint = f"it stays open: holdfast ask BODY --id {error.context['question']} goes on waiting"
             raise
-        settings.show.result(values.pretty(found.body), message_json(found))
+        settings.show.result(settings.show.steady(values.pretty(found.body)), message_json(found))
 
 
 @shell.command("sent")

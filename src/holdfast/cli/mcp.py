@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from holdfast.cli.settings import Settings
 from holdfast.cli.setup import made_store
 from holdfast.cli.shell import PARTIAL
 from holdfast.cli.show import count_text
+from holdfast.disk import replacing
 from holdfast.errors import UsageError
 
 if TYPE_CHECKING:
@@ -148,15 +148,8 @@ def _give(settings: Settings, path: Path) -> None:
     if str(path) == "-":
         settings.show.raw(b"".join(found))
         return
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            file.writelines(found)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.writelines(found)
     settings.show.result(f"{count_text(len(found), 'line')} in {path}", {"lines": len(found), "file": str(path)})
 
 

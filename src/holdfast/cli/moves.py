@@ -13,7 +13,8 @@ import click
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import Progress, count_text
-from holdfast.errors import NotCached, NotFound
+from holdfast.disk import replacing
+from holdfast.errors import NotCached, NotFound, UsageError
 
 if TYPE_CHECKING:
     from holdfast.cli.intake import Intake, Restore, Source, Tally
@@ -85,21 +86,16 @@ def _written(out: Path | None) -> Iterator[BinaryIO]:
         sys.stdout.flush()
         yield sys.stdout.buffer
         return
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(out) as file:
+        yield file
 
 
 @shell.command("import")
-@click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR...")
 @click.option("--dry-run", is_flag=True, help="read and report, write nothing")
 @click.option("--redact", is_flag=True, help="take API keys, tokens, private keys and passwords out of what was said")
 @click.pass_obj
-def import_command(settings: Settings, paths: tuple[Path, ...], dry_run: bool, redact: bool) -> int:
+def import_command(settings: Settings, paths: tuple[str, ...], dry_run: bool, redact: bool) -> int:
     """Read conversations, or our own export, into the store.
 
     It knows OpenAI-style chats (JSON or JSON Lines), folders of Claude Code and Codex sessions, and `holdfast export`,
@@ -113,10 +109,12 @@ def import_command(settings: Settings, paths: tuple[Path, ...], dry_run: bool, r
     """
     from holdfast.cli.intake import Source, Tally, sources
 
+    if not all(paths):  # a Path of "" would be this directory, and all that is below it
+        raise UsageError("a file or folder to import has an empty name", hint="this directory is .")
     settings.need_store()
     tally = Tally()
     files: list[Source] = []
-    for found in sources(paths):
+    for found in sources([Path(path) for path in paths]):
         if isinstance(found, Source):
             files.append(found)
         else:

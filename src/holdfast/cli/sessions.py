@@ -13,6 +13,7 @@ import click
 from holdfast.cli import shell
 from holdfast.cli.settings import Settings
 from holdfast.cli.show import count_text, safe, size_text, value_text
+from holdfast.disk import is_stream
 from holdfast.errors import HubUnavailable, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -157,6 +158,10 @@ def export_command(
             if out is None:
                 sys.stdout.flush()
                 pour(ledger, fid, head, sys.stdout.buffer, at)
+                return
+            if is_stream(out):
+                with out.open("ab") as stream:
+                    pour(ledger, fid, head, stream)
                 return
             wanted = [(fid, head, out)]
         else:

@@ -129,6 +129,15 @@ def carry_out(command: click.Command, words: list[str], name: str) -> int:
     except Exception as error:
         if settings.verbose:
             raise
+        if isinstance(error, RuntimeError) and "home directory" in str(error):  # as pathlib says of ~nobody
+            settings.show.error(UsageError("whose home a ~ means is not known", hint="write the path out, or set HOME"))
+            return UsageError.exit_code
+        if isinstance(error, UnicodeEncodeError):  # bytes of the line or of a variable that no text has
+            wrong = ascii(error.object[error.start : error.end])
+            settings.show.error(
+                UsageError(f"what was given is not UTF-8: it has {wrong:.80}", hint="a path, a name or a value")
+            )
+            return UsageError.exit_code
         what = f"{type(error).__name__}: {error}"
         settings.show.error(HoldfastError(f"a fault of our own: {what}", hint="-v shows where; please report it"))
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from holdfast.errors import HoldfastError
 if TYPE_CHECKING:
     from holdfast.log.versions import Version
 
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34"}
 
 
@@ -45,6 +47,10 @@ class Show:
     def line(self, text: str = "") -> None:
         """A line of data for people."""
         print(text)
+
+    def steady(self, text: str) -> str:
+        """Somebody's text of several lines: as it is, but on a terminal, which it must not steer."""
+        return safe_lines(text) if sys.stdout.isatty() else text
 
     def flush(self) -> None:
         """Lets a reader of a live stream have what was printed."""
@@ -81,18 +87,18 @@ class Show:
 
     def warn(self, text: str, *, hint: str = "") -> None:
         """Something a person should know; said even when quiet."""
-        _to_stderr(self.paint("warning: ", "yellow", sys.stderr) + text)
+        _to_stderr(self.paint("warning: ", "yellow", sys.stderr) + safe_lines(text))
         if hint:
-            _to_stderr(self.paint("hint: ", "dim", sys.stderr) + hint)
+            _to_stderr(self.paint("hint: ", "dim", sys.stderr) + safe_lines(hint))
 
     def error(self, error: HoldfastError) -> None:
         """What failed, and what to do."""
         if self.as_json:
             _to_stderr(_json(error.to_wire()).decode())
             return
-        _to_stderr(self.paint("error: ", "red", sys.stderr) + error.message)
+        _to_stderr(self.paint("error: ", "red", sys.stderr) + safe_lines(error.message))
         if error.hint:
-            _to_stderr(self.paint("hint: ", "dim", sys.stderr) + error.hint)
+            _to_stderr(self.paint("hint: ", "dim", sys.stderr) + safe_lines(error.hint))
 
     def paint(self, text: str, color: str, stream: TextIO | None = None) -> str:
         """The text in a colour, where the stream is a terminal."""
@@ -184,6 +190,11 @@ def version_text(version: Version) -> str:
 def safe(text: str) -> str:
     """Other people's text for a terminal: what would move the cursor or change a colour is shown, not obeyed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text)
+
+
+def safe_lines(text: str) -> str:
+    """The same of a text of several lines; what is only not to be seen, such as a space that does not break, stays."""
+    return _STEERING.sub("�", text)
 
 
 def _json(value: Any) -> bytes:

@@ -287,6 +287,8 @@ def act(state: str, of: str, *, until: float | None = None, result: Any = None) 
     """
     if until is not None and state != "snoozed":
         raise UsageError(f"until= goes with snoozed, not with {state!r:.40}")
+    if until is not None and not 0 < until < clock.MILLIS_MAX / 1000:
+        raise UsageError(f"until={until!r:.40} is no time", hint="seconds since 1970; None: until it is taken back")
     if result is not None and state != "done":
         raise UsageError(f"a result goes with done, not with {state!r:.40}")
     if state in STATES[1:]:

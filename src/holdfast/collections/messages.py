@@ -110,8 +110,10 @@ def envelope(body: Any, *, priority: str = "normal", **fields: Any) -> dict[str,
 
 
 def _id(name: str, given: Any) -> str:
-    if not isinstance(given, str) or not given or len(given.encode()) > KEY_BYTES_MAX:
+    if not isinstance(given, str) or not 0 < len(given.encode("utf-8", "surrogatepass")) <= KEY_BYTES_MAX:
         raise UsageError(f"{name} must be text of 1 to {KEY_BYTES_MAX} bytes, got {given!r:.80}")
+    if any("\ud800" <= sign <= "\udfff" for sign in given):
+        raise UsageError(f"{name} holds half a surrogate pair: {given!r:.80}")
     return given
 
 

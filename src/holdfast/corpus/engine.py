@@ -34,7 +34,7 @@ from holdfast.corpus.scripts import scripts
 from holdfast.corpus.scrub import Part
 from holdfast.corpus.trouble import Patience as _Patience
 from holdfast.corpus.trouble import as_ours as _as_ours
-from holdfast.corpus.trouble import ours
+from holdfast.corpus.trouble import ours, unsayable
 from holdfast.corpus.trouble import pragma as _pragma
 from holdfast.disk import sync_directory
 from holdfast.errors import IntegrityError, NodeFull, StoreClosed, UsageError
@@ -367,6 +367,8 @@ class Engine:
             return connection.execute(sql, args).fetchone()
         except apsw.Error as error:
             raise ours(error, self.path) from error
+        except (UnicodeEncodeError, OverflowError) as error:
+            raise unsayable(error) from error
         finally:
             self._readers.append(connection)
 

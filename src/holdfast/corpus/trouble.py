@@ -11,7 +11,7 @@ from typing import Final
 
 import apsw
 
-from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull
+from holdfast.errors import HoldfastError, IntegrityError, Locked, NodeFull, UsageError
 
 BUSY_S_MAX: Final = 600.0
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -54,6 +54,17 @@ def as_ours(path: Path) -> Iterator[None]:
         yield
     except apsw.Error as error:
         raise ours(error, path) from error
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise unsayable(error) from error
+
+
+def unsayable(error: UnicodeEncodeError | OverflowError) -> UsageError:
+    """The error of whoever asks for what no file can hold: it was never written, and cannot be found."""
+    if isinstance(error, UnicodeEncodeError):
+        return UsageError(
+            "text holds half a surrogate pair, which no record does", hint="repair it where it comes from"
+        )
+    return UsageError("a number of more than 64 bits, which no record holds", hint="is it a key? keys are text")
 
 
 def pragma(connection: apsw.Connection, name: str, value: int | str) -> None:

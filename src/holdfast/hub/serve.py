@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from holdfast.disk import is_stream, replacing
 from holdfast.errors import HoldfastError, HubUnavailable, MissingExtra, UsageError
 from holdfast.hub.options import LIVE, Options, options_of
 from holdfast.hub.systemd import notify, watch
@@ -159,7 +160,7 @@ def _config(uvicorn: Any, app: Any, tls: ssl.SSLContext | None) -> Any:
 
 def _ended(core: Core, ready_file: str | os.PathLike[str] | None) -> None:
     if ready_file is not None:
-        Path(ready_file).unlink(missing_ok=True)
+        remove_ready(Path(ready_file))
     if core.lost:
         raise HubUnavailable(f"this hub ended: {core.lost}", hint="start it again; nodes keep everything")
 
@@ -311,9 +312,14 @@ def url_of(listener: socket.socket, tls: bool = False) -> str:
 
 def write_ready(path: Path, url: str) -> None:
     """Says where the hub listens: the file appears whole, or not at all."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps({"url": url, "port": int(url.rpartition(":")[2]), "pid": os.getpid()}) + "\n")
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(json.dumps({"url": url, "port": int(url.rpartition(":")[2]), "pid": os.getpid()}).encode() + b"\n")
+
+
+def remove_ready(path: Path) -> None:
+    """Takes back what `write_ready` said, once the hub listens no more."""
+    if not is_stream(path):
+        path.unlink(missing_ok=True)
 
 
 def _give_memory_back() -> None:

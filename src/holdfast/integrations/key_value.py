@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self, SupportsFloat
 
-from holdfast.clock import SYSTEM, Clock
+from holdfast.clock import LASTS_S_MAX, SYSTEM, Clock
 from holdfast.errors import MissingExtra, UsageError
 from holdfast.integrations.keyed import AsObjects, AsRecords, Entries, Entry, at_once, body_of, segment_of
 from holdfast.integrations.place import HISTORY, Place, Where
@@ -241,6 +241,6 @@ def _seconds(ttl: SupportsFloat) -> float:
         seconds = math.nan if isinstance(ttl, bool) else float(ttl)
     except (TypeError, ValueError):
         seconds = math.nan
-    if not 0 < seconds < math.inf:
+    if not 0 < seconds <= LASTS_S_MAX:
         raise InvalidTTLError(ttl=ttl)
     return seconds

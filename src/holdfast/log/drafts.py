@@ -102,7 +102,7 @@ def message(envelope: dict[str, Any], *, msg_id: str = "", kind: str = MESSAGE, 
     for name, number in _TAGGED:
         text = envelope.get(name)
         if text is not None:
-            if not isinstance(text, str) or len(text.encode()) > NAME_BYTES_MAX:
+            if not isinstance(text, str) or len(text.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX:
                 raise UsageError(f"{name} must be text of at most {NAME_BYTES_MAX} bytes, got {text!r:.80}")
             tags += ((number, text),)
     fmt, payload = codec.serialise(envelope)

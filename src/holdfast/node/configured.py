@@ -128,7 +128,8 @@ def places(
     environ = os.environ if environ is None else environ
     here = Path(os.path.abspath(directory or "."))
     project = next((each / PROJECT for each in (here, *here.parents) if os.path.isfile(each / PROJECT)), None)
-    user = Path(environ.get("XDG_CONFIG_HOME") or "~/.config", "holdfast", "config.yaml").expanduser()
+    # By os.path: a user without a home, as in containers, has no file there, and pathlib would raise.
+    user = Path(os.path.expanduser(Path(environ.get("XDG_CONFIG_HOME") or "~/.config", "holdfast", "config.yaml")))
     wanted: list[tuple[Level, Path]] = [
         ("project", project or here / PROJECT),
         ("user", user),

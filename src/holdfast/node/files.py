@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import msgspec
 
 from holdfast.collections.files import FileInfo, Stood
-from holdfast.disk import sync_directory
+from holdfast.disk import is_stream, sync_directory
 from holdfast.errors import BlobCorrupt, Conflict, HubFull, HubUnavailable, Locked, NotFound, UsageError
 from holdfast.log.drafts import new_id
 from holdfast.node.parts import PAGE, Part, decode, encode, name_in_path
@@ -148,7 +148,7 @@ class Files(Part):
             HubUnavailable: no hub answers.
         """
         found, target = self.get(file_id), Path(path)
-        if target.is_dir() or not target.parent.is_dir():
+        if target.is_dir() or is_stream(target) or not target.parent.is_dir():
             raise UsageError(f"no file can be written at {str(path)!r:.200}", hint="a file's name, in a directory")
         known = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]
         partial = target.with_name(f".{found.digest[:32]}-{known}.part")

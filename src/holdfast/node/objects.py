@@ -39,7 +39,7 @@ from holdfast.log import drafts
 from holdfast.node.looking import When, as_of
 from holdfast.node.store import Store
 from holdfast.objects import Content, ObjectInfo, ObjectStore
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.moving.switch import open_switch
 from holdfast.objects.opening import Opener
 from holdfast.objects.opening import open_store as open_lower
@@ -124,6 +124,7 @@ class HoldfastStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         return self._listing(prefix, after, limit)
 
     def delete(self, key: str, *, expect: str | None = None) -> bool:

@@ -11,10 +11,11 @@ import asyncio
 import functools
 import itertools
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Final, ParamSpec, Self, TypeVar
+from typing import Final, Generic, ParamSpec, Self, TypeVar
 
 from holdfast.objects.port import TYPE, Expect, Health, ObjectInfo, ObjectStore, Source
 
@@ -98,12 +99,14 @@ class AsyncObjectStore:
     async def pieces(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
         """The bytes of an object, or a range of them, piece by piece."""
         content = await self._do(self.store.get, key, start=start, stop=stop)
+        steps = _Steps(functools.partial(next, iter(content), None), content.close)
         try:
-            steps = iter(content)
-            while piece := await self._do(next, steps, b""):
-                yield piece
+            while (piece := await self._do(steps.take)) is not None:
+                if piece:
+                    yield piece
         finally:
-            content.close()
+            if steps.given_up():
+                await self._do(steps.end)
 
     async def head(self, key: str) -> ObjectInfo:
         """What is known of an object."""
@@ -113,14 +116,14 @@ class AsyncObjectStore:
         """The objects whose keys begin with `prefix`, in order of their keys, fetched page by page."""
         # One listing, a page at a time: a directory asked anew for each page would be looked through as often.
         found = await self._do(self.store.list, prefix, after=after, limit=limit)
+        steps = _Steps(functools.partial(_some, found), getattr(found, "close", _nothing))
         try:
-            while page := await self._do(_some, found):
+            while page := await self._do(steps.take):
                 for info in page:
                     yield info
         finally:
-            close = getattr(found, "close", None)
-            if close is not None:
-                await self._do(close)
+            if steps.given_up():
+                await self._do(steps.end)
 
     async def delete(self, key: str, *, expect: str | None = None) -> bool:
         """Removes an object; False if there was none."""
@@ -153,6 +156,43 @@ class AsyncObjectStore:
         await self.close()
 
 
+class _Steps(Generic[T]):
+    """What a store gives piece by piece, taken in threads. Whoever is cancelled leaves his thread in the middle of a
+    step: what it reads from must not be closed under its hands, so then that thread closes it.
+
+    Args:
+        step: takes the next.
+        close: gives back what it is taken from; more than once is no error.
+    """
+
+    def __init__(self, step: Callable[[], T], close: Callable[[], None]) -> None:
+        self._step, self._close = step, close
+        self._turn = threading.Lock()
+        self._over = False
+
+    def take(self) -> T:
+        """The next."""
+        try:
+            with self._turn:
+                return self._step()
+        finally:
+            if self._over:
+                self.end()
+
+    def given_up(self) -> bool:
+        """Says that nobody wants more; whether it is the caller who has to call `end`."""
+        self._over = True
+        free = self._turn.acquire(blocking=False)
+        if free:
+            self._turn.release()
+        return free
+
+    def end(self) -> None:
+        """Gives back what it is taken from."""
+        with self._turn:
+            self._close()
+
+
 def _whole(store: ObjectStore, key: str, start: int, stop: int | None) -> tuple[ObjectInfo, bytes]:
     with store.get(key, start=start, stop=stop) as content:
         return content.info, content.read()
@@ -160,3 +200,7 @@ def _whole(store: ObjectStore, key: str, start: int, stop: int | None) -> tuple[
 
 def _some(found: Iterator[ObjectInfo]) -> Sequence[ObjectInfo]:
     return list(itertools.islice(found, PAGE))
+
+
+def _nothing() -> None:
+    pass

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -79,7 +78,6 @@ class AuditFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
 
     def __call__(self, event: AuditEvent) -> None:
         """Keeps one event.
@@ -89,18 +87,17 @@ class AuditFile:
             StorageUnavailable: the file cannot be written.
         """
         try:
-            with self._lock:
-                fresh = not self.path.exists()
-                if fresh:
-                    self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX)
-                    _append(fd, msgspec.json.encode(event) + b"\n")
-                finally:
-                    os.close(fd)
-                if fresh:
+            if not self.path.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)  # per open file: threads keep each other out too, and a fork holds none
+                if not os.fstat(fd).st_size:
                     sync_directory(self.path.parent)
+                _append(fd, msgspec.json.encode(event) + b"\n")
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # said, not only closed: a child forked meanwhile has it too
+                os.close(fd)
         except OSError as error:
             kind = StorageFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageUnavailable
             raise kind(f"no audit event can be written to {self.path}: {error.strerror}") from error

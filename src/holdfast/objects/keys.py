@@ -80,6 +80,16 @@ def check_after(after: str) -> str:
     return after
 
 
+def check_limit(limit: int | None) -> None:
+    """Whether a listing can be so long.
+
+    Raises:
+        StorageRefused: it is no number of objects.
+    """
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise StorageRefused(f"no number of objects: limit={limit!r:.80}", hint="0 or more; None: all")
+
+
 def past_prefix(prefix: str) -> str:
     """The first text behind all those that begin with `prefix`, by code points; empty if there is none."""
     for end in range(len(prefix), 0, -1):

@@ -344,6 +344,8 @@ def _text(key: Any) -> str:
 
 
 def _once(keys: Iterable[str]) -> list[tuple[str, str]]:
+    if isinstance(keys, str):
+        raise StorageRefused(f"keys come in a list, not as one text: {keys!r:.80}", hint=f"[{keys!r:.40}]")
     return [(key, key) for key in dict.fromkeys(map(_text, keys))]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from holdfast.errors import StorageRefused
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
     TYPE,
@@ -86,6 +86,7 @@ class MemoryStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         with self._lock:
             at = max(bisect.bisect_left(self._keys, prefix), bisect.bisect_right(self._keys, after))
             found: list[ObjectInfo] = []

@@ -274,7 +274,8 @@ def check_put(
     Raises:
         StorageRefused: one of them cannot be on any store, or the store lacks it.
     """
-    if not 0 < len(content_type) <= _TYPE_MAX or not content_type.isascii() or not content_type.isprintable():
+    fits = isinstance(content_type, str) and 0 < len(content_type) <= _TYPE_MAX
+    if not fits or not content_type.isascii() or not content_type.isprintable():
         raise StorageRefused(f"not a content type: {content_type!r:.80}", hint="such as application/json")
     check_expect(store, expect)
     return check_metadata(metadata)
@@ -286,6 +287,8 @@ def check_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     Raises:
         StorageRefused: a name or a value that a header cannot carry, or too much of it.
     """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise StorageRefused(f"metadata is text by name, not {type(metadata).__name__}: {metadata!r:.80}")
     kept: dict[str, str] = {}
     total = 0
     for name, value in (metadata or {}).items():
@@ -332,7 +335,12 @@ def check_range(start: int, stop: int | None) -> None:
     Raises:
         StorageRefused: it is none.
     """
-    if start < 0 or (stop is not None and stop < start):
+    if (
+        not isinstance(start, int)
+        or not isinstance(stop, int | None)
+        or start < 0
+        or (stop is not None and stop < start)
+    ):
         raise StorageRefused(f"not a range of bytes: {start} to {stop}", hint="0 <= start <= stop")
 
 

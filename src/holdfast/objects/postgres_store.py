@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from holdfast.errors import StorageUnavailable
-from holdfast.objects.keys import check_after, check_key, check_prefix, past_prefix
+from holdfast.objects.keys import check_after, check_key, check_limit, check_prefix, past_prefix
 from holdfast.objects.port import (
     ABSENT,
     SWAP_DELETE,
@@ -237,6 +237,7 @@ class PostgresStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         check_after(after)
         return self._listed(prefix, after, limit)
 

@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from holdfast.errors import StorageRefused
 
 PIECE_BYTES: Final = 1 << 20
 LARGE_BYTES: Final = 4 << 20
@@ -17,10 +19,22 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 
 
 def pieces_of(source: Bytes | Path | Iterable[bytes]) -> Iterable[bytes]:
-    """What is to be stored, piece by piece."""
+    """What is to be stored, piece by piece.
+
+    Raises:
+        StorageRefused: it is nothing of that, such as text.
+    """
     if isinstance(source, bytes | bytearray | memoryview):
         return (bytes(source),)
-    return _of_file(source) if isinstance(source, Path) else source
+    if isinstance(source, Path):
+        return _of_file(source)
+    # Text is made of texts, and an empty one of nothing: it would be stored as no bytes at all.
+    if isinstance(source, str | Mapping) or not isinstance(source, Iterable):
+        raise StorageRefused(
+            f"an object is bytes, pieces of bytes or a Path, not {type(source).__name__}: {source!r:.80}",
+            hint="text.encode(), or json.dumps(value).encode(); StorageManager.save takes values",
+        )
+    return source
 
 
 def _of_file(path: Path) -> Iterator[bytes]:

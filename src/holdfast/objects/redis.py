@@ -29,7 +29,7 @@ from holdfast.errors import (
     StorageRefused,
     StorageUnavailable,
 )
-from holdfast.objects.keys import check_after, check_key, check_prefix
+from holdfast.objects.keys import check_after, check_key, check_limit, check_prefix
 from holdfast.objects.port import (
     ABSENT,
     DURABLE,
@@ -263,6 +263,7 @@ class RedisStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         check_after(after)
         return self._listed(prefix.encode(), after.encode(), limit)
 

@@ -23,7 +23,7 @@ import msgspec
 from holdfast.errors import StorageRefused, StorageUnavailable
 from holdfast.objects.database import Database, Execute, Snapshot
 from holdfast.objects.database_file import torn
-from holdfast.objects.keys import check_after, check_key, check_prefix, past_prefix
+from holdfast.objects.keys import check_after, check_key, check_limit, check_prefix, past_prefix
 from holdfast.objects.port import (
     ABSENT,
     DURABLE,
@@ -280,6 +280,7 @@ class SqliteStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         check_after(after)
         return self._listed(prefix, after, limit)
 

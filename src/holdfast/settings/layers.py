@@ -75,14 +75,19 @@ def strangers(environ: Iterable[str]) -> Iterator[Problem]:
 
 
 def written(config: Mapping[str, Any], path: str) -> Source:
-    """What `holdfast init` wrote into a store's config.json."""
+    """What `holdfast init` wrote into a store's config.json; what somebody has broken there since is a problem."""
     source = Source(path)
     place = Place(path)
     for name, key in (("agent", "agent.id"), ("token_file", "hub.token_file"), ("level", "store.level")):
-        if config.get(name):
-            source.say(key, config[name], place)
-    if config.get("hubs"):
-        source.say("hub.urls", tuple(config["hubs"]), place)
+        if isinstance(text := config.get(name), str) and text:
+            source.say(key, text, place)
+        elif text not in (None, ""):
+            source.problems.append(Problem(place, name, f"a text is wanted, got {text!r:.60}"))
+    hubs = config.get("hubs") or []
+    if not isinstance(hubs, list) or not all(isinstance(each, str) for each in hubs):
+        source.problems.append(Problem(place, "hubs", f"a list of addresses is wanted, got {hubs!r:.60}"))
+    elif hubs:
+        source.say("hub.urls", tuple(hubs), place)
     return source
 
 

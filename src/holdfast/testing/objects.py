@@ -313,6 +313,9 @@ class Listing(StoreContract):
                 seen += page
             assert seen == names
             assert keys(store, limit=0) == []
+            for limit in (-1, 1.5, "2"):
+                with refuses(StorageRefused):
+                    keys(store, limit=limit)  # type: ignore[arg-type]
             assert keys(store, after="p/030") == [name for name in [*names, "q"] if name > "p/030"]
             assert keys(store, after="zzz") == []
             for info in store.list("p/00"):

@@ -257,6 +257,8 @@ class Collection(Generic[T]):
         """
         wanted = order_of(order)
         self._shape.fields.check(map(field_of, wanted), "the order")
+        if not isinstance(after, str):
+            raise UsageError(f"no cursor: {after!r:.80}", hint="`page.cursor` of the page before")
         asked = Asked(
             condition=self._meant(condition, equals), order=wanted, after=after, limit=check_limit(limit), agent=agent
         )
@@ -347,8 +349,8 @@ class Collection(Generic[T]):
             )
         if ttl_s is None:
             return None
-        if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not ttl_s > 0:
-            raise UsageError(f"ttl_s={ttl_s!r:.80}", hint="seconds, above 0")
+        if isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s <= clock.LASTS_S_MAX:
+            raise UsageError(f"ttl_s={ttl_s!r:.80}", hint=f"seconds, above 0, at most {clock.LASTS_S_MAX:,}")
         return self._backing.now_ms() + round(ttl_s * 1000)
 
     def _write(self, key: str, raw: Any, expect: int | str | None, durable: bool) -> Version:

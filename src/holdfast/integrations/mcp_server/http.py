@@ -24,7 +24,7 @@ from holdfast.hub.exchange import Query, Receive, Scope, Send, answer_error
 from holdfast.hub.gate import LOOPBACK, Gate, host_name
 from holdfast.hub.options import Options
 from holdfast.hub.principal import ANYBODY, NOBODY, READ, STRANGER, Principal, principal_of
-from holdfast.hub.serve import application, is_loopback, listen, url_of, write_ready
+from holdfast.hub.serve import application, is_loopback, listen, remove_ready, url_of, write_ready
 from holdfast.hub.tokens import SqliteTokens, Tokens
 from holdfast.integrations.mcp_server.desk import Desks
 from holdfast.integrations.mcp_server.door import AccessToken, AuthenticatedUser, StreamableHTTPSessionManager
@@ -207,7 +207,7 @@ def serve(protocol: Protocol, desks: Desks, where: Listening, told: Callable[[st
             known = Tokens(SqliteTokens(tokens))
         asyncio.run(_run(protocol, desks, how, known, listener, tls, on_ready))
     if ready_file is not None:
-        ready_file.unlink(missing_ok=True)
+        remove_ready(ready_file)
 
 
 async def _run(

@@ -421,6 +421,7 @@ class BlobFiles:
                     yield fd, path
                     return
             finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # said, not only closed: a child forked meanwhile has it too
                 os.close(fd)
 
     def _fill(self, fd: int, pieces: Iterable[bytes]) -> tuple[bytes, int]:

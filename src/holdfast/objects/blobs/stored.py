@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, NotFound, StorageError, UsageError
+from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, NotFound, ObjectCorrupt, StorageError, UsageError
 from holdfast.objects.blobs.reading import corrupt
 from holdfast.objects.port import ObjectInfo, ObjectStore
 from holdfast.objects.raw import PIECE_BYTES, Bytes
@@ -78,7 +78,7 @@ class StoredBlobs:
         with contextlib.suppress(NotFound):
             here: bytes = self._staging.read(digest, offset, length, verify=verify)
             return here
-        with _errors():
+        with _errors(digest):
             stop = None if length is None else offset + length
             for info in self._generations(digest):
                 if not verify:
@@ -199,29 +199,47 @@ class StoredBlobs:
 
         Raises:
             HubUnavailable: the store does not answer; the rest is kept here.
-            BlobCorrupt: what the store has afterwards is not the blob; it is kept here.
+            BlobCorrupt: what the store has afterwards is not the blob; it is kept here, and all others are moved.
         """
         count = 0
+        failed: BlobCorrupt | None = None
         with _errors():
             for digest in list(self._staging.iter()):
                 try:
                     self._bring(digest)
                 except NotFound:
                     continue  # another process was faster
+                except BlobCorrupt as error:
+                    failed = failed or error
+                    continue
                 self._staging.delete(digest)
                 count += 1
+        if failed is not None:
+            raise failed
         return count
 
     def _bring(self, digest: bytes) -> None:
-        size = self._staging.size(digest)
-        if any(info.size == size for info in self._sound(digest)):
-            return
-        key = f"{place_of(digest)}{os.urandom(8).hex()}"
-        with self._staging.open(digest) as reader:
-            self.store.put(key, iter(lambda: reader.read(PIECE_BYTES), b""))
-        with StoredReader(self.store, self.store.head(key), digest) as there:
-            for _ in iter(lambda: there.read(PIECE_BYTES), b""):
-                pass
+        # Of as many bytes is not enough: what a torn write left, or what rotted there, must not outlive what is here.
+        there = {info.key: self._is_whole(info, digest) for info in self._sound(digest)}
+        if not any(there.values()):
+            key = f"{place_of(digest)}{os.urandom(8).hex()}"
+            with self._staging.open(digest) as reader:
+                self.store.put(key, iter(lambda: reader.read(PIECE_BYTES), b""))
+            if not self._is_whole(self.store.head(key), digest):
+                self.store.delete(key)
+                raise corrupt(digest, f"it did not arrive whole in {self.store.name}")
+        for key in [key for key, whole in there.items() if not whole]:
+            self.store.delete(key)
+
+    def _is_whole(self, info: ObjectInfo, digest: bytes) -> bool:
+        """Whether an object has all the bytes of a blob."""
+        try:
+            with StoredReader(self.store, info, digest) as there:
+                for _ in iter(lambda: there.read(PIECE_BYTES), b""):
+                    pass
+        except (NotFound, BlobCorrupt):
+            return False
+        return True
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -253,7 +271,7 @@ class StoredReader:
     def __init__(self, store: ObjectStore, info: ObjectInfo, digest: bytes) -> None:
         self.size = info.size
         """Size of the whole blob in bytes."""
-        with _errors():
+        with _errors(digest):
             self._content = store.get(info.key)
         self._digest = digest
         self._hash = hashlib.sha256()
@@ -265,7 +283,7 @@ class StoredReader:
         if size < 0:
             return b"".join(iter(lambda: self.read(PIECE_BYTES), b""))
         while not self._rest and self._left:
-            with _errors():
+            with _errors(self._digest):
                 piece = next(iter(self._content), None)
             if piece is None:
                 raise corrupt(self._digest, "it ends too soon")
@@ -316,13 +334,15 @@ def mark_of(key: str) -> str:
 
 
 @contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """A store's failure as the hub's: its clients know that one, and try again."""
+def _errors(digest: bytes = b"") -> Iterator[None]:
+    """A store's failure as the hub's: its clients know that one, and try again. But rot is no failure to answer."""
     try:
         yield
     except (NotFound, BlobCorrupt, UsageError):
         raise
     except StorageError as error:
+        if digest and isinstance(error, ObjectCorrupt):
+            raise corrupt(digest, error.message) from error
         raise HubUnavailable(f"the blobs' store: {error.message}", hint="ask again in a moment") from error
 
 

@@ -24,7 +24,8 @@ import msgspec
 
 from holdfast import codec
 from holdfast.errors import ObjectConflict, ObjectCorrupt, ObjectNotFound, StorageRefused, StorageUnavailable
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
+from holdfast.objects.layers.layer import Through
 from holdfast.objects.port import (
     ABSENT,
     CREATE,
@@ -142,7 +143,7 @@ class Arbitrated(ObjectStore):
                     raise ObjectCorrupt(f"the body of {key!r:.200} is gone from {self._store.name}", key=key) from None
                 pointer = newer  # it was replaced, and its body dropped, between our two steps
             else:
-                return Content(pointer.info, _pieces(content))
+                return Through(pointer.info, content, content)
 
     def head(self, key: str) -> ObjectInfo:
         return self._found(key).info
@@ -150,6 +151,7 @@ class Arbitrated(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         return itertools.islice(self._listed(prefix, after), limit)
 
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
@@ -232,8 +234,3 @@ class Arbitrated(ObjectStore):
     def _drop(self, body: str) -> None:
         with contextlib.suppress(Exception):  # a body that nobody names harms nobody; a sweep removes it
             self._store.delete(body)
-
-
-def _pieces(content: Content) -> Iterator[bytes]:
-    with content:
-        yield from content

@@ -29,7 +29,7 @@ from holdfast.errors import (
 )
 from holdfast.objects.cloud.door import Beyond, Bucket, Found, NotMet
 from holdfast.objects.cloud.probe import RESERVED, Claims, probed
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.port import (
     ABSENT,
     NESTED,
@@ -229,6 +229,7 @@ class CloudStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         return itertools.islice(self._listed(prefix, after), limit)
 
     def _listed(self, prefix: str, after: str) -> Iterator[ObjectInfo]:

@@ -31,7 +31,7 @@ from holdfast.objects.files.sidecars import (
 )
 from holdfast.objects.files.tree import Entry, Where, entries, where_of
 from holdfast.objects.files.workroom import Partial, Told, Workroom, failure
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.port import (
     SWAP_DELETE,
     TYPE,
@@ -170,6 +170,7 @@ class FileStore(ObjectStore):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         self._room.look()
         return self._walk(prefix, after, limit)
 

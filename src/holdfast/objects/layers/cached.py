@@ -99,7 +99,7 @@ class Cached(Layer):
         check: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if bytes_max < 0 or ttl_s < 0:
+        if not (bytes_max >= 0 and ttl_s >= 0):  # nor NaN, by which nothing would ever be too old
             raise StorageRefused(f"not a budget or a time: bytes_max={bytes_max!r}, ttl_s={ttl_s!r}", hint="0 or more")
         super().__init__(inner)
         self._bytes_max = bytes_max

@@ -25,7 +25,7 @@ import msgspec
 
 from holdfast import clock
 from holdfast.errors import HoldfastError, ObjectNotFound, StorageUnavailable
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.layers import waiting as journal_of
 from holdfast.objects.layers.bringing import Bringer
 from holdfast.objects.layers.journal import Journal
@@ -223,6 +223,7 @@ class Fallback(Layer):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         self._pass_by()
         return self._merged(prefix, after, limit)
 

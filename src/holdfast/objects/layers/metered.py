@@ -69,6 +69,9 @@ class Metered(Layer):
         self._here = {"store": inner.name}
         self._tags = {each: {"operation": each, **self._here} for each in OPERATIONS}
 
+    def forked(self) -> None:
+        self._lock = threading.Lock()  # nobody is left here who would open the parent's
+
     def put(
         self,
         key: str,

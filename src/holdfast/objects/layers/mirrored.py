@@ -21,7 +21,7 @@ import msgspec
 
 from holdfast import clock
 from holdfast.errors import HoldfastError, ObjectCorrupt, ObjectNotFound, StorageUnavailable
-from holdfast.objects.keys import check_key, check_prefix
+from holdfast.objects.keys import check_key, check_limit, check_prefix
 from holdfast.objects.layers.layer import MIRRORED, Layer
 from holdfast.objects.layers.notes import NOTES, Notes
 from holdfast.objects.layers.owing import (
@@ -194,6 +194,7 @@ class Mirrored(Layer):
     def list(self, prefix: str = "", *, after: str = "", limit: int | None = None) -> Iterator[ObjectInfo]:
         self._open()
         check_prefix(prefix)
+        check_limit(limit)
         self._pass_by()
         return self._free(prefix, after, limit)
 

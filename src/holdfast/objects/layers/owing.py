@@ -16,7 +16,7 @@ import msgspec
 from holdfast.errors import StorageRefused
 from holdfast.objects.layers.layer import layers_of
 from holdfast.objects.port import Content, ObjectInfo, ObjectStore, Source
-from holdfast.objects.raw import PIECE_BYTES, Bytes
+from holdfast.objects.raw import PIECE_BYTES, Bytes, pieces_of
 
 SPOOL_BYTES: Final = 8 << 20
 """Of a body that can be read once, so much is kept in memory, and the rest in a temporary file."""
@@ -72,7 +72,7 @@ class Replay:
             # Also what makes a new iterator each time may make an empty one: a `Content` does.
             self._file = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115 - closed by `close`
             try:
-                for piece in data:
+                for piece in pieces_of(data):
                     self._file.write(piece)
             except BaseException:
                 self._file.close()

@@ -36,7 +36,7 @@ from holdfast.objects.port import (
     check_metadata,
     conflict,
 )
-from holdfast.objects.raw import Bytes
+from holdfast.objects.raw import Bytes, pieces_of
 from holdfast.protocol.retry import RETRY_AFTER_MAX, Backoff, retry_after
 
 WRITE_ID: Final = "hf_write"
@@ -302,7 +302,7 @@ class _Body:
         if isinstance(data, Bytes | Path | list | tuple):
             return
         # Also what makes a new iterator each time may make an empty one: a `Content` does.
-        pieces, kept, size = iter(data), [], 0
+        pieces, kept, size = iter(pieces_of(data)), [], 0
         for piece in pieces:
             kept.append(piece)
             size += len(piece)

@@ -249,6 +249,7 @@ class SwitchStore(ObjectStore):
             fcntl.flock(fd, how)
             yield
         finally:
+            fcntl.flock(fd, fcntl.LOCK_UN)  # said, not only closed: a child forked meanwhile has it too
             os.close(fd)
 
     def _here(self) -> ObjectStore:

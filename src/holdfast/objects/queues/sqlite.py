@@ -107,8 +107,8 @@ class SqliteQueues(QueueStore):
         check_queue(queue)
         check_times(ttl, delay)
         written = write_content(content)
-        now = self._clock.now_ms()
         with self._database.write() as execute:
+            now = self._clock.now_ms()
             number = self._queue(execute, queue)
             expires = None if ttl is None else now + ttl * 1000
             return _add(execute, number, (written, expires), now, now + delay * 1000)
@@ -118,11 +118,10 @@ class SqliteQueues(QueueStore):
         check_queue(queue)
         check_most(most)
         check_seconds(visibility, "visibility", 1)
-        now = self._clock.now_ms()
         row = self._database.one(
             "SELECT EXISTS (SELECT 1 FROM holdfast_message WHERE in_queue = q.id AND visible <= ?)"
             " FROM holdfast_queue q WHERE name = ?",
-            (now, queue),
+            (self._clock.now_ms(), queue),
         )
         if row is None:
             raise no_queue(self, queue)
@@ -131,6 +130,7 @@ class SqliteQueues(QueueStore):
         tries = self._tries(queue)
         found: list[QueueMessage] = []
         with self._database.write() as execute:
+            now = self._clock.now_ms()  # here: another process may have had the file until now
             number = self._queue(execute, queue)
             self._expire(execute, number, now)
             while len(found) < most:
@@ -171,8 +171,8 @@ class SqliteQueues(QueueStore):
         check_queue(queue)
         check_seconds(visibility, "visibility", 0)
         written = None if content is None else write_content(content)
-        now = self._clock.now_ms()
         with self._database.write() as execute:
+            now = self._clock.now_ms()
             row = self._held(execute, queue, message, now)
             if row is None or row[2] != message.receipt:
                 raise stale(queue, message)

@@ -102,8 +102,11 @@ class Sayer:
         if kind is tuple:
             return {MARK + "tuple": self._list(value)}
         if kind in (set, frozenset):
-            # The order of a set differs from one process to the next; the same value should give the same bytes.
-            return {MARK + kind.__name__: sorted(self._list(tuple(value)), key=msgspec.json.encode)}
+            try:
+                # The order of a set differs from one process to the next; the same value should give the same bytes.
+                return {MARK + kind.__name__: sorted(self._list(tuple(value)), key=msgspec.json.encode)}
+            except UnicodeEncodeError as error:
+                raise Unsayable("text with half of a surrogate pair", "store bytes instead") from error
         return self._other(value, kind)
 
     def _list(self, value: list[Any] | tuple[Any, ...]) -> list[Any]:
