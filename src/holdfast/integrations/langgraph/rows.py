@@ -8,8 +8,9 @@ name:
     [of, crc, w, count]              a list that is the one below (a UUID as above, or 1: in the parent)
     [of, crc, w, count, n, text]     a list that has `n` more members than the one below
     "text"                           a value, or what a task wrote, as LangGraph's serialiser makes it
+    ["text", [place], …]             the same, in pieces (`sharing`), which any other text here may be as well
     null                             nothing: {"j": null}
-    [name, …, crc]                   what a task wrote and was given: a part of a value of its checkpoint
+    [name, channel, crc]             what a task wrote and was given: a part of a value of its checkpoint
     "pull": "…"                      "task_path": of a task that a channel set off
 
 What does not fit is said in full, and read so; so is all that was written before there was this form.
@@ -156,7 +157,7 @@ def _short_entry(entry: dict[str, Any], parent: str | None) -> Any:
 
 
 def _full_entry(entry: Any, parent: str | None) -> dict[str, Any]:
-    if type(entry) is not list:
+    if type(entry) is not list or type(entry[1:] and entry[1]) is not int:
         return {"at": parent} if type(entry) is dict and entry.get("at") == 1 else _full_value(entry)
     below, crc, written, count, *new = entry
     steps: list[Any] = [[0, count]]
@@ -185,7 +186,7 @@ def _full_writes(raw: dict[str, Any]) -> dict[str, Any]:
 def _short_value(entry: dict[str, Any]) -> Any:
     if entry.get("t") == MSGPACK and entry.keys() == _TEXT:
         return entry["s"]
-    if "in" in entry and entry.get("t", MSGPACK) == MSGPACK:
+    if "in" in entry:
         return [*entry["in"], entry["crc"]]
     return None if entry == _NOTHING else entry
 
@@ -196,7 +197,6 @@ def _full_value(entry: Any) -> dict[str, Any]:
     if type(entry) is str:
         return {"t": MSGPACK, "s": entry}
     if type(entry) is list:
-        *place, crc = entry
-        return {"in": place, "crc": crc} | ({"t": MSGPACK} if len(place) == 3 else {})
+        return {"in": entry[:-1], "crc": entry[-1]} if type(entry[-1]) is int else {"t": MSGPACK, "s": entry}
     out: dict[str, Any] = entry
     return out
