@@ -56,6 +56,10 @@ class Rows:
         span = self.inner.scan(prefix, after, limit)
         return Span([_row(each) for each in span.rows], span.after)
 
+    def near(self, prefix: str, after: str, limit: int) -> list[Row]:
+        """The same rows, as they lie there: see `held`."""
+        return self.inner.scan(prefix, after, limit).rows
+
     def put(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.put`."""
         self.inner.put(key, short(raw), expect)
@@ -105,16 +109,20 @@ def full(raw: dict[str, Any]) -> dict[str, Any]:
     if "values" not in raw:
         return raw
     out = dict(raw)
-    if "up" in out:
-        out["parent"] = paths.uuid_of(out.pop("up"))
+    out.pop("up", None)
     if "is" in out:
         version, micros, versions, seen, updated, meta = out.pop("is")
         head = (version, _time(micros), versions, {_INPUT: {}, **seen}, updated)
         out["head"] = {"j": dict(zip(_HEAD, head, strict=True))}
         out["meta"] = {"j": {_PARENTS: {}, **meta}}
-    parent = out.get("parent")
-    out["values"] = {name: _full_entry(entry, parent) for name, entry in raw["values"].items()}
-    return out
+    return out | held(raw)
+
+
+def held(raw: dict[str, Any]) -> dict[str, Any]:
+    """Of a checkpoint's row as it lies there, what others build on: its values, and the one that it builds on itself."""
+    parent = paths.uuid_of(raw["up"]) if "up" in raw else raw.get("parent")
+    out = {"values": {name: _full_entry(entry, parent) for name, entry in raw["values"].items()}}
+    return out if parent is None else {"parent": parent, **out}
 
 
 def _told(head: Any, meta: Any) -> list[Any] | None:

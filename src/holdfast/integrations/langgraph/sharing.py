@@ -36,9 +36,10 @@ SHARED_MAX: Final = 4 << 20
 LATELY_BYTES: Final = 8 << 20
 _PROBE: Final = 32
 """What is shared is found by so many signs of it."""
-_PROBES_MAX: Final = 256
-_LOOKED_MAX: Final = 8 << 20
-"""So many signs are gone through, about, to find what is shared."""
+_LOOKED_MAX: Final = 4 << 20
+"""So many signs are gone through to find what is shared: some milliseconds."""
+_ASKED: Final = 256
+"""What a source costs beside its signs."""
 
 
 class Below(msgspec.Struct):
@@ -219,14 +220,16 @@ def _text(entry: dict[str, Any], channel: str, serde: Any) -> str:
 
 def apart(text: str, sources: Sequence[Source]) -> tuple[list[Any], list[Source]] | None:
     """A text as pieces, and from which sources some of them are; None: it shares nothing with any of them."""
-    total = sum(len(source.text) for source in sources)
-    if not total:
+    if not sources:
         return None
-    stride = max(_PROBE, -(-len(text) // min(_PROBES_MAX, max(8, _LOOKED_MAX // total))))
+    cost = sum(len(source.text) + _ASKED for source in sources)
+    stride = max(_PROBE, len(text) * cost // _LOOKED_MAX)
+    left = _LOOKED_MAX
     pieces: list[Any] = []
     used: list[Source] = []
     at = done = 0
-    while at + _PROBE <= len(text):
+    while at + _PROBE <= len(text) and left > 0:
+        left -= cost
         found = _longest(text, at, done, sources)
         if found is None:
             at += stride

@@ -22,7 +22,7 @@ from holdfast.integrations.langgraph import paths
 from holdfast.integrations.langgraph.lists import Body, Lost, walked
 from holdfast.integrations.langgraph.messages import Image
 from holdfast.integrations.langgraph.recent import Recent
-from holdfast.integrations.langgraph.rows import Rows
+from holdfast.integrations.langgraph.rows import Rows, full, held
 from holdfast.integrations.langgraph.sharing import Lately, said, together
 from holdfast.node.shelf import LOT, Row, every, first
 
@@ -268,7 +268,7 @@ class Around:
             index = ~number[0] if own else number[0]
             row = self._row(f"{at}/{name}")
             told = () if row is None else (row, *row.rivals)
-            entries = [each[2] for one in told for each in one.raw["writes"] if each[0] == index]
+            entries = [each[2] for one in told for each in full(one.raw)["writes"] if each[0] == index]
         for entry in entries:
             yield said(self.full(at, there, entry, bool(number), depth + 1))
 
@@ -277,7 +277,9 @@ class Around:
         if found is None:
             self._look(key)
             found = self._seen.get(key)
-        return found.raw if isinstance(found, Row) else found
+        if isinstance(found, Row):
+            found = self._seen[key] = held(found.raw)
+        return found
 
     def _row(self, key: str) -> Row | None:
         """What a task wrote."""
@@ -290,7 +292,7 @@ class Around:
 
     def _look(self, key: str) -> None:
         self._limit = min(LOT, self._limit * 8)
-        for row in self._threads.shelf.scan(self._prefix, key[:-1], self._limit).rows:
+        for row in self._threads.shelf.near(self._prefix, key[:-1], self._limit):
             self._seen.setdefault(row.key, row)
 
 
