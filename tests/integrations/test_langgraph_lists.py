@@ -103,7 +103,9 @@ def test_rows_are_said_shortly_and_read_as_they_were() -> None:
         new, raw_new = {"n": 1, "s": dice.choice(["x", ["x", ["a", 0, 9, 7]]])}, {"n": 1, "b": "eA=="}
         steps = dice.choice([[], [[0, 3]], [[0, 3], new], [[0, 3], raw_new], [[1, 2], [0, 1]]])
         whole = {"l": steps, "of": dice.choice([parent, other, "1"]), "crc": 7, "w": 9}
-        pieces = [{"t": "msgpack", "s": each} for each in (["x", ["a", 0, 9, 7], "y"], [["*b", 0, 1, 9, 7]], [["a", 0, 9, 7]])]
+        pieces = [
+            {"t": "msgpack", "s": each} for each in (["x", ["a", 0, 9, 7], "y"], [["*b", 0, 1, 9, 7]], [["a", 0, 9, 7]])
+        ]
         values = [
             *pieces,
             {"j": None},

@@ -40,7 +40,7 @@ def below(threads: Threads, serde: Any, thread: str, namespace: str, checkpoint_
     if raw is None:
         return None
     versions = unpacked(raw["head"], serde).get("channel_versions") or {}
-    return Below(checkpoint_id, paths.checkpoint_key(thread, namespace, checkpoint_id), raw, versions)
+    return Below(paths.turned(checkpoint_id), paths.checkpoint_key(thread, namespace, checkpoint_id), raw, versions)
 
 
 def values_of(
@@ -78,13 +78,13 @@ def _same(threads: Threads, base: Below, channel: str) -> dict[str, Any]:
         count = sum(step[1] if isinstance(step, list) else step["n"] for step in old["l"])
         return _same_list(base, old, count, threads.body(base.key, base.raw, channel).crc)
     small = "j" in old and (not isinstance(old["j"], str | dict | list) or len(str(old["j"])) < SMALL)
-    return old if "at" in old or small else {"at": base.id}
+    return old if "at" in old or small else {"at": base.name}
 
 
 def _same_list(base: Below, old: dict[str, Any], count: int, crc: int) -> dict[str, Any]:
     if "same" in old or not count:
         return old
-    return {"l": [[0, count]], "of": base.id, "crc": crc, "same": True, "w": old.get("w", 0)}
+    return {"l": [[0, count]], "of": base.name, "crc": crc, "same": True, "w": old.get("w", 0)}
 
 
 def _entry(
@@ -97,7 +97,7 @@ def _entry(
             return entry, None
         # As bytes: to Python 1, 1.0 and True are the same.
         same = _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry)
-        return (entry if not same else old if "at" in old else {"at": base.id}), None
+        return (entry if not same else old if "at" in old else {"at": base.name}), None
     image = None if base is None else threads.image(base.key, channel, serde)
     found: tuple[int, bytes] | None
     if (known := messages.dumped(serde, value, image)) is not None:
@@ -120,7 +120,7 @@ def _entry(
     if written > 2 * len(body.data) + SLACK:
         # So much was added and taken away again since it was last written as a whole that it is cheaper to begin anew.
         return {"l": steps_of(None, body)[0]}, body
-    return {"l": steps, "of": old["of"] if "same" in old else base.id, "crc": before.crc, "w": written}, body
+    return {"l": steps, "of": old["of"] if "same" in old else base.name, "crc": before.crc, "w": written}, body
 
 
 def _large(entry: dict[str, Any]) -> bool:

@@ -3,9 +3,9 @@
 There are five rows in a turn of a chat, and all of them are kept for ever, so what most of them say has a place and no
 name:
 
-    "up": "…"                        "parent": a UUID, its bytes in base64
+    "up": "…"                        "parent"
     "is": [v, ts, …, metadata]       "head" and "meta"; `ts` in millionths of a second since 1970
-    [of, crc, w, count]              a list that is the one below (a UUID as above, or 1: in the parent)
+    [of, crc, w, count]              a list that is the one below (or 1: in the parent)
     [of, crc, w, count, n, text]     a list that has `n` more members than the one below
     "text"                           a value, or what a task wrote, as LangGraph's serialiser makes it
     ["text", [place], …]             the same, in pieces (`sharing`), which any other text here may be as well
@@ -23,7 +23,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from holdfast.integrations.langgraph import paths
 from holdfast.node.shelf import LOT, Row, Shelf, Span
 
 MSGPACK: Final = "msgpack"
@@ -91,9 +90,8 @@ def short(raw: dict[str, Any]) -> dict[str, Any]:
         return raw
     out = dict(raw)
     parent = out.get("parent")
-    if parent is not None and (packed := paths.packed_uuid(parent)):
-        del out["parent"]
-        out["up"] = packed
+    if parent is not None:
+        out["up"] = out.pop("parent")
     told = _told(raw["head"].get("j"), raw["meta"].get("j"))
     if told:
         del out["head"], out["meta"]
@@ -120,7 +118,7 @@ def full(raw: dict[str, Any]) -> dict[str, Any]:
 
 def held(raw: dict[str, Any]) -> dict[str, Any]:
     """Of a checkpoint's row as it lies there, what others build on: its values, and the one that it builds on itself."""
-    parent = paths.uuid_of(raw["up"]) if "up" in raw else raw.get("parent")
+    parent = raw.get("up")
     out = {"values": {name: _full_entry(entry, parent) for name, entry in raw["values"].items()}}
     return out if parent is None else {"parent": parent, **out}
 
@@ -155,9 +153,8 @@ def _short_entry(entry: dict[str, Any], parent: str | None) -> Any:
     same, steps = entry.get("same", False), entry["l"]
     if not steps or entry.keys() != (_SAME if same else _LIST) or type(steps[0]) is not list or steps[0][0] != 0:
         return entry  # as a list that holds nothing any more
-    below = 1 if entry["of"] == parent else paths.packed_uuid(entry["of"])
-    out = [below, entry["crc"], entry["w"], steps[0][1]]
-    if below is None or len(steps) != (1 if same else 2):
+    out = [1 if entry["of"] == parent else entry["of"], entry["crc"], entry["w"], steps[0][1]]
+    if len(steps) != (1 if same else 2):
         return entry
     if same:
         return out
@@ -169,7 +166,7 @@ def _full_entry(entry: Any, parent: str | None) -> dict[str, Any]:
         return {"at": parent} if type(entry) is dict and entry.get("at") == 1 else _full_value(entry)
     below, crc, written, count, *new = entry
     steps: list[Any] = [[0, count]]
-    out = {"l": steps, "of": parent if below == 1 else paths.uuid_of(below), "crc": crc, "w": written}
+    out = {"l": steps, "of": parent if below == 1 else below, "crc": crc, "w": written}
     if new:
         steps.append({"n": new[0], "s": new[1]})
     else:

@@ -360,7 +360,7 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
         head = {name: value for name, value in checkpoint.items() if name not in ("id", "channel_values")}
         raw: dict[str, Any] = paths.told(thread=thread, ns=namespace)
         if parent:
-            raw["parent"] = parent
+            raw["parent"] = paths.turned(parent)
         raw["meta"] = packed(dict(get_checkpoint_metadata(config, metadata)), self.serde)
         raw["head"] = packed(head, self.serde)
         raw["values"] = values
@@ -457,7 +457,7 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
             config,
             checkpoint,
             unpacked(row.raw["meta"], self.serde),
-            {"configurable": {**names, "checkpoint_id": parent}} if parent else None,
+            {"configurable": {**names, "checkpoint_id": paths.id_of(parent)}} if parent else None,
             pending(self._threads, self.serde, found),
         )
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.integrations.langgraph import paths
 from holdfast.integrations.langgraph.lists import Lost
@@ -34,6 +35,11 @@ SHARED_MIN: Final = 64
 SHARED_MAX: Final = 4 << 20
 """Nothing is taken from a longer text: it is not remembered."""
 LATELY_BYTES: Final = 8 << 20
+BELOW_MIN: Final = 2048
+"""So long is what a checkpoint takes from what a task wrote at the one below, unless that has taken it itself: less is said
+again, for who reads a list for the first time would read another row for each member."""
+TASK_PLACE: Final = 5
+"""So many members has a place in what a task wrote."""
 _PROBE: Final = 32
 """What is shared is found by so many signs of it."""
 _LOOKED_MAX: Final = 4 << 20
@@ -45,7 +51,7 @@ _ASKED: Final = 256
 class Below(msgspec.Struct):
     """The checkpoint that another one is written on top of."""
 
-    id: str
+    name: str
     key: str
     raw: dict[str, Any]
     versions: Mapping[str, Any]
@@ -54,11 +60,12 @@ class Below(msgspec.Struct):
 class Source(msgspec.Struct):
     """A text that others may be taken from: where it stands, and (while its row is being written) who tells how it ends.
 
-    `awaited`: it is written by asyncio, so who blocks a thread must not wait for it.
+    `least`: so much must be taken at least; `awaited`: it is written by asyncio, so who blocks a thread must not wait.
     """
 
     where: tuple[Any, ...]
     text: str
+    least: int = SHARED_MIN
     written: Future[bool] | None = None
     awaited: bool = False
 
@@ -104,7 +111,7 @@ class Lately:
             if there is not None:
                 raw = short(raw, there["values"])
             mine = [
-                Source((task, number), text, written, awaited)
+                Source((task, number), text, written=written, awaited=awaited)
                 for number, _, entry in raw["writes"]
                 if number >= 0 and (text := said(entry))  # those below 0 may be replaced
             ]
@@ -146,15 +153,17 @@ class Lately:
             self._told.clear()
 
     def _sources(self, key: str, below: Below | None, awaited: bool) -> list[Source]:
-        found = [
-            Source((each.where[0], ~each.where[1]), each.text, each.written, each.awaited) for each in self._of(key)
-        ]
+        found = [replace(each, where=(each.where[0], ~each.where[1])) for each in self._of(key)]
         if below is not None:
-            found += self._of(below.key)
-            found += [Source((name,), text) for name, entry in below.raw["values"].items() if (text := said(entry))]
-        return [
-            each for each in found if awaited or not each.awaited or each.written is None or each.written.done()
-        ]
+            given = set[tuple[Any, ...]]()
+            for name, entry in below.raw["values"].items():
+                given |= {(place[0], ~place[1]) for place in places(entry) if len(place) == TASK_PLACE and place[1] < 0}
+                if text := said(entry):
+                    found.append(Source((name,), text))
+            for each in self._of(below.key):
+                if each.where in given or len(each.text) >= BELOW_MIN:
+                    found.append(each if each.where in given else replace(each, least=BELOW_MIN))
+        return [each for each in found if awaited or not each.awaited or each.written is None or each.written.done()]
 
     def _of(self, key: str) -> list[Source]:
         return self._told.get(key) or []
@@ -171,6 +180,12 @@ def said(entry: Mapping[str, Any]) -> str:
     elif "j" in entry:
         text = "".join(_strings(entry["j"])).encode().decode("latin-1")
     return text if SHARED_MIN <= len(text) <= SHARED_MAX else ""
+
+
+def places(entry: Any) -> list[Any]:
+    """Where else the text of a value, or of a step of a list, stands."""
+    text = entry.get("s") if type(entry) is dict else None
+    return [piece for piece in text if type(piece) is list] if type(text) is list else []
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -201,7 +216,9 @@ def _shared(raw: dict[str, Any], sources: Callable[[], list[Source]], serde: Any
                 made[id(each)] = ({"n": each["n"]} if "l" in entry else {"t": each.get("t", MSGPACK)}) | {"s": found[0]}
                 waits += [use.written for use in found[1] if use.written is not None and not use.written.done()]
         if made:
-            entry = {**entry, "l": [made.get(id(each), each) for each in entry["l"]]} if "l" in entry else made[id(entry)]
+            entry = (
+                {**entry, "l": [made.get(id(each), each) for each in entry["l"]]} if "l" in entry else made[id(entry)]
+            )
             values[channel] = entry
     return Coming({**raw, "values": {**raw["values"], **values}} if values else raw, waits)
 
@@ -259,7 +276,7 @@ def _longest(text: str, at: int, low: int, sources: Sequence[Source]) -> tuple[S
         while back < min(at - low, start) and text[at - back - 1] == source.text[start - back - 1]:
             back += 1
         length = back + _alike(text, at, source.text, start)
-        if length >= SHARED_MIN and (best is None or length > best[3]):
+        if length >= source.least and (best is None or length > best[3]):
             best = source, at - back, start - back, length
     return best
 

@@ -7,7 +7,7 @@ A row of a checkpoint holds ``head`` (all of it but its values), ``meta``, ``par
     {"l": [steps], "of": id}     a list, as steps from the one in that checkpoint; without `of`, all of it
     {"at": id}                   the same as in that checkpoint
 
-so what a checkpoint builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+where checkpoints are named by their part of the key (`paths.turned`). What one builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
 On the shelf all of it is said shortly (`rows`).
 """
 
@@ -23,15 +23,13 @@ from holdfast.integrations.langgraph.lists import Body, Lost, walked
 from holdfast.integrations.langgraph.messages import Image
 from holdfast.integrations.langgraph.recent import Recent
 from holdfast.integrations.langgraph.rows import Rows, full, held
-from holdfast.integrations.langgraph.sharing import Lately, said, together
+from holdfast.integrations.langgraph.sharing import TASK_PLACE, Lately, places, said, together
 from holdfast.node.shelf import LOT, Row, every, first
 
 BODIES_BYTES: Final = 32 << 20
 ROWS_BYTES: Final = 8 << 20
 IMAGES_BYTES: Final = 16 << 20
 _decode: Final = msgspec.json.Decoder().decode
-TASK_PLACE: Final = 5
-"""So many members has the place of a text in what a task wrote."""
 DEPTH_MAX: Final = 4
 """So often a text may be taken from one that is itself taken from another."""
 FIRST: Final = 3
@@ -199,12 +197,12 @@ class Threads:
         data = msgspec.json.encode(raw)
         self._rows.put(key, data, len(data) + 64)
 
-    def _below(self, around: Around, checkpoint_id: str, channel: str, like: bool = False) -> dict[str, Any]:
-        raw = around.raw(checkpoint_id)
+    def _below(self, around: Around, name: str, channel: str, like: bool = False) -> dict[str, Any]:
+        raw = around.raw(name)
         entry: dict[str, Any] | None = None if raw is None else raw["values"].get(channel)
         if raw is None or entry is None or "at" in entry or (like and "l" not in entry):
             raise Lost(
-                f"a checkpoint of {around.name} builds on {channel!r:.80} in {checkpoint_id}, which is not there",
+                f"a checkpoint of {around.name} builds on {channel!r:.80} in {paths.id_of(name)}, which is not there",
                 hint="was that one deleted while this one was written? holdfast history shows it",
             )
         return raw
@@ -230,13 +228,13 @@ class Around:
         self._seen: dict[str, Row | dict[str, Any]] = {key: raw}
         self._limit = 1
 
-    def key(self, checkpoint_id: str) -> str:
+    def key(self, name: str) -> str:
         """The key of a checkpoint beside it."""
-        return f"{self._prefix}{paths.turned(checkpoint_id)}~"
+        return f"{self._prefix}{name}~"
 
-    def raw(self, checkpoint_id: str) -> dict[str, Any] | None:
+    def raw(self, name: str) -> dict[str, Any] | None:
         """The row of a checkpoint that it builds on; None if it is not there."""
-        return self._raw(self.key(checkpoint_id))
+        return self._raw(self.key(name))
 
     def full(self, key: str, raw: dict[str, Any], entry: Any, task: bool = False, depth: int = 0) -> Any:
         """A value, or a step of a list, with all of its text in it.
@@ -260,17 +258,21 @@ class Around:
         name, *number = where
         own = number[0] < 0 if number else task
         at = key if own else self.key(raw["parent"]) if "parent" in raw else ""
-        there = raw if own else self._raw(at) if at else None
-        if there is None or depth == DEPTH_MAX:
+        if not at or depth == DEPTH_MAX:
             return
-        entries: list[Any] = [there["values"].get(name, {})]
         if number:
             index = ~number[0] if own else number[0]
             row = self._row(f"{at}/{name}")
             told = () if row is None else (row, *row.rivals)
             entries = [each[2] for one in told for each in full(one.raw)["writes"] if each[0] == index]
+        else:
+            there = raw if own else self._raw(at)
+            entries = [] if there is None else [there["values"].get(name, {})]
         for entry in entries:
-            yield said(self.full(at, there, entry, bool(number), depth + 1))
+            if type(entry.get("s")) is list:
+                there = raw if own else self._raw(at)
+                entry = {} if there is None else self.full(at, there, entry, bool(number), depth + 1)
+            yield said(entry)
 
     def _raw(self, key: str) -> dict[str, Any] | None:
         found = self._seen.get(key) or self._threads.kept(key)
@@ -296,23 +298,20 @@ class Around:
             self._seen.setdefault(row.key, row)
 
 
-def refers_to(raw: dict[str, Any], checkpoint_id: str) -> dict[str, set[str]]:
+def refers_to(raw: dict[str, Any], own: str) -> dict[str, set[str]]:
     """The channels whose values build on other checkpoints, or take texts from what was written at one, and on which.
 
     Args:
         raw: the row of a checkpoint.
-        checkpoint_id: its own.
+        own: its own name.
     """
     out: dict[str, set[str]] = {}
     for channel, entry in raw["values"].items():
         below = entry.get("at") or entry.get("of")
         ids = set() if below is None else {below}
         for each in entry.get("l", (entry,)):
-            if type(each) is dict and type(each.get("s")) is list:
-                numbers = [piece[1] for piece in each["s"] if type(piece) is list and len(piece) == TASK_PLACE]
-                ids |= {checkpoint_id if number < 0 else raw["parent"] for number in numbers}
-                if any(type(piece) is list and len(piece) != TASK_PLACE for piece in each["s"]):
-                    ids.add(raw["parent"])
+            for place in places(each):
+                ids.add(own if len(place) == TASK_PLACE and place[1] < 0 else raw["parent"])
         if ids:
             out[channel] = ids
     return out

@@ -26,10 +26,10 @@ def replace(threads: Threads, serde: Any, key: str, raw: dict[str, Any]) -> None
     if there is not None and _bytes(_bare(_literal(threads, there))) == _bytes(_bare(raw)):
         return
     if there is not None:
-        checkpoint_id = paths.parts(key, raw)[2]
+        name = paths.name_of(key)
         prefix = key[: key.rindex("/") + 1]
         above = [found for found in threads.walk(prefix) if found.row.key != key]
-        threads.shelf.put_many(whole(threads, above, lambda below: below == checkpoint_id))
+        threads.shelf.put_many(whole(threads, above, lambda below: below == name))
         threads.shelf.put_many(_said(threads, serde, there))
         over = others_under(there.row, threads.shelf.agent)
         raw = {**raw, OVER: over} if over else raw
@@ -47,8 +47,8 @@ def whole(
     last: dict[str, tuple[str, Body]] = {}
     for found in reversed(founds):
         row = found.row
-        checkpoint_id = paths.parts(row.key, row.raw)[2]
-        needed = [channel for channel, ids in refers_to(row.raw, checkpoint_id).items() if any(map(gone, ids))]
+        name = paths.name_of(row.key)
+        needed = [channel for channel, ids in refers_to(row.raw, name).items() if any(map(gone, ids))]
         if not needed:
             continue
         values = dict(row.raw["values"])
@@ -62,7 +62,7 @@ def whole(
                 "l": steps_of(base, body)[0],
                 **({"of": below, "crc": base.crc} if base is not None else {}),
             }
-            last[channel] = checkpoint_id, body
+            last[channel] = name, body
         yield row.key, {**_bare(row.raw), "values": values, **_over(threads, row)}
 
 
@@ -99,9 +99,7 @@ def _settled(threads: Threads, thread_prefix: str) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
     for prefix, _ in threads.names(thread_prefix):
         founds = list(threads.walk(prefix))
-        several = {
-            paths.parts(found.row.key, found.row.raw)[2] for found in founds if any(row.rivals for row in found.writes)
-        }
+        several = {paths.name_of(found.row.key) for found in founds if any(row.rivals for row in found.writes)}
         if several:
             out |= whole(threads, founds, several.__contains__)
     return out
@@ -151,7 +149,7 @@ def delta_history(
     open_ = set(channels)
     while found is not None and open_:
         parent = found.row.raw.get("parent")
-        found = threads.at(thread, namespace, parent) if parent else None
+        found = threads.at(thread, namespace, paths.id_of(parent)) if parent else None
         if found is None:
             break
         for write in reversed(pending(threads, serde, found)):
@@ -172,13 +170,13 @@ def delta_history(
 
 def _needed(serde: Any, founds: list[Found]) -> set[str]:
     """The newest checkpoint, and those before it up to where each of its delta channels was last kept."""
-    by_id = {paths.parts(found.row.key, found.row.raw)[2]: found for found in founds}
+    by_name = {paths.name_of(found.row.key): found for found in founds}
     found: Found | None = founds[0]
     assert found is not None
     kept = {found.row.key}
     open_ = set(unpacked(found.row.raw["meta"], serde).get(COUNTERS) or ()) - found.row.raw["values"].keys()
     while open_ and found is not None:
-        found = by_id.get(found.row.raw.get("parent", ""))
+        found = by_name.get(found.row.raw.get("parent", ""))
         if found is not None:
             kept.add(found.row.key)
             open_ -= found.row.raw["values"].keys()
@@ -189,9 +187,9 @@ def _take(threads: Threads, founds: list[Found], gone: set[str]) -> None:
     """Takes checkpoints of one namespace away, once what stays does not build on them."""
     if not gone:
         return
-    ids = {paths.parts(found.row.key, found.row.raw)[2] for found in founds if found.row.key in gone}
+    names = {paths.name_of(key) for key in gone}
     stays = [found for found in founds if found.row.key not in gone]
-    threads.shelf.put_many(whole(threads, stays, ids.__contains__))
+    threads.shelf.put_many(whole(threads, stays, names.__contains__))
     threads.shelf.drop([row for found in founds if found.row.key in gone for row in (found.row, *found.writes)])
 
 
