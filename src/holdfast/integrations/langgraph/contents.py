@@ -163,9 +163,7 @@ def writes_row(serde: Any, writes: Any, task_path: str) -> dict[str, Any]:
 
 
 def within(raw: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of what a task wrote, without what the values of its checkpoint's row say: what a graph is given is handed
-    on by its first task.
-    """
+    """The row of what a task wrote, without what its checkpoint says: the first task hands on what a graph is given."""
     sources = [Source((name,), text) for name, held in values.items() if (text := said(held))]
     out = []
     for number, channel, entry in raw["writes"]:

@@ -117,7 +117,7 @@ def full(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def held(raw: dict[str, Any]) -> dict[str, Any]:
-    """Of a checkpoint's row as it lies there, what others build on: its values, and the one that it builds on itself."""
+    """Of a checkpoint's row as it lies there what others build on: its values, and what it is built on itself."""
     parent = raw.get("up")
     out = {"values": {name: _full_entry(entry, parent) for name, entry in raw["values"].items()}}
     return out if parent is None else {"parent": parent, **out}

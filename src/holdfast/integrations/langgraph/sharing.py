@@ -5,7 +5,7 @@ written first says it, and a later one takes it from there: its text is then a l
 a place:
 
     [channel, at, length, crc]         in a value of the checkpoint below (of its own one, for what a task wrote)
-    [task, number, at, length, crc]    in what a task wrote at the checkpoint below: by the segment of its key, and index
+    [task, number, at, length, crc]    in what a task wrote at the checkpoint below (by segment of its key, and index)
     [task, ~number, at, length, crc]   the same, written at the checkpoint itself, before that was put
 
 A place has the checksum of what is there, so nothing else is ever taken for it. A row takes only from rows that the
@@ -36,8 +36,8 @@ SHARED_MAX: Final = 4 << 20
 """Nothing is taken from a longer text: it is not remembered."""
 LATELY_BYTES: Final = 8 << 20
 BELOW_MIN: Final = 2048
-"""So long is what a checkpoint takes from what a task wrote at the one below, unless that has taken it itself: less is said
-again, for who reads a list for the first time would read another row for each member."""
+"""So long is what a checkpoint takes from what a task wrote at the one below, unless that one has taken it as well: less
+is said again, for who reads a list for the first time would read another row for each of its members."""
 TASK_PLACE: Final = 5
 """So many members has a place in what a task wrote."""
 _PROBE: Final = 32
@@ -58,9 +58,9 @@ class Below(msgspec.Struct):
 
 
 class Source(msgspec.Struct):
-    """A text that others may be taken from: where it stands, and (while its row is being written) who tells how it ends.
+    """A text that others may be taken from: where it stands, and while its row is being written, what tells the end.
 
-    `least`: so much must be taken at least; `awaited`: it is written by asyncio, so who blocks a thread must not wait.
+    `least`: no less is taken of it; `awaited`: it is written by asyncio, so nobody may block a thread for it.
     """
 
     where: tuple[Any, ...]
@@ -71,7 +71,7 @@ class Source(msgspec.Struct):
 
 
 class Coming(msgspec.Struct):
-    """A row that is being put: as it is where all that it takes from has been written, and what tells whether it has."""
+    """A row that is being put, if all is written that it takes from, and what tells whether it is."""
 
     raw: dict[str, Any]
     waits: list[Future[bool]]

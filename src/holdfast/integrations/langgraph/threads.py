@@ -7,13 +7,14 @@ A row of a checkpoint holds ``head`` (all of it but its values), ``meta``, ``par
     {"l": [steps], "of": id}     a list, as steps from the one in that checkpoint; without `of`, all of it
     {"at": id}                   the same as in that checkpoint
 
-where checkpoints are named by their part of the key (`paths.turned`). What one builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+where checkpoints are named by their part of the key (`paths.turned`). What one builds on is older, of the same thread
+and namespace, and so is what it takes texts from (`sharing`). Rows of writes lie behind their checkpoint's.
 On the shelf all of it is said shortly (`rows`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -144,7 +145,8 @@ class Threads:
         if "at" in entry:
             key, raw = around.key(entry["at"]), self._below(around, entry["at"], channel)
             entry = raw["values"][channel]
-        return around.full(key, raw, entry)
+        made: dict[str, Any] = around.full(key, raw, entry)
+        return made
 
     def body(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> Body:
         """A list of a checkpoint, put together.
