@@ -36,7 +36,7 @@ SHARED_MAX: Final = 4 << 20
 """Nothing is taken from a longer text: it is not remembered."""
 LATELY_BYTES: Final = 8 << 20
 BELOW_MIN: Final = 2048
-"""So long is what a checkpoint takes from what a task wrote at the one below, unless that one has taken it as well: less
+"""So long is what a checkpoint takes from what a task wrote at the one below, unless that one took it as well: less
 is said again, for who reads a list for the first time would read another row for each of its members."""
 TASK_PLACE: Final = 5
 """So many members has a place in what a task wrote."""
