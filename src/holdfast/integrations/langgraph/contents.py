@@ -20,7 +20,7 @@ MSGPACK: Final = "msgpack"
 SMALL: Final = 64
 """A value of so many bytes is said again rather than named."""
 SLACK: Final = 4096
-_bytes: Final = msgspec.json.encode
+_bytes: Final = msgspec.json.Encoder(order="sorted").encode  # a log does not keep the order of names
 
 
 class Made(msgspec.Struct):
