@@ -100,10 +100,14 @@ def test_rows_are_said_shortly_and_read_as_they_were() -> None:
         seen = dice.choice([{}, {"__input__": {}}, {"__input__": {}, "n": {"a": 1}}, {"__input__": None}])
         told = dice.choice([{"versions_seen": seen}, {"versions_seen": seen, "pending_sends": []}, {}])
         when = dice.choice([{}, {"ts": "2026-11-22T06:45:52+00:00"}, {"ts": "2026-11-22"}, {"ts": 7}])
-        new, raw_new = {"n": 1, "s": "x"}, {"n": 1, "b": "eA=="}
+        new, raw_new = {"n": 1, "s": dice.choice(["x", ["x", ["a", 0, 9, 7]]])}, {"n": 1, "b": "eA=="}
         steps = dice.choice([[], [[0, 3]], [[0, 3], new], [[0, 3], raw_new], [[1, 2], [0, 1]]])
         whole = {"l": steps, "of": dice.choice([parent, other, "1"]), "crc": 7, "w": 9}
+        pieces = [
+            {"t": "msgpack", "s": each} for each in (["x", ["a", 0, 9, 7], "y"], [["*b", 0, 1, 9, 7]], [["a", 0, 9, 7]])
+        ]
         values = [
+            *pieces,
             {"j": None},
             {"j": [1]},
             {"t": "msgpack", "s": "x"},
@@ -124,7 +128,7 @@ def test_rows_are_said_shortly_and_read_as_they_were() -> None:
             **dice.choice([{}, {"parent": parent}, {"parent": "no UUID"}, {"parent": parent.upper()}]),
         }
         assert rows.full(rows.short(raw)) == rows.full(raw) == raw
-        inside = dice.choice([*values, {"in": ["a", 0, 9], "t": "msgpack", "crc": 7}, {"in": ["a", "b"], "crc": 7}])
+        inside = dice.choice([*values, *pieces, {"in": ["a", "b"], "crc": 7}])
         path = dice.choice(["", "~__pregel_pull, n", "~__pregel_push, 0"])
         raw = {"task_path": path, "writes": [[0, "a", inside], [-1, "b", dice.choice(values)]]}
         assert rows.full(rows.short(raw)) == rows.full(raw) == raw

@@ -12,6 +12,7 @@ from holdfast.integrations.langgraph import messages, paths
 from holdfast.integrations.langgraph.door import WRITES_IDX_MAP
 from holdfast.integrations.langgraph.lists import Body, Lost, body_of, steps_of
 from holdfast.integrations.langgraph.packing import list_body, packed, text_of, unpacked
+from holdfast.integrations.langgraph.sharing import Below, Source, apart, said
 from holdfast.integrations.langgraph.threads import Around, Found, Threads
 from holdfast.node.shelf import Row
 
@@ -19,24 +20,16 @@ MSGPACK: Final = "msgpack"
 SMALL: Final = 64
 """A value of so many bytes is said again rather than named."""
 SLACK: Final = 4096
-_bytes: Final = msgspec.json.encode
-
-
-class Below(msgspec.Struct):
-    """The checkpoint that another one is written on top of."""
-
-    id: str
-    key: str
-    raw: dict[str, Any]
-    versions: Mapping[str, Any]
+_bytes: Final = msgspec.json.Encoder(order="sorted").encode  # a log does not keep the order of names
 
 
 class Made(msgspec.Struct):
-    """A row to be written, and the lists in it."""
+    """A row to be written, the lists in it, and the checkpoint that it is written on top of."""
 
     key: str
     raw: dict[str, Any]
     bodies: dict[str, Body]
+    base: Below | None
 
 
 def below(threads: Threads, serde: Any, thread: str, namespace: str, checkpoint_id: str | None) -> Below | None:
@@ -47,7 +40,7 @@ def below(threads: Threads, serde: Any, thread: str, namespace: str, checkpoint_
     if raw is None:
         return None
     versions = unpacked(raw["head"], serde).get("channel_versions") or {}
-    return Below(checkpoint_id, paths.checkpoint_key(thread, namespace, checkpoint_id), raw, versions)
+    return Below(paths.turned(checkpoint_id), paths.checkpoint_key(thread, namespace, checkpoint_id), raw, versions)
 
 
 def values_of(
@@ -85,13 +78,13 @@ def _same(threads: Threads, base: Below, channel: str) -> dict[str, Any]:
         count = sum(step[1] if isinstance(step, list) else step["n"] for step in old["l"])
         return _same_list(base, old, count, threads.body(base.key, base.raw, channel).crc)
     small = "j" in old and (not isinstance(old["j"], str | dict | list) or len(str(old["j"])) < SMALL)
-    return old if "at" in old or small else {"at": base.id}
+    return old if "at" in old or small else {"at": base.name}
 
 
 def _same_list(base: Below, old: dict[str, Any], count: int, crc: int) -> dict[str, Any]:
     if "same" in old or not count:
         return old
-    return {"l": [[0, count]], "of": base.id, "crc": crc, "same": True, "w": old.get("w", 0)}
+    return {"l": [[0, count]], "of": base.name, "crc": crc, "same": True, "w": old.get("w", 0)}
 
 
 def _entry(
@@ -104,7 +97,7 @@ def _entry(
             return entry, None
         # As bytes: to Python 1, 1.0 and True are the same.
         same = _bytes(threads.entry(base.key, base.raw, channel)) == _bytes(entry)
-        return (entry if not same else old if "at" in old else {"at": base.id}), None
+        return (entry if not same else old if "at" in old else {"at": base.name}), None
     image = None if base is None else threads.image(base.key, channel, serde)
     found: tuple[int, bytes] | None
     if (known := messages.dumped(serde, value, image)) is not None:
@@ -127,7 +120,7 @@ def _entry(
     if written > 2 * len(body.data) + SLACK:
         # So much was added and taken away again since it was last written as a whole that it is cheaper to begin anew.
         return {"l": steps_of(None, body)[0]}, body
-    return {"l": steps, "of": old["of"] if "same" in old else base.id, "crc": before.crc, "w": written}, body
+    return {"l": steps, "of": old["of"] if "same" in old else base.name, "crc": before.crc, "w": written}, body
 
 
 def _large(entry: dict[str, Any]) -> bool:
@@ -154,60 +147,66 @@ def values_in(threads: Threads, serde: Any, row: Row, only: Collection[str] | No
 # -- what tasks wrote --------------------------------------------------------------------------------------------------
 
 
-def writes_row(serde: Any, writes: Any, task_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def writes_row(serde: Any, writes: Any, task_path: str) -> dict[str, Any]:
     """What a task wrote, as a row: ``[index, channel, value]`` of each.
 
     Args:
         serde: LangGraph's serialiser.
         writes: channels and values.
         task_path: where the task stands in its graph.
-        values: those of the checkpoint's row that it writes at, as far as they are known: what a graph is given is
-            handed on by its first task, and not said twice.
     """
+    told = [
+        [WRITES_IDX_MAP.get(channel, number), channel, packed(value, serde)]
+        for number, (channel, value) in enumerate(writes)
+    ]
+    return {"task_path": task_path, "writes": told}
+
+
+def within(raw: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of what a task wrote, without what its checkpoint says: the first task hands on what a graph is given."""
+    sources = [Source((name,), text) for name, held in values.items() if (text := said(held))]
     out = []
-    for number, (channel, value) in enumerate(writes):
-        entry = packed(value, serde)
-        if values and _large(entry):
-            entry = _within(values, channel, entry) or entry
-        out.append([WRITES_IDX_MAP.get(channel, number), channel, entry])
-    return {"task_path": task_path, "writes": out}
+    for number, channel, entry in raw["writes"]:
+        if "s" in entry and sources and len(entry["s"]) >= SMALL:
+            found = apart(entry["s"], sources)
+            entry = entry if found is None else {**entry, "s": found[0]}
+        elif "j" in entry and _large(entry):
+            entry = _given(values, channel, entry) or entry
+        out.append([number, channel, entry])
+    return {**raw, "writes": out}
 
 
-def _within(values: Mapping[str, Any], channel: str, entry: dict[str, Any]) -> dict[str, Any] | None:
-    """What stands for an entry that is a part of a value in its checkpoint's row; None: it is none."""
+def _given(values: Mapping[str, Any], channel: str, entry: dict[str, Any]) -> dict[str, Any] | None:
+    """What stands for a value that a value of the checkpoint holds for its channel; None: none does."""
+    wanted = _bytes(entry["j"])
     for name, held in values.items():
-        if "s" in entry and "s" in held:
-            at = held["s"].find(entry["s"])
-            if at >= 0:
-                return {"t": entry["t"], "in": [name, at, len(entry["s"])], "crc": _crc(entry["s"])}
-        if "j" in entry and type(held.get("j")) is dict and channel in held["j"]:
-            said = _bytes(entry["j"])
-            if said == _bytes(held["j"][channel]):
-                return {"in": [name, channel], "crc": zlib.crc32(said)}
+        if type(held.get("j")) is dict and channel in held["j"] and wanted == _bytes(held["j"][channel]):
+            return {"in": [name, channel], "crc": zlib.crc32(wanted)}
     return None
 
 
-def out_of(values: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
-    """What `_within` made shorter, again.
+def out_of(around: Around, serde: Any, found: Found, entry: dict[str, Any]) -> dict[str, Any]:
+    """What `within` made shorter, again.
+
+    Args:
+        around: rows near it.
+        serde: LangGraph's serialiser.
+        found: its checkpoint.
+        entry: what a task wrote there.
 
     Raises:
         Lost: the checkpoint is another one than it was.
     """
+    key, raw = found.row.key, found.row.raw
     if "in" not in entry:
-        return entry
-    name, at, *length = entry["in"]
-    held = values.get(name, {})
-    if length and "s" in held:
-        text = held["s"][at : at + length[0]]
-        if _crc(text) == entry["crc"]:
-            return {"t": entry["t"], "s": text}
-    elif not length and type(held.get("j")) is dict and zlib.crc32(_bytes(held["j"].get(at))) == entry["crc"]:
-        return {"j": held["j"][at]}
+        made: dict[str, Any] = around.full(key, raw, entry, task=True)
+        return made
+    name, channel = entry["in"]
+    there = raw["values"].get(name)
+    held = None if there is None or not there.keys() & {"j", "t"} else unpacked(around.full(key, raw, there), serde)
+    if type(held) is dict and zlib.crc32(_bytes(held.get(channel))) == entry["crc"]:
+        return {"j": held[channel]}
     raise Lost(f"what a task wrote is a part of {name!r:.80} in its checkpoint, which is another one than it was")
-
-
-def _crc(text: str) -> int:
-    return zlib.crc32(text.encode())
 
 
 def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
@@ -224,16 +223,24 @@ def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any] | None:
     return {"task_path": old["task_path"] or new["task_path"], "writes": [kept[index] for index in sorted(kept)]}
 
 
-def pending(serde: Any, found: Found) -> list[tuple[str, str, Any]]:
+def pending(threads: Threads, serde: Any, found: Found) -> list[tuple[str, str, Any]]:
     """What tasks wrote at a checkpoint, in the order in which a run would apply it."""
     out = []
     for row in found.writes:
-        raw = row.raw
-        for rival in reversed(row.rivals):
-            raw = joined(rival.raw, raw) or rival.raw
+        raw = all_of(row)
         task = paths.text_of(row.key.split("/", 3)[3], row.raw, "task")
         for index, channel, value in raw["writes"]:
             out.append(((raw["task_path"], task, index), channel, value))
+    if not out:
+        return []
     out.sort(key=lambda each: each[0])
-    values = found.row.raw["values"]
-    return [(where[1], channel, unpacked(out_of(values, entry), serde)) for where, channel, entry in out]
+    around = Around(threads, found.row.key, found.row.raw)
+    return [(where[1], channel, unpacked(out_of(around, serde, found, entry), serde)) for where, channel, entry in out]
+
+
+def all_of(row: Row) -> dict[str, Any]:
+    """What a task wrote, and what its rivals did beside that."""
+    raw = row.raw
+    for rival in reversed(row.rivals):
+        raw = joined(rival.raw, raw) or rival.raw
+    return raw

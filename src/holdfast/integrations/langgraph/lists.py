@@ -8,12 +8,13 @@ costs that member.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
 from holdfast.errors import IntegrityError
-from holdfast.integrations.langgraph.packing import bytes_of, members, text_of
+from holdfast.integrations.langgraph.packing import all_bytes, members, text_of
 
 
 class Lost(IntegrityError):
@@ -89,22 +90,23 @@ def walked(base: Body | None, lots: list[tuple[list[Any], int | None]]) -> Body:
         IntegrityError: they are none of this adapter's.
     """
     count, pieces, crc = (base.count, [base.data], base.crc) if base else (0, [], 0)
+    known = iter(all_bytes([step for steps, _ in lots for step in steps if type(step) is dict]))
     for steps, expected in lots:
         if expected is not None and expected != crc:
             raise Lost("a list builds on another one than is there", hint="was a checkpoint's id used twice?")
         added = steps[1:]
         if not (steps and steps[0] == [0, count] and all(isinstance(step, dict) for step in added)):
-            count, pieces = _taken(count, b"".join(pieces), steps)
+            count, pieces = _taken(count, b"".join(pieces), steps, known)
             crc = zlib.crc32(b"".join(pieces))
             continue
         for step in added:  # all of it stays: nothing is to be taken apart
-            data = bytes_of(step)
+            data = next(known)
             count, crc = count + step["n"], zlib.crc32(data, crc)
             pieces.append(data)
     return Body(count, b"".join(pieces), crc)
 
 
-def _taken(count: int, data: bytes, steps: list[Any]) -> tuple[int, list[bytes]]:
+def _taken(count: int, data: bytes, steps: list[Any], known: Iterator[bytes]) -> tuple[int, list[bytes]]:
     old = members(count, data) if any(isinstance(step, list) for step in steps) else []
     total, pieces = 0, list[bytes]()
     for step in steps:
@@ -115,7 +117,7 @@ def _taken(count: int, data: bytes, steps: list[Any]) -> tuple[int, list[bytes]]
             pieces += old[start : start + length]
             total += length
         else:
-            pieces.append(bytes_of(step))
+            pieces.append(next(known))
             total += step["n"]
     return total, pieces
 

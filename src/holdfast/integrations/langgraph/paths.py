@@ -188,6 +188,11 @@ def parts(key: str, raw: dict[str, Any]) -> tuple[str, str, str]:
     return text_of(thread, raw, "thread"), text_of(namespace, raw, "ns"), id_of(rest[: -len(_END)])
 
 
+def name_of(key: str) -> str:
+    """By what rows name the checkpoint of a key: its id, turned."""
+    return key.rsplit("/", 1)[1][: -len(_END)]
+
+
 def moved(key: str, thread: str) -> str:
     """The key of the same row in another thread."""
     return f"{segment(thread)}/{key.split('/', 1)[1]}"

@@ -3,13 +3,14 @@
 There are five rows in a turn of a chat, and all of them are kept for ever, so what most of them say has a place and no
 name:
 
-    "up": "…"                        "parent": a UUID, its bytes in base64
+    "up": "…"                        "parent"
     "is": [v, ts, …, metadata]       "head" and "meta"; `ts` in millionths of a second since 1970
-    [of, crc, w, count]              a list that is the one below (a UUID as above, or 1: in the parent)
+    [of, crc, w, count]              a list that is the one below (or 1: in the parent)
     [of, crc, w, count, n, text]     a list that has `n` more members than the one below
     "text"                           a value, or what a task wrote, as LangGraph's serialiser makes it
+    ["text", [place], …]             the same, in pieces (`sharing`), which any other text here may be as well
     null                             nothing: {"j": null}
-    [name, …, crc]                   what a task wrote and was given: a part of a value of its checkpoint
+    [name, channel, crc]             what a task wrote and was given: a part of a value of its checkpoint
     "pull": "…"                      "task_path": of a task that a channel set off
 
 What does not fit is said in full, and read so; so is all that was written before there was this form.
@@ -22,7 +23,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
-from holdfast.integrations.langgraph import paths
 from holdfast.node.shelf import LOT, Row, Shelf, Span
 
 MSGPACK: Final = "msgpack"
@@ -55,6 +55,10 @@ class Rows:
         span = self.inner.scan(prefix, after, limit)
         return Span([_row(each) for each in span.rows], span.after)
 
+    def near(self, prefix: str, after: str, limit: int) -> list[Row]:
+        """The same rows, as they lie there: see `held`."""
+        return self.inner.scan(prefix, after, limit).rows
+
     def put(self, key: str, raw: dict[str, Any], expect: int | None = None) -> None:
         """See `Shelf.put`."""
         self.inner.put(key, short(raw), expect)
@@ -86,9 +90,8 @@ def short(raw: dict[str, Any]) -> dict[str, Any]:
         return raw
     out = dict(raw)
     parent = out.get("parent")
-    if parent is not None and (packed := paths.packed_uuid(parent)):
-        del out["parent"]
-        out["up"] = packed
+    if parent is not None:
+        out["up"] = out.pop("parent")
     told = _told(raw["head"].get("j"), raw["meta"].get("j"))
     if told:
         del out["head"], out["meta"]
@@ -104,16 +107,20 @@ def full(raw: dict[str, Any]) -> dict[str, Any]:
     if "values" not in raw:
         return raw
     out = dict(raw)
-    if "up" in out:
-        out["parent"] = paths.uuid_of(out.pop("up"))
+    out.pop("up", None)
     if "is" in out:
         version, micros, versions, seen, updated, meta = out.pop("is")
         head = (version, _time(micros), versions, {_INPUT: {}, **seen}, updated)
         out["head"] = {"j": dict(zip(_HEAD, head, strict=True))}
         out["meta"] = {"j": {_PARENTS: {}, **meta}}
-    parent = out.get("parent")
-    out["values"] = {name: _full_entry(entry, parent) for name, entry in raw["values"].items()}
-    return out
+    return out | held(raw)
+
+
+def held(raw: dict[str, Any]) -> dict[str, Any]:
+    """Of a checkpoint's row as it lies there what others build on: its values, and what it is built on itself."""
+    parent = raw.get("up")
+    out = {"values": {name: _full_entry(entry, parent) for name, entry in raw["values"].items()}}
+    return out if parent is None else {"parent": parent, **out}
 
 
 def _told(head: Any, meta: Any) -> list[Any] | None:
@@ -146,9 +153,8 @@ def _short_entry(entry: dict[str, Any], parent: str | None) -> Any:
     same, steps = entry.get("same", False), entry["l"]
     if not steps or entry.keys() != (_SAME if same else _LIST) or type(steps[0]) is not list or steps[0][0] != 0:
         return entry  # as a list that holds nothing any more
-    below = 1 if entry["of"] == parent else paths.packed_uuid(entry["of"])
-    out = [below, entry["crc"], entry["w"], steps[0][1]]
-    if below is None or len(steps) != (1 if same else 2):
+    out = [1 if entry["of"] == parent else entry["of"], entry["crc"], entry["w"], steps[0][1]]
+    if len(steps) != (1 if same else 2):
         return entry
     if same:
         return out
@@ -156,11 +162,11 @@ def _short_entry(entry: dict[str, Any], parent: str | None) -> Any:
 
 
 def _full_entry(entry: Any, parent: str | None) -> dict[str, Any]:
-    if type(entry) is not list:
+    if type(entry) is not list or type(entry[1:] and entry[1]) is not int:
         return {"at": parent} if type(entry) is dict and entry.get("at") == 1 else _full_value(entry)
     below, crc, written, count, *new = entry
     steps: list[Any] = [[0, count]]
-    out = {"l": steps, "of": parent if below == 1 else paths.uuid_of(below), "crc": crc, "w": written}
+    out = {"l": steps, "of": parent if below == 1 else below, "crc": crc, "w": written}
     if new:
         steps.append({"n": new[0], "s": new[1]})
     else:
@@ -185,7 +191,7 @@ def _full_writes(raw: dict[str, Any]) -> dict[str, Any]:
 def _short_value(entry: dict[str, Any]) -> Any:
     if entry.get("t") == MSGPACK and entry.keys() == _TEXT:
         return entry["s"]
-    if "in" in entry and entry.get("t", MSGPACK) == MSGPACK:
+    if "in" in entry:
         return [*entry["in"], entry["crc"]]
     return None if entry == _NOTHING else entry
 
@@ -196,7 +202,6 @@ def _full_value(entry: Any) -> dict[str, Any]:
     if type(entry) is str:
         return {"t": MSGPACK, "s": entry}
     if type(entry) is list:
-        *place, crc = entry
-        return {"in": place, "crc": crc} | ({"t": MSGPACK} if len(place) == 3 else {})
+        return {"in": entry[:-1], "crc": entry[-1]} if type(entry[-1]) is int else {"t": MSGPACK, "s": entry}
     out: dict[str, Any] = entry
     return out

@@ -12,13 +12,22 @@ from holdfast import clock
 from holdfast.corpus.search import WORDS
 from holdfast.errors import Conflict, NotFound, UsageError
 from holdfast.integrations.langgraph import paths, upkeep, words
-from holdfast.integrations.langgraph.contents import below, joined, pending, values_in, values_of, writes_row
+from holdfast.integrations.langgraph.contents import (
+    Made,
+    below,
+    joined,
+    pending,
+    values_in,
+    values_of,
+    within,
+    writes_row,
+)
 from holdfast.integrations.langgraph.door import (
     BaseCheckpointSaver,
     CheckpointTuple,
     get_checkpoint_metadata,
 )
-from holdfast.integrations.langgraph.lists import Body, Lost
+from holdfast.integrations.langgraph.lists import Lost
 from holdfast.integrations.langgraph.packing import packed, unpacked
 from holdfast.integrations.langgraph.rows import Rows
 from holdfast.integrations.langgraph.serde import StrictSerializer
@@ -91,15 +100,14 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
             NodeFull: no room; nothing was written.
             HubUnavailable: it lies at a hub, which does not answer.
         """
-        key, raw, bodies = self._made(config, checkpoint, metadata, new_versions)
-        shelf = self._threads.shelf
+        made, threads = self._made(config, checkpoint, metadata, new_versions), self._threads
         try:
-            with self._threads.coming(key, raw):
-                shelf.put(key, raw, 0)
+            with threads.lately.putting(made.key, made.raw, made.base, self.serde) as coming:
+                raw = coming.raw if all(each.result() for each in coming.waits) else made.raw
+                threads.shelf.put(made.key, raw, 0)
+                threads.keep(made.key, raw, made.bodies)
         except Conflict:
-            upkeep.replace(self._threads, key, raw)
-            return _config(config, checkpoint["id"])
-        self._threads.keep(key, raw, bodies)
+            upkeep.replace(threads, self.serde, made.key, made.raw)
         return _config(config, checkpoint["id"])
 
     async def aput(
@@ -110,24 +118,26 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
         new_versions: Mapping[str, Any],
     ) -> Config:
         """See `put`."""
-        shelf = self._threads.shelf
-        if not shelf.here:
+        threads = self._threads
+        if not threads.shelf.here:
             return await asyncio.to_thread(self.put, config, checkpoint, metadata, new_versions)
-        key, raw, bodies = self._made(config, checkpoint, metadata, new_versions)
+        made = self._made(config, checkpoint, metadata, new_versions)
         try:
-            with self._threads.coming(key, raw):
-                await shelf.aput(key, raw, 0)
+            with threads.lately.putting(made.key, made.raw, made.base, self.serde, awaited=True) as coming:
+                there = [await asyncio.shield(asyncio.wrap_future(each)) for each in coming.waits]
+                raw = coming.raw if all(there) else made.raw
+                await threads.shelf.aput(made.key, raw, 0)
+                threads.keep(made.key, raw, made.bodies)
         except Conflict:
-            await asyncio.to_thread(upkeep.replace, self._threads, key, raw)
-            return _config(config, checkpoint["id"])
-        self._threads.keep(key, raw, bodies)
+            await asyncio.to_thread(upkeep.replace, threads, self.serde, made.key, made.raw)
         return _config(config, checkpoint["id"])
 
     def put_writes(self, config: Config, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
         """Keeps what a task wrote at a checkpoint; the same again changes nothing."""
         key, raw = self._writes(config, writes, task_id, task_path)
         try:
-            self._threads.shelf.put(key, raw, 0)
+            with self._threads.lately.writing(key, raw, within) as raw:
+                self._threads.shelf.put(key, raw, 0)
         except Conflict:
             self._join(key, raw)
 
@@ -140,7 +150,8 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
             return await asyncio.to_thread(self.put_writes, config, writes, task_id, task_path)
         key, raw = self._writes(config, writes, task_id, task_path)
         try:
-            await shelf.aput(key, raw, 0)
+            with self._threads.lately.writing(key, raw, within, awaited=True) as raw:
+                await shelf.aput(key, raw, 0)
         except Conflict:
             await asyncio.to_thread(self._join, key, raw)
         return None
@@ -333,7 +344,7 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
 
     def _made(
         self, config: Config, checkpoint: Mapping[str, Any], metadata: Mapping[str, Any], new: Mapping[str, Any]
-    ) -> tuple[str, dict[str, Any], dict[str, Body]]:
+    ) -> Made:
         thread, namespace, parent = _names(config)
         if thread is None:
             raise UsageError("the config names no thread", hint='{"configurable": {"thread_id": "…"}}')
@@ -344,18 +355,19 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
             values, bodies = values_of(self._threads, self.serde, checkpoint, new, base)
         except Lost:
             self._threads.forget()
-            values, bodies = values_of(self._threads, self.serde, checkpoint, new, None)
+            base = None
+            values, bodies = values_of(self._threads, self.serde, checkpoint, new, base)
         head = {name: value for name, value in checkpoint.items() if name not in ("id", "channel_values")}
         raw: dict[str, Any] = paths.told(thread=thread, ns=namespace)
         if parent:
-            raw["parent"] = parent
+            raw["parent"] = paths.turned(parent)
         raw["meta"] = packed(dict(get_checkpoint_metadata(config, metadata)), self.serde)
         raw["head"] = packed(head, self.serde)
         raw["values"] = values
         raw[WORDS] = words.of_checkpoint(checkpoint["channel_values"], values, self.serde)
         if self._ttl_ms is not None:
             raw["ends"] = self._threads.shelf.now_ms() + self._ttl_ms
-        return key, raw, bodies
+        return Made(key, raw, bodies, base)
 
     def _writes(
         self, config: Config, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
@@ -366,7 +378,7 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
         namespace = namespace or ""
         key = paths.writes_key(thread, namespace, checkpoint_id, task_id)
         raw: dict[str, Any] = {WORDS: "", **paths.told(thread=thread, ns=namespace, task=task_id)}
-        return key, raw | writes_row(self.serde, writes, task_path, self._threads.values_at(paths.whose(key)))
+        return key, raw | writes_row(self.serde, writes, task_path)
 
     def _join(self, key: str, raw: dict[str, Any]) -> None:
         shelf = self._threads.shelf
@@ -432,6 +444,7 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
         if found is None:
             return None
         row = found.row
+        self._threads.met(row)
         thread, namespace, checkpoint_id = paths.parts(row.key, row.raw)
         names = {"thread_id": thread, "checkpoint_ns": namespace}
         parent = row.raw.get("parent")
@@ -444,8 +457,8 @@ class HoldfastSaver(Closing, BaseCheckpointSaver):
             config,
             checkpoint,
             unpacked(row.raw["meta"], self.serde),
-            {"configurable": {**names, "checkpoint_id": parent}} if parent else None,
-            pending(self.serde, found),
+            {"configurable": {**names, "checkpoint_id": paths.id_of(parent)}} if parent else None,
+            pending(self._threads, self.serde, found),
         )
 
 

@@ -7,31 +7,32 @@ A row of a checkpoint holds ``head`` (all of it but its values), ``meta``, ``par
     {"l": [steps], "of": id}     a list, as steps from the one in that checkpoint; without `of`, all of it
     {"at": id}                   the same as in that checkpoint
 
-so what a checkpoint builds on is older, of the same thread and namespace. Rows of writes lie behind their checkpoint's.
+where checkpoints are named by their part of the key (`paths.turned`). What one builds on is older, of the same thread
+and namespace, and so is what it takes texts from (`sharing`). Rows of writes lie behind their checkpoint's.
 On the shelf all of it is said shortly (`rows`).
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Iterator
+from typing import Any, Final
 
 import msgspec
 
 from holdfast.integrations.langgraph import paths
 from holdfast.integrations.langgraph.lists import Body, Lost, walked
 from holdfast.integrations.langgraph.messages import Image
-from holdfast.integrations.langgraph.rows import Rows
+from holdfast.integrations.langgraph.recent import Recent
+from holdfast.integrations.langgraph.rows import Rows, full, held
+from holdfast.integrations.langgraph.sharing import TASK_PLACE, Lately, places, said, together
 from holdfast.node.shelf import LOT, Row, every, first
 
-T = TypeVar("T")
 BODIES_BYTES: Final = 32 << 20
 ROWS_BYTES: Final = 8 << 20
 IMAGES_BYTES: Final = 16 << 20
 _decode: Final = msgspec.json.Decoder().decode
+DEPTH_MAX: Final = 4
+"""So often a text may be taken from one that is itself taken from another."""
 FIRST: Final = 3
 """So many rows hold the newest checkpoint, mostly."""
 
@@ -52,10 +53,10 @@ class Threads:
 
     def __init__(self, shelf: Rows) -> None:
         self.shelf = shelf
-        self._bodies: _Recent[tuple[dict[str, Any], Body]] = _Recent(BODIES_BYTES)
-        self._rows: _Recent[bytes] = _Recent(ROWS_BYTES)
-        self._images: _Recent[tuple[Any, Image]] = _Recent(IMAGES_BYTES)
-        self._coming: dict[str, dict[str, Any]] = {}
+        self._bodies: Recent[tuple[dict[str, Any], Body]] = Recent(BODIES_BYTES)
+        self._rows: Recent[bytes] = Recent(ROWS_BYTES)
+        self._images: Recent[tuple[Any, Image]] = Recent(IMAGES_BYTES)
+        self.lately = Lately(self.kept)
 
     # -- finding ----------------------------------------------------------------------------------------------------
 
@@ -119,38 +120,33 @@ class Threads:
         data = self._rows.get(key)
         return None if data is None else _decode(data)
 
-    def values_at(self, key: str) -> dict[str, Any]:
-        """The values in a row that is remembered, or on its way; none where neither is so."""
-        raw = self._coming.get(key) or self.kept(key)
-        return {} if raw is None else raw["values"]
-
-    @contextmanager
-    def coming(self, key: str, raw: dict[str, Any]) -> Iterator[None]:
-        """A row that is being put: what tasks write at it need not wait for it, since nobody sees that without it."""
-        self._coming[key] = raw
-        try:
-            yield
-        finally:
-            self._coming.pop(key, None)
-
     def keep(self, key: str, raw: dict[str, Any], bodies: dict[str, Body]) -> None:
         """Remembers what was just written, for whoever builds on it."""
         self._remember(key, raw)
         for channel, body in bodies.items():
             self._keep_body(key, channel, raw["values"][channel], body)
 
+    def met(self, row: Row) -> None:
+        """Remembers a row that is not as this program may have written it: others build on what it says now."""
+        if row.version > 1 or row.agent != self.shelf.agent:
+            self._remember(row.key, row.raw)
+
     def forget(self) -> None:
         """Forgets what is remembered: it may have changed."""
         self._rows.clear()
         self._bodies.clear()
         self._images.clear()
+        self.lately.forget()
 
     def entry(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> dict[str, Any]:
         """What stands for a channel's value, in the checkpoint that really holds it."""
+        around = around or Around(self, key, raw)
         entry: dict[str, Any] = raw["values"][channel]
         if "at" in entry:
-            entry = self._below(around or Around(self, key, raw), entry["at"], channel)
-        return entry
+            key, raw = around.key(entry["at"]), self._below(around, entry["at"], channel)
+            entry = raw["values"][channel]
+        made: dict[str, Any] = around.full(key, raw, entry)
+        return made
 
     def body(self, key: str, raw: dict[str, Any], channel: str, around: Around | None = None) -> Body:
         """A list of a checkpoint, put together.
@@ -163,17 +159,19 @@ class Threads:
         if found is not None and found[0] == entry:
             return found[1]
         around = around or Around(self, key, raw)
-        top, base, lots = entry, None, list[tuple[list[Any], int | None]]()
+        top, name, base, lots = entry, key, None, list[tuple[list[Any], int | None]]()
         while True:
-            lots.append((entry["l"], entry.get("crc")))
+            lots.append(([around.full(name, raw, step) for step in entry["l"]], entry.get("crc")))
             below = entry.get("of")
             if below is None:
                 break
-            kept = self._body(around.key(below), channel)
+            name = around.key(below)
+            kept = self._body(name, channel)
             if kept is not None and kept[1].crc == entry.get("crc"):
                 base = kept[1]
                 break
-            entry = self._below(around, below, channel, like=True)
+            raw = self._below(around, below, channel, like=True)
+            entry = raw["values"][channel]
         made = walked(base, lots[::-1])
         self._keep_body(key, channel, top, made)
         return made
@@ -201,15 +199,15 @@ class Threads:
         data = msgspec.json.encode(raw)
         self._rows.put(key, data, len(data) + 64)
 
-    def _below(self, around: Around, checkpoint_id: str, channel: str, like: bool = False) -> dict[str, Any]:
-        raw = around.raw(checkpoint_id)
+    def _below(self, around: Around, name: str, channel: str, like: bool = False) -> dict[str, Any]:
+        raw = around.raw(name)
         entry: dict[str, Any] | None = None if raw is None else raw["values"].get(channel)
-        if entry is None or "at" in entry or (like and "l" not in entry):
+        if raw is None or entry is None or "at" in entry or (like and "l" not in entry):
             raise Lost(
-                f"a checkpoint of {around.name} builds on {channel!r:.80} in {checkpoint_id}, which is not there",
+                f"a checkpoint of {around.name} builds on {channel!r:.80} in {paths.id_of(name)}, which is not there",
                 hint="was that one deleted while this one was written? holdfast history shows it",
             )
-        return entry
+        return raw
 
     def _first(self, prefix: str) -> Found | None:
         return next(self.walk(prefix, few=FIRST), None)
@@ -232,59 +230,90 @@ class Around:
         self._seen: dict[str, Row | dict[str, Any]] = {key: raw}
         self._limit = 1
 
-    def key(self, checkpoint_id: str) -> str:
+    def key(self, name: str) -> str:
         """The key of a checkpoint beside it."""
-        return f"{self._prefix}{paths.turned(checkpoint_id)}~"
+        return f"{self._prefix}{name}~"
 
-    def raw(self, checkpoint_id: str) -> dict[str, Any] | None:
+    def raw(self, name: str) -> dict[str, Any] | None:
         """The row of a checkpoint that it builds on; None if it is not there."""
-        key = self.key(checkpoint_id)
+        return self._raw(self.key(name))
+
+    def full(self, key: str, raw: dict[str, Any], entry: Any, task: bool = False, depth: int = 0) -> Any:
+        """A value, or a step of a list, with all of its text in it.
+
+        Args:
+            key: of the row that holds it; of what a task wrote: of its checkpoint's row.
+            raw: that row.
+            entry: what stands in it.
+            task: whether it is what a task wrote.
+            depth: of how many others it is already a part.
+
+        Raises:
+            Lost: what it takes its text from is not there.
+        """
+        if type(entry) is not dict or type(entry.get("s")) is not list:
+            return entry
+        return {**entry, "s": together(entry["s"], lambda where: self._held(key, raw, where, task, depth))}
+
+    def _held(self, key: str, raw: dict[str, Any], where: list[Any], task: bool, depth: int) -> Iterator[str]:
+        """The texts that a place may mean."""
+        name, *number = where
+        own = number[0] < 0 if number else task
+        at = key if own else self.key(raw["parent"]) if "parent" in raw else ""
+        if not at or depth == DEPTH_MAX:
+            return
+        if number:
+            index = ~number[0] if own else number[0]
+            row = self._row(f"{at}/{name}")
+            told = () if row is None else (row, *row.rivals)
+            entries = [each[2] for one in told for each in full(one.raw)["writes"] if each[0] == index]
+        else:
+            there = raw if own else self._raw(at)
+            entries = [] if there is None else [there["values"].get(name, {})]
+        for entry in entries:
+            if type(entry.get("s")) is list:
+                there = raw if own else self._raw(at)
+                entry = {} if there is None else self.full(at, there, entry, bool(number), depth + 1)
+            yield said(entry)
+
+    def _raw(self, key: str) -> dict[str, Any] | None:
         found = self._seen.get(key) or self._threads.kept(key)
         if found is None:
-            self._limit = min(LOT, self._limit * 8)
-            for row in self._threads.shelf.scan(self._prefix, key[:-1], self._limit).rows:
-                if paths.is_checkpoint(row.key):
-                    self._seen.setdefault(row.key, row)
+            self._look(key)
             found = self._seen.get(key)
-        return found.raw if isinstance(found, Row) else found
+        if isinstance(found, Row):
+            found = self._seen[key] = held(found.raw)
+        return found
+
+    def _row(self, key: str) -> Row | None:
+        """What a task wrote."""
+        if key not in self._seen:
+            self._look(paths.whose(key))  # its checkpoint is asked for next, mostly
+        if key not in self._seen:
+            self._look(key)
+        found = self._seen.get(key)
+        return found if isinstance(found, Row) else None
+
+    def _look(self, key: str) -> None:
+        self._limit = min(LOT, self._limit * 8)
+        for row in self._threads.shelf.near(self._prefix, key[:-1], self._limit):
+            self._seen.setdefault(row.key, row)
 
 
-class _Recent(Generic[T]):
-    """What was used last, up to a number of bytes."""
+def refers_to(raw: dict[str, Any], own: str) -> dict[str, set[str]]:
+    """The channels whose values build on other checkpoints, or take texts from what was written at one, and on which.
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._size = 0
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[T, int]] = OrderedDict()
-
-    def get(self, key: str) -> T | None:
-        with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            self._kept.move_to_end(key)
-            return found[0]
-
-    def put(self, key: str, value: T, size: int) -> None:
-        with self._lock:
-            old = self._kept.pop(key, None)
-            self._size += size - (old[1] if old else 0)
-            self._kept[key] = value, size
-            while self._size > self._most and len(self._kept) > 1:
-                _, (_, gone) = self._kept.popitem(last=False)
-                self._size -= gone
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-            self._size = 0
-
-
-def refers_to(raw: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    """The channels whose values build on other checkpoints, and on which."""
-    return [
-        (channel, below)
-        for channel, entry in raw["values"].items()
-        if (below := entry.get("at") or entry.get("of")) is not None
-    ]
+    Args:
+        raw: the row of a checkpoint.
+        own: its own name.
+    """
+    out: dict[str, set[str]] = {}
+    for channel, entry in raw["values"].items():
+        below = entry.get("at") or entry.get("of")
+        ids = set() if below is None else {below}
+        for each in entry.get("l", (entry,)):
+            for place in places(each):
+                ids.add(own if len(place) == TASK_PLACE and place[1] < 0 else raw["parent"])
+        if ids:
+            out[channel] = ids
+    return out
