@@ -335,7 +335,11 @@ class DatabaseMachine(HubMachine):
         return PostgresCorpus(where.read_text())
 
 
-@pytest.mark.parametrize(("machine", "many"), [(IndexMachine, 25), (HubMachine, 25), (DatabaseMachine, 3)])
+EVERYWHERE = [(IndexMachine, 12), (HubMachine, 12), (DatabaseMachine, 3)]
+LONG = [pytest.param(machine, 20 * many, marks=pytest.mark.long) for machine, many in EVERYWHERE]
+
+
+@pytest.mark.parametrize(("machine", "many"), [*EVERYWHERE, *LONG])
 def test_the_index_says_what_a_dict_says(machine: type[IndexMachine], many: int, small: None) -> None:
     run_state_machine_as_test(
         machine,
