@@ -125,7 +125,11 @@ def storm(cast: Cast, kills: int, seed: int, count: Count) -> None:
     ledger(play, journals, play_end, central)
     check(journals, play_end, central, follower.seen)
     struck = sum(play.struck.values()) + play.struck["both"]
-    count("SIGKILL of an agent or a hub that was writing", tried=struck, acknowledged_writes_all_there_once=len(journals.returned))
+    count(
+        "SIGKILL of an agent or a hub that was writing",
+        tried=struck,
+        acknowledged_writes_all_there_once=len(journals.returned),
+    )
 
 
 def look_through_the_hub(play: Storm, home: Path) -> None:

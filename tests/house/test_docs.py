@@ -107,10 +107,13 @@ def test_every_command_is_documented() -> None:
     assert [path for path in every if path not in page] == [], "not in docs/cli.md"
     assert [path for path, command in every.items() if not command.help] == [], "no help text"
 
+
 def rows(table: str) -> list[list[str]]:
     """The cells of a table's rows, without its head."""
     lines = [line for line in table.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith("| ---")][1:]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith("| ---")][
+        1:
+    ]
 
 
 def test_every_promise_names_tests_that_there_are_and_every_feature_has_one() -> None:
@@ -128,7 +131,9 @@ def test_every_promise_names_tests_that_there_are_and_every_feature_has_one() ->
     names = [row[0] for row in rows(counted)]
     assert len(names) > 10
     # Of a count that is told of several places, the last word is put in.
-    assert [name for name in names if f'"{name}"' not in sources and f'"{name.rpartition(" ")[0]} {{' not in sources] == []
+    assert [
+        name for name in names if f'"{name}"' not in sources and f'"{name.rpartition(" ")[0]} {{' not in sources
+    ] == []
 
 
 def test_every_error_is_documented() -> None:
