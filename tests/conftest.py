@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,10 @@ KEPT = {"HOLDFAST_SNAPSHOT", "HOLDFAST_DATA", "HOLDFAST_COUNTS"}
 
 for _name in [name for name in os.environ if name.startswith("HOLDFAST_") and name not in KEPT]:
     del os.environ[_name]
+
+# Hundreds of interpreters are started: where nothing may be kept of what they compile, each compiles it all again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 MEMORY = Path("/dev/shm")
 ROOM_BYTES = 6 << 30
