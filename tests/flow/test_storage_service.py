@@ -51,7 +51,7 @@ async def example():
 @pytest.fixture(params=["directory", "database"])
 def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[HubProcess]:
     """A hub, running, in a directory or in a database."""
-    where = {"database": shared_postgres().database()} if request.param == "database" else {}
+    where = {"database": shared_postgres().corpus()} if request.param == "database" else {}
     process = HubProcess(tmp_path / "hub", **where)
     yield process
     process.kill()
