@@ -134,7 +134,8 @@ def fuzz(hub: HubProcess, tmp_path: Path, examples: int, *options: str) -> None:
     settings = tmp_path / "schemathesis.toml"
     settings.write_text(config(examples))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(settings), "run", "--checks", "all"]
-    command += ["--continue-on-failure", "--request-timeout", "60", "--header", f"Authorization: Bearer {TOKEN}", *options]
+    command += ["--continue-on-failure", "--request-timeout", "60", *options]
+    command += ["--header", f"Authorization: Bearer {TOKEN}"]
     environment = {
         **os.environ,
         "SCHEMATHESIS_HOOKS": HOOKS,
