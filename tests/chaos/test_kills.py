@@ -185,6 +185,7 @@ def check(journals: audit.Journals, nodes: list[audit.Place], central: audit.Pla
     assert seen == [at for at, _, _ in central.records], "the follower saw something else than what is there"
 
 
+@pytest.mark.timeout(300)
 def test_twenty_kills_lose_and_double_nothing(cast: Cast, count: Count) -> None:
     storm(cast, 20, SEED, count)
 
