@@ -22,14 +22,18 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 LOADED = (
     "argparse",
     "csv",
+    "holdfast.agents",
+    "holdfast.corpus.postgres",
     "holdfast.hub.app",
     "holdfast.hub.doorstep",
     "holdfast.hub.serve",
@@ -52,8 +56,10 @@ class Fork:
     Args:
         words: as they follow `python` on a command line: ``-c``, code and its words, or a script's path and its words.
         stdin: `subprocess.PIPE` or `subprocess.DEVNULL`.
-        stdout: a file, `subprocess.DEVNULL`, or None for ours.
-        stderr: the same.
+        stdout: a file, `subprocess.PIPE`, `subprocess.DEVNULL`, or None for ours.
+        stderr: a file, `subprocess.DEVNULL`, or None for ours.
+        cwd: its directory, if not ours.
+        env: its environment, if not ours.
     """
 
     def __init__(
@@ -62,18 +68,27 @@ class Fork:
         stdin: int = subprocess.DEVNULL,
         stdout: IO[Any] | int | None = None,
         stderr: IO[Any] | int | None = None,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.returncode: int | None = None
         self.stdin: IO[str] | None = None
-        theirs = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        fds = [theirs, *(_number(file, ours, theirs) for file, ours in ((stdout, 1), (stderr, 2)))]
+        self.stdout: IO[str] | None = None
+        theirs = [os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)]
+        fds = [theirs[0], *(_number(file, ours, theirs[0]) for file, ours in ((stdout, 1), (stderr, 2)))]
         if stdin == subprocess.PIPE:
             fds[0], ours = os.pipe()
+            theirs.append(fds[0])
             self.stdin = os.fdopen(ours, "w")
+        if stdout == subprocess.PIPE:
+            ours, fds[1] = os.pipe()
+            theirs.append(fds[1])
+            self.stdout = os.fdopen(ours)
+        where = {"cwd": str(cwd or os.getcwd()), "environ": dict(os.environ if env is None else env)}
         try:
-            self.pid = int(_nursery().ask(["fork", *map(os.fspath, words)], fds))
+            self.pid = int(_nursery().ask(["fork", *map(os.fspath, words)], fds, where))
         finally:
-            for fd in {theirs, fds[0]}:
+            for fd in theirs:
                 os.close(fd)
 
     def poll(self) -> int | None:
@@ -109,6 +124,29 @@ class Fork:
         self.send_signal(signal.SIGKILL)
 
 
+def run(
+    *words: str | os.PathLike[str],
+    timeout: float = 60.0,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Runs one to its end: its exit code, and what it said.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended within so many seconds; it is killed.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = Fork(*words, stdout=out, stderr=err, cwd=cwd, env=env)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+            process.wait()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(words, code, out.read(), err.read())
+
+
 def _number(file: IO[Any] | int | None, ours: int, nothing: int) -> int:
     if file is None:
         return ours
@@ -130,11 +168,9 @@ class Nursery:
             )
         atexit.register(self.close)
 
-    def ask(self, words: list[str], fds: Sequence[int] = ()) -> Any:
+    def ask(self, words: list[str], fds: Sequence[int] = (), where: Mapping[str, Any] | None = None) -> Any:
         """What it answers."""
-        about = {"words": words}
-        if fds:
-            about |= {"cwd": os.getcwd(), "environ": dict(os.environ)}
+        about = {"words": words, **(where or {})}
         with self._lock:
             _send(self._line, about, fds)
             answer, _ = _receive(self._line)

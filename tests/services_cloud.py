@@ -61,7 +61,11 @@ class Service:
                 env=os.environ | {"HOME": str(self.directory), "PYTHONUNBUFFERED": "1"},
             )
         self.numbers = itertools.count(1)
-        self.ports = self._wait(says, ports)
+        try:
+            self.ports = self._wait(says, ports)
+        except BaseException:
+            Service.close(self)
+            raise
 
     def _wait(self, says: str, ports: int) -> list[int]:
         end = time.monotonic() + DEADLINE_S

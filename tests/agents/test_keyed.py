@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from holdfast.agents import AgentStorage
 from holdfast.errors import StoreClosed, UsageError
 from holdfast.testing.clock import SettableClock
+from tests.forks import Fork
 
 COUNT = """
 import sys
@@ -113,7 +112,7 @@ def test_deletions_of_what_has_expired_are_written_behind(keyed: AgentStorage, c
 
 
 def test_counters_count_among_threads_and_processes(keyed: AgentStorage, tmp_path: Path) -> None:
-    processes = [subprocess.Popen([sys.executable, "-c", COUNT, str(tmp_path / "node")]) for _ in range(2)]
+    processes = [Fork("-c", COUNT, tmp_path / "node") for _ in range(2)]
 
     def count() -> None:
         for _ in range(50):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +13,14 @@ from holdfast.agents import CommanderStorage
 from holdfast.clock import SYSTEM
 from tests.agents import worker
 from tests.flow.hubs import HubProcess, until
+from tests.forks import Fork
 
 
-def started(*words: Any) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, worker.__file__, *map(str, words)])
+def started(*words: Any) -> Fork:
+    return Fork(worker.__file__, *map(str, words))
 
 
-def all_work(journal: Path, processes: list[subprocess.Popen[bytes]]) -> list[list[str]]:
+def all_work(journal: Path, processes: list[Fork]) -> list[list[str]]:
     """Lets them begin together, and waits until nothing is left; what they did."""
 
     def ready() -> bool:

@@ -309,7 +309,7 @@ def main() -> None:
     writer.add_argument("--keys", default="k/")
     writer.add_argument("--count", type=int)
     writer.add_argument("--threads", type=int, default=1)
-    writer.add_argument("--flush", type=float, default=60.0)
+    writer.add_argument("--flush", type=float, default=100.0)
     writer.add_argument("--floor", type=int, default=0)
     writer.add_argument("--ballast", type=int, default=0)
     writer.set_defaults(play=write)

@@ -14,6 +14,7 @@ from holdfast.node.hub import Hub
 from holdfast.node.store import Store
 from tests.chaos import audit
 from tests.chaos.conftest import PATIENCE_S, Cast, Served, Writer, until
+from tests.promises import Count
 
 WRITERS = [("north", "ada"), ("north", "ada"), ("north", "bob"), ("south", "cyd"), ("south", "cyd"), ("south", "dan")]
 """(node directory, agent): two processes of one agent, several agents of one directory, two directories."""
@@ -103,7 +104,7 @@ class Storm:
             assert flushed[0]["ok"], f"{writer.who} could not ship: {found[-3:]}"
 
 
-def storm(cast: Cast, kills: int, seed: int) -> None:
+def storm(cast: Cast, kills: int, seed: int, count: Count) -> None:
     """So many kills, and then the count."""
     play = Storm(cast, seed)
     follower = Follower(play.hub.url)
@@ -123,6 +124,12 @@ def storm(cast: Cast, kills: int, seed: int) -> None:
     journals = audit.Journals.read(cast.journals())
     ledger(play, journals, play_end, central)
     check(journals, play_end, central, follower.seen)
+    struck = sum(play.struck.values()) + play.struck["both"]
+    count(
+        "SIGKILL of an agent or a hub that was writing",
+        tried=struck,
+        acknowledged_writes_all_there_once=len(journals.returned),
+    )
 
 
 def look_through_the_hub(play: Storm, home: Path) -> None:
@@ -178,12 +185,13 @@ def check(journals: audit.Journals, nodes: list[audit.Place], central: audit.Pla
     assert seen == [at for at, _, _ in central.records], "the follower saw something else than what is there"
 
 
-def test_twenty_kills_lose_and_double_nothing(cast: Cast) -> None:
-    storm(cast, 20, SEED)
+@pytest.mark.timeout(300)
+def test_twenty_kills_lose_and_double_nothing(cast: Cast, count: Count) -> None:
+    storm(cast, 20, SEED, count)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("kills", "seed"), [(100, SEED + 1), (300, SEED + 2)])
-def test_many_kills_lose_and_double_nothing(cast: Cast, kills: int, seed: int) -> None:
-    storm(cast, kills, seed)
+def test_many_kills_lose_and_double_nothing(cast: Cast, kills: int, seed: int, count: Count) -> None:
+    storm(cast, kills, seed, count)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from holdfast.errors import Locked
 from holdfast.node.directory import Limits
 from holdfast.node.store import Store
 from holdfast.retention import MB
+from tests import forks
 from tests.cli.conftest import Run
 from tests.flow.hubs import HubProcess, until
 
@@ -155,8 +154,7 @@ def test_a_killed_compact_leaves_the_old_file_or_the_new_one(home: Path) -> None
     whole = path.stat().st_size
     codes, sizes = [], []
     for at in (3, 4, 5, 6, 7, 99):
-        ran = subprocess.run([sys.executable, "-c", KILL, str(path), str(at)], check=False, capture_output=True)
-        codes.append(ran.returncode)
+        codes.append(forks.run("-c", KILL, path, str(at)).returncode)
         sizes.append(path.stat().st_size)
         with Store(home / "node", "me", hub=[], limits=ROOMY) as store:
             assert store.get("again")["number"] == 59

@@ -42,7 +42,7 @@ def in_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def in_database() -> Iterator[str]:
     """One hub for all of them, in a database."""
-    with served(HubDatabase(shared_postgres().database(), settle="acked", wall=CLOCK)) as url:
+    with served(HubDatabase(shared_postgres().corpus(), settle="acked", wall=CLOCK)) as url:
         yield url
 
 

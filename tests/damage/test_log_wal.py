@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +19,7 @@ from holdfast.objects import BlobFiles
 from holdfast.records import MORE
 from holdfast.sqlite.quarantine import incidents
 from holdfast.testing.corpus import KEY, log_of, put
+from tests import forks
 
 FIRST = 200
 COMMITS = 40
@@ -57,8 +56,7 @@ class Left:
 
     def __init__(self, folder: Path, *, moved: int = -1, pinned: int = -1) -> None:
         folder.mkdir()
-        words = [sys.executable, "-c", _WRITER, str(folder), *map(str, (FIRST, COMMITS, moved, pinned))]
-        assert subprocess.run(words, check=False, timeout=60).returncode == 9
+        assert forks.run("-c", _WRITER, str(folder), *map(str, (FIRST, COMMITS, moved, pinned))).returncode == 9
         self.folder, self.path = folder / "opened", folder / "log.db"
         self.files = {end: Path(f"{self.path}{end}").read_bytes() for end in ENDS}
         self.path = self.folder / "log.db"

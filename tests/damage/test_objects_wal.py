@@ -24,6 +24,7 @@ from holdfast.objects.memory import MemoryStore
 from holdfast.objects.moving.journal import Journal
 from holdfast.objects.queues.sqlite import SqliteQueues
 from holdfast.objects.tables.sqlite import SqliteTables
+from tests import forks
 
 PUTS = 40
 KEYS = 13
@@ -54,8 +55,7 @@ os._exit(9)
 
 def killed(path: Path, *, moved: int = -1, pinned: int = -1) -> None:
     """What a killed process leaves behind acknowledged puts; `moved`: after which a checkpoint moved them."""
-    words = [sys.executable, "-c", _WRITER, str(path), *map(str, (PUTS, KEYS, moved, pinned))]
-    assert subprocess.run(words, check=False, timeout=60).returncode == 9
+    assert forks.run("-c", _WRITER, str(path), *map(str, (PUTS, KEYS, moved, pinned))).returncode == 9
 
 
 def after(puts: int) -> dict[str, int]:

@@ -244,7 +244,7 @@ def test_an_archive_is_one_hubs_and_a_node_has_its_own(store: Store, on_node: Ca
 
 
 def test_a_hub_on_postgresql_reads_from_its_archive_too(tmp_path: Path) -> None:
-    address, place = shared_postgres().database(), f"file:{tmp_path / 'archive'}"
+    address, place = shared_postgres().corpus(), f"file:{tmp_path / 'archive'}"
     hub = HubProcess(tmp_path / "hub", database=address)
     reader = Hub(hub.url)
     try:

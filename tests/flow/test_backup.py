@@ -39,6 +39,7 @@ from holdfast.objects.memory import MemoryStore
 from holdfast.seal import KeyRing, Signer
 from holdfast.testing.clock import SettableClock
 from tests.flow.hubs import until
+from tests.promises import Count
 
 LIMITS = Limits(floor_bytes=0, ballast_bytes=0)
 RESTORE = (
@@ -137,7 +138,9 @@ class Story:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_any_moment_of_any_history_comes_back(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_moment_of_any_history_comes_back(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Count
+) -> None:
     monkeypatch.setattr("holdfast.integrity.backup.segment.RECORDS_MAX", 25)
     monkeypatch.setattr(making, "SMALL_MAX", 3)
     story, repository = Story(tmp_path / "node", seed), Repository(MemoryStore())
@@ -156,6 +159,7 @@ def test_any_moment_of_any_history_comes_back(seed: int, tmp_path: Path, monkeyp
     upto = max(number for number, ms in stamps if ms <= at_ms)
     bring(repository, tmp_path / "at", Moment(at_ms=at_ms))
     assert state(tmp_path / "at") == story.at(upto)
+    count("a random history was backed up and restored to a moment of it", tried=3, equal_to_the_model=3)
 
 
 def test_a_restored_node_goes_on_and_its_backups_with_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ both = pytest.mark.parametrize("hub", ["directory", "database"], indirect=True)
 def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """A hub, running; where the test says so, one in a database."""
     kind = getattr(request, "param", "directory")
-    options = {"database": shared_postgres().database()} if kind == "database" else {}
+    options = {"database": shared_postgres().corpus()} if kind == "database" else {}
     process = HubProcess(tmp_path / "hub", **options)
     yield process
     process.kill()

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from holdfast.integrity import verify_corpus
 from holdfast.log import load
 from holdfast.query import where
 from holdfast.seal import Signer
+from tests import forks
 from tests.flow.hubs import HubProcess, until
 from tests.hub.conftest import Room
 from tests.hub.pens import Pen
@@ -248,6 +247,14 @@ POINTS = [
 ]
 
 
+def alone_with(database: str) -> None:
+    """Waits until the server has noticed that whoever was there is gone: until then he holds his locks."""
+    others = "SELECT 1 FROM pg_stat_activity WHERE datname=current_database() AND pid<>pg_backend_pid()"
+    others += " AND backend_type='client backend'"
+    with psycopg.connect(database, autocommit=True) as connection:
+        until(lambda: not connection.execute(others).fetchall(), "nobody else is connected")
+
+
 @pytest.mark.parametrize("back", [False, True], ids=["to_a_database", "to_a_directory"])
 def test_killed_anywhere_it_goes_on_and_is_served_only_when_it_is_whole(
     tmp_path: Path, database: str, back: bool
@@ -258,13 +265,16 @@ def test_killed_anywhere_it_goes_on_and_is_served_only_when_it_is_whole(
     with hub_at(source) as room:
         write_history(room, more=700)
         before = everything(room, each=40)
+    place = source if back else database
     for what, least in POINTS:
-        command = [sys.executable, "-c", KILLED, source, target, what, str(least)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        alone_with(place)
+        done = forks.run("-c", KILLED, source, target, what, str(least), timeout=120)
         assert done.returncode == -signal.SIGKILL, (what, least, done.stderr)
+        alone_with(place)
         if what != "prove":
             with pytest.raises(UsageError, match="unfinished migration"):
                 HubDatabase(target) if not back else HubDirectory(target.removeprefix("sqlite:"))
+    alone_with(place)
     moved = migrate(source, target)
     assert (moved.resumed, moved.verified, moved.copied) == (True, True, 0)
     with hub_at(target) as room:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from holdfast.node.hub import Hub
 from holdfast.node.store import Store
 from holdfast.records import INLINE_BYTES_MAX
 from tests.flow.hubs import HubProcess, until
+from tests.forks import Fork
 
 On = Callable[..., Store]
 
@@ -169,8 +169,7 @@ while True:
 
 def write_and_kill(home: Path, agent: str, hub: str, count: int) -> int:
     """A process that writes and is killed; the number of the last write that it was told is safe."""
-    command = [sys.executable, "-c", WRITER, str(home), agent, hub]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = Fork("-c", WRITER, home, agent, hub, stdout=subprocess.PIPE)
     assert process.stdout is not None
     last = -1
     for line in process.stdout:

@@ -6,14 +6,13 @@ import contextlib
 import http.client
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import forks
 from tests.flow.hubs import HubProcess, until
 from tests.services import database
 
@@ -38,9 +37,7 @@ def said() -> list[str]:
 def command(said: list[str], *words: str, code: int = 0, **variables: str) -> str:
     """What `holdfast` writes to its output."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, env={**plain, **variables}
-    )
+    done = forks.run("-c", PROGRAM, *words, env={**plain, **variables})
     said += [done.stdout, done.stderr]
     assert done.returncode == code, (words, done.stdout, done.stderr)
     return done.stdout

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast import Hub
+from tests import forks
 from tests.flow import seed_storage_service
 from tests.flow.hubs import HubProcess
 from tests.services import shared_postgres
@@ -52,7 +51,7 @@ async def example():
 @pytest.fixture(params=["directory", "database"])
 def hub(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[HubProcess]:
     """A hub, running, in a directory or in a database."""
-    where = {"database": shared_postgres().database()} if request.param == "database" else {}
+    where = {"database": shared_postgres().corpus()} if request.param == "database" else {}
     process = HubProcess(tmp_path / "hub", **where)
     yield process
     process.kill()
@@ -62,12 +61,7 @@ TELLS = "\n        assert [each['content'] for each in messages] == ['What is qu
 
 
 def test_its_sixteen_tests_pass(hub: HubProcess) -> None:
-    done = subprocess.run(
-        [sys.executable, seed_storage_service.__file__, hub.url],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "NO_PROXY": "127.0.0.1"},
-    )
+    done = forks.run(seed_storage_service.__file__, hub.url, env={**os.environ, "NO_PROXY": "127.0.0.1"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(done.stdout.splitlines()) == seed_storage_service.TESTS
 

@@ -16,12 +16,19 @@ import pytest
 
 from tests.house import doc_blocks
 from tests.house.doc_blocks import SKIP, blocks
+from tests.promises import BEGIN
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("README.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 HAS_PYTHON = [p for p in PAGES if "```python" in p.read_text("utf-8")]
 CLI = "import sys; from holdfast.cli import main; sys.argv[0] = 'holdfast'; main()"
 NEEDS = re.compile(r"<!-- needs: ([\w.]+(?: [\w.]+)*) -->")
+PROMISES = ROOT / "docs" / "promises.md"
+UNPROMISED = {
+    # Pages that promise nothing of their own: how a thing is called, told, configured, kept and paid for.
+    *("benchmarks.md", "cli.md", "configuration.md", "errors.md", "import.md", "objects-layers.md", "operations.md"),
+    *("promises.md", "python.md", "quickstart.md", "backup-v1.md", "record-v1.md"),
+}
 
 
 def name(page: Path) -> str:
@@ -99,6 +106,34 @@ def test_every_command_is_documented() -> None:
     every = dict(commands(COMMANDS, "holdfast"))
     assert [path for path in every if path not in page] == [], "not in docs/cli.md"
     assert [path for path, command in every.items() if not command.help] == [], "no help text"
+
+
+def rows(table: str) -> list[list[str]]:
+    """The cells of a table's rows, without its head."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if not line.startswith("| ---")][
+        1:
+    ]
+
+
+def test_every_promise_names_tests_that_there_are_and_every_feature_has_one() -> None:
+    told, _, counted = PROMISES.read_text("utf-8").partition(BEGIN)
+    for row in rows(told):
+        assert len(row) == 3, row
+        proofs = re.findall(r"`(tests/[^`]+)`", row[2])
+        assert proofs, f"nothing proves: {row[0]}"
+        assert [proof for proof in proofs if not any(ROOT.glob(proof))] == [], row[0]
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", told))
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages >= UNPROMISED
+    assert pages - UNPROMISED - linked == set(), "docs/promises.md says nothing of them"
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    names = [row[0] for row in rows(counted)]
+    assert len(names) > 10
+    # Of a count that is told of several places, the last word is put in.
+    assert [
+        name for name in names if f'"{name}"' not in sources and f'"{name.rpartition(" ")[0]} {{' not in sources
+    ] == []
 
 
 def test_every_error_is_documented() -> None:

@@ -46,6 +46,8 @@ def test_the_trail_is_cut_only_if_somebody_wants_it_and_says_so(room: Room) -> N
     cut(audit.shorten, 0.0)
     assert len(targets(room)) == 2_400, "for ever, unless somebody says otherwise"
     assert targets(room, since=(now - 2 * DAY_MS) / 1000, who="root") == ["thing 0", "thing 1", "thing 2"]
+    for name in ("since", "until"):
+        assert room.client.get("/v1/audit", params={name: ""}).status_code == 400, "a time that was lost on its way"
     cut(audit.shorten, 30.5 * 86_400)
     left = targets(room)
     assert left[0].startswith("2,369 acts from before "), left[0]

@@ -43,7 +43,7 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Open]:
         if request.param == "directory":
             yield lambda: stack.enter_context(contextlib.closing(SqliteTokens(tmp_path)))
         else:
-            address = shared_postgres().database()
+            address = shared_postgres().corpus()
             yield lambda: stack.enter_context(tokens_of(address))
 
 

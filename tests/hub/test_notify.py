@@ -95,7 +95,7 @@ def teller(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Teller]:
     """A hub in a directory, and one in a database."""
     clock = SettableClock(NOON_MS)
     if request.param == "database":
-        home: Any = HubDatabase(shared_postgres().database(), settle="acked", wall=clock)
+        home: Any = HubDatabase(shared_postgres().corpus(), settle="acked", wall=clock)
     else:
         home = directory(tmp_path, clock)
     with telling(home, clock) as made:
@@ -295,7 +295,7 @@ def test_a_hub_that_dies_between_sending_and_noting_sends_again_under_the_same_i
 
 
 def test_of_several_processes_each_message_is_told_by_one(tmp_path: Path, receiver: Receiver) -> None:
-    database = shared_postgres().database()
+    database = shared_postgres().corpus()
     hubs = [HubProcess(tmp_path / f"hub{n}", database=database, notify_hosts=list(HERE)) for n in range(2)]
     try:
         put(hubs[0].url, receiver.url, rate=3_600)

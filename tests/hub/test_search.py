@@ -251,6 +251,12 @@ def test_what_the_function_fails_on_is_told_and_holds_nothing_up(knowing: Room) 
     assert knowing.get("/v1/indexes/memory")["complete"]
 
 
+def test_a_name_that_no_collection_has_is_refused_whatever_is_asked_of_its_index(knowing: Room) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        answer = knowing.client.request(method, f"/v1/indexes/{'x' * 256}", json=MODEL if method == "PUT" else None)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "usage"), method
+
+
 def test_vectors_that_cannot_be_those_of_an_index_are_refused(knowing: Room) -> None:
     made = knowing.client.put("/v1/indexes/memory", json={**MODEL, "dims": 3}).json()
     identity = made["identity"]

@@ -19,9 +19,12 @@ from tests.hub import hostile_sql
 from tests.hub.conftest import Room
 from tests.hub.lines import Line
 from tests.hub.test_sql import children, fill, memory, rows
+from tests.promises import Count
 
 EVERYWHERE = ("WRITES", "SPYING", "TRICKS", "LARGE", "HEAVY")
 SECONDS = 0.15
+SECONDS_OF_A_DATABASE = 0.05
+"""What has no end there takes a processor for as long; its memory is bounded by the server."""
 MEMORY_KIB_MAX = 120 << 10
 """A worker's: what Python and SQLite are (24 MB), the heap it may have (48 MB), and its answers."""
 
@@ -39,7 +42,9 @@ def test_the_corpus_is_large_enough_and_without_repeats() -> None:
     assert [sql for sql in corpus if corpus.count(sql) > 1] == []
 
 
-def test_hostile_statements_are_refused_or_stopped_and_nothing_is_harmed(hub: HubProcess, line: Line) -> None:
+def test_hostile_statements_are_refused_or_stopped_and_nothing_is_harmed(
+    hub: HubProcess, line: Line, count: Count
+) -> None:
     fill(lambda path, body: line.json("POST", path, body))
     before = line.json("GET", "/v1/feed?limit=500")
     files = set(hub.directory.rglob("*"))
@@ -70,19 +75,22 @@ def test_hostile_statements_are_refused_or_stopped_and_nothing_is_harmed(hub: Hu
     corpus = SqliteCorpus(hub.directory / "hub.db", hub=True)
     assert corpus.engine.scrub() == []
     corpus.close()
+    many = sum(len(getattr(hostile_sql, group)) for group in expected)
+    count("hostile SQL on SQLite", tried=many, refused_or_stopped=many)
 
 
 @pytest.mark.parametrize("home", ["database"], indirect=True)
-def test_hostile_statements_harm_no_database(full: Room) -> None:
+def test_hostile_statements_harm_no_database(full: Room, count: Count) -> None:
     before = full.records()
-    wrong, peak = [], 0
+    wrong, peak, many, within = [], 0, 0, 0
     for group in (*EVERYWHERE, "POSTGRES"):
         for sql in getattr(hostile_sql, group):
-            answer = full.client.post("/relay/query", json={"sql": sql, "timeout": SECONDS})
+            answer = full.client.post("/relay/query", json={"sql": sql, "timeout": SECONDS_OF_A_DATABASE})
             found = answer.json()
             told = found.get("error", {}).get("context", {}).get("reason", "request")
             # What another engine takes for too large may be answered, within the limits of an answer.
             answered = group in ("LARGE", "HEAVY") and answer.status_code == 200 and found["count"] <= 1000
+            many, within = many + 1, within + answered
             if not answered and (answer.status_code != 400 or told == "failed"):
                 wrong.append((sql[:90], answer.status_code, str(found)[:160]))
             for child in full.core.sql.workers():
@@ -91,6 +99,7 @@ def test_hostile_statements_harm_no_database(full: Room) -> None:
     assert 0 < peak < MEMORY_KIB_MAX
     assert full.records() == before
     assert rows(full, "SELECT count(*) FROM candidates") == [[3]]
+    count("hostile SQL on PostgreSQL", tried=many, refused_or_stopped=many - within, answered_within_the_limits=within)
 
 
 @pytest.mark.parametrize("home", ["database"], indirect=True)

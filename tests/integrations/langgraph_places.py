@@ -21,7 +21,7 @@ def opened(kind: str, tmp_path: Path) -> Iterator[Store | Hub]:
         with Store(tmp_path / "node", "graph", hub=[]) as store:
             yield store
         return
-    options = {"database": shared_postgres().database()} if kind == "hub in a database" else {}
+    options = {"database": shared_postgres().corpus()} if kind == "hub in a database" else {}
     process = HubProcess(tmp_path / "hub", **options)
     try:
         with Hub(process.url) as hub:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
 from holdfast.corpus import SqliteCorpus, search
@@ -9,25 +11,39 @@ from holdfast.corpus.search import words
 from holdfast.corpus.snapshot import snapshot
 from holdfast.errors import UsageError
 from holdfast.integrity import derived
-from holdfast.log import load, message, remove, value
+from holdfast.log import Log, load, message, remove, value
 from holdfast.log.erasure import erase, mark_of
+from holdfast.testing.corpus import log_of
+
+
+class Still(NamedTuple):
+    """A log whose index nobody fills behind a test's back."""
+
+    log: Log
+    corpus: SqliteCorpus
+
+
+@pytest.fixture
+def still(tmp_path):
+    corpus = SqliteCorpus(tmp_path / "log.db")
+    yield Still(log_of(corpus, tmp_path), corpus)
+    corpus.close()
 
 
 @pytest.fixture(params=["tail", "index", "both"])
-def corpus(request, open_log):
+def corpus(request, still):
     """The same records, found in the unindexed tail, in the index, or half in each."""
-    opened = open_log()
-    log = opened.log
+    log = still.log
     log.append([value("state", "plan", {"goal": "Reserve a flight to Zürich", "steps": ["search", "book_now"]})])
     log.append([value("state", "old", "flight of the bumblebee")])
     if request.param != "tail":
-        _fill(opened.corpus)
+        _fill(still.corpus)
     log.append([value("state", "old", "nothing of the kind"), message({"body": "flight delayed", "to": "bob"})])
     log.append([value("notes", "n", "flights"), value("notes", "raw", b"flight")])
     log.append([remove("notes", "gone"), value("notes", "gone", "flight"), remove("notes", "gone")])
     if request.param == "index":
-        _fill(opened.corpus)
-    return opened.corpus
+        _fill(still.corpus)
+    return still.corpus
 
 
 def _fill(corpus):
@@ -35,9 +51,8 @@ def _fill(corpus):
         pass
 
 
-def test_what_is_erased_while_it_is_read_for_the_index_is_not_indexed(open_log, monkeypatch):
-    opened = open_log()
-    log, corpus = opened.log, opened.corpus
+def test_what_is_erased_while_it_is_read_for_the_index_is_not_indexed(still, monkeypatch):
+    log, corpus = still.log, still.corpus
     log.append([value("state", "kept", "axolotl stays")])
     erased = log.append([value("state", "gone", "quagga goes")])[0].record
     read = words.text_of
@@ -91,26 +106,21 @@ def test_query_syntax_is_only_words(corpus, text):
     search.search(corpus, text)
 
 
-def test_a_long_unindexed_tail_is_scanned_in_part_and_says_so(open_log, tmp_path):
-    opened = open_log()
+def test_a_long_unindexed_tail_is_scanned_in_part_and_says_so(still):
     for start in range(0, 600, 100):
-        opened.log.append([value("state", f"k{n}", "needle") for n in range(start, start + 100)])
-    opened.close()
-    corpus = SqliteCorpus(tmp_path / "ada" / "log.db")  # nobody fills the index behind our back
-    corpus.write(lambda tx: (tx.execute("INSERT INTO fts(fts) VALUES('delete-all')"), tx.set_meta("fts_pos", 0)))
+        still.log.append([value("state", f"k{n}", "needle") for n in range(start, start + 100)])
+    corpus = still.corpus
     hits = search.search(corpus, "needle", limit=1000)
     assert (len(hits.found), hits.partial) == (search.TAIL_MAX, True)
     _fill(corpus)
     hits = search.search(corpus, "needle", limit=1000)
     assert (len(hits.found), hits.partial) == (600, False)
     assert load(hits.found[0], None) == "needle"
-    corpus.close()
 
 
-def test_a_record_that_is_indexed_during_the_search_is_found_once(open_log, monkeypatch):
-    opened = open_log()
-    opened.log.append([value("state", "k", "needle")])
-    read = type(opened.corpus).feed
+def test_a_record_that_is_indexed_during_the_search_is_found_once(still, monkeypatch):
+    still.log.append([value("state", "k", "needle")])
+    read = type(still.corpus).feed
 
     def feed_then_fill(corpus, after, *limits):
         tail = read(corpus, after, *limits)
@@ -118,18 +128,17 @@ def test_a_record_that_is_indexed_during_the_search_is_found_once(open_log, monk
         _fill(corpus)
         return tail
 
-    monkeypatch.setattr(type(opened.corpus), "feed", feed_then_fill)
-    assert len(search.search(opened.corpus, "needle").found) == 1
+    monkeypatch.setattr(type(still.corpus), "feed", feed_then_fill)
+    assert len(search.search(still.corpus, "needle").found) == 1
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_a_value_may_say_by_which_words_it_is_found(open_log, indexed):
-    opened = open_log()
-    opened.log.append([value("rows", "key-of-it", {search.WORDS: "what was said", "how": "kept so"})])
-    opened.log.append([value("rows", "other", {search.WORDS: "", "how": "kept so"})])
+def test_a_value_may_say_by_which_words_it_is_found(still, indexed):
+    still.log.append([value("rows", "key-of-it", {search.WORDS: "what was said", "how": "kept so"})])
+    still.log.append([value("rows", "other", {search.WORDS: "", "how": "kept so"})])
     if indexed:
-        _fill(opened.corpus)
-    assert _keys(opened.corpus, "was said") == ["rows"]
-    assert _keys(opened.corpus, "kept") == _keys(opened.corpus, "key") == _keys(opened.corpus, "other") == []
-    with snapshot(opened.corpus) as view:
+        _fill(still.corpus)
+    assert _keys(still.corpus, "was said") == ["rows"]
+    assert _keys(still.corpus, "kept") == _keys(still.corpus, "key") == _keys(still.corpus, "other") == []
+    with snapshot(still.corpus) as view:
         assert [*derived.words(view), *derived.count_words(view)] == [], "what is found by nothing is no finding"

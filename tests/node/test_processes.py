@@ -15,6 +15,7 @@ import pytest
 from holdfast.errors import IntegrityError, NodeFull, NoStore, StoreClosed, UsageError
 from holdfast.node.directory import Directory, Limits
 from holdfast.node.store import Store
+from tests.forks import Fork
 
 Open = Callable[..., Store]
 
@@ -98,8 +99,7 @@ def test_what_returned_before_a_kill_is_there_and_batches_are_whole(
 ) -> None:
     last = -1
     for count in (3, 40):
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "node"), level]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        process = Fork("-c", WRITER, tmp_path / "node", level, stdout=subprocess.PIPE)
         assert process.stdout is not None
         for line in process.stdout:
             last = max(last, int(line))

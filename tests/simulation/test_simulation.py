@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from holdfast.testing import sim
+from tests.promises import Count
 
 QUICK = 140
 """Seeds in the everyday run; `long` runs all."""
@@ -39,11 +40,13 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("first", range(0, QUICK, CHUNK))
-def test_nothing_acknowledged_is_lost_doubled_or_out_of_order_whatever_goes_wrong(first: int) -> None:
+def test_nothing_acknowledged_is_lost_doubled_or_out_of_order_whatever_goes_wrong(first: int, count: Count) -> None:
     for seed in range(first, first + CHUNK):
         report = sim.simulate(seed)
         assert report.problems == [], f"seed {seed}"
         assert report.records >= 200
+        struck = report.faults.total()
+        count("a simulated history of nodes and hubs", tried=1, faults=struck, records_all_there_once=report.records)
 
 
 @pytest.mark.parametrize("protection", sim.PROTECTIONS)

@@ -168,7 +168,7 @@ def node() -> Iterator[Store]:
 @pytest.fixture(scope="module", params=["directory", "database"])
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A hub for all examples, of either kind."""
-    options = {"database": shared_postgres().database()} if request.param == "database" else {}
+    options = {"database": shared_postgres().corpus()} if request.param == "database" else {}
     process = HubProcess(Path(tmp_path_factory.mktemp("collections")) / "hub", **options)
     with Hub(process.url) as opened:
         yield opened

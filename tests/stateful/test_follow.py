@@ -10,9 +10,17 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from holdfast.cli.following.follower import WAIT_NS, Follower
 from holdfast.cli.following.ledger import Head, Ledger
@@ -229,5 +237,7 @@ class FollowMachine(RuleBasedStateMachine):
         return [[version.value["content"] for version in versions] for versions in past]
 
 
-TestFollow = FollowMachine.TestCase
-TestFollow.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+@pytest.mark.parametrize("many", [12, pytest.param(300, marks=pytest.mark.long)])
+def test_whatever_happens_to_the_files_the_log_holds_them(many: int) -> None:
+    limits = settings(max_examples=many, stateful_step_count=20, deadline=None, suppress_health_check=[*HealthCheck])
+    run_state_machine_as_test(FollowMachine, settings=limits)

@@ -335,7 +335,11 @@ class DatabaseMachine(HubMachine):
         return PostgresCorpus(where.read_text())
 
 
-@pytest.mark.parametrize(("machine", "many"), [(IndexMachine, 25), (HubMachine, 25), (DatabaseMachine, 3)])
+EVERYWHERE = [(IndexMachine, 12), (HubMachine, 12), (DatabaseMachine, 3)]
+LONG = [pytest.param(machine, 20 * many, marks=pytest.mark.long) for machine, many in EVERYWHERE]
+
+
+@pytest.mark.parametrize(("machine", "many"), [*EVERYWHERE, *LONG])
 def test_the_index_says_what_a_dict_says(machine: type[IndexMachine], many: int, small: None) -> None:
     run_state_machine_as_test(
         machine,
@@ -346,3 +350,21 @@ def test_the_index_says_what_a_dict_says(machine: type[IndexMachine], many: int,
             suppress_health_check=[*HealthCheck],
         ),
     )
+
+
+def test_an_index_made_anew_from_values_that_are_away_finds_each_once(tmp_path: Path) -> None:
+    corpus = SqliteCorpus(tmp_path / "log.db")
+    log, held = log_of(corpus, tmp_path), {"skills": ["python", "sql", "go"]}
+    index.declare(corpus, PEOPLE, ["skills"])
+    numbers = [log.append([value(PEOPLE, key, held)])[0].pos for key in ("ada", "bob")]
+    asked = index.Query(collection=PEOPLE, order=("-skills",), limit=5)
+
+    def found() -> list[str]:
+        return [stored.record.key for stored in index.find(corpus, asked, lambda _: held).found]
+
+    assert found() == ["bob", "ada"]
+    for number in numbers:
+        corpus.write(lambda tx, number=number: tx.drop_body(number, wire.EVICTED))
+    corpus.write(lambda tx: tx.execute("DELETE FROM meta WHERE k=?", (MARK,)))
+    assert found() == ["bob", "ada"]
+    corpus.close()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from holdfast.collections import mailbox
 from holdfast.collections.delivery import DELIVERY, STATES, Act, act, act_of, reading_of, tab_at, together
@@ -146,5 +147,7 @@ class Mail(RuleBasedStateMachine):
         return [mail, said]
 
 
-TestMail = Mail.TestCase
-TestMail.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+@pytest.mark.parametrize("many", [12, pytest.param(250, marks=pytest.mark.long)])
+def test_in_the_end_all_hubs_show_the_same(many: int) -> None:
+    limits = settings(max_examples=many, stateful_step_count=40, deadline=None, suppress_health_check=[*HealthCheck])
+    run_state_machine_as_test(Mail, settings=limits)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from holdfast.errors import ObjectNotFound, StorageUnavailable
 from holdfast.objects import MemoryStore
@@ -138,8 +139,8 @@ class MirroredMachine(Pair):
         assert self.held(self.first) == self.held(self.second)
 
 
-LIMITS = settings(max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-TestFallback = FallbackMachine.TestCase
-TestFallback.settings = LIMITS
-TestMirrored = MirroredMachine.TestCase
-TestMirrored.settings = LIMITS
+@pytest.mark.parametrize("many", [60, pytest.param(1500, marks=pytest.mark.long)])
+@pytest.mark.parametrize("machine", [FallbackMachine, MirroredMachine])
+def test_what_was_acknowledged_is_there_in_the_end(machine: type[RuleBasedStateMachine], many: int) -> None:
+    limits = settings(max_examples=many, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck])
+    run_state_machine_as_test(machine, settings=limits)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from holdfast.errors import Conflict, NotFound
 from holdfast.node.directory import Limits
@@ -158,5 +158,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.health()["head"]["seq"] == self.count
 
 
-TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+@pytest.mark.parametrize("many", [12, pytest.param(250, marks=pytest.mark.long)])
+def test_a_store_holds_what_a_dict_would(many: int) -> None:
+    limits = settings(max_examples=many, stateful_step_count=25, deadline=None, suppress_health_check=[*HealthCheck])
+    run_state_machine_as_test(StoreMachine, settings=limits)

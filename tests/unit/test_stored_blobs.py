@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from holdfast.errors import BlobCorrupt, Conflict, HubUnavailable, NotFound, StorageUnavailable, UsageError
 from holdfast.objects import BlobFiles, FileStore, MemoryStore, ObjectInfo
@@ -377,5 +377,7 @@ class Late(MemoryStore):
         return self.inner.delete(key)
 
 
-TestGarbage = Garbage.TestCase
-TestGarbage.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+@pytest.mark.parametrize("many", [30, pytest.param(600, marks=pytest.mark.long)])
+def test_what_is_referred_to_is_never_collected(many: int) -> None:
+    limits = settings(max_examples=many, stateful_step_count=30, deadline=None, suppress_health_check=[*HealthCheck])
+    run_state_machine_as_test(Garbage, settings=limits)

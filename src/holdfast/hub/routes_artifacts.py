@@ -17,7 +17,7 @@ from holdfast.collections.sessions import ARTIFACT, CONTENT, Artifact, key_of
 from holdfast.corpus import Stored
 from holdfast.errors import Conflict, NotFound, UsageError
 from holdfast.hub import storage_shapes as shapes
-from holdfast.hub.api import Call, Operation, Parameters, Reply
+from holdfast.hub.api import Call, Operation, Reply, parameters_of
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, answer_json, header
 from holdfast.hub.own import Desk
 from holdfast.hub.pieces import part_header, range_of, room_for, send_range, take
@@ -206,7 +206,7 @@ class Content:
         self._sessions = sessions
         self._core = sessions.core
         self._work = ArtifactWork(sessions)
-        self._parameters = Parameters(Upload)
+        self._parameters = parameters_of(Upload)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""

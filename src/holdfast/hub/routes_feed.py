@@ -12,7 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 from holdfast.corpus import pages
 from holdfast.corpus.pages import Wanted
 from holdfast.errors import HubUnavailable
-from holdfast.hub.api import Operation, Parameters
+from holdfast.hub.api import Operation, parameters_of
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Query, Receive, Rest, Scope, Send, answer, header
 from holdfast.hub.feed import Chunk, Subscription, shown
@@ -109,7 +109,7 @@ class FeedRoute:
     def __init__(self, core: Core, *, keep_alive: float = KEEP_ALIVE_S) -> None:
         self._core = core
         self._keep_alive = keep_alive
-        self._parameters = Parameters(Followed)
+        self._parameters = parameters_of(Followed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""

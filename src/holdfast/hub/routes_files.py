@@ -16,7 +16,7 @@ from msgspec import Meta
 from holdfast.collections.files import FileInfo, Stood
 from holdfast.errors import BlobCorrupt, NotCached, NotFound, UsageError
 from holdfast.hub import files
-from holdfast.hub.api import ANY, Call, Nothing, Operation, Parameters, Reply, typed
+from holdfast.hub.api import ANY, Call, Nothing, Operation, Reply, parameters_of, typed
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import Gone, Query, Receive, Scope, Send, answer, encode_json, header, too_large
 from holdfast.hub.files import NewFile
@@ -29,7 +29,7 @@ from holdfast.objects.blobs.reading import no_upload
 from holdfast.records import BLOB_BYTES_MAX
 
 _OFFSET: Final = b"upload-offset"
-_NO_QUERY: Final = Parameters(Nothing)
+_NO_QUERY: Final = parameters_of(Nothing)
 
 
 FileId = Annotated[

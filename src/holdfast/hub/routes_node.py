@@ -13,7 +13,7 @@ from holdfast import wire
 from holdfast.corpus.chains import unknown_branch
 from holdfast.corpus.heads import stretch
 from holdfast.errors import Conflict, UsageError
-from holdfast.hub.api import ANY, Operation, Parameters
+from holdfast.hub.api import ANY, Operation, parameters_of
 from holdfast.hub.core import Core
 from holdfast.hub.exchange import (
     MEDIA,
@@ -212,7 +212,7 @@ class Pull:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._parameters = Parameters(Stretch)
+        self._parameters = parameters_of(Stretch)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""

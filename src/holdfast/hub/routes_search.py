@@ -216,7 +216,6 @@ class Indexes:
         """
         name, asked = _name(call), call.body
         call.principal.check_write(None, name)
-        check_names("put", name, "")
 
         def work() -> IndexStatus:
             from holdfast.corpus.search import vectors
@@ -320,7 +319,9 @@ class Indexes:
 
 
 def _name(call: Call) -> str:
-    return call.path["name"]
+    name = call.path["name"]
+    check_names("put", name, "")
+    return name
 
 
 def _absent(name: str) -> NotFound:

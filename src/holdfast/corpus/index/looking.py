@@ -307,7 +307,10 @@ def settle(corpus: SqlCorpus, kept: Kept, load: Load) -> None:
         def job(tx: SqlTransaction, made: Any = made, drops: Any = drops) -> None:
             now = read_mark(tx.meta(MARK))
             if now is not None and drops is not None and now.drops == drops.drops:
-                add_entries(tx, kept.own.coll, made, kept.fields)
+                # As the fields are now: made anew, an index has yet to learn of which an item has several entries.
+                found = read_kept(lambda text, args: tx.sql(text, args).fetchall()).get(kept.own.coll)
+                if found is not None:
+                    add_entries(tx, kept.own.coll, made, found.fields)
 
         if made:
             corpus.write(job)

@@ -16,7 +16,7 @@ import msgspec
 
 from holdfast.errors import NotFound, Unauthenticated
 from holdfast.hub import audit
-from holdfast.hub.api import ANY, JSON, Endpoint, Guarded, Nothing, Operation, Parameters
+from holdfast.hub.api import ANY, JSON, Endpoint, Guarded, Nothing, Operation, parameters_of
 from holdfast.hub.exchange import Query, Receive, Scope, Send, answer, body_of, encode_json, header
 from holdfast.hub.principal import NOBODY, READ, Principal, principal_of, set_principal
 
@@ -142,7 +142,7 @@ class Shown:
     def __init__(self, front: Front, page: Page) -> None:
         self._front = front
         self._page = page
-        self._parameters = Parameters(page.query)
+        self._parameters = parameters_of(page.query)
         self._maker: Maker | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -366,7 +366,7 @@ def _operation(front: Front, page: Page, path: str) -> Operation:
     if page.path == "/ui/events":
         from holdfast.hub.ui.live import Events
 
-        endpoint: Any = Events(front, Parameters(page.query))
+        endpoint: Any = Events(front, parameters_of(page.query))
     else:
         endpoint = Shown(front, page)
     post = page.method == "POST"
