@@ -148,6 +148,15 @@ class Watched:
         return self.page
 
 
+def follow(what: Any) -> None:
+    """Clicks what leads to another page, or to this one anew, and returns when that one has loaded.
+
+    A click returns when it was made: what is read, typed or gone back from at once may be on the page before.
+    """
+    with what.page.expect_navigation():
+        what.click()
+
+
 @pytest.fixture
 def watched(chromium: Any, site: Site) -> Iterator[Watched]:
     """A new page, in a context of its own."""
