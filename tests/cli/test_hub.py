@@ -56,9 +56,7 @@ def server(spawn: Spawn, tmp_path: Path) -> Server:
 
 
 @pytest.fixture
-def two(
-    empty: Run, server: Server, home: Path, patient: Callable[[float], None]
-) -> Callable[[str], tuple[str, ...]]:
+def two(empty: Run, server: Server, home: Path, patient: Callable[[float], None]) -> Callable[[str], tuple[str, ...]]:
     """Two machines that share a hub: gives the options that make a command run on one of them."""
     patient(30.0)
     server.start()
