@@ -28,8 +28,9 @@ def test_charts_are_drawn_from_their_tables_in_the_colours_of_the_page(watched: 
     assert len(watched.requests) <= 8
     assert sum(sizes) <= 100_000, sizes
     darkest, _ = page.evaluate(INK)
+    page.evaluate("window.before = document.querySelector('.plot canvas')")
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"() => ({INK})()[1] > 140")  # they are drawn anew a moment later
+    page.wait_for_function("() => ![null, window.before].includes(document.querySelector('.plot canvas'))")
     _, brightest = page.evaluate(INK)
     assert darkest < 140 < brightest, "axes are read in both"
     legend = page.locator(".chart").nth(1).locator(".u-legend .u-label").all_inner_texts()
