@@ -245,7 +245,7 @@ def figures(directory: Path) -> None:
     for step, many in ((60, 60), (600, 144), (3_600, 160)):
         for back in range(many):
             at = (now // step - back) * step
-            if step == 600 and 40 < back < 46:
+            if step == 600 and 40 < back < 50:
                 continue  # it was away
             wave = 1 + math.sin(back / 9) + back % 7 / 10
             buckets = [0, 0, 3, 8, 20, 40, 20 + back % 11, 6, 2, back % 3, 0, 0, 0, 0, 0]

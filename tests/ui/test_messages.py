@@ -16,7 +16,7 @@ from holdfast.collections import mail_lists
 from holdfast.hub.principal import INBOX
 from holdfast.hub.tokens import Wish, create
 from holdfast.hub.ui.messages import ROWS
-from holdfast.hub.ui.messages_rows import subject_of
+from holdfast.hub.ui.messages_rows import below_title, subject_of
 from tests.hub.pens import Pen
 from tests.ui.inside import Guarded, Inside
 
@@ -369,3 +369,5 @@ def test_a_title_is_read_out_without_its_marks() -> None:
         (None, "(empty)"),
     ):
         assert subject_of(body) == title
+    assert below_title("# Build **17**\n\nIt is here.", "Build 17").strip() == "It is here."
+    assert below_title("Build 17\nis here.", "Build 17") == "Build 17\nis here."

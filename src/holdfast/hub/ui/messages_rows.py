@@ -154,6 +154,12 @@ def subject_of(body: Any) -> str:
     return (text if len(text) <= SUBJECT_MAX else text[: SUBJECT_MAX - 1] + "…") or "(empty)"
 
 
+def below_title(text: str, title: str) -> str:
+    """A text without the heading that it begins with, where that is what stands above it as its title."""
+    first, _, rest = text.strip().partition("\n")
+    return rest if first.startswith("#") and subject_of(first) == title else text
+
+
 def message_url(msg: str, sender: str, query: str, named_twice: bool = False) -> str:
     """Where a message is shown, next to others of the list that a query names."""
     place = f"/messages/{part(msg)}" if can_be_part(msg) and msg != "act" else with_query("/messages/-", id=msg)
