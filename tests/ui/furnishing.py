@@ -239,7 +239,7 @@ class Furnisher:
 
 
 def figures(directory: Path) -> None:
-    """Figures of the last day, in place of what a hub that does not run has; of a few seconds there is nothing to see."""
+    """Figures of the last day, in place of those of a hub that does not run."""
     home = HubDirectory(directory, settle="acked")
     now, rows = int(time.time()), []
     for step, many in ((60, 60), (600, 144), (3_600, 160)):
