@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import random
@@ -12,14 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench import material
 from bench.harness import Effort, Figures, Goal, Report, Scenario, Table, Wrong, ms, number, quantile, take_turns
-from bench.processes import scratch
-from bench.scale import HUBS, SYNC_S, Asker, OnPostgres, OnSqlite, wait_for_index, warm
+from bench.processes import held, scratch
+from bench.scale import HUBS, SYNC_S, Asker, OnPostgres, OnSqlite, wait_for_index
 
 COUNT = 500_000
 AGENTS = 10
@@ -111,7 +112,7 @@ def looked_at(hub: type[OnSqlite] | type[OnPostgres], count: int, asked: int) ->
         stack.callback(asker.close)
         wait_for_index(asker)
         running.rest()
-        warm(folder)
+        stack.enter_context(held(folder))
         while json.loads(asker.get("/overview.json"))["storage"]["counted"] < 1:
             time.sleep(PAUSE_S)  # what a hub counts when it is looked at first is no matter of every visit
         figures: Figures = {}
@@ -158,10 +159,11 @@ def heard(address: str, asker: Visitor, count: int) -> Iterator[float]:
     times: list[float] = []
 
     def listen() -> None:
-        while line := stream.readline():
-            if line.startswith(b"id:"):
-                times.append(time.perf_counter())
-                came.release()
+        with contextlib.suppress(AttributeError, HTTPException, OSError, ValueError):  # closed under it, at the end
+            while line := stream.readline():
+                if line.startswith(b"id:"):
+                    times.append(time.perf_counter())
+                    came.release()
 
     threading.Thread(target=listen, daemon=True).start()
     _told(came)  # the page as it is

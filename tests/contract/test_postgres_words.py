@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.corpus import postgres, search
 from holdfast.corpus.postgres import PostgresCorpus, words
-from holdfast.corpus.postgres.words import MOST, SHIFTS, Look
+from holdfast.corpus.postgres.words import MOST, SHIFTS, Course, Look
 from holdfast.log import value
 from holdfast.testing.corpus import log_of, names
 from tests.services import shared_postgres
@@ -44,24 +44,24 @@ def filled() -> Iterator[PostgresCorpus]:
     corpus.close()
 
 
-class Asking:
-    """Runs statements as a search does, and counts the questions."""
-
-    def __init__(self, execute: Any) -> None:
-        self.execute, self.questions = execute, 0
-
-    def __call__(self, sql: str, args: Any = ()) -> Any:
-        self.questions += "fts" in sql
-        return self.execute(sql, args)
-
-
 def look(corpus: PostgresCorpus, query: str, whose: str, below: int, limit: int) -> tuple[list[int], int]:
     """What is found, and in how many questions."""
-    with corpus.moment() as execute:
-        asking = Asking(execute)
-        found = Look(asking, query, whose, limit)
-        positions = found.beginning(below, "") if "*" in query else found.newest(below)
-    return positions, asking.questions
+    asked: list[str] = []
+
+    def counted(course: Course) -> Course:
+        rows: Any = None
+        while True:
+            try:
+                question = course.send(rows)
+            except StopIteration as end:
+                return list(end.value)
+            asked.append(question[0])
+            rows = yield question
+
+    found = Look(query, whose, limit)
+    course = found.beginning(below, "") if "*" in query else found.newest(below)
+    (positions,) = corpus.engine.side_by_side([counted(course)])
+    return positions, sum("fts" in sql for sql in asked)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,17 @@ def test_the_index_is_asked_for_words_and_blocks_alike(filled: PostgresCorpus) -
     (at,) = [number for number, line in enumerate(plan) if "Bitmap Index Scan on fts_words" in line]
     assert plan[at + 1].startswith("Index Cond:")
     assert (plan[at + 1].count("&&"), plan[at + 1].count("@@")) == (1, 2)
+
+
+def test_searches_side_by_side_find_what_each_alone_finds(filled: PostgresCorpus) -> None:
+    some = [[(["often"], False)], [(["seldom"], False)], [(["once"], False)], [(["nothing"], False)]]
+    some += [[(["often"], False), (["seldom"], False)]]
+    for agents in ((), ("a",)):
+        together = filled.places_of_each(some, LAST, 200, agents)
+        assert together == [filled.places(terms, LAST, 200, agents) for terms in some]
+    begun = [*some, [(["top"], True)]]
+    assert filled.places_of_each(begun, LAST, 200) == [filled.places(terms, LAST, 200) for terms in begun]
+    assert [len(found) > 0 for found in filled.places_of_each(some, LAST, 200)] == [True, True, True, False, True]
 
 
 def test_words_that_are_only_begun_are_found_behind_an_agents_newest_records(database: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast import wire
+from holdfast.corpus import search
 from holdfast.hub.home import Home
 from tests.embedders import DIMS, embed
 from tests.hub.conftest import Room
@@ -322,3 +323,23 @@ def test_a_hub_that_nobody_asked_for_vectors_has_loaded_nothing_of_them(tmp_path
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "hub")], capture_output=True, text=True)
     assert done.stdout.split() == ["holdfast.corpus.search.words"], done.stderr
+
+
+@pytest.mark.parametrize("home", ["database"], indirect=True)
+def test_at_the_end_of_a_flow_no_words_are_left_for_every_search_to_read(room: Room, pen: Pen) -> None:
+    room.core._stop_trail.set()
+    room.core.writer.committed.set()
+    room.core._trailer.join()
+    unsorted = (
+        "SELECT gin_clean_pending_list('fts_words')"  # the pages that it found; a reading of its own sorts them in
+    )
+    for begin in (0, 1_000):
+        for n in range(begin, begin + 300):
+            pen.put(f"k{n}", f"words of record {n}")
+        room.append(pen.segment())
+        if begin:
+            search.fill(room.core.corpus)
+            assert room.core.corpus.one(unsorted)[0] > 0, "it is measured"
+        while room.core._index():
+            pass
+        assert room.core.corpus.one(unsorted)[0] == 0

@@ -275,6 +275,15 @@ class SqlCorpus:
         for row in self.engine.read(sql, args):
             yield self.stored(row)
 
+    def places_of_each(
+        self, some: Sequence[Sequence[tuple[list[str], bool]]], below: int, limit: int, agents: Sequence[str] = ()
+    ) -> list[list[int]]:
+        """What `places` gives for each of several searches."""
+        return [self.places(terms, below, limit, agents) for terms in some]
+
+    def sort_words(self) -> None:
+        """Sorts in what the index of words has only noted, where an engine leaves that."""
+
     def moment(self) -> AbstractContextManager[Callable[..., Any]]:
         """What runs statements that all see the same moment; each gives a cursor."""
         return self.engine.moment()

@@ -58,6 +58,8 @@ TRAIL_GIVE_WAY_S: Final = 0.05
 TRAIL_FLOW_RECORDS: Final = 200
 TRAIL_FLOW_S: Final = 1.0
 """So many in a `TRAIL_GIVE_WAY_S` are full flow: the index (as dear as ingest) then gets one lot in so long."""
+TRAIL_UNSORTED: Final = 500
+"""So many records' words wait at most to be sorted in (`sort_words`); at the end of a flow none do."""
 WAL_STEP: Final = 2_000
 MOVES_MAX: Final = 4
 """What comes while the WAL is moved keeps it from ending; to move that too takes far less long, and so on."""
@@ -119,6 +121,7 @@ class Core:
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="holdfast-read")
         self._files = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="holdfast-blobs")
         self._stop_trail = threading.Event()
+        self._unsorted = 0
         self._trailer = threading.Thread(target=self._trail, name="holdfast-trail", daemon=True)
         self._moved = 0  # the WAL's length when it was last moved; the trail's own
         self._tender: asyncio.Task[None] | None = None
@@ -350,8 +353,12 @@ class Core:
         """Fills the next lot of both indexes, and sweeps what indexes of vectors have left; how much that was."""
         if self.embedding is not None:
             self.embedding.wake()
-        filled = search.fill(self.corpus) + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs))
-        return filled + self._sweep()
+        words = search.fill(self.corpus)
+        self._unsorted += words
+        if self._unsorted >= TRAIL_UNSORTED or (self._unsorted and not words):
+            self.corpus.sort_words()
+            self._unsorted = 0
+        return words + index.fill(self.corpus, lambda stored: load(stored, self.home.blobs)) + self._sweep()
 
     def _sweep(self) -> int:
         if self.corpus.one("SELECT 1 FROM vec LIMIT 1") is None:

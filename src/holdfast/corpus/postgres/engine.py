@@ -18,11 +18,13 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from holdfast.corpus.commit import GroupCommit
 from holdfast.corpus.postgres.door import Database, Facts, translate
 from holdfast.errors import HoldfastError, HubUnavailable, IntegrityError, Locked, StoreClosed, UsageError
+
+T = TypeVar("T")
 
 FETCH: Final = 200
 READERS_MAX: Final = 8
@@ -319,6 +321,25 @@ class PostgresEngine:
 
             yield execute
             connection.execute("ROLLBACK")
+
+    def side_by_side(self, courses: Sequence[Generator[tuple[str, Sequence[Any]], list[Any], T]]) -> list[T]:
+        """What courses of questions return that all see the same moment; the next question of each goes with the
+        others', so that they wait for the database as often as the longest of them asks.
+        """
+        found: dict[int, T] = {}
+        with self.reader() as connection, connection.pipeline():
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            asking = [(number, course, next(course)) for number, course in enumerate(courses)]
+            while asking:
+                cursors = [connection.cursor(binary=True).execute(translate(sql), args) for _, _, (sql, args) in asking]
+                answered, asking = asking, []
+                for (number, course, _), cursor in zip(answered, cursors, strict=True):
+                    try:
+                        asking.append((number, course, course.send(cursor.fetchall())))
+                    except StopIteration as end:
+                        found[number] = end.value
+            connection.execute("ROLLBACK")
+        return [found[number] for number in range(len(courses))]
 
     def scrub(self) -> list[str]:
         """Nothing: pages are the database's own business (pg_amcheck, data checksums)."""

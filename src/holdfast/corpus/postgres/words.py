@@ -8,7 +8,7 @@ one small question for each two million records.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 SHIFTS: Final = (11, 14, 17, 20)
@@ -43,21 +43,21 @@ _OWN: Final = (
 # Our sessions know no bitmaps, and this index nothing else.
 _BITMAPS: Final = "SELECT set_config('enable_bitmapscan', 'on', true), set_config('enable_indexscan', 'off', true)"
 
-Execute = Callable[..., Any]
+Question = tuple[str, Sequence[Any]]
+Course = Generator[Question, list[Any], list[int]]
+"""Asks question after question, is sent the rows of each, and returns positions: so several can go side by side."""
 
 
 class Look:
-    """One search, inside a transaction.
+    """One search, as a course of questions.
 
     Args:
-        execute: runs a statement and gives a cursor.
         words: what a record must hold, as a tsquery.
         whose: whose it must be, as a tsquery; empty: anybody's.
         limit: the most positions.
     """
 
-    def __init__(self, execute: Execute, words: str, whose: str, limit: int) -> None:
-        self._execute = execute
+    def __init__(self, words: str, whose: str, limit: int) -> None:
         self._asked = (words, whose) if whose else (words,)
         self._of = _OF if whose else ""
         self._limit = limit
@@ -67,50 +67,50 @@ class Look:
     def _wants(self) -> int:
         return self._limit - len(self._found)
 
-    def newest(self, below: int) -> list[int]:
+    def newest(self, below: int) -> Course:
         """The newest positions below this one that hold the words, newest first."""
-        self._execute(_BITMAPS)
+        yield _BITMAPS, ()
         level = 0
         while below > 1 and self._wants:
             low = _low(below, level)
-            self._between(low, below, level)
+            yield from self._between(low, below, level)
             below, level = low, min(level + 1, _LAST)
         return self._found
 
-    def beginning(self, below: int, agent: str) -> list[int]:
+    def beginning(self, below: int, agent: str) -> Course:
         """The same where a word is only begun, which the index looks up as a whole with each question: two at most.
+
+        Not beside others: it begins without bitmaps, and they are allowed or not for a whole session.
 
         Args:
             below: the first position that is not looked at.
             agent: the only one who is asked for; empty: not just one.
         """
-        execute = self._execute
         if agent:
-            rows = execute(_OWN, (agent, below, self._asked[0], self._limit)).fetchall()
+            rows = yield _OWN, (agent, below, self._asked[0], self._limit)
         else:
-            rows = execute(_NEAR.format(self._of), (*self._asked, below, below - WINDOW, self._limit)).fetchall()
+            rows = yield _NEAR.format(self._of), (*self._asked, below, below - WINDOW, self._limit)
         if len(rows) == self._limit:
             return [row[0] for row in rows]
-        execute(_BITMAPS)
+        yield _BITMAPS, ()
         low = _low(below, _LAST - 1)
-        self._between(low, below, _LAST - 1)
+        yield from self._between(low, below, _LAST - 1)
         if low > 1 and self._wants:
-            rows = execute(_REST.format(self._of), (*self._asked, low, self._wants)).fetchall()
+            rows = yield _REST.format(self._of), (*self._asked, low, self._wants)
             self._found += [row[0] for row in rows]
         return self._found
 
-    def _between(self, low: int, below: int, level: int) -> None:
+    def _between(self, low: int, below: int, level: int) -> Generator[Question, list[Any], None]:
         """Adds what is found from `low` on, or enough of it; where that is too much to sort, by smaller blocks."""
         shift = SHIFTS[level]
         blocks = ",".join(str(block << _BITS | level) for block in range(low >> shift, (below - 1 >> shift) + 1))
-        values = (f"{{{blocks}}}", *self._asked, below, self._wants)
-        rows = self._execute(ASKED.format(self._of), values).fetchall()
+        rows = yield ASKED.format(self._of), (f"{{{blocks}}}", *self._asked, below, self._wants)
         if not rows or not level or rows[0][1] < MOST:
             self._found += [row[0] for row in rows]
             return
         while below > low and self._wants:
             nearer = max(low, _low(below, level - 1))
-            self._between(nearer, below, level - 1)
+            yield from self._between(nearer, below, level - 1)
             below = nearer
 
 

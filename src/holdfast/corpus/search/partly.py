@@ -56,10 +56,10 @@ class Terms:
         self._corpus, self._mark, self._agents = corpus, mark, agents
         self.required = [term for term in terms if term.quoted]
         self.terms = [*self.required, *(term for term in terms if not term.quoted)]
-        first = [self._newest([term], mark + 1, NEWEST) for term in self.terms]
+        first = self._newest([[term] for term in self.terms], mark + 1, NEWEST)
         self.many = [frequency(found, NEWEST, mark) for found in first]
         self.weights = [weight(many, mark) for many in self.many]
-        self._first = dict(enumerate(first)) if not self.required else {}
+        self._first = first
         self._shares: dict[frozenset[int], float] = {}
         self._last: dict[int, int] = {}  # where the newest of a term ended that has more of them
 
@@ -96,32 +96,43 @@ class Terms:
         found: dict[int, set[int]] = {}
         alone = self._alone()
         self._last = {}
-        for number in alone:
-            places = self._first.get(number)
-            if places is None:
-                places = self._newest(self._with([number]), self._mark + 1, NEWEST)
-            self._note(found, [number], places, NEWEST, seen)
+        below = self._mark + 1
         if self.required:
-            self._note(found, [], self._newest(self.required, self._mark + 1, NEWEST), NEWEST, seen)
-        more = [number for number in alone if number in self._last]
-        left: float = STEPS
-        for size in range(len(more), 1, -1):
-            some = more[:size]
-            steps = self.steps([*range(len(self.required)), *some], NEWEST)
-            if steps <= left and size < len(self.terms):
-                left -= steps
-                places = self._newest(self._with(some), self._mark + 1, NEWEST)
-                for pos in places:
-                    if pos not in seen:
-                        found.setdefault(pos, set(range(len(self.required)))).update(some)
+            asked = [*(self._with([number]) for number in alone), self.required]
+            *apart, all_of_them = self._newest(asked, below, NEWEST)
+        else:
+            apart, all_of_them = [self._first[number] for number in alone], []
+        for number, places in zip(alone, apart, strict=True):
+            self._note(found, [number], places, NEWEST, seen)
+        self._note(found, [], all_of_them, NEWEST, seen)
+        for some in self._together([number for number in alone if number in self._last]):
+            (places,) = self._newest([self._with(some)], below, NEWEST)
+            if not places:
+                break  # nor does anything hold these and more
+            for pos in places:
+                if pos not in seen:
+                    found.setdefault(pos, set(range(len(self.required)))).update(some)
         return found
 
     def further(self, seen: set[int]) -> dict[int, set[int]]:
         """The same of what lies behind the newest."""
         found: dict[int, set[int]] = {}
         for number, below in list(self._last.items()):
-            self._note(found, [number], self._newest(self._with([number]), below, FURTHER), FURTHER, seen)
+            (places,) = self._newest([self._with([number])], below, FURTHER)
+            self._note(found, [number], places, FURTHER, seen)
         return found
+
+    def _together(self, more: Sequence[int]) -> list[list[int]]:
+        """Of terms that many records hold, the rarest first: which are looked for together, few before many."""
+        out = []
+        left: float = STEPS
+        for size in range(len(more), 1, -1):
+            some = list(more[:size])
+            steps = self.steps([*range(len(self.required)), *some], NEWEST)
+            if steps <= left and size < len(self.terms):
+                left -= steps
+                out.append(some)
+        return out[::-1]
 
     def _alone(self) -> list[int]:
         """The terms that are looked for by themselves, the rarest first."""
@@ -133,8 +144,9 @@ class Terms:
     def _with(self, numbers: Sequence[int]) -> list[Term]:
         return [*self.required, *(self.terms[number] for number in numbers)]
 
-    def _newest(self, terms: Sequence[Term], below: int, limit: int) -> list[int]:
-        return self._corpus.places([(term.words, term.prefix) for term in terms], below, limit, self._agents)
+    def _newest(self, some: Sequence[Sequence[Term]], below: int, limit: int) -> list[list[int]]:
+        asked = [[(term.words, term.prefix) for term in terms] for terms in some]
+        return self._corpus.places_of_each(asked, below, limit, self._agents)
 
     def _note(self, found: dict[int, set[int]], some: list[int], places: list[int], asked: int, seen: set[int]) -> None:
         for number in some:

@@ -72,41 +72,43 @@ class OwnLog:
         rows, tags, scopes, gone = list[Any](), list[Any](), list[Any](), set[int]()
         numbers, newest, ends, pack = self._numbers, self._newest, self._ends, self._corpus.pack
         erased, back = self._erased, self._back
-        for at, (row, pos, seq, hlc, base, size, digest, link) in enumerate(segment.rows):
+        for at, row in enumerate(segment.rows):
+            # fmt: off
+            (pos, branch, seq, hlc, author, kind, collection, key, fmt, flags, version, prior,
+             base, kid, size, digest, salt, body, why, link) = row
+            # fmt: on
             if pos <= after:
                 continue
             if pos > stop:
                 break
             if seq != pos:
                 raise IntegrityError(f"the backup lacks the records between positions {seq} and {pos}")
-            body, salt, why, flags, packing = row.payload, row.salt, row.why, row.flags, codec.RAW
+            packing = codec.RAW
             if link in erased and (body is not None or salt):
                 body, salt, why = None, b"", REDACTED
                 gone.add(pos)
             elif body is not None and len(body) >= codec.COMPRESS_MIN:
                 packing, body = pack(body)
-            names = row.branch, row.author, row.kind, row.collection
+            names = branch, author, kind, collection
             ids = numbers.get(names)
             if ids is None:
-                texts = segment.starts[row.branch].agent, row.author, row.kind, row.collection
-                ids = numbers[names] = tuple(map(tx.name, texts))
-            agent, author, kind, coll = ids
-            kid = None if row.kid == ZERO16 else row.kid
-            before = None if base == ZERO32 else base
+                ids = numbers[names] = tuple(map(tx.name, (segment.starts[branch].agent, author, kind, collection)))
+            agent, by, sort, coll = ids
             # fmt: off
-            rows.append((pos, row.branch, seq, hlc, agent, author, kind, coll, row.key, row.fmt, flags, row.version,
-                         row.prior, before, kid, size, digest, salt, link, packing, why, body, back))
+            rows.append((pos, branch, seq, hlc, agent, by, sort, coll, key, fmt, flags, version, prior,
+                         None if base == ZERO32 else base, None if kid == ZERO16 else kid, size, digest, salt, link,
+                         packing, why, body, back))
             # fmt: on
-            ends[row.branch] = seq, link
-            if row.collection == MESSAGES:
+            if collection == MESSAGES:
                 back = pos
                 if body is not None and not flags & BLOB:
                     tags += _tags(segment, at)
             if flags & _SAYS:
-                if flags & TOMBSTONE and row.kind == DELETE_PREFIX:
-                    scopes.append((agent, coll, row.key, pos))
+                if flags & TOMBSTONE and kind == DELETE_PREFIX:
+                    scopes.append((agent, coll, key, pos))
                 else:
-                    newest.setdefault((agent, coll), {})[row.key] = -pos if flags & TOMBSTONE else pos
+                    newest.setdefault((agent, coll), {})[key] = -pos if flags & TOMBSTONE else pos
+            ends[branch] = seq, link
         self._back = back
         told = segment.beside.get("tag", ())
         tags += [(k, v, pos) for k, v, pos in told if after < pos <= stop and not (pos in gone and k in QUOTES)]
