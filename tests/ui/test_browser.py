@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.flow.hubs import HubProcess
 from tests.hub.pens import Pen
 from tests.ui.conftest import AXE, Site, Watched, asker, follow
@@ -24,6 +26,7 @@ def wrong(page: Any, rules: dict[str, Any]) -> list[str]:
     return [f"{each['id']}: {node['html'][:120]}" for each in told["violations"] for node in each["nodes"]]
 
 
+@pytest.mark.timeout(300)  # thirty pages, each looked at twice: on a machine with other things to do that takes a while
 def test_every_page_is_for_everybody(chromium: Any, site: Site, tmp_path: Path) -> None:
     guarded = HubProcess(tmp_path / "hub", token="a-token")
     try:
