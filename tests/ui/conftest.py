@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,12 @@ def follow(what: Any) -> None:
     """
     with what.page.expect_navigation():
         what.click()
+
+
+def type_at_once(page: Any, keys: str) -> None:
+    """Types keys that are to come within a second: for the page no more time goes by, however long it takes."""
+    page.clock.set_fixed_time(datetime.now(UTC))
+    page.keyboard.type(keys)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from tests.flow.hubs import HubProcess
 from tests.hub.pens import Pen
-from tests.ui.conftest import AXE, Site, Watched, asker, follow
+from tests.ui.conftest import AXE, Site, Watched, asker, follow, type_at_once
 from tests.ui.furnishing import Furnisher, hostile_places
 
 ALL = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -104,7 +104,7 @@ def test_a_key_is_found_changed_and_brought_back_by_keyboard_alone(watched: Watc
     page.keyboard.press("Enter")
     page.wait_for_url("**/#main")
     with page.expect_navigation():
-        page.keyboard.type("gd")
+        type_at_once(page, "gd")
 
     def reach(text: str) -> None:
         for _ in range(80):
@@ -139,10 +139,10 @@ def test_a_key_is_found_changed_and_brought_back_by_keyboard_alone(watched: Watc
 def test_single_keys_can_be_turned_off(watched: Watched, site: Site) -> None:
     page = watched.go("/agents")
     follow(page.get_by_role("button", name="keys on"))
-    page.keyboard.type("gn")
+    type_at_once(page, "gn")
     follow(page.get_by_role("button", name="keys off"))
     assert page.url == f"{site.url}/agents"
-    page.keyboard.type("gn")  # within a second of each other, also where the machine has much to do
+    type_at_once(page, "gn")
     page.wait_for_url(f"{site.url}/nodes")
 
 

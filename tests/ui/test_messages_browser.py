@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.hub.ui.messages import ROWS
 from tests.flow.hubs import HubProcess
-from tests.ui.conftest import Watched, asker, follow
+from tests.ui.conftest import Watched, asker, follow, type_at_once
 from tests.ui.furnishing import Furnisher
 
 
@@ -62,7 +62,7 @@ def test_all_of_a_morning_by_keyboard_alone(chromium: Any, hub: HubProcess, mail
     watched = Watched(context, hub.url)
     page = watched.go("/nodes")
     assert page.locator("#mail-badge .figure").inner_text() == "8"
-    page.keyboard.type("gm")
+    type_at_once(page, "gm")
     page.wait_for_url("**/messages")
     page.keyboard.press("j")
     page.keyboard.press("j")
