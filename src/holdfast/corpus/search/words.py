@@ -341,6 +341,8 @@ def whole(
     while places := corpus.places(asked, below, step, agents):
         found = standing_at(corpus, places, collection)
         yield len(places), [stored for stored in found if corpus.index_is_exact or _holds(stored, terms)]
+        if len(places) < step:
+            return  # that was all of them
         below, step = places[-1], min(step * 4, TAIL_MAX)
 
 
