@@ -24,8 +24,9 @@ help: ## show this list
 demo: $(VENV)/run.stamp ## see the whole thing at work
 	$(BIN)/holdfast demo $(DEMO_ARGS)
 
+# What fails once has a second chance, alone, and is named for it (tests/again.py).
 test: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests (PYTEST_ARGS="-k ship -x")
-	$(BIN)/python -m pytest -m "not long" -n auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m tests.again -m "not long" -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)

@@ -82,6 +82,20 @@ def hf(empty: Run) -> Run:
     return empty
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets how many seconds a command waits for a hub before it says that what it wrote is not there yet.
+
+    One is enough for people; on a machine that has other things to do a hub may need more.
+    """
+
+    def wait(seconds: float) -> None:
+        for room in ("data", "mail", "talk"):
+            monkeypatch.setattr(f"holdfast.cli.{room}.SHIP_S", seconds)
+
+    return wait
+
+
 def wait_for(goal: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `goal` returns once that is true; a test that waits in vain fails."""
     until = time.monotonic() + seconds

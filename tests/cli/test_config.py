@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -142,7 +143,9 @@ def test_commands_go_by_the_project(empty: Run, project: Path) -> None:
     assert (full.code, "is switched off (" in full.err) == (8, True)
 
 
-def test_a_hub_goes_by_its_file_and_options_are_heard_first(server: Server, empty: Run, home: Path) -> None:
+def test_a_hub_goes_by_its_file_and_options_are_heard_first(
+    server: Server, empty: Run, home: Path, patient: Callable[[float], None]
+) -> None:
     (home / "operator").write_text("open sesame")
     (home / "operator").chmod(0o600)
     config = server.home / "hub.yaml"
@@ -156,6 +159,7 @@ def test_a_hub_goes_by_its_file_and_options_are_heard_first(server: Server, empt
     assert (server.home / "data/hub.db").exists()
     assert empty("inbox", "--hub", url, "--store", "none").code == 10
     assert empty("init", "--agent", "me", "--hub", url, "--token-file", home / "operator").code == 0
+    patient(30.0)
     assert empty("put", "k", "1").text == "stored state/k v1; at the hub\n"
     assert empty("doctor", "--json").code == 0
     made = empty("token", "create", "--config", config, "--kind", "person", "--name", "me")
@@ -164,7 +168,9 @@ def test_a_hub_goes_by_its_file_and_options_are_heard_first(server: Server, empt
     assert server.end() == 0
 
 
-def test_a_hang_up_takes_up_what_it_can_and_a_bad_file_changes_nothing(server: Server, empty: Run, home: Path) -> None:
+def test_a_hang_up_takes_up_what_it_can_and_a_bad_file_changes_nothing(
+    server: Server, empty: Run, home: Path, patient: Callable[[float], None]
+) -> None:
     config, log = server.home / "hub.yaml", server.home / "log"
     config.write_text("serve: {log_format: json, log_level: warning, rate: 0}\n")
     ready = server.home / "ready"
@@ -188,8 +194,10 @@ def test_a_hang_up_takes_up_what_it_can_and_a_bad_file_changes_nothing(server: S
     (told,) = hang_up("serve: {rate: many}\nlimits: {floor: 900 TiB}\n", "stays as it was")
     assert told.startswith("the configuration stays as it was: the configuration has a problem | ")
     assert "hub.yaml:1:15: serve.rate: a number is wanted, got 'many'" in told
+    patient(30.0)
     assert empty("put", "k", "1").text == "stored state/k v1; at the hub\n", "the floor of the bad file does not hold"
     assert hang_up("limits: {floor: 900 TiB}\n", "read")[1] == "read the configuration again: floor_bytes"
+    patient(1.0)
     assert empty("put", "k", "1").text == "stored state/k v2; not at the hub yet: 1 record\n", "the hub is full now"
     found = hang_up("serve: {rate: 0.5, settle: acked, host: '::1'}\nlimits: {floor: 900 TiB}\n", "start: settle")
     assert found == [
@@ -199,7 +207,8 @@ def test_a_hang_up_takes_up_what_it_can_and_a_bad_file_changes_nothing(server: S
     ]
     assert [refused() for _ in range(4)].count(True) > 0, "more than two at once are too many now"
     hang_up("serve: {rate: 0}\n", "read the configuration again")
-    wait_for(lambda: empty("put", "k", "2").text == "stored state/k v3; at the hub\n" or None, 30)
+    patient(30.0)
+    assert empty("put", "k", "2").text == "stored state/k v3; at the hub\n"
     assert not any(refused() for _ in range(4))
     found = hang_up("serve: {log_level: debug}\n", "read the configuration again")
     empty("inbox")

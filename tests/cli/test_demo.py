@@ -52,6 +52,15 @@ def test_the_agents_work_is_real(project: Path) -> None:
     assert work.read(project / "a.py", "a.py") == a
 
 
+@pytest.fixture(autouse=True)
+def own_temporary_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a demo leaves is looked for where no demo of another worker leaves anything."""
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+
+
 def left_over() -> set[str]:
     """What a demo would leave in the system's temporary directory."""
     return {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("holdfast-demo-")}

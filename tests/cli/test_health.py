@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,11 @@ def store_of(home: Path) -> Path:
 
 
 @pytest.fixture
-def nowhere() -> str:
-    """An address at which nothing listens."""
+def nowhere() -> Iterator[str]:
+    """An address at which nothing listens, and that nobody else gets meanwhile."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+        yield f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_status_works_without_a_hub(hf: Run) -> None:

@@ -56,8 +56,9 @@ def server(spawn: Spawn, tmp_path: Path) -> Server:
 
 
 @pytest.fixture
-def two(empty: Run, server: Server, home: Path) -> Callable[[str], tuple[str, ...]]:
+def two(empty: Run, server: Server, home: Path, patient: Callable[[float], None]) -> Callable[[str], tuple[str, ...]]:
     """Two machines that share a hub: gives the options that make a command run on one of them."""
+    patient(30.0)
     server.start()
     for name in ("laptop", "desk"):
         assert empty("init", home / name, "--agent", name, "--hub", server.url).code == 0
@@ -129,13 +130,18 @@ def test_messages_reach_people_on_every_machine(empty: Run, two: Callable[[str],
 
 
 def test_watch_goes_on_through_a_restart_of_the_hub(
-    empty: Run, two: Callable[[str], tuple[str, ...]], server: Server, spawn: Spawn
+    empty: Run,
+    two: Callable[[str], tuple[str, ...]],
+    server: Server,
+    spawn: Spawn,
+    patient: Callable[[float], None],
 ) -> None:
     empty("put", "k", "1", *two("laptop"))
     watch = spawn("watch", "--since", "start", "--json", "--limit", "2", *two("desk"))
     assert watch.stdout is not None
     assert json.loads(watch.stdout.readline())["value"] == 1
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
+    patient(0.5)
     assert empty("put", "k", "2", *two("laptop")).text == "stored state/k v2; not at the hub yet: 1 record\n"
     server.start()
     wait_for(lambda: empty("put", "other", "3", *two("laptop"), "--json").json["outbox"] == 0)
@@ -154,12 +160,15 @@ def test_status_tells_how_far_the_hub_is(empty: Run, two: Callable[[str], tuple[
     }
 
 
-def test_a_token_opens_the_hub_and_nothing_else_does(empty: Run, server: Server, home: Path) -> None:
+def test_a_token_opens_the_hub_and_nothing_else_does(
+    empty: Run, server: Server, home: Path, patient: Callable[[float], None]
+) -> None:
     for name, text in (("right", "open sesame"), ("wrong", "open barley")):
         (home / name).write_text(text)
         os.chmod(home / name, 0o600)
     server.start("--token-file", str(home / "right"))
     assert empty("init", "--agent", "me", "--hub", server.url, "--token-file", home / "right").code == 0
+    patient(30.0)
     assert empty("put", "k", "1").text == "stored state/k v1; at the hub\n"
     assert empty("inbox").code == 0
     refused = empty("inbox", "--token-file", home / "wrong", "--json")
@@ -168,9 +177,11 @@ def test_a_token_opens_the_hub_and_nothing_else_does(empty: Run, server: Server,
     doctor = empty("doctor", "--token-file", home / "wrong", "--json")
     assert doctor.code == 1
     assert [check["state"] for check in doctor.json["checks"] if check["name"] == "hub"] == ["fail"]
+    patient(1.0)
     assert empty("put", "k", "2", "--token-file", home / "wrong").code == 0, "the write is safe here all the same"
     status = empty("status")
     assert (status.code, f"warning: {server.url}, when last asked: the hub answered 401" in status.err) == (1, True)
+    patient(30.0)
     assert empty("put", "k", "3").text == "stored state/k v3; at the hub\n"
     assert empty("status").code == 0
 
@@ -188,8 +199,9 @@ def test_an_import_on_one_machine_is_exported_whole_from_the_other(
 
 
 def test_a_store_with_two_hubs_goes_on_with_the_one_that_follows(
-    empty: Run, server: Server, spawn: Spawn, home: Path, tmp_path: Path
+    empty: Run, server: Server, spawn: Spawn, home: Path, patient: Callable[[float], None], tmp_path: Path
 ) -> None:
+    patient(30.0)
     server.start()
     (tmp_path / "second").mkdir()
     standby = Server(spawn, tmp_path / "second").start("--follow", server.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,15 @@ def test_a_token_is_shown_once_and_lies_nowhere(empty: Run, hub: tuple[str, Path
     assert [path.stat().st_mode & 0o077 for path in (hub[1], hub[1] / "auth.db")] == [0, 0]
 
 
-def test_a_token_works_on_a_running_hub_and_revoked_it_does_not(empty: Run, server: Server, home: Path) -> None:
+def test_a_token_works_on_a_running_hub_and_revoked_it_does_not(
+    empty: Run, server: Server, home: Path, patient: Callable[[float], None]
+) -> None:
     data = ("--data", server.home / "hub")
     server.start()
     assert empty("init", "--agent", "me", "--hub", server.url).code == 0
+    patient(30.0)
     assert empty("put", "k", "1").text == "stored state/k v1; at the hub\n", "nobody needs a token yet"
+    patient(1.0)
     made = empty("token", "create", *data, "--kind", "agent", "--name", "me", "--json").json
     (home / "token").write_text(made["token"])
     (home / "token").chmod(0o600)

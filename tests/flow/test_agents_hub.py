@@ -62,6 +62,7 @@ def test_what_one_node_writes_every_other_finds(opened: Callable[..., Any], hub:
     sent = run(commander.send_message("recruiter", "call him", "directive"))
     for each in (keyed, recruiter, commander):
         synced(each)
+    until(lambda: keyed.health_check()["htpc_state"] == "in_sync", "how the hub stands is written down")
     health = keyed.health_check()
     assert (health["status"], health["htpc_state"], health["sync_queue_size"]) == ("ok", "in_sync", 0)
 
@@ -104,8 +105,14 @@ def test_network_partition(opened: Callable[..., Any], hub: HubProcess) -> None:
         storage.set(f"k{number}", number)
     assert len(storage.keys("k")) == 200
     assert storage.sync_queue["pending"] >= 200
-    hub.signal(signal.SIGCONT)
-    assert run(storage.process_sync_queue()) >= 200
+
+    async def caught_up() -> int:
+        waiting = asyncio.create_task(storage.process_sync_queue())
+        await asyncio.sleep(0)  # it counts what waits before anybody can take any of it
+        hub.signal(signal.SIGCONT)
+        return await waiting
+
+    assert run(caught_up()) >= 200
     synced(storage)
     with Hub(hub.url) as reader:
         assert len(reader.keys("k", agent="my-agent")) == 200

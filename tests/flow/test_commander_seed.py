@@ -43,11 +43,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(params=["hub", "nobody"])
-def htpc(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def htpc(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The HTPC's address, with a hub there or without: the blocks do the same."""
     if request.param == "nobody":
         yield NOBODY
         return
+    # What a storage that closes gives a hub that answers: a second is enough for people, and not for every machine.
+    monkeypatch.setattr("holdfast.node.ship.LINGER_S", 30.0)
     hub = HubProcess(tmp_path / "hub")
     yield hub.url
     hub.kill()

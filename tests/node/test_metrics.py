@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from queue import Queue
@@ -34,11 +35,11 @@ def parsed(text: str) -> dict[str, dict[tuple[str, ...], float]]:
 
 
 @pytest.fixture
-def nowhere() -> str:
-    """The address of a hub that is not there."""
+def nowhere() -> Iterator[str]:
+    """The address of a hub that is not there, and that nobody else gets meanwhile."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def test_what_waits_for_a_hub_is_told_with_its_age(tmp_path: Path, nowhere: str) -> None:

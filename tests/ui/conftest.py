@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,21 @@ class Watched:
         """Goes to a path of the hub."""
         self.page.goto(self.origin + path, wait_until="load")
         return self.page
+
+
+def follow(what: Any) -> None:
+    """Clicks what leads to another page, or to this one anew, and returns when that one has loaded.
+
+    A click returns when it was made: what is read, typed or gone back from at once may be on the page before.
+    """
+    with what.page.expect_navigation():
+        what.click()
+
+
+def type_at_once(page: Any, keys: str) -> None:
+    """Types keys that are to come within a second: for the page no more time goes by, however long it takes."""
+    page.clock.set_fixed_time(datetime.now(UTC))
+    page.keyboard.type(keys)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from holdfast.collections import mail_lists
 from holdfast.hub.principal import INBOX
 from holdfast.hub.tokens import Wish, create
 from holdfast.hub.ui.messages import ROWS
+from holdfast.hub.ui.messages_rows import below_title, subject_of
 from tests.hub.pens import Pen
 from tests.ui.inside import Guarded, Inside
 
@@ -351,3 +352,22 @@ def test_an_empty_list_names_what_comes_next(inside: Inside) -> None:
     inside.furnisher.send("m", "commander")
     assert "everybody&#39;s mail" in inside.good("/messages") or "everybody's mail" in inside.good("/messages")
     assert ids(inside, "tab=feed&to=*") == ["m"]
+
+
+def test_a_title_is_read_out_without_its_marks() -> None:
+    for body, title in (
+        ("\n# Build **17** is `ready`: [log](https://a.example/x)\n\nmore", "Build 17 is ready: log"),
+        ({"text": "_Hot_ lead &amp; \\*more\\*"}, "Hot lead & *more*"),
+        ("> ![cat](https://a.example/cat.png)", "cat"),
+        ("task_17 of a_b_c costs 2 * 3 * 4 < 30", "task_17 of a_b_c costs 2 * 3 * 4 < 30"),
+        ("<b>x</b> [x](javascript:x)", "<b>x</b> [x](javascript:x)"),
+        ("****", "****"),
+        ({"rows": "**x**"}, '{"rows": "**x**"}'),
+        ("**" + "x" * 200 + "**", "x" * 119 + "…"),
+        ("`" * 3_000, "`" * 119 + "…"),
+        ("[" * 3_000, "[" * 119 + "…"),
+        (None, "(empty)"),
+    ):
+        assert subject_of(body) == title
+    assert below_title("# Build **17**\n\nIt is here.", "Build 17").strip() == "It is here."
+    assert below_title("Build 17\nis here.", "Build 17") == "Build 17\nis here."

@@ -245,9 +245,9 @@ class Care:
         if run.kind == "restore" and not said.error:
             await self._then_pause(run, by, how, said)
             return
-        self._end(run, said)
         if run.kind in ("drill", "prune") and self._core.backups is not None:
-            await self._core.backups.look()
+            await self._core.backups.look()  # before it is done: whoever sees that it is sees what came of it
+        self._end(run, said)
         await self._core.read(lambda: self._write(run))
         detail = {"said": run.said} if run.said else {}
         await self._core.audit.note(Act(by=by, what=acts.RUN, about=f"{run.kind}: {run.state}", detail=detail))

@@ -153,10 +153,12 @@ def _outbox(stretches: list[Stretch | None]) -> list[Line]:
         Line(node, [None if each is None else each.figure.behind.get(node, 0) for each in stretches]) for node in shown
     ]
     if rest := names[NODES:]:
+        from holdfast.hub.ui.words import many
+
         others: list[Value] = [
             None if each is None else sum(each.figure.behind.get(node, 0) for node in rest) for each in stretches
         ]
-        lines.append(Line(f"{len(rest)} others", others))
+        lines.append(Line(many(len(rest), "other"), others))
     return lines
 
 

@@ -24,7 +24,7 @@ from holdfast.hub.ui.attachments import Attachment
 from holdfast.hub.ui.letters import Body, body_of, may_answer, read, seen, speaker
 from holdfast.hub.ui.messages_act import SNOOZES
 from holdfast.hub.ui.messages_filters import may_act, query_of, reader_of
-from holdfast.hub.ui.messages_rows import message_url, missing_says, subject_of, to_says
+from holdfast.hub.ui.messages_rows import below_title, message_url, missing_says, subject_of, to_says
 from holdfast.hub.ui.neighbours import Neighbours, neighbours, of_list
 from holdfast.hub.ui.offers import TASK, Offer, offers_of
 from holdfast.hub.ui.pages import LetterAt
@@ -219,6 +219,7 @@ async def page(ask: Ask, found: Found, *, problem: str = "", typed: dict[str, st
         "place": message_url(shown.msg_id, shown.sender, query, named_twice=bool(asked.of)),
         "snoozes": SNOOZES,
         "to_says": to_says,
+        "text": below_title(data.body.text, data.subject),
         "script": "letter.js",
         "live_view": urlencode({"id": shown.msg_id, "sender": shown.sender}),
     }

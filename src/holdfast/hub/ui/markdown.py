@@ -25,6 +25,8 @@ GROWTH_MAX: Final = 8
 _MARKUP: Final = re.compile(
     r"[*_`\[\\<>#&]|^ {0,3}(?:[-+]|\d{1,9}[.)])[ \t]|^(?: {4}|\t)|^ {0,3}(?:=+|-+)[ \t]*$", re.MULTILINE
 )
+_WITHIN: Final = re.compile(r"[*`\[\\]|(?<!\w)_|_(?!\w)|&[#\w]|<\w")
+"""What may be markup within a line; a name such as `task_17` is none."""
 _URL: Final = re.compile(r"(?:https?://[^\s/?#\\@][^\s\\]*|mailto:[^\s\\]+)", re.IGNORECASE)
 _REL: Final = "noopener noreferrer nofollow"
 _TAGS: Final = {
@@ -46,6 +48,17 @@ def rendered(text: str) -> Markup:
         if made is not None and len(made) <= GROWTH_MAX * len(text) + 1_000:
             return Markup(made)  # every part of it was escaped, or is ours
     return Markup('<p class="text">{}</p>').format(text)
+
+
+def plain(line: str) -> str:
+    """One line of a text as somebody would read it out: without its marks; of a link, what it says."""
+    if not _WITHIN.search(line):
+        return line
+    try:
+        said = "".join(token.content for token in _flat(_parser().parseInline(line)))
+    except RecursionError:
+        return line
+    return said if said.strip() else line
 
 
 def is_safe_url(url: str) -> bool:

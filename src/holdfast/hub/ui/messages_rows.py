@@ -14,6 +14,7 @@ from holdfast.collections.mailbox import Mail
 from holdfast.collections.messages import PEOPLE, message_in
 from holdfast.corpus import Stored
 from holdfast.hub.routes_mail import lies_now, value_of
+from holdfast.hub.ui.markdown import plain
 from holdfast.hub.ui.words import can_be_part, part, with_query
 from holdfast.log.drafts import PRIORITIES
 
@@ -145,10 +146,18 @@ def subject_of(body: Any) -> str:
     """What a message is about, in one line."""
     if isinstance(body, dict):
         body = next((body[name] for name in SUBJECTS if isinstance(body.get(name), str) and body[name].strip()), body)
-    text = body if isinstance(body, str) else "" if body is None else json.dumps(body, ensure_ascii=False)
-    text = _MARKS.sub("", text[: 4 * SUBJECT_MAX].strip()).partition("\n")[0]
+    if isinstance(body, str):
+        text = plain(_MARKS.sub("", body[: 4 * SUBJECT_MAX].strip()).partition("\n")[0])
+    else:
+        text = "" if body is None else json.dumps(body, ensure_ascii=False)[: 4 * SUBJECT_MAX]
     text = "".join(each if each.isprintable() else " " for each in text).strip()
     return (text if len(text) <= SUBJECT_MAX else text[: SUBJECT_MAX - 1] + "…") or "(empty)"
+
+
+def below_title(text: str, title: str) -> str:
+    """A text without the heading that it begins with, where that is what stands above it as its title."""
+    first, _, rest = text.strip().partition("\n")
+    return rest if first.startswith("#") and subject_of(first) == title else text
 
 
 def message_url(msg: str, sender: str, query: str, named_twice: bool = False) -> str:

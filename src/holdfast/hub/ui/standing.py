@@ -244,7 +244,8 @@ async def notices(ask: Ask, nodes: list[NodeShown]) -> list[Notice]:
             found.append(Notice(f"Disk full: {node.name} has {size_text(node.disk_free or 0)} left", where))
     for node in nodes:
         if node.clock_off:
-            what = f"the clock of {node.name} is {span_text(abs(node.skew_s or 0))} off"
+            skew = node.skew_s or 0.0
+            what = f"Clock off: {node.name} is {span_text(abs(skew))} {'ahead' if skew > 0 else 'behind'}"
             found.append(Notice(what, named_url("nodes", node.node), grave=False))
     if ask.principal.reads_everything:  # a warning may name what is hidden from others
         untold = ask.core.notifying.problems()
