@@ -26,7 +26,7 @@ demo: $(VENV)/run.stamp ## see the whole thing at work
 
 # What fails once has a second chance, alone, and is named for it (tests/again.py).
 test: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests (PYTEST_ARGS="-k ship -x")
-	$(BIN)/python -m tests.again -m "not long" -n auto --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m tests.again -m "not long" -n auto --dist worksteal --durations 25 $(PYTEST_ARGS)
 
 test-long: $(VENV)/dev.stamp $(VENV)/azurite/stamp ## run the tests that take minutes
 	$(BIN)/python -m pytest -m long --timeout 3600 $(PYTEST_ARGS)

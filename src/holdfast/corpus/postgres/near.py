@@ -308,6 +308,7 @@ class Near:
                     f"CREATE INDEX CONCURRENTLY {name} ON near USING hnsw"
                     f" ((e::{types}.halfvec({index.dims})) {types}.halfvec_cosine_ops) WHERE {_span(index)}"
                 )
+                hand.execute("ANALYZE near")  # else the planner knows of it in a minute, or, without autovacuum, never
                 said = "a graph of %s vectors of %s was made in %.1f s"
                 logger.info(said, index.held, index.collection, time.monotonic() - began)
                 return True
