@@ -76,7 +76,6 @@ class Follower:
         self.tally = Tally()
         self._home = home
         self._desk = Desk(Ledger(store), tool, str(home), self.tally, tell, redact)
-        self._told: set[tuple[str, str]] = set()
         self._now_ns = now_ns
         self._known: dict[str, Followed] = {}
 
@@ -84,7 +83,7 @@ class Follower:
         """Looks for files that are new, or moved; those that are gone stay in the log."""
         tool, ledger = self._desk.tool, self._desk.ledger
         found: dict[str, Found] = {}
-        for each in files.find(tool, self._home, self._complain):
+        for each in files.find(tool, self._home, self._desk.complain):
             fid = ledger.fid(tool.name, tool.known_by(each.rel))
             there = found.get(fid)
             # While a tool packs or unpacks a file both are there, and the packed one is whole only afterwards.
@@ -146,16 +145,10 @@ class Follower:
                 why = error.message
             each.forget()
             if why:
-                self._complain(each.found.path, why)
+                self._desk.complain(each.found.path, why)
             return False
-        self._complain(each.found.path, "somebody else keeps writing what is known of it")
+        self._desk.complain(each.found.path, "somebody else keeps writing what is known of it")
         return False
-
-    def _complain(self, place: str, why: str) -> None:
-        if (place, why) not in self._told:
-            self._told.add((place, why))
-            self.tally.failed += 1
-            self._desk.tell(place, why)
 
     def _read(self, each: Followed, stop: Stop) -> bool:
         status, now = os.stat(each.found.path), self._now_ns()

@@ -62,6 +62,14 @@ class Desk(msgspec.Struct, frozen=True):
     tally: Tally
     tell: Complain
     redact: Redact | None
+    told: set[tuple[str, str]] = msgspec.field(default_factory=set)
+
+    def complain(self, place: str, why: str) -> None:
+        """Tells what is wrong at a place, once however often it is met."""
+        if (place, why) not in self.told:
+            self.told.add((place, why))
+            self.tally.failed += 1
+            self.tell(place, why)
 
 
 class Reading:

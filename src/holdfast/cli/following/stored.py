@@ -59,7 +59,6 @@ class StoredFollower:
         self._whole: dict[str, tuple[int, ...]] = {}  # the same, when all of it was held against the log
         self._hints: dict[str, Hashable] = {}
         self._known: dict[str, Followed] = {}
-        self._told: set[tuple[str, str]] = set()
 
     def walk(self) -> None:
         """Looks for places that are new, and for what is new in them."""
@@ -102,7 +101,7 @@ class StoredFollower:
                 return
             listed = source.sessions()
         except (OSError, HoldfastError) as error:
-            self._complain(path, error)
+            self._desk.complain(path, _why(error))
             return
         first = path not in self._stamps
         self._stamps[path] = stamp
@@ -198,17 +197,14 @@ class StoredFollower:
                 raise
             except (OSError, HoldfastError) as error:
                 each.forget()
-                self._complain(each.place, error)
+                self._desk.complain(each.place, _why(error))
                 return False
             if not stop():
                 each.hint = hint
             return wrote
-        self._complain(each.place, Conflict("somebody else keeps writing what is known of it"))
+        self._desk.complain(each.place, "somebody else keeps writing what is known of it")
         return False
 
-    def _complain(self, place: str, error: OSError | HoldfastError) -> None:
-        why = error.message if isinstance(error, HoldfastError) else error.strerror or str(error)
-        if (place, why) not in self._told:
-            self._told.add((place, why))
-            self.tally.failed += 1
-            self._desk.tell(place, why)
+
+def _why(error: OSError | HoldfastError) -> str:
+    return error.message if isinstance(error, HoldfastError) else error.strerror or str(error)

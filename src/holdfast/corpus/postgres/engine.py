@@ -31,6 +31,7 @@ READERS_MAX: Final = 8
 PARTITION: Final = 10_000_000
 """Records in one partition: 5 to 20 GB, so that the oldest can be detached in sensible pieces."""
 _CHANNEL: Final = "holdfast"
+_MOMENT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TURN: Final = "SELECT pos, writes, room FROM counter WHERE id=1 FOR UPDATE"
 _MIGRATING: Final = 7_165_921_084
 _USING: Final = 71_659
@@ -314,7 +315,7 @@ class PostgresEngine:
     def moment(self) -> Iterator[Callable[..., Any]]:
         """What runs statements that all see the same moment; each gives a cursor."""
         with self.reader() as connection:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection.execute(_MOMENT)
 
             def execute(sql: str, args: Sequence[Any] = ()) -> Any:
                 return connection.cursor(binary=True).execute(translate(sql), args)
@@ -328,7 +329,7 @@ class PostgresEngine:
         """
         found: dict[int, T] = {}
         with self.reader() as connection, connection.pipeline():
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            connection.execute(_MOMENT)
             asking = [(number, course, next(course)) for number, course in enumerate(courses)]
             while asking:
                 cursors = [connection.cursor(binary=True).execute(translate(sql), args) for _, _, (sql, args) in asking]
