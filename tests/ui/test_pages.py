@@ -68,6 +68,8 @@ def test_every_page_is_safe_and_every_twin_is_its_data(inside: Inside) -> None:
     for place, twin in places.items():
         answer = inside.page(place)
         assert answer.status_code == 200, answer.text
+        area = "/" + place.partition("?")[0].split("/")[1]
+        assert f'<a href="{area}" aria-current="page">' in answer.text, "the list of pages says which it is"
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy

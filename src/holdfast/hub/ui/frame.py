@@ -122,13 +122,13 @@ async def around(front: Front, ask: Ask, view: View) -> dict[str, Any]:
     live = view.live or ("badge" if mail is not None and view.status == 200 else "")
     path, query = ask.scope["path"], ask.scope["query_string"].decode("latin-1")
     raw = (ask.scope.get("raw_path") or path.encode()).partition(b"?")[0].decode("ascii", "replace")
-    here: str = raw.strip("/").partition("/")[0].removesuffix(".json") or "overview"
-    here = "messages" if here in ("reports", "threads") else here
+    area: str = raw.strip("/").partition("/")[0].removesuffix(".json") or "overview"
+    area = "messages" if area in ("reports", "threads") else area
     return {
         "d": view.data,
         "title": view.title,
         "nav": _nav(principal, mail),
-        "here": here,
+        "area": area,
         "badge": badge,
         "badge_text": f"{BADGE_MAX}+" if badge > BADGE_MAX else str(badge),
         "scheme": scheme_of(ask),
